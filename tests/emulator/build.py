@@ -1,0 +1,147 @@
+"""Compile a kernel file, or the emulator's runtime, into a cached shared library."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+RUNTIME = Path(__file__).resolve().parent / "runtime"
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
+CXX = os.environ.get("GPUCNN_EMULATOR_CXX", "g++")
+MAX_DYNAMIC_SHARED = 227 * 1024  # bytes; what one block of an H100 may ask for
+
+_COMMON = [
+    *["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off"],
+    "-fno-gnu-unique",  # else a template's __shared__ array is one array in all loaded modules
+    *["-Wno-unknown-pragmas", "-Wno-attributes"],
+]
+# The undefined behaviour that `check` reports; its handlers are ours, in runtime/.
+_UNDEFINED = (
+    "bounds,shift,integer-divide-by-zero,signed-integer-overflow,float-cast-overflow,"
+    "alignment,null,pointer-overflow,bool,enum"
+)
+_MODES = {
+    "fast": ["-O2"],
+    "check": [
+        *["-O1", "-gdwarf-4", f"-fsanitize=thread,{_UNDEFINED}"],
+        *["--param", "tsan-instrument-func-entry-exit=0", "-fno-extern-tls-init"],
+    ],
+    "asan": ["-O1", "-g", "-fsanitize=address,undefined"],
+}
+_DYNAMIC = re.compile(
+    r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?([\w\s]+?)\s+(\w+)\s*\[\s*\]\s*;"
+)
+
+
+class CompileError(RuntimeError):
+    """The kernel file does not compile for the CPU."""
+
+
+def build_kernels(
+    path: Path, text: str, names: Sequence[str], defines: Sequence[str], mode: str
+) -> tuple[Path, bool]:
+    """Build `text`, the contents of `path`, with the given kernels exported as k0, k1, ...
+
+    Returns the shared library and whether the file uses dynamic shared memory.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"mode must be one of {', '.join(_MODES)}. Received: {mode!r}")
+    runtime = build_runtime(mode)
+    include_dirs = [path.parent, KERNELS]
+    headers = _included(text, include_dirs)
+    dynamic = next(filter(None, map(_DYNAMIC.search, [text, *headers.values()])), None)
+    source = _wrap(path, text, names, dynamic)
+    flags = [*_COMMON, *_MODES[mode], *(f"-D{d}" for d in defines)]
+    key = (_compiler(), flags, source, headers, _emulator_headers(), runtime.name)
+
+    def make(folder: Path) -> Path:
+        cpp, obj, lib = (folder / f"kernels.{suffix}" for suffix in ("cpp", "o", "so"))
+        cpp.write_text(source)
+        search = [f"-I{d}" for d in (RUNTIME / "include", RUNTIME, *include_dirs)]
+        _run([CXX, "-c", *flags, *search, "-include", RUNTIME / "cuda_emu.h", cpp, "-o", obj])
+        sanitizers = ["-fsanitize=address,undefined"] if mode == "asan" else []
+        _run([CXX, "-shared", *sanitizers, obj, runtime, f"-Wl,-rpath,{runtime.parent}", "-o", lib])
+        return lib
+
+    return _cached(f"{path.stem}-{mode}", key, make), dynamic is not None
+
+
+@functools.cache
+def build_runtime(mode: str) -> Path:
+    """Build the scheduler and the checker, which all modules of a process share."""
+    sanitizers = ["-fsanitize=address"] if mode == "asan" else []
+    flags = ["-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-pthread", *sanitizers]
+    sources = sorted(RUNTIME.glob("*.cpp"))
+    key = (_compiler(), flags, [p.read_text() for p in sources], _emulator_headers())
+
+    def make(folder: Path) -> Path:
+        _run([CXX, *flags, *sources, "-o", folder / "runtime.so", "-ldl"])
+        return folder / "runtime.so"
+
+    return _cached("runtime", key, make)
+
+
+def _wrap(path: Path, text: str, names: Sequence[str], dynamic: re.Match | None) -> str:
+    """The kernel file, the array behind its dynamic shared memory, and exported launchers."""
+    if dynamic:
+        kind, array = dynamic.groups()
+        size = f"{MAX_DYNAMIC_SHARED} / sizeof({kind})"
+        tail = f"alignas(1024) thread_local {kind} {array}[{size}];\n"
+    else:
+        array, tail = "nullptr", ""
+    tail += f'extern "C" EMU_API void* emu_dyn() {{ return {array}; }}\n'
+    tail += "EMU_TOUCH\n"
+    tail += "".join(f"EMU_EXPORT(k{i}, {name})\n" for i, name in enumerate(names))
+    return f'#line 1 "{path}"\n{text}\n{tail}'
+
+
+def _included(text: str, include_dirs: Sequence[Path]) -> dict[str, str]:
+    """The text of every header reached by #include "..." that lies in `include_dirs`."""
+    found: dict[str, str] = {}
+    queue = [text]
+    while queue:
+        for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', queue.pop(), re.MULTILINE):
+            file = next((d / name for d in include_dirs if (d / name).is_file()), None)
+            if file and name not in found:
+                found[name] = file.read_text()
+                queue.append(found[name])
+    return found
+
+
+@functools.cache
+def _compiler() -> str:
+    return subprocess.run([CXX, "--version"], capture_output=True, text=True, check=True).stdout
+
+
+@functools.cache
+def _emulator_headers() -> list[str]:
+    return [p.read_text() for p in sorted(RUNTIME.rglob("*.h"))]
+
+
+def _cached(tag: str, key: object, make: Callable[[Path], Path]) -> Path:
+    """The library for `key`, made once even when several processes ask for it together."""
+    default = Path.home() / ".cache" / "gpucnn" / "emulator"
+    cache = Path(os.environ.get("GPUCNN_EMULATOR_CACHE", default))
+    out = cache / f"{tag}-{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.so"
+    if out.exists():
+        return out
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(out.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                os.replace(make(Path(folder)), out)
+    return out
+
+
+def _run(command: Sequence[object]) -> None:
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if result.returncode:
+        raise CompileError(f"{' '.join(map(str, command))}\n{result.stderr[:6000]}")

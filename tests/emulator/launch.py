@@ -1,0 +1,302 @@
+"""Load compiled kernels and launch them on NumPy arrays, like cupy.RawModule and RawKernel."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .build import MAX_DYNAMIC_SHARED, build_kernels, build_runtime
+
+_EXTERN_C = re.compile(
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\((?!\w+\)\s*\()'
+)
+_ORDERS = ("forward", "reverse", "random")
+# Parameter kinds, as reported by the compiled kernel, and the NumPy dtype kinds that fit.
+_KINDS = {"i": "iu", "u": "iu", "f": "f", "b": "b", "s": "V"}
+
+
+class KernelError(RuntimeError):
+    """A kernel did something that is wrong on a GPU too; the message names the source line."""
+
+
+class Module:
+    """The kernels of one file, compiled for the CPU.
+
+    Args:
+        path: the kernel file; headers beside it and those of kernels/ are found.
+        names: the kernels wanted, as the preprocessed source names them (`"copy<float, 4>"` for
+            a template). May be left out if every kernel is a plain `extern "C" __global__ void
+            name(`, with no template and no macro around its name.
+        defines: macros, a mapping (`{"TILE": 16}`) or a sequence (`["TILE=16", "RELU"]`).
+        mode: "fast", "check" or "asan", see the package's docstring.
+        text: the source to use instead of the file's (the file still gives the line names).
+
+    Raises CompileError, with the compiler's text, if the file does not compile.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        names: Sequence[str] | None = None,
+        defines: Mapping[str, object] | Sequence[str] = (),
+        mode: str = "check",
+        text: str | None = None,
+    ) -> None:
+        self.path, self.mode = Path(path).resolve(), mode
+        text = self.path.read_text() if text is None else text
+        names = _kernel_names(self.path, text) if names is None else list(names)
+        if isinstance(defines, Mapping):
+            defines = [f"{name}={value}" for name, value in defines.items()]
+        self.library_path, dynamic = build_kernels(self.path, text, names, list(defines), mode)
+        self.max_dynamic_shared = MAX_DYNAMIC_SHARED if dynamic else 0
+        if mode == "asan" and "libasan" not in Path("/proc/self/maps").read_text():
+            raise RuntimeError("mode 'asan' needs Python started with LD_PRELOAD=libasan.so")
+        self.runtime = ctypes.CDLL(str(build_runtime(mode)))
+        self.library = ctypes.CDLL(str(self.library_path))
+        self._exports = {name: f"k{i}" for i, name in enumerate(names)}
+        self._symbols = _symbols(self.library_path) if mode == "check" else []
+
+    def get_function(self, name: str) -> Kernel:
+        """The kernel called `name`, one of the names the module was built with."""
+        if name not in self._exports:
+            raise ValueError(
+                f"{self.path.name} was built with the kernels {', '.join(self._exports)}. "
+                f"Received: {name!r}"
+            )
+        return Kernel(self, name, self._exports[name])
+
+
+class Kernel:
+    """One kernel of a module; `stats` holds the counters of its last launch."""
+
+    def __init__(self, module: Module, name: str, export: str) -> None:
+        self.module, self.name, self.stats = module, name, {}
+        signature = getattr(module.library, f"emu_sig_{export}")
+        signature.restype = ctypes.c_char_p
+        # [(kind, bytes)]; kinds: P pointer, p pointer to const, i u f b numbers, s struct
+        self.parameters = [(p[0], int(p[1:])) for p in signature().decode().split()]
+        self._run = ctypes.cast(getattr(module.library, f"emu_run_{export}"), ctypes.c_void_p)
+
+    def __call__(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        args: Sequence[object],
+        shared_mem: int = 0,
+        *,
+        order: str = "forward",
+        seed: int = 0,
+        threads: int | None = None,
+        extra: Sequence[np.ndarray] = (),
+        block_races: bool = True,
+    ) -> None:
+        """Run the grid to its end.
+
+        Args:
+            grid, block: one to three sizes.
+            args: a C-contiguous array or None for a pointer, a NumPy scalar of the parameter's
+                very kind and size for a number, a structured scalar for a struct by value.
+            shared_mem: bytes of dynamic shared memory.
+            order: in which order threads and blocks get their turn: "forward", "reverse" or
+                "random" (from `seed`).
+            threads: blocks at a time in `fast` (default GPUCNN_EMULATOR_THREADS, else 1).
+            extra: arrays that the kernel reaches through addresses in memory or tensor maps;
+                the kernel may write to them unless NumPy says that they are read-only.
+            block_races: in `check`, report blocks that touch the same memory without atomics
+                (turn off for protocols with __threadfence).
+
+        Raises KernelError if the kernel misbehaves, TypeError or ValueError for bad arguments.
+        """
+        values = self._pack(args)
+        pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
+        buffers = self._buffers(args, extra)
+        buffer_array = (_Buffer * max(1, len(buffers)))(*buffers)
+        guards = [low for low, _, name in self.module._symbols if name.startswith("guard variable")]
+        guard_array = (ctypes.c_uint64 * max(1, len(guards)))(*guards)
+        error = ctypes.create_string_buffer(4096)
+        library, checks = self.module.library, self.module.mode == "check"
+        if order not in _ORDERS:
+            raise ValueError(f"order must be one of {', '.join(_ORDERS)}. Received: {order!r}")
+        if threads is None:
+            threads = int(os.environ.get("GPUCNN_EMULATOR_THREADS", "1"))
+        launch = _Launch(
+            run=self._run,
+            args=ctypes.addressof(pointers),
+            dyn_ptr=ctypes.cast(library.emu_dyn, ctypes.c_void_p)
+            if self.module.max_dynamic_shared
+            else None,
+            touch=ctypes.cast(library.emu_touch, ctypes.c_void_p),
+            grid=_three(grid),
+            block=_three(block),
+            dyn_bytes=shared_mem,
+            dyn_max=self.module.max_dynamic_shared,
+            seed=seed,
+            order=_ORDERS.index(order),
+            check=(3 | 4 * (not block_races)) if checks else 0,
+            threads=threads,
+            nbuf=len(buffers),
+            bufs=buffer_array,
+            err=ctypes.cast(error, ctypes.c_char_p),
+            errlen=len(error),
+            guards=ctypes.addressof(guard_array),
+            nguards=len(guards),
+        )
+        failed = self.module.runtime.emu_launch(ctypes.byref(launch))
+        self.stats = dict(zip(_STATS, launch.stats, strict=False))
+        if failed:
+            message = _readable(error.value.decode(), self.module)
+            raise KernelError(f"{self.name}: {message}")
+
+    def _pack(self, args: Sequence[object]) -> list:
+        """The bytes of every argument, checked against the kernel's parameters."""
+        if len(args) != len(self.parameters):
+            raise TypeError(
+                f"{self.name} has {len(self.parameters)} parameters. Received: {len(args)}"
+            )
+        return [self._pack_one(i, arg) for i, arg in enumerate(args)]
+
+    def _pack_one(self, i: int, arg: object) -> object:
+        kind, size = self.parameters[i]
+        what = f"{self.name}: argument {i}"
+        if kind in "Pp":
+            if arg is None:
+                return ctypes.c_uint64(0)
+            if not isinstance(arg, np.ndarray):
+                raise TypeError(
+                    f"{what}: a pointer takes an array or None. Received: {type(arg).__name__}"
+                )
+            if not arg.flags.c_contiguous:
+                raise ValueError(f"{what} must be C-contiguous. Received: strides {arg.strides}")
+            if kind == "P" and not arg.flags.writeable:
+                raise ValueError(f"{what} is written to. Received: a read-only array")
+            return ctypes.c_uint64(arg.ctypes.data)
+        is_struct = isinstance(arg, np.ndarray) and arg.size == 1 and kind == "s"
+        if not (isinstance(arg, np.generic) or is_struct):
+            raise TypeError(
+                f"{what}: the parameter is {_describe(kind, size)}, pass a NumPy scalar. "
+                f"Received: {type(arg).__name__}"
+            )
+        if arg.dtype.kind not in _KINDS[kind] or arg.nbytes != size:
+            raise TypeError(
+                f"{what}: the parameter is {_describe(kind, size)}. "
+                f"Received: {arg.dtype} of {arg.nbytes} bytes"
+            )
+        return (ctypes.c_char * size).from_buffer_copy(arg.tobytes())
+
+    def _buffers(self, args: Sequence[object], extra: Sequence[np.ndarray]) -> list[_Buffer]:
+        """The memory that the kernel may touch; arrays that overlap become one buffer."""
+        arrays = [
+            (arg, kind == "p", f"argument {i}")
+            for i, (arg, (kind, _)) in enumerate(zip(args, self.parameters, strict=True))
+            if kind in "Pp" and arg is not None
+        ]
+        arrays += [(a, not a.flags.writeable, f"extra array {i}") for i, a in enumerate(extra)]
+        merged: list[list] = []  # [start, end, itemsize, read-only, name]
+        for a, read_only, name in sorted(arrays, key=lambda item: item[0].ctypes.data):
+            start, end = a.ctypes.data, a.ctypes.data + a.nbytes
+            if merged and start < merged[-1][1]:
+                last = merged[-1]
+                last[1:] = (
+                    max(end, last[1]),
+                    min(a.itemsize, last[2]),
+                    read_only and last[3],
+                    f"{last[4]} and {name}",
+                )
+            elif a.nbytes:
+                merged.append([start, end, a.itemsize, read_only, name])
+        return [
+            _Buffer(start, end - start, itemsize, read_only, name.encode())
+            for start, end, itemsize, read_only, name in merged
+        ]
+
+
+class _Buffer(ctypes.Structure):
+    """EmuBuf of the runtime."""
+
+    _fields_ = (
+        ("ptr", ctypes.c_void_p),
+        ("bytes", ctypes.c_uint64),
+        ("gran", ctypes.c_uint32),
+        ("readonly", ctypes.c_uint32),
+        ("name", ctypes.c_char_p),
+    )
+
+
+class _Launch(ctypes.Structure):
+    """EmuLaunch of the runtime."""
+
+    _fields_ = (
+        ("run", ctypes.c_void_p),
+        ("args", ctypes.c_void_p),
+        ("dyn_ptr", ctypes.c_void_p),
+        ("touch", ctypes.c_void_p),
+        ("grid", ctypes.c_uint32 * 3),
+        ("block", ctypes.c_uint32 * 3),
+        ("dyn_bytes", ctypes.c_uint64),
+        ("dyn_max", ctypes.c_uint64),
+        ("seed", ctypes.c_uint64),
+        ("order", ctypes.c_uint32),
+        ("check", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("nbuf", ctypes.c_uint32),
+        ("bufs", ctypes.POINTER(_Buffer)),
+        ("err", ctypes.c_char_p),
+        ("errlen", ctypes.c_uint64),
+        ("stats", ctypes.c_uint64 * 8),
+        ("guards", ctypes.c_void_p),
+        ("nguards", ctypes.c_uint64),
+    )
+
+
+_STATS = ("waits", "accesses", "barriers", "ldmatrix", "ldmatrix_conflicts", "mma", "wgmma")
+
+
+def _kernel_names(path: Path, text: str) -> list[str]:
+    names = _EXTERN_C.findall(text)
+    if not names or len(names) != len(re.findall(r"\b__global__\b", text)):
+        raise ValueError(f"{path.name}: name the kernels to build. Received: names=None")
+    return names
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
+    x, y, z = (*sizes, 1, 1)[:3]
+    return x, y, z
+
+
+def _describe(kind: str, size: int) -> str:
+    names = {"i": "int", "u": "unsigned", "f": "float", "b": "bool", "s": "struct"}
+    return f"{names[kind]} of {size} bytes"
+
+
+def _symbols(library: Path) -> list[tuple[int, int, str]]:
+    """(address, size, demangled name) of the shared arrays and their initialisation guards."""
+    lines = subprocess.run(["nm", "-SC", str(library)], capture_output=True, text=True).stdout
+    rows = re.findall(r"^([0-9a-f]{16}) ([0-9a-f]{16}) . (.*::.*)$", lines, re.MULTILINE)
+    return [(int(low, 16), int(size, 16), name) for low, size, name in rows]
+
+
+def _readable(message: str, module: Module) -> str:
+    """Turn <pc:...> into file:line and an offset in shared memory into the array's name."""
+
+    def variable(match: re.Match) -> str:
+        offset = int(match[1])
+        for low, size, name in module._symbols:
+            if low <= offset < low + size and not name.startswith("guard"):
+                return f"__shared__ {name.split('::')[-1]}+{offset - low}"
+        return match[0]
+
+    def line(match: re.Match) -> str:
+        command = ["addr2line", "-i", "-s", "-e", str(module.library_path), "0x" + match[1]]
+        frames = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        frames = [f.split(" ")[0] for f in frames if "?" not in f]
+        own = [f for f in frames if not re.match(r"emu_|cuda_", f)]
+        return (own or frames or [f"pc 0x{match[1]}"])[0]  # innermost in the kernel's own files
+
+    message = re.sub(r"static shared memory\+(\d+)", variable, message)
+    return re.sub(r"<pc:([0-9a-f]+)>", line, message)
