@@ -1,0 +1,243 @@
+"""The operations of a backend: names, shapes and meaning. NumPy and CUDA implement this page.
+
+An ``Array`` is the backend's own kind (``numpy.ndarray`` or ``cupy.ndarray``). Inputs have been
+checked by ``gpucnn.functional``: C-contiguous, one floating dtype, shapes that fit the record.
+Every operation returns new arrays unless its text says "in place", and is deterministic: the same
+inputs give the same bits. Sums are accumulated in float32 for float16, bfloat16 and float32 and in
+float64 for float64; ``Accum`` below is that dtype.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..shapes import ConvShape, NormShape, PoolShape
+
+Array = Any
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+# Activations whose derivative is a function of their output, so that the input need not be kept.
+FROM_OUTPUT = frozenset({"relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "tanh"})
+FROM_INPUT = frozenset(
+    {"softplus", "softsign", "gelu", "gelu_tanh", "silu", "mish", "hard_sigmoid", "hard_silu"}
+)
+ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
+
+POINTWISE_LOSSES = frozenset({"mse", "mae", "huber", "bce_logits"})
+
+
+def accumulator(dtype: Any) -> np.dtype:
+    """The dtype in which sums over ``dtype`` are carried: float64 for float64, else float32."""
+    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+
+
+class Backend(ABC):
+    """One way to run every operation. ``xp`` is the array module whose arrays it takes."""
+
+    name: str
+    xp: ModuleType
+
+    # ---- arrays ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def owns(self, array: Any) -> bool:
+        """Return whether ``array`` is of this backend's kind."""
+
+    @abstractmethod
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        """Bring an array of any backend (or anything array-like) to this one, C-contiguous."""
+
+    @abstractmethod
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Copy to the host; the one call here that waits for the device."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all work that was started is done."""
+
+    # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) ---------------------
+
+    @abstractmethod
+    def conv_fprop(self, x: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
+        """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape."""
+
+    @abstractmethod
+    def conv_dgrad(self, dy: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
+        """The transpose of fprop in x: dy (y_shape) -> dx (x_shape).
+
+        With ``b`` (C,), a bias for each channel of dx is added: a transposed convolution's output.
+        """
+
+    @abstractmethod
+    def conv_wgrad(self, x: Array, dy: Array, shape: ConvShape) -> Array:
+        """The transpose of fprop in w: x (x_shape), dy (y_shape) -> dw (w_shape)."""
+
+    @abstractmethod
+    def bias_grad(self, dy: Array, shape: NormShape) -> Array:
+        """Sum of dy over all but the channels: -> db (C,)."""
+
+    # ---- pooling -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def pool_forward(
+        self, x: Array, shape: PoolShape, with_index: bool = True
+    ) -> tuple[Array, Array | None]:
+        """Pool x (x_shape) -> y (y_shape), index (y_shape, ``shape.index_dtype``).
+
+        ``index`` is the flat place in the window, ((t*R)+r)*S+s, of a maximum or minimum: of
+        several equal ones the first; a NaN wins. ``shape.taps`` marks a window without any input,
+        whose maximum is -inf (minimum +inf) and whose average and sum are 0. None for averages and
+        sums, and where ``with_index`` is False. An average that counts padding divides by the taps
+        that fall on the input or its padding (not beyond, where ceil mode lets a window stick out).
+        """
+
+    @abstractmethod
+    def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
+        """dy (y_shape) -> dx (x_shape); each dx gathers from the windows over it, in fixed order."""
+
+    # ---- activations and softmax -----------------------------------------------------------------
+
+    @abstractmethod
+    def activation_forward(self, x: Array, kind: str, alpha: float) -> Array:
+        """y = f(x) for a kind of ``ACTIVATIONS``; ``alpha`` is the slope of leaky_relu and elu."""
+
+    @abstractmethod
+    def activation_backward(self, dy: Array, saved: Array, kind: str, alpha: float) -> Array:
+        """dx = dy * f'; ``saved`` is y for a kind of ``FROM_OUTPUT``, else x."""
+
+    @abstractmethod
+    def prelu_forward(self, x: Array, slope: Array, shape: NormShape) -> Array:
+        """y = x where x > 0, else slope[c] * x; slope is (C,)."""
+
+    @abstractmethod
+    def prelu_backward(
+        self, dy: Array, x: Array, slope: Array, shape: NormShape
+    ) -> tuple[Array, Array]:
+        """-> dx (as x), dslope (C,)."""
+
+    @abstractmethod
+    def softmax_forward(self, x: Array, log: bool = False) -> Array:
+        """Softmax (or its logarithm) of each row of x (rows, classes)."""
+
+    @abstractmethod
+    def softmax_backward(self, dy: Array, y: Array, log: bool = False) -> Array:
+        """dx = y * (dy - sum(dy * y)) for each row; for the logarithm dy - exp(y) * sum(dy)."""
+
+    # ---- losses --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def softmax_cross_entropy(
+        self, logits: Array, targets: Array, label_smoothing: float, scale: float
+    ) -> tuple[Array, Array]:
+        """Cross-entropy of softmax(logits), forward and backward in one pass.
+
+        logits (rows, classes); targets int32 or int64 (rows,) of classes, or floating (rows,
+        classes) of probabilities; with smoothing e they become (1 - e) * target + e / classes.
+        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits. A label outside
+        [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise.
+        """
+
+    @abstractmethod
+    def pointwise_loss(
+        self, prediction: Array, target: Array, kind: str, scale: float
+    ) -> tuple[Array, Array]:
+        """Elementwise losses of ``POINTWISE_LOSSES``: -> losses in Accum, scale * dloss/dprediction.
+
+        With d = prediction - target: mse d^2; mae |d|; huber d^2/2 for |d| <= 1, else |d| - 1/2;
+        bce_logits max(z,0) - z*t + log(1 + exp(-|z|)), the cross-entropy of sigmoid(z).
+        """
+
+    # ---- normalisation -------------------------------------------------------------------------
+
+    @abstractmethod
+    def batch_norm_train(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
+    ) -> tuple[Array, Array, Array]:
+        """Normalise each channel by its own batch: -> y, mean (C,), var (C,), both in Accum.
+
+        ``var`` is the biased variance, the mean of (x - mean)^2, from a second pass over x.
+        """
+
+    @abstractmethod
+    def batch_norm_infer(
+        self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, epsilon: float,
+        shape: NormShape,
+    ) -> Array:  # fmt: skip
+        """y = gamma * (x - mean) / sqrt(var + epsilon) + beta with the given statistics (Accum)."""
+
+    @abstractmethod
+    def batch_norm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, epsilon: float,
+        training: bool, shape: NormShape,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype.
+
+        In training mean and var are functions of x; otherwise they are constants.
+        """
+
+    @abstractmethod
+    def group_norm_forward(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
+    ) -> tuple[Array, Array, Array]:
+        """Normalise each sample's group: -> y, mean (N, G), var (N, G), both in Accum."""
+
+    @abstractmethod
+    def group_norm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, epsilon: float,
+        shape: NormShape,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype."""
+
+    # ---- random numbers ------------------------------------------------------------------------
+
+    @abstractmethod
+    def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
+        """Zero each element with probability ``rate``, scale the others by 1 / (1 - rate).
+
+        Element i, in C order, is kept iff word i % 4 of Philox4x32-10 (Salmon et al., SC'11) with
+        key (seed low, seed high) and counter (i // 4 low, i // 4 high, offset low, offset high) is
+        at least floor(rate * 2^32). Applied to dy with the same seed and offset it is its own
+        backward pass, and every backend draws the same numbers.
+        """
+
+    # ---- optimizers: one launch for all tensors, in place -----------------------------------------
+
+    @abstractmethod
+    def global_norm(self, arrays: Sequence[Array]) -> Array:
+        """sqrt of the sum of squares over all the arrays, a 0-d float32 array on the device.
+
+        Summed in float64 if any array is float64 (and then a 0-d float64 array).
+        """
+
+    @abstractmethod
+    def sgd_update(
+        self, params: Sequence[Array], grads: Sequence[Array], velocities: Sequence[Array],
+        weight_decays: Sequence[float], *, learning_rate: float, momentum: float, nesterov: bool,
+        grad_scale: Array | None,
+    ) -> None:  # fmt: skip
+        """Sutskever's momentum, in place on params and velocities (Accum).
+
+        g = grad_scale * grad + weight_decay * p; v = momentum * v - learning_rate * g;
+        p += v, or with Nesterov p += momentum * v - learning_rate * g.
+        ``grad_scale`` is a 0-d array on the device (gradient clipping) or None for 1.
+        """
+
+    @abstractmethod
+    def adam_update(
+        self, params: Sequence[Array], grads: Sequence[Array], m: Sequence[Array],
+        v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: float, beta_1: float,
+        beta_2: float, epsilon: float, step: int, decoupled: bool, grad_scale: Array | None,
+    ) -> None:  # fmt: skip
+        """Adam (Kingma & Ba 2015), in place on params, m and v (both Accum); step counts from 1.
+
+        g = grad_scale * grad; not decoupled: g += weight_decay * p (L2); decoupled, AdamW
+        (Loshchilov & Hutter 2019): p -= learning_rate * weight_decay * p first. Then
+        m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+        p -= learning_rate * (m / (1-b1^step)) / (sqrt(v / (1-b2^step)) + epsilon).
+        """

@@ -1,0 +1,83 @@
+"""Initial values of parameters, drawn on the host so that every backend starts from the same.
+
+Numbers come from one generator that ``set_seed`` resets; it starts from seed 0, so that a program
+run twice builds the same networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .arguments import as_choice
+
+Initializer = str | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
+
+_generator = np.random.default_rng(0)
+
+
+def set_seed(seed: int) -> None:
+    """Restart the generator that initial weights and layer seeds are drawn from."""
+    global _generator
+    _generator = np.random.default_rng(seed)
+
+
+def draw_seed() -> int:
+    """Draw a 63-bit seed for a layer that makes its own random numbers (dropout)."""
+    return int(_generator.integers(2**63))
+
+
+def _scaled(scale: float, mode: str, normal: bool) -> Callable:
+    """Variance scaling: Var(w) = scale / fan (He et al. 2015, Glorot & Bengio 2010)."""
+
+    def draw(
+        shape: tuple[int, ...], fans: tuple[int, int], generator: np.random.Generator
+    ) -> np.ndarray:
+        fan = {"in": fans[0], "out": fans[1], "average": sum(fans) / 2}[mode]
+        deviation = math.sqrt(scale / max(fan, 1))
+        if normal:
+            return generator.standard_normal(shape) * deviation
+        return generator.uniform(-1.0, 1.0, shape) * deviation * math.sqrt(3.0)
+
+    return draw
+
+
+_SCALED = {
+    "he_normal": _scaled(2.0, "in", True),
+    "he_uniform": _scaled(2.0, "in", False),
+    "glorot_normal": _scaled(1.0, "average", True),
+    "glorot_uniform": _scaled(1.0, "average", False),
+    "lecun_normal": _scaled(1.0, "in", True),
+    "lecun_uniform": _scaled(1.0, "in", False),
+}
+_CONSTANT = {"zeros": 0.0, "ones": 1.0}
+NAMES = (*_SCALED, *_CONSTANT)
+
+
+def check_initializer(owner: str, name: str, value: Initializer) -> Initializer:
+    """Return ``value`` if it is an initializer's name or a callable (shape, generator) -> array."""
+    return value if callable(value) else as_choice(owner, name, value, NAMES)
+
+
+def initialize(
+    initializer: Initializer, shape: Sequence[int], fans: tuple[int, int], dtype: np.dtype
+) -> np.ndarray:
+    """Draw an array of ``shape``; ``fans`` are the inputs and outputs of one unit.
+
+    For a KRSC filter they are R*S*C/groups and R*S*K/groups.
+    """
+    shape = tuple(shape)
+    if callable(initializer):
+        values = np.asarray(initializer(shape, _generator))
+        if values.shape != shape:
+            raise ValueError(
+                f"the initializer must return an array of shape {shape}."
+                f" Received: shape {values.shape}"
+            )
+    elif initializer in _CONSTANT:
+        values = np.full(shape, _CONSTANT[initializer])
+    else:
+        values = _SCALED[initializer](shape, fans, _generator)
+    return values.astype(dtype)

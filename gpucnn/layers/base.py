@@ -1,0 +1,250 @@
+"""What every layer is: parameters, saved tensors, and a way forward and back.
+
+A layer's own file defines four things: ``output_shape`` (geometry), ``_build`` (parameters),
+``_forward`` and ``_backward`` (each a call of ``gpucnn.functional``). The rest is here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from ..backends import backend_of, default_backend, get_backend
+from ..backends.base import FLOATS, Array, Backend
+from ..initializers import Initializer, initialize
+from ..tracing import nvtx_range
+
+Shape = tuple[int, ...]
+
+_saving: ContextVar[bool] = ContextVar("gpucnn_saving", default=True)
+
+
+@contextmanager
+def inference_mode() -> Iterator[None]:
+    """Run layers without keeping what ``backward`` would need: less memory, no gradient.
+
+    Example:
+        >>> with inference_mode():
+        ...     y = model.forward(x)
+    """
+    token = _saving.set(False)
+    try:
+        yield
+    finally:
+        _saving.reset(token)
+
+
+def as_dtype(name: Any) -> np.dtype:
+    """Return a floating dtype by name or type; "bfloat16" needs the package ml_dtypes.
+
+    Raises:
+        ValueError: not one of float16, bfloat16, float32, float64.
+    """
+    if name == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                'bfloat16 needs the package ml_dtypes: pip install "gpucnn[bfloat16]"'
+            ) from error
+        return np.dtype(bfloat16)
+    dtype = np.dtype(name)
+    if dtype.name not in (*FLOATS, "complex64", "complex128"):
+        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}. Received: {name!r}")
+    return dtype
+
+
+def snake_case(name: str) -> str:
+    """Return a class name as an identifier, ``MaxPool2D`` -> ``max_pool2d``."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return name.lower()
+
+
+class Layer:
+    """A function of arrays with parameters, its gradient, and a name.
+
+    Attributes:
+        name: unique within a network; opens every error message and NVTX range.
+        params: trainable arrays by name ("kernel", "bias", "gamma", ...).
+        grads: gradients by the same names, overwritten by each ``backward``.
+        state: arrays that training changes without a gradient (running mean and variance).
+        counters: integers that belong to a checkpoint (a dropout layer's count of calls).
+        trainable: an optimizer leaves the parameters of a layer alone where this is False.
+
+    Shapes given to and returned by ``output_shape`` and ``build`` leave out the batch axis.
+    """
+
+    # Merging layers (Add, Concatenate) take a list of arrays.
+    takes_many = False
+
+    def __init__(self, *, name: str | None = None, input_shape: Shape | None = None) -> None:
+        self.name = name or snake_case(type(self).__name__)
+        self.given_name = name is not None
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
+        self.counters: dict[str, int] = {}
+        self.trainable = True
+        self.built = False
+        self.dtype: np.dtype | None = None
+        self._saved: tuple | None = None
+        self._backend: Backend | None = None
+
+    # ---- what a layer's own file says ------------------------------------------------------------
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the output's shape for an input's, both without the batch axis.
+
+        Raises:
+            ValueError: the input does not fit; the text says what would.
+        """
+        return input_shape
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """Return the multiply-adds of one forward pass for one sample."""
+        return 0
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON values; ``type(self)(**config())`` is a twin."""
+        return {"name": self.name}
+
+    def _build(self, input_shape: Shape) -> None:
+        """Create ``params`` and ``state`` with ``_add`` for an input of this shape."""
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        """Compute the output and keep what ``_backward`` needs with ``_save``."""
+        raise NotImplementedError
+
+    def _backward(self, dy: Array, *saved: Any) -> Array:
+        """Fill ``grads`` and return dx; ``saved`` is what ``_forward`` kept."""
+        raise NotImplementedError
+
+    # ---- what a user calls -----------------------------------------------------------------------
+
+    def __call__(self, x: Any, training: bool = False) -> Any:
+        """Run ``forward``; on a symbolic ``Input`` or node, add this layer to the graph."""
+        from ..network import Node  # network imports this module
+
+        first = x[0] if isinstance(x, (list, tuple)) and x else x
+        if isinstance(first, Node):
+            return Node.of(self, x)
+        return self.forward(x, training)
+
+    def build(
+        self, input_shape: Shape, dtype: Any = "float32", backend: str | Backend | None = None
+    ) -> None:
+        """Create the parameters for inputs of this shape (no batch axis); forward does it itself."""
+        if isinstance(backend, str):
+            backend = get_backend(backend)
+        self._backend = backend or default_backend()
+        self.dtype = as_dtype(dtype)
+        self.input_shape = tuple(input_shape)
+        self.output_shape(self.input_shape)  # before any parameter exists: a misfit leaves nothing
+        self._build(self.input_shape)
+        self.built = True
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return the layer's output for a batch ``x``; the first call builds the parameters.
+
+        Raises:
+            ValueError: x has the wrong rank, size or number of channels.
+            TypeError: x is of another dtype than the parameters, or of another backend.
+        """
+        x = self._check(x)
+        with nvtx_range(self.name, "forward"):
+            self._saved = None
+            return self._forward(x, training)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx for the gradient ``dy`` of the last forward's output, and fill ``grads``.
+
+        Raises:
+            RuntimeError: no forward since the last backward, or it ran in inference mode.
+            ValueError: dy is not of the output's shape.
+        """
+        if self._saved is None:
+            raise RuntimeError(
+                f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
+            )
+        saved, self._saved = self._saved, None
+        with nvtx_range(self.name, "backward"):
+            return self._backward(self.backend.xp.ascontiguousarray(dy), *saved)
+
+    @property
+    def label(self) -> str:
+        """The layer as error messages call it: ``Conv2D 'stem'``."""
+        return f"{type(self).__name__} {self.name!r}"
+
+    @property
+    def backend(self) -> Backend:
+        return self._backend or default_backend()
+
+    def walk(self) -> Iterator[tuple[str, Layer]]:
+        """Yield (path, layer) for each layer that holds parameters itself, in order."""
+        yield self.name, self
+
+    def parameter_count(self) -> int:
+        return sum(array.size for _, layer in self.walk() for array in layer.params.values())
+
+    def to(self, backend: str | Backend) -> Layer:
+        """Move parameters and state to a backend, "numpy" or "cuda", in place; return self."""
+        target = get_backend(backend) if isinstance(backend, str) else backend
+        self._map_arrays(target.asarray, target)
+        return self
+
+    def astype(self, dtype: Any) -> Layer:
+        """Convert the parameters to a floating dtype, in place; return self."""
+        dtype = as_dtype(dtype)
+        self._map_arrays(lambda array: array.astype(dtype), None, dtype)
+        return self
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.config().items())
+        return f"{type(self).__name__}({arguments})"
+
+    # ---- for layers ------------------------------------------------------------------------------
+
+    def _check(self, x: Array) -> Array:
+        """Return x C-contiguous and floating, with the parameters built to fit it."""
+        backend = backend_of(self.label, input=x, **self.params)
+        if x.dtype.kind in "iub":
+            x = x.astype(self.dtype or np.float32)
+        if not self.built:
+            self.build(tuple(x.shape[1:]), x.dtype, backend)
+        self._backend = backend
+        if self.params and x.dtype != self.dtype:
+            raise TypeError(
+                f"{self.label}: the parameters are {self.dtype.name}; convert the input with"
+                f" x.astype or the layer with astype. Received: input of dtype {x.dtype.name}"
+            )
+        return backend.xp.ascontiguousarray(x)
+
+    def _add(
+        self, name: str, shape: Shape, initializer: Initializer, fans: tuple[int, int] = (1, 1)
+    ) -> None:
+        values = initialize(initializer, shape, fans, self.dtype)
+        self.params[name] = self.backend.asarray(values)
+
+    def _save(self, *tensors: Any) -> None:
+        """Keep what ``_backward`` will be given, unless nothing is to be kept."""
+        if _saving.get():
+            self._saved = tensors
+
+    def _map_arrays(
+        self, function: Callable, backend: Backend | None, dtype: np.dtype | None = None
+    ) -> None:
+        self._saved = None
+        self._backend = backend or self._backend
+        self.dtype = dtype or self.dtype
+        for arrays in (self.params, self.grads):
+            for key, array in arrays.items():
+                arrays[key] = function(array)
+        if backend is not None:  # statistics keep their own dtype
+            for key, array in self.state.items():
+                self.state[key] = function(array)
