@@ -1,0 +1,238 @@
+"""Random changes to a batch of training images, and normalisation.
+
+Each is a small frozen record that is called as `step(images, rng)`: images (N, H, W, C) in, new
+images of the same shape and dtype out (`Normalize` gives float32); labels are not touched. The
+random numbers come from `rng` alone, so that a seed settles the result.
+
+>>> augment = Compose([Shift(2), Flip(), Cutout(4)])
+>>> augment(np.zeros((8, 28, 28, 1), np.uint8), np.random.default_rng(0)).shape
+(8, 28, 28, 1)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+class Augmentation(ABC):
+    """The base of the steps: they turn into JSON-able dictionaries and back."""
+
+    def config(self) -> dict[str, Any]:
+        """The name of the step and its arguments.
+
+        >>> Flip(0.5).config()
+        {'name': 'Flip', 'p': 0.5}
+        """
+        return {"name": type(self).__name__, **asdict(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Augmentation:
+        """The step that `config()` described. Raises ValueError for an unknown name.
+
+        >>> Augmentation.from_config({"name": "Shift", "max_pixels": 2, "fill": 0})
+        Shift(max_pixels=2, fill=0)
+        """
+        steps = {step.__name__: step for step in Augmentation.__subclasses__()}
+        arguments = dict(config)
+        name = arguments.pop("name", None)
+        if name not in steps:
+            raise ValueError(f"name must be one of {', '.join(sorted(steps))}. Received: {name!r}")
+        return steps[name](**arguments)
+
+    @abstractmethod
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """`images` (N, H, W, C), changed."""
+
+
+@dataclass(frozen=True)
+class Shift(Augmentation):
+    """Move each image by up to `max_pixels` either way in each direction; `fill` enters.
+
+    Every whole shift from -max_pixels to max_pixels, in rows and in columns, is equally likely.
+    """
+
+    max_pixels: int
+    fill: float = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, "max_pixels", self.max_pixels, 0)
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        m = self.max_pixels
+        fill = _pixel(self, self.fill, images)
+        padded = np.pad(images, _border(m), constant_values=fill)
+        return _windows(padded, images, rng.integers(0, 2 * m + 1, (2, len(images))))
+
+
+@dataclass(frozen=True)
+class Crop(Augmentation):
+    """Pad each image by `padding` pixels on all sides, and cut a window of its own size anywhere.
+
+    mode: "reflect" mirrors the image about its edge pixels; "zero" pads with 0, as `Shift` does.
+    """
+
+    padding: int
+    mode: str = "reflect"
+
+    def __post_init__(self) -> None:
+        _at_least(self, "padding", self.padding, 0)
+        if self.mode not in ("reflect", "zero"):
+            raise ValueError(f"Crop: mode must be 'reflect' or 'zero'. Received: {self.mode!r}")
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        mode = "reflect" if self.mode == "reflect" else "constant"
+        padded = np.pad(images, _border(self.padding), mode=mode)
+        offsets = rng.integers(0, 2 * self.padding + 1, (2, len(images)))
+        return _windows(padded, images, offsets)
+
+
+@dataclass(frozen=True)
+class Flip(Augmentation):
+    """Mirror each image left to right with probability `p`."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"Flip: p must be from 0 to 1. Received: {self.p}")
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        flipped = rng.random(len(images)) < self.p
+        return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+
+
+@dataclass(frozen=True)
+class Cutout(Augmentation):
+    """Cover a square of `size` pixels with `fill`, centred on a random pixel of each image.
+
+    Part of the square may fall outside: T. DeVries and G. Taylor, "Improved Regularization of
+    Convolutional Neural Networks with Cutout", arXiv:1708.04552.
+    """
+
+    size: int
+    fill: float = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, "size", self.size, 1)
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        count, height, width, _ = images.shape
+        fill = _pixel(self, self.fill, images)
+        rows = self._covered(rng.integers(0, height, count), height)
+        columns = self._covered(rng.integers(0, width, count), width)
+        # (N, H, 1, 1) & (N, 1, W, 1) -> (N, H, W, 1)
+        square = rows[:, :, None, None] & columns[:, None, :, None]
+        return np.where(square, fill, images)
+
+    def _covered(self, centre: np.ndarray, length: int) -> np.ndarray:
+        """(N, length): whether a row (or column) lies in the square about its image's centre."""
+        place = np.arange(length) - (centre[:, None] - self.size // 2)
+        return (place >= 0) & (place < self.size)
+
+
+@dataclass(frozen=True)
+class Normalize(Augmentation):
+    """(images - mean) / std in float32; `mean` and `std` are one number, or one for each channel.
+
+    It draws no random numbers, so `rng` may be left out.
+
+    >>> Normalize(128, 64)(np.full((1, 1, 1, 1), 160, np.uint8)).item()
+    0.5
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = tuple(float(v) for v in np.ravel(getattr(self, name)))
+            object.__setattr__(self, name, values)
+        if not all(std > 0 for std in self.std):
+            raise ValueError(f"Normalize: std must be above 0. Received: {self.std}")
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> Normalize:
+        """The normalisation that gives `images` mean 0 and deviation 1 in each channel.
+
+        A channel that holds one value alone gets std 1. The sums are float64.
+        """
+        # A part at a time, that float64 copies of a whole data set need not fit in memory.
+        parts = [images[i : i + 1024] for i in range(0, len(images), 1024)]
+        count = images.size // images.shape[-1]
+        mean = sum(part.sum(axis=(0, 1, 2), dtype=np.float64) for part in parts) / count
+        square = sum(np.square(part - mean).sum(axis=(0, 1, 2)) for part in parts) / count
+        return cls(mean, np.where(square > 0, np.sqrt(square), 1.0))
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, images.shape[-1]):
+                raise ValueError(
+                    f"Normalize: {name} must be one number, or one for each of the "
+                    f"{images.shape[-1]} channels. Received: {getattr(self, name)}"
+                )
+        result = images.astype(np.float32)
+        result -= np.float32(self.mean)
+        result /= np.float32(self.std)
+        return result
+
+
+@dataclass(frozen=True)
+class Compose(Augmentation):
+    """The steps one after another."""
+
+    steps: tuple[Augmentation, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(_step(step) for step in self.steps))
+
+    def config(self) -> dict[str, Any]:
+        return {"name": "Compose", "steps": [step.config() for step in self.steps]}
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        for step in self.steps:
+            images = step(images, rng)
+        return images
+
+
+def _step(step: Augmentation | dict[str, Any]) -> Augmentation:
+    if isinstance(step, dict):
+        return Augmentation.from_config(step)
+    if not isinstance(step, Augmentation):
+        raise TypeError(f"Compose: steps must be augmentations. Received: {step!r}")
+    return step
+
+
+def _at_least(step: Augmentation, name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(
+            f"{type(step).__name__}: {name} must be a whole number, {least} or more. "
+            f"Received: {value!r}"
+        )
+
+
+def _pixel(step: Augmentation, fill: float, images: np.ndarray) -> np.generic:
+    """`fill` as a value of the images' dtype."""
+    if images.dtype == np.uint8 and (fill != int(fill) or not 0 <= fill <= 255):
+        raise ValueError(
+            f"{type(step).__name__}: fill must be a whole number from 0 to 255 for uint8 images. "
+            f"Received: {fill}"
+        )
+    return images.dtype.type(fill)
+
+
+def _border(width: int) -> tuple[tuple[int, int], ...]:
+    """What np.pad takes to widen the rows and the columns of (N, H, W, C)."""
+    return ((0, 0), (width, width), (width, width), (0, 0))
+
+
+def _windows(padded: np.ndarray, images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The (H, W) window of each padded image that begins at its offset (row, column); (2, N)."""
+    count, height, width, _ = images.shape
+    rows = offsets[0][:, None] + np.arange(height)  # (N, H)
+    columns = offsets[1][:, None] + np.arange(width)  # (N, W)
+    # (N, 1, 1), (N, H, 1), (N, 1, W) -> (N, H, W, C)
+    return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]

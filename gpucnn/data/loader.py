@@ -1,0 +1,162 @@
+"""Batches for training: shuffled, augmented and prepared ahead in a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .dataset import Split
+
+T = TypeVar("T")
+# What the random numbers are for, so that no two uses of one seed draw the same ones.
+SHUFFLE, AUGMENT = 0, 1
+
+
+class Loader:
+    """Cut a split into batches, epoch by epoch.
+
+    batch_size: images a batch; the last of an epoch holds the rest, unless `drop_last`.
+    shuffle: a new order each epoch, which (seed, epoch) settle; else the order of the split.
+    augment: called as `augment(images, rng)` with a NumPy generator that (seed, epoch, batch)
+        settle; see `augment.py`.
+    normalize: called as `normalize(images)` last, such as `Normalize.of(split.images)`.
+    prefetch: batches made ahead by one thread; 0 makes each when it is asked for, without one.
+    transfer: called on the images and on the labels of each batch by the thread that takes it, such
+        as `cupy.asarray`.
+
+    Every batch is a pure function of the arguments, the epoch and its index: the same with any
+    `prefetch`, and after a resume at any batch. Raises ValueError for a bad argument.
+
+    >>> split = Split(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10))
+    >>> loader = Loader(split, 4)
+    >>> [len(labels) for images, labels in loader.epoch(0)]
+    [4, 4, 2]
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        normalize: Callable[[np.ndarray], np.ndarray] | None = None,
+        drop_last: bool = False,
+        prefetch: int = 2,
+        transfer: Callable[[np.ndarray], Any] | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("prefetch", prefetch, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"Loader: {name} must be a whole number, {least} or more. Received: {value!r}"
+                )
+        self.split = split
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.augment = augment
+        self.normalize = normalize
+        self.drop_last = drop_last
+        self.prefetch = prefetch
+        self.transfer = transfer
+        if len(self) == 0:
+            raise ValueError(
+                f"Loader: the split must fill a batch. Received: {len(split)} images, "
+                f"batch_size={batch_size}, drop_last={drop_last}"
+            )
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        rest = 0 if self.drop_last else self.batch_size - 1
+        return (len(self.split) + rest) // self.batch_size
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The indices (N,) of the images in the order in which `epoch` takes them."""
+        if not self.shuffle:
+            return np.arange(len(self.split))
+        return self._rng(SHUFFLE, epoch).permutation(len(self.split))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield (images, labels) of each batch from the `start`-th on: (n, H, W, C) and (n,).
+
+        Leaving the loop early, or closing the iterator, ends the thread. What goes wrong in the
+        thread is raised here, with the traceback of the thread.
+        """
+        if epoch < 0 or not 0 <= start <= len(self):
+            raise ValueError(
+                f"Loader: epoch must be 0 or more and start from 0 to {len(self)}. "
+                f"Received: epoch={epoch}, start={start}"
+            )
+        return self._batches(epoch, range(start, len(self)))
+
+    def _batches(self, epoch: int, indices: Sequence[int]) -> Iterator[tuple[Any, Any]]:
+        order = self.order(epoch)
+
+        def make(index: int) -> tuple[np.ndarray, np.ndarray]:
+            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+            images, labels = self.split.images[chosen], self.split.labels[chosen]
+            if self.augment is not None:
+                images = self.augment(images, self._rng(AUGMENT, epoch, index))
+            if self.normalize is not None:
+                images = self.normalize(images)
+            return images, labels
+
+        with closing(ahead(make, indices, self.prefetch)) as batches:
+            for images, labels in batches:
+                if self.transfer is None:
+                    yield images, labels
+                else:
+                    yield self.transfer(images), self.transfer(labels)
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+
+def ahead(make: Callable[[int], T], indices: Sequence[int], depth: int) -> Iterator[T]:
+    """Yield `make(i)` for each of `indices`, in order, made by one thread up to `depth` ahead.
+
+    The thread ends with the iterator, however that ends. What `make` raises is raised here.
+    A depth of 0 makes each when it is asked for, with no thread.
+    """
+    if depth == 0:
+        yield from map(make, indices)
+        return
+    made: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    room = threading.Semaphore(depth)
+    closed = threading.Event()
+
+    def work() -> None:
+        for index in indices:
+            room.acquire()
+            if closed.is_set():
+                return
+            try:
+                made.put((make(index), None))
+            except BaseException as error:  # it is the consumer's to judge
+                made.put((None, error))
+                return
+
+    # A daemon, so that an iterator nobody closed does not keep the program from ending.
+    thread = threading.Thread(target=work, name="gpucnn-loader", daemon=True)
+    thread.start()
+    try:
+        for _ in indices:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            room.release()
+            yield item
+    finally:
+        closed.set()
+        room.release()
+        thread.join()

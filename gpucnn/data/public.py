@@ -1,0 +1,148 @@
+"""The public data sets: where they lie on this machine, and how to fetch them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from . import cifar, idx
+from .dataset import Dataset
+
+DIGITS = tuple("0123456789")
+CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """hashes: what each file at `url` must hash to, in pooch's notation.
+
+    system: where a package of the operating system puts the files; advice: how to get them there.
+    """
+
+    url: str
+    hashes: dict[str, str]
+    present: Callable[[Path], bool]
+    read: Callable[[Path], Dataset]
+    system: tuple[Path, ...] = ()
+    advice: str = ""
+
+
+SETS = {
+    "fashion-mnist": PublicSet(
+        url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+        hashes={
+            "train-images-idx3-ubyte.gz": "sha256:"
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "train-labels-idx1-ubyte.gz": "sha256:"
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "t10k-images-idx3-ubyte.gz": "sha256:"
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "t10k-labels-idx1-ubyte.gz": "sha256:"
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        },
+        system=(Path("/usr/share/datasets/fashion-mnist"),),
+        advice="on Debian and Ubuntu: apt install dataset-fashion-mnist",
+        present=idx.complete,
+        read=partial(
+            idx.load,
+            classes=CLOTHES,
+            name="fashion-mnist",
+            source="Fashion-MNIST, Zalando SE 2017, MIT licence",
+        ),
+    ),
+    "mnist": PublicSet(
+        url="https://ossci-datasets.s3.amazonaws.com/mnist",
+        hashes={
+            "train-images-idx3-ubyte.gz": "sha256:"
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "train-labels-idx1-ubyte.gz": "sha256:"
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "t10k-images-idx3-ubyte.gz": "sha256:"
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "t10k-labels-idx1-ubyte.gz": "sha256:"
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        },
+        present=idx.complete,
+        read=partial(
+            idx.load,
+            classes=DIGITS,
+            name="mnist",
+            source="MNIST, Y. LeCun, C. Cortes and C. Burges 1998, CC BY-SA 3.0",
+        ),
+    ),
+    "cifar10": PublicSet(
+        url="https://www.cs.toronto.edu/~kriz",
+        # the checksum on the data set's own page
+        hashes={"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"},
+        present=lambda folder: cifar.locate(folder) is not None,
+        read=cifar.load,
+    ),
+}
+
+
+def load(name: str, *, folder: str | Path | None = None, download: bool = True) -> Dataset:
+    """Read "fashion-mnist", "mnist" or "cifar10".
+
+    folder: read from there alone. None looks in `data_folder()/name`, then where the operating
+        system's package puts it, and else fetches it into `data_folder()/name` with pooch.
+    download: False never uses the network.
+
+    Raises FileNotFoundError that says where it looked and what to do, or ValueError that names a
+    damaged file.
+
+    >>> load("fashion-mnist")                                               # doctest: +SKIP
+    Dataset(fashion-mnist: 60000 train, 10000 test, 28x28x1 uint8, 10 classes)
+    """
+    public = SETS[name]
+    if folder is not None:
+        return public.read(Path(folder))
+    home = data_folder() / name
+    places = (home, *public.system)
+    for place in places:
+        if public.present(place):
+            return public.read(place)
+    why = _fetch(public, home) if download else "download=False"
+    if why is None:
+        return public.read(home)
+    advice = [
+        f"put {', '.join(public.hashes)} into {home}",
+        *filter(None, [public.advice]),
+        'or install "gpucnn[data]" and connect to the internet, to have it fetched',
+    ]
+    raise FileNotFoundError(
+        f"{name} is not on this machine and was not fetched ({why}).\n"
+        f"Looked in: {', '.join(map(str, places))}.\nTo get it: {'; '.join(advice)}."
+    )
+
+
+def data_folder() -> Path:
+    """Where public sets are kept: $GPUCNN_DATA, or ~/.cache/gpucnn/data."""
+    return Path(os.environ.get("GPUCNN_DATA") or "~/.cache/gpucnn/data").expanduser()
+
+
+def _fetch(public: PublicSet, folder: Path) -> str | None:
+    """Download every file of the set into `folder`; the reason why not, or None."""
+    try:
+        import pooch
+    except ImportError:
+        return 'the download needs pooch: pip install "gpucnn[data]"'
+    for file, known_hash in public.hashes.items():
+        try:
+            pooch.retrieve(f"{public.url}/{file}", known_hash, file, folder)
+        except OSError as error:  # what requests raises is an OSError too
+            return f"{public.url}/{file}: {error}"
+    return None
