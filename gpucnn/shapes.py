@@ -16,7 +16,12 @@ from .arguments import Padding, Pairs, as_choice, as_int, as_tuple, check_paddin
 
 
 def window_output(
-    size: int, window: int, stride: int, pad: tuple[int, int], dilation: int, ceil_mode: bool = False
+    size: int,
+    window: int,
+    stride: int,
+    pad: tuple[int, int],
+    dilation: int,
+    ceil_mode: bool = False,
 ) -> int:
     """Return how many windows fit along one axis: P in the notation of the design.
 
@@ -41,6 +46,17 @@ def _activation_shape(
     batch: int, channels: int, spatial: Sequence[int], channels_last: bool
 ) -> tuple[int, ...]:
     return (batch, *spatial, channels) if channels_last else (batch, channels, *spatial)
+
+
+def check_rank(owner: str, x_shape: Sequence[int], rank: int, channels_last: bool) -> None:
+    """Raise a ValueError that spells the axes out unless ``x_shape`` has ``rank`` spatial ones."""
+    if len(x_shape) != rank + 2:
+        spatial = {1: "steps", 2: "height, width", 3: "depth, height, width"}[rank]
+        axes = f"{spatial}, channels" if channels_last else f"channels, {spatial}"
+        raise ValueError(
+            f"{owner}: expects an input of {rank + 2} axes (batch, {axes})."
+            f" Received: input of shape {tuple(x_shape)}"
+        )
 
 
 def split_axes(shape: Sequence[int], channels_last: bool) -> tuple[int, int, tuple[int, ...]]:
@@ -94,12 +110,7 @@ class ConvShape:
                 f"{owner}: the kernel must have 3, 4 or 5 axes (filters, *window, channels / groups)."
                 f" Received: kernel of shape {tuple(w_shape)}"
             )
-        layout = "(batch, *spatial, channels)" if channels_last else "(batch, channels, *spatial)"
-        if len(x_shape) != rank + 2:
-            raise ValueError(
-                f"{owner}: the input must have {rank + 2} axes {layout}."
-                f" Received: input of shape {tuple(x_shape)}"
-            )
+        check_rank(owner, x_shape, rank, channels_last)
         groups = as_int(owner, "groups", groups)
         strides = as_tuple(owner, "strides", strides, rank)
         dilation = as_tuple(owner, "dilation_rate", dilation, rank)
@@ -108,7 +119,7 @@ class ConvShape:
         if channels != depth * groups:
             raise ValueError(
                 f"{owner}: the input must have {depth * groups} channels, axis"
-                f" {-1 if channels_last else 1} of {layout}, for a kernel of shape {tuple(w_shape)}"
+                f" {-1 if channels_last else 1}, for a kernel of shape {tuple(w_shape)}"
                 f" and groups={groups}. Received: input of shape {tuple(x_shape)}"
             )
         if filters % groups:
@@ -137,9 +148,7 @@ class ConvShape:
     @cached_property
     def output(self) -> tuple[int, ...]:
         """Spatial size of the output, (P, Q) in two dimensions."""
-        axes = zip(
-            self.input, self.kernel, self.strides, self.padding, self.dilation, strict=True
-        )
+        axes = zip(self.input, self.kernel, self.strides, self.padding, self.dilation, strict=True)
         return tuple(window_output(*axis) for axis in axes)
 
     @property
@@ -209,12 +218,7 @@ class PoolShape:
                 padding at one end is as large as the window (such windows would hold no input).
         """
         as_choice(owner, "mode", mode, ("max", "min", "average", "sum"))
-        layout = "(batch, *spatial, channels)" if channels_last else "(batch, channels, *spatial)"
-        if len(x_shape) != rank + 2:
-            raise ValueError(
-                f"{owner}: the input must have {rank + 2} axes {layout}."
-                f" Received: input of shape {tuple(x_shape)}"
-            )
+        check_rank(owner, x_shape, rank, channels_last)
         window = as_tuple(owner, "pool_size", pool_size, rank)
         strides = window if strides is None else as_tuple(owner, "strides", strides, rank)
         dilation = as_tuple(owner, "dilation_rate", dilation, rank)
@@ -245,9 +249,7 @@ class PoolShape:
     @cached_property
     def output(self) -> tuple[int, ...]:
         """Spatial size of the output, (P, Q) in two dimensions."""
-        axes = zip(
-            self.input, self.window, self.strides, self.padding, self.dilation, strict=True
-        )
+        axes = zip(self.input, self.window, self.strides, self.padding, self.dilation, strict=True)
         return tuple(window_output(*axis, self.ceil_mode) for axis in axes)
 
     @property
