@@ -107,8 +107,8 @@ class ConvShape:
         rank = len(w_shape) - 2
         if rank not in (1, 2, 3):
             raise ValueError(
-                f"{owner}: the kernel must have 3, 4 or 5 axes (filters, *window, channels / groups)."
-                f" Received: kernel of shape {tuple(w_shape)}"
+                f"{owner}: the kernel must have 3, 4 or 5 axes, (filters, *window, channels /"
+                f" groups). Received: kernel of shape {tuple(w_shape)}"
             )
         check_rank(owner, x_shape, rank, channels_last)
         groups = as_int(owner, "groups", groups)
