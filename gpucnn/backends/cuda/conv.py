@@ -1,0 +1,118 @@
+"""Convolution on the GPU: the three directions of an implicit GEMM (kernels/conv_*.cu)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from ...shapes import ConvShape
+from ..base import Array, accumulator
+from .kernel import CHANNELS_LAST, DTYPE, RANK, KernelFamily
+from .launch import KernelCaller
+from .plans import TILES, plan_dgrad, plan_fprop, plan_wgrad
+
+_AXES = (RANK, CHANNELS_LAST, DTYPE)
+FPROP = KernelFamily("conv_fprop.cu", "conv_fprop_implicit_gemm", *_AXES, TILES)
+DGRAD = KernelFamily("conv_dgrad.cu", "conv_dgrad_implicit_gemm", *_AXES, TILES)
+WGRAD = KernelFamily("conv_wgrad.cu", "conv_wgrad_implicit_gemm", *_AXES, TILES)
+WGRAD_SUM = KernelFamily("conv_wgrad.cu", "conv_wgrad_sum", *_AXES, TILES)
+
+_DIVISOR = np.dtype([("value", "u4"), ("multiplier", "u4"), ("shift", "u4")])
+_PER_AXIS = ("input", "kernel", "output", "stride", "pad", "dilation")
+_DIVISORS = ("input", "kernel", "output", "stride")
+# struct ConvGeometry of kernels/conv_geometry.cuh
+_GEOMETRY = np.dtype(
+    [(name, "i4") for name in ("batch", "channels", "filters", "groups")]
+    + [(name, "i4") for name in ("group_channels", "group_filters")]
+    + [(name, "i4", 3) for name in _PER_AXIS]
+    + [(f"by_{name}", _DIVISOR, 3) for name in _DIVISORS]
+    + [(f"by_{name}", _DIVISOR) for name in ("group_channels", "group_filters")]
+)
+
+
+def divisor(value: int) -> tuple[int, int, int]:
+    """Return struct Divisor of kernels/divisor.cuh: (value, multiplier, shift).
+
+    For n < 2^31, (umulhi(n, multiplier) + n) >> shift == n // value (Granlund & Montgomery 1994).
+    """
+    shift = (value - 1).bit_length()
+    return value, (2**32 * (2**shift - value)) // value + 1, shift
+
+
+@lru_cache(maxsize=1024)
+def geometry_record(shape: ConvShape) -> np.ndarray:
+    """Return a shape as the struct that the kernels take by value, missing leading axes as 1.
+
+    Raises:
+        ValueError: one image, or the pixels of the batch, pass the 2^31 that the kernels count to.
+    """
+    sizes = {
+        "one input image": math.prod(shape.input) * shape.channels,
+        "one output image": math.prod(shape.output) * shape.filters,
+        "the pixels of the batch": shape.batch * max(map(math.prod, (shape.input, shape.output))),
+        "one filter": shape.taps * (shape.channels // shape.groups),
+    }
+    for name, size in sizes.items():
+        if size >= 2**31:
+            raise ValueError(f"convolution: {name} must be below 2^31 elements. Received: {size}")
+    record = np.zeros(1, _GEOMETRY)
+    group_channels, group_filters = shape.channels // shape.groups, shape.filters // shape.groups
+    for name, value in (
+        ("batch", shape.batch), ("channels", shape.channels), ("filters", shape.filters),
+        ("groups", shape.groups), ("group_channels", group_channels),
+        ("group_filters", group_filters),
+    ):  # fmt: skip
+        record[name] = value
+    per_axis = (
+        shape.input, shape.kernel, shape.output, shape.strides,
+        tuple(before for before, _ in shape.padding), shape.dilation,
+    )  # fmt: skip
+    for name, values in zip(_PER_AXIS, per_axis, strict=True):
+        neutral = 0 if name == "pad" else 1
+        padded = (neutral,) * (3 - shape.rank) + tuple(values)
+        record[name] = padded
+        if name in _DIVISORS:
+            record[f"by_{name}"] = [divisor(value) for value in padded]
+    record["by_group_channels"] = divisor(group_channels)
+    record["by_group_filters"] = divisor(group_filters)
+    return record
+
+
+class ConvOps(KernelCaller):
+    """The convolutions of ``Backend``."""
+
+    def conv_fprop(self, x: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
+        plan = plan_fprop(shape)
+        y = self.xp.empty(shape.y_shape, x.dtype)
+        kernel = FPROP(shape.rank, shape.channels_last, x.dtype.name, plan.tile)
+        self.launch(kernel, plan.grid, plan.tile.threads, x, w, b, y, geometry_record(shape))
+        return y
+
+    def conv_dgrad(self, dy: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
+        plan = plan_dgrad(shape)
+        dx = self.xp.empty(shape.x_shape, dy.dtype)
+        kernel = DGRAD(shape.rank, shape.channels_last, dy.dtype.name, plan.tile)
+        self.launch(kernel, plan.grid, plan.tile.threads, dy, w, b, dx, geometry_record(shape))
+        return dx
+
+    def conv_wgrad(self, x: Array, dy: Array, shape: ConvShape) -> Array:
+        if shape.batch == 0:
+            return self.xp.zeros(shape.w_shape, x.dtype)
+        plan = plan_wgrad(shape)
+        choice = (shape.rank, shape.channels_last, x.dtype.name, plan.tile)
+        dw = self.xp.empty(shape.w_shape, x.dtype)
+        sums = accumulator(x.dtype)
+        # one split of a dtype that is its own accumulator needs no second pass
+        direct = plan.splits == 1 and sums == x.dtype
+        partial = dw if direct else self.xp.empty((plan.splits, *shape.w_shape), sums)
+        self.launch(
+            WGRAD(*choice), plan.grid, plan.tile.threads, x, dy, partial, plan.pixels_per_split,
+            geometry_record(shape),
+        )  # fmt: skip
+        if not direct:
+            self.launch_elements(
+                WGRAD_SUM(*choice), dw.size, partial, dw, np.int64(dw.size), plan.splits
+            )
+        return dw

@@ -1,0 +1,98 @@
+"""Which kernels there are: each a function in a file, specialised along a few finite axes.
+
+The backend can only ask for what a ``KernelFamily`` declares, so a test that walks ``FAMILIES``
+compiles and runs everything that a user can reach.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+# An axis maps a Python value to its tag in the symbol's name and the macros that it sets.
+Axis = Mapping[Any, tuple[str, Mapping[str, Any]]]
+
+DTYPE: Axis = {
+    "float16": ("f16", {"ELEMENT": "F16"}),
+    "bfloat16": ("bf16", {"ELEMENT": "BF16"}),
+    "float32": ("f32", {"ELEMENT": "F32"}),
+    "float64": ("f64", {"ELEMENT": "F64"}),
+}
+RANK: Axis = {rank: (f"{rank}d", {"RANK": rank}) for rank in (1, 2, 3)}
+CHANNELS_LAST: Axis = {
+    True: ("nhwc", {"CHANNELS_LAST": 1}),
+    False: ("nchw", {"CHANNELS_LAST": 0}),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One specialisation: what a launcher needs to find or compile it."""
+
+    file: str
+    function: str
+    tags: tuple[str, ...]
+    macros: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def suffix(self) -> str:
+        return "".join(f"_{tag}" for tag in self.tags if tag)
+
+    @property
+    def symbol(self) -> str:
+        """The name in the cubin and in profilers, ``conv_fprop_implicit_gemm_2d_nhwc_f32``."""
+        return self.function + self.suffix
+
+    @property
+    def defines(self) -> dict[str, str]:
+        """Macros to compile with; kernels of one file with equal defines share a module."""
+        return {**dict(self.macros), "SUFFIX": self.suffix}
+
+
+FAMILIES: list[KernelFamily] = []
+
+
+class KernelFamily:
+    """A ``__global__`` function of a file in kernels/, and the axes along which it varies.
+
+    Args:
+        file: the file's name.
+        function: what the file passes to ``NAME(...)``.
+        axes: each a mapping from a value to (tag, macros), in the order of the call.
+
+    Example:
+        >>> relu = KernelFamily("activation.cu", "activation_forward", DTYPE)
+        >>> relu("float32").symbol
+        'activation_forward_f32'
+    """
+
+    def __init__(self, file: str, function: str, *axes: Axis) -> None:
+        self.file, self.function, self.axes = file, function, axes
+        self._kernels: dict[tuple, Kernel] = {}
+        FAMILIES.append(self)
+
+    def __call__(self, *values: Any) -> Kernel:
+        kernel = self._kernels.get(values)
+        if kernel is None:
+            kernel = self._kernels[values] = self._specialise(values)
+        return kernel
+
+    def _specialise(self, values: tuple) -> Kernel:
+        tags, macros = [], {}
+        for axis, value in zip(self.axes, values, strict=True):
+            if value not in axis:
+                raise TypeError(
+                    f"{self.function}: no kernel for {value!r}, only for"
+                    f" {', '.join(map(str, axis))}. Received: {values}"
+                )
+            tag, defines = axis[value]
+            tags.append(tag)
+            macros.update({key: str(setting) for key, setting in defines.items()})
+        return Kernel(self.file, self.function, tuple(tags), tuple(macros.items()))
+
+    def all(self) -> Iterator[Kernel]:
+        """Yield every specialisation."""
+        return (self(*values) for values in itertools.product(*self.axes))

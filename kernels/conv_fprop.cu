@@ -1,0 +1,107 @@
+// Convolution, forward: implicit GEMM through a shared-memory tile.
+//
+//   y[n, p, q, k] = bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c]
+//
+// As a matrix product, for each group of channels:
+//   GEMM_M = N*O*P*Q output pixels,  GEMM_N = K/groups filters,  GEMM_K = T*R*S*C/groups
+//   A(m, k) = x gathered under tap (t,r,s) of pixel m, zero where the tap lies in the padding
+//   B(n, k) = w[n][t,r,s,c], contiguous in k
+//
+// x, w, y: see conv_geometry.cuh; bias (K,) or null.
+// grid: x = (tiles of pixels) * groups, y = tiles of filters. One block computes TILE_M pixels of
+// TILE_N filters, one thread THREAD_M x THREAD_N of them. Shared memory: see tile_gemm.cuh.
+#include "conv_geometry.cuh"
+#include "tile_gemm.cuh"
+
+// A(m, k): the input under tap k of output pixel m.
+struct InputUnderTap {
+    static const bool LANES_ALONG_K = CHANNELS_LAST;  // k runs over channels, m over pixels of a row
+    struct Row {
+        const Element* image;
+        Place corner;  // of the window, in input coordinates
+    };
+    struct Col {
+        Place tap;
+        int channel;
+    };
+    const Element* x;
+    const ConvGeometry& g;
+    int group;
+    unsigned m_end, k_end;
+
+    __device__ __forceinline__ Row row(unsigned m) const {
+        Row row;
+        const unsigned n = split(m < m_end ? m : 0, g.by_output, row.corner);
+        row.image = x + n * image_size(pixels(g.input), g.channels);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a)
+            row.corner.axis[a] = m < m_end ? row.corner.axis[a] * g.stride[a] - g.pad[a] : OUTSIDE_CORNER;
+        return row;
+    }
+    __device__ __forceinline__ Col col(unsigned k) const {
+        Col col;
+        split(divide(k < k_end ? k : 0, g.by_group_channels, col.channel), g.by_kernel, col.tap);
+        col.channel += group * g.group_channels;
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a)
+            col.tap.axis[a] = k < k_end ? col.tap.axis[a] * g.dilation[a] : OUTSIDE_TAP;
+        return col;
+    }
+    __device__ __forceinline__ Accum load(const Row& row, const Col& col) const {
+        Place at;
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = row.corner.axis[a] + col.tap.axis[a];
+        if (!inside(at, g.input)) return 0;
+        return widen(row.image[element(pixel(at, g.input), col.channel, pixels(g.input), g.channels)]);
+    }
+};
+
+// B(n, k): weight k of filter n.
+struct FilterWeights {
+    static const bool LANES_ALONG_K = true;
+    struct Row {
+        const Element* filter;  // null beyond the last one
+    };
+    typedef unsigned Col;
+    const Element* w;
+    const ConvGeometry& g;
+    int group;
+    unsigned k_end;
+
+    __device__ __forceinline__ Row row(unsigned n) const {
+        if (n >= g.group_filters) return {nullptr};
+        return {w + (long long)(group * g.group_filters + n) * k_end};
+    }
+    __device__ __forceinline__ Col col(unsigned k) const { return k; }
+    __device__ __forceinline__ Accum load(const Row& row, Col k) const {
+        return row.filter && k < k_end ? widen(row.filter[k]) : (Accum)0;
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ w,
+                               const Element* __restrict__ bias, Element* __restrict__ y, const __grid_constant__ ConvGeometry g) {
+    const int group = blockIdx.x % g.groups;
+    const unsigned row0 = blockIdx.x / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
+    const unsigned m_end = (unsigned)g.batch * pixels(g.output);
+    const unsigned k_end = (unsigned)pixels(g.kernel) * g.group_channels;
+
+    Accum acc[THREAD_M][THREAD_N];
+    tile_gemm(InputUnderTap{x, g, group, m_end, k_end}, FilterWeights{w, g, group, k_end}, row0, col0, 0, k_end, acc);
+
+#pragma unroll
+    for (int i = 0; i < THREAD_M; ++i) {
+        const unsigned m = row0 + thread_row() + i;
+        if (m >= m_end) break;
+        Place at;
+        const unsigned n = split(m, g.by_output, at);
+        Element* image = y + n * image_size(pixels(g.output), g.filters);
+#pragma unroll
+        for (int j = 0; j < THREAD_N; ++j) {
+            const int local = col0 + thread_col() + j, k = group * g.group_filters + local;
+            if (local >= g.group_filters) break;
+            image[element(pixel(at, g.output), k, pixels(g.output), g.filters)] =
+                narrow(acc[i][j] + (bias ? widen(bias[k]) : (Accum)0));
+        }
+    }
+}
