@@ -79,8 +79,13 @@ class Layer:
     Shapes given to and returned by ``output_shape`` and ``build`` leave out the batch axis.
     """
 
-    # Merging layers (Add, Concatenate) take a list of arrays.
+    # Merging layers (Add, Concatenate) take a list of arrays; a graph of several outputs gives one.
     takes_many = False
+    gives_many = False
+
+    # Where a network sets it to False, _backward may return None in place of dx: nobody asks for
+    # the gradient of a picture, and dgrad is a third of a convolution's work.
+    needs_input_gradient = True
 
     def __init__(self, *, name: str | None = None, input_shape: Shape | None = None) -> None:
         self.name = name or snake_case(type(self).__name__)
@@ -174,7 +179,7 @@ class Layer:
             )
         saved, self._saved = self._saved, None
         with nvtx_range(self.name, "backward"):
-            return self._backward(self.backend.xp.ascontiguousarray(dy), *saved)
+            return self._backward(self._contiguous(dy), *saved)
 
     @property
     def label(self) -> str:
@@ -224,6 +229,9 @@ class Layer:
                 f" x.astype or the layer with astype. Received: input of dtype {x.dtype.name}"
             )
         return backend.xp.ascontiguousarray(x)
+
+    def _contiguous(self, dy: Array) -> Array:
+        return self.backend.xp.ascontiguousarray(dy)
 
     def _add(
         self, name: str, shape: Shape, initializer: Initializer, fans: tuple[int, int] = (1, 1)
