@@ -1,0 +1,31 @@
+"""The CUDA backend. CuPy is imported only by ``cupy_backend``, when a GPU is asked for."""
+
+from __future__ import annotations
+
+from .backend import CudaBackend
+from .compiler import CupyLauncher
+from .launch import Launcher
+
+__all__ = ["CudaBackend", "CupyLauncher", "Launcher", "cupy_backend"]
+
+
+def cupy_backend() -> CudaBackend:
+    """Return the backend on CuPy arrays.
+
+    Raises:
+        RuntimeError: CuPy is not installed, or no GPU answers; the text says which.
+    """
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            "the CUDA backend needs CuPy, which is not installed:"
+            ' pip install "gpucnn[cuda13]" (or [cuda12])'
+        ) from error
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"the CUDA backend needs a GPU, but CUDA says: {error}") from error
+    if not devices:
+        raise RuntimeError("the CUDA backend needs a GPU, and CUDA finds none")
+    return CudaBackend(cupy, CupyLauncher())

@@ -1,0 +1,44 @@
+"""The CUDA backend: arrays of an array module, kernels started by a launcher.
+
+Both are parameters. CuPy and ``CupyLauncher`` make the real backend; NumPy and the tests' emulator
+run the very same code on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..base import Array, Backend
+from .conv import ConvOps
+from .launch import Launcher
+
+
+class CudaBackend(ConvOps, Backend):
+    """Raw kernels on the arrays of ``xp``.
+
+    Args:
+        xp: the array module, ``cupy`` (or ``numpy`` under an emulator).
+        launcher: runs the kernels.
+    """
+
+    name = "cuda"
+
+    def __init__(self, xp: ModuleType, launcher: Launcher) -> None:
+        self.xp = xp
+        self.launcher = launcher
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, self.xp.ndarray)
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        return self.xp.ascontiguousarray(self.xp.asarray(array), dtype)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        return array.get() if hasattr(array, "get") else np.array(array)
+
+    def synchronize(self) -> None:
+        if self.xp is not np:
+            self.xp.cuda.get_current_stream().synchronize()
