@@ -12,36 +12,23 @@ random numbers come from `rng` alone, so that a seed settles the result.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arguments import as_choice, as_int
+from ..configured import Configured
 
-class Augmentation(ABC):
-    """The base of the steps: they turn into JSON-able dictionaries and back."""
 
-    def config(self) -> dict[str, Any]:
-        """The name of the step and its arguments.
+class Augmentation(Configured, ABC):
+    """The base of the steps. `config()` gives a JSON-able dictionary, `from_config` the twin.
 
-        >>> Flip(0.5).config()
-        {'name': 'Flip', 'p': 0.5}
-        """
-        return {"name": type(self).__name__, **asdict(self)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Augmentation:
-        """The step that `config()` described. Raises ValueError for an unknown name.
-
-        >>> Augmentation.from_config({"name": "Shift", "max_pixels": 2, "fill": 0})
-        Shift(max_pixels=2, fill=0)
-        """
-        steps = {step.__name__: step for step in Augmentation.__subclasses__()}
-        arguments = dict(config)
-        name = arguments.pop("name", None)
-        if name not in steps:
-            raise ValueError(f"name must be one of {', '.join(sorted(steps))}. Received: {name!r}")
-        return steps[name](**arguments)
+    >>> Shift(2).config()
+    {'type': 'shift', 'max_pixels': 2, 'fill': 0}
+    >>> Augmentation.from_config({"type": "shift", "max_pixels": 2})
+    Shift(max_pixels=2, fill=0)
+    """
 
     @abstractmethod
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -55,11 +42,12 @@ class Shift(Augmentation):
     Every whole shift from -max_pixels to max_pixels, in rows and in columns, is equally likely.
     """
 
+    alias: ClassVar[str] = "shift"
     max_pixels: int
     fill: float = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, "max_pixels", self.max_pixels, 0)
+        _check_int(self, "max_pixels", 0)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         m = self.max_pixels
@@ -75,13 +63,13 @@ class Crop(Augmentation):
     mode: "reflect" mirrors the image about its edge pixels; "zero" pads with 0, as `Shift` does.
     """
 
+    alias: ClassVar[str] = "crop"
     padding: int
     mode: str = "reflect"
 
     def __post_init__(self) -> None:
-        _at_least(self, "padding", self.padding, 0)
-        if self.mode not in ("reflect", "zero"):
-            raise ValueError(f"Crop: mode must be 'reflect' or 'zero'. Received: {self.mode!r}")
+        _check_int(self, "padding", 0)
+        as_choice("Crop", "mode", self.mode, ("reflect", "zero"))
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         mode = "reflect" if self.mode == "reflect" else "constant"
@@ -94,6 +82,7 @@ class Crop(Augmentation):
 class Flip(Augmentation):
     """Mirror each image left to right with probability `p`."""
 
+    alias: ClassVar[str] = "flip"
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -113,11 +102,12 @@ class Cutout(Augmentation):
     Convolutional Neural Networks with Cutout", arXiv:1708.04552.
     """
 
+    alias: ClassVar[str] = "cutout"
     size: int
     fill: float = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, "size", self.size, 1)
+        _check_int(self, "size", 1)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         count, height, width, _ = images.shape
@@ -144,6 +134,7 @@ class Normalize(Augmentation):
     0.5
     """
 
+    alias: ClassVar[str] = "normalize"
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -184,13 +175,14 @@ class Normalize(Augmentation):
 class Compose(Augmentation):
     """The steps one after another."""
 
+    alias: ClassVar[str] = "compose"
     steps: tuple[Augmentation, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(_step(step) for step in self.steps))
 
     def config(self) -> dict[str, Any]:
-        return {"name": "Compose", "steps": [step.config() for step in self.steps]}
+        return {"type": self.alias, "steps": [step.config() for step in self.steps]}
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for step in self.steps:
@@ -206,12 +198,9 @@ def _step(step: Augmentation | dict[str, Any]) -> Augmentation:
     return step
 
 
-def _at_least(step: Augmentation, name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(
-            f"{type(step).__name__}: {name} must be a whole number, {least} or more. "
-            f"Received: {value!r}"
-        )
+def _check_int(step: Augmentation, name: str, minimum: int) -> None:
+    value = as_int(type(step).__name__, name, getattr(step, name), minimum=minimum)
+    object.__setattr__(step, name, value)
 
 
 def _pixel(step: Augmentation, fill: float, images: np.ndarray) -> np.generic:

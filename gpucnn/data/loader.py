@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..arguments import as_int
 from .dataset import Split
 
 T = TypeVar("T")
@@ -51,23 +52,14 @@ class Loader:
         prefetch: int = 2,
         transfer: Callable[[np.ndarray], Any] | None = None,
     ) -> None:
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("seed", seed, 0),
-            ("prefetch", prefetch, 0),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"Loader: {name} must be a whole number, {least} or more. Received: {value!r}"
-                )
         self.split = split
-        self.batch_size = batch_size
+        self.batch_size = as_int("Loader", "batch_size", batch_size)
         self.shuffle = shuffle
-        self.seed = seed
+        self.seed = as_int("Loader", "seed", seed, minimum=0)
         self.augment = augment
         self.normalize = normalize
         self.drop_last = drop_last
-        self.prefetch = prefetch
+        self.prefetch = as_int("Loader", "prefetch", prefetch, minimum=0)
         self.transfer = transfer
         if len(self) == 0:
             raise ValueError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arguments import as_choice, as_tuple
 from .dataset import Dataset, Split
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -82,8 +83,9 @@ def read_picture(
         from PIL import Image, ImageOps
     except ImportError as error:
         raise ImportError('pictures need Pillow: pip install "gpucnn[data]"') from error
-    if channels not in MODES:
-        raise ValueError(f"channels must be 1 or 3. Received: {channels}")
+    as_choice("read_picture", "channels", channels, tuple(MODES))
+    if size is not None:
+        height, width = as_tuple("read_picture", "size", size, 2)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such picture")
@@ -95,7 +97,6 @@ def read_picture(
                 picture = Image.fromarray(grey.astype(np.uint8))
             picture = picture.convert(MODES[channels])
             if size is not None:
-                height, width = (size, size) if isinstance(size, int) else size
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     except Exception as error:  # each of Pillow's decoders fails in its own way
         raise ValueError(f"{path}: not a readable picture. {error}") from error
