@@ -1,0 +1,107 @@
+"""The cases that every backend runs: named geometries, the same on NumPy, emulator and GPU.
+
+They are small, for the reference is slow, but cross what a kernel can get wrong: H != W, R != S,
+sizes off every tile, batches of 1 and 3, channels and filters that are no multiple of 4, several
+tiles and several steps of a reduction, asymmetric strides and paddings, dilation and groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from gpucnn.shapes import ConvShape, NormShape, PoolShape
+
+DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+conv = ConvShape.of
+
+# x (N, *input, C), w (K, *window, C / groups)
+CONVS: dict[str, ConvShape] = {
+    "plain": conv((3, 9, 11, 5), (7, 3, 2, 5)),
+    "one_number": conv((1, 1, 1, 1), (1, 1, 1, 1)),
+    "one_by_one": conv((1, 6, 5, 33), (66, 1, 1, 33)),
+    "one_by_one_strided": conv((3, 7, 6, 9), (10, 1, 1, 9), strides=(2, 3)),
+    "dense": conv((70, 1, 1, 131), (10, 1, 1, 131)),
+    "whole_window": conv((3, 7, 5, 6), (9, 7, 5, 6)),
+    "many_tiles": conv((1, 17, 13, 72), (68, 3, 3, 72), padding=1),
+    "wide_tiles": conv((1, 98, 86, 35), (66, 1, 1, 35)),
+    "wide_filters": conv((1, 4, 3, 457), (65, 3, 3, 457), padding=1),
+    "many_pixels": conv((3, 33, 35, 3), (5, 3, 2, 3)),
+    "many_filters": conv((1, 5, 4, 17), (145, 2, 3, 17), padding="same"),
+    "same_even_window": conv((1, 8, 9, 4), (8, 4, 2, 4), padding="same"),
+    "strided": conv((1, 15, 18, 6), (5, 3, 4, 6), strides=(2, 3)),
+    "stride_beyond_window": conv((3, 11, 10, 3), (4, 2, 1, 3), strides=(3, 4)),
+    "asymmetric_padding": conv((1, 6, 7, 5), (6, 3, 4, 5), padding=((2, 0), (1, 3))),
+    "padding_beyond_window": conv((1, 4, 3, 2), (3, 2, 3, 2), padding=((3, 4), (5, 0))),
+    "dilated": conv((1, 13, 12, 5), (6, 3, 3, 5), dilation=(2, 3), padding=(1, 2)),
+    "everything": conv(
+        (3, 14, 17, 6), (10, 3, 2, 3), strides=(2, 3), padding=((2, 1), (0, 3)), dilation=(3, 2),
+        groups=2,
+    ),
+    "grouped_tiles": conv((1, 6, 7, 134), (146, 2, 1, 67), groups=2),
+    "depthwise": conv((3, 9, 7, 37), (37, 3, 3, 1), groups=37, padding=1),
+    "depthwise_doubled": conv((1, 8, 7, 6), (12, 3, 2, 1), groups=6, strides=(2, 1)),
+    "1d": conv((3, 37, 5), (6, 4, 5)),
+    "1d_causal": conv((1, 33, 6), (10, 3, 3), padding="causal", dilation=4, groups=2),
+    "1d_strided": conv((1, 65, 1), (8, 7, 1), strides=3, padding=((1, 4),)),
+    "3d": conv((1, 5, 6, 7, 5), (6, 2, 3, 2, 5)),
+    "3d_everything": conv(
+        (3, 6, 5, 8, 4), (6, 2, 3, 2, 2), strides=(2, 1, 3), padding=((1, 0), (0, 2), (2, 1)),
+        dilation=(2, 1, 2), groups=2,
+    ),
+}  # fmt: skip
+
+
+def pool(x_shape: tuple[int, ...], size: Any, **arguments: Any) -> PoolShape:
+    return PoolShape.of(x_shape, size, mode="max", rank=len(x_shape) - 2, **arguments)
+
+
+# Of mode "max"; the tests put the other modes in. x (N, *input, C)
+POOLS: dict[str, PoolShape] = {
+    "plain": pool((3, 8, 6, 5), (2, 3)),
+    "odd": pool((1, 9, 7, 33), (2, 2)),
+    "overlapping": pool((3, 11, 9, 6), 3, strides=2),
+    "dense": pool((1, 8, 7, 5), (3, 2), strides=1),
+    "gaps": pool((1, 11, 10, 3), (2, 1), strides=(3, 4)),
+    "whole_window": pool((3, 6, 5, 7), (6, 5)),
+    "one_by_one": pool((1, 5, 4, 3), 1),
+    "padded": pool((1, 7, 9, 5), 3, strides=2, padding=1),
+    "same": pool((3, 7, 8, 4), (3, 4), strides=(2, 3), padding="same"),
+    "asymmetric_padding": pool((1, 7, 6, 5), (3, 4), strides=(2, 1), padding=((2, 0), (1, 3))),
+    "ceil": pool((1, 8, 6, 5), (3, 2), strides=(2, 4), ceil_mode=True),
+    "ceil_padded": pool((3, 9, 6, 2), 3, strides=(3, 2), padding=((1, 1), (0, 1)), ceil_mode=True),
+    "dilated": pool((1, 11, 9, 4), (3, 2), strides=(1, 2), dilation=(2, 3)),
+    "dilated_empty": pool((1, 1, 6, 3), (2, 2), strides=1, padding=((1, 1), (0, 0)), dilation=2),
+    "many_channels": pool((1, 4, 5, 131), 2, strides=1),
+    "large_window": pool((1, 20, 19, 2), (17, 18), strides=(2, 1)),
+    "1d": pool((3, 35, 5), 3, strides=2, padding=1),
+    "1d_ceil": pool((1, 34, 3), 4, strides=3, ceil_mode=True),
+    "3d": pool((1, 5, 6, 7, 3), (2, 3, 2), strides=(1, 2, 2), padding=((1, 0), (1, 2), (0, 1))),
+}
+
+# x (N, *positions, C)
+NORMS: dict[str, NormShape] = {
+    "image": NormShape.of((3, 5, 7, 12), groups=3),
+    "one_sample": NormShape.of((1, 9, 6), groups=2),
+    "layer": NormShape.of((5, 37)),
+    "instance": NormShape.of((3, 4, 5, 6), groups=6),
+    "wide": NormShape.of((3, 2, 2, 134), groups=2),
+    "long": NormShape.of((3, 33, 31, 3)),
+    "volume": NormShape.of((2, 3, 4, 5, 8), groups=4),
+}
+
+
+def random(name: str, shape: tuple[int, ...], dtype: Any, low: float = -1, high: float = 1) -> Any:
+    """Return even random numbers of this dtype, always the same ones for a name and shape."""
+    digest = hashlib.sha256(f"{name} {shape}".encode()).digest()
+    generator = np.random.default_rng(list(digest))
+    return generator.uniform(low, high, shape).astype(dtype)

@@ -1,0 +1,72 @@
+"""Dropout from a counter-based random number generator, and the optimizers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+WORD = 2**32
+
+
+def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC'11)."""
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        product_0, product_1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [
+            product_1 // WORD ^ c[1] ^ k[0],
+            product_1 % WORD,
+            product_0 // WORD ^ c[3] ^ k[1],
+            product_0 % WORD,
+        ]
+        k = [(k[0] + 0x9E3779B9) % WORD, (k[1] + 0xBB67AE85) % WORD]
+    return c
+
+
+def dropout(x: np.ndarray, rate: float, seed: int, offset: int) -> np.ndarray:
+    """Element i lives iff word i % 4 of the block i // 4 is at least floor(rate * 2^32)."""
+    threshold = math.floor(rate * WORD)
+    y = []
+    for i, value in enumerate(x.astype(np.float64).ravel().tolist()):
+        block = i // 4
+        words = philox4x32(
+            [block % WORD, block // WORD, offset % WORD, offset // WORD],
+            [seed % WORD, seed // WORD],
+        )
+        y.append(value / (1 - rate) if words[i % 4] >= threshold else 0.0)
+    return np.array(y, np.float64).reshape(x.shape)
+
+
+def global_norm(arrays: Sequence[np.ndarray]) -> float:
+    return math.sqrt(sum(v * v for a in arrays for v in a.astype(np.float64).ravel().tolist()))
+
+
+def sgd_update(
+    p: np.ndarray, grad: np.ndarray, v: np.ndarray, weight_decay: float, *, learning_rate: float,
+    momentum: float, nesterov: bool, grad_scale: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Sutskever et al. 2013: return the new parameter and velocity of one tensor."""
+    p, grad, v = (a.astype(np.float64) for a in (p, grad, v))
+    g = grad_scale * grad + weight_decay * p
+    v = momentum * v - learning_rate * g
+    return (p + momentum * v - learning_rate * g if nesterov else p + v), v
+
+
+def adam_update(
+    p: np.ndarray, grad: np.ndarray, m: np.ndarray, v: np.ndarray, weight_decay: float, *,
+    learning_rate: float, beta_1: float, beta_2: float, epsilon: float, step: int,
+    decoupled: bool, grad_scale: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Kingma and Ba 2015, or Loshchilov and Hutter 2019 if decoupled: new p, m, v of one tensor."""
+    p, grad, m, v = (a.astype(np.float64) for a in (p, grad, m, v))
+    g = grad_scale * grad
+    if decoupled:
+        p = p - learning_rate * weight_decay * p
+    else:
+        g = g + weight_decay * p
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    m_hat, v_hat = m / (1 - beta_1**step), v / (1 - beta_2**step)
+    return p - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v
