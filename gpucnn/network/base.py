@@ -1,0 +1,290 @@
+"""What every network is: a layer made of layers, with names, shapes, weights and ``predict``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arguments import as_int
+from ..backends import backend_of, get_backend
+from ..backends.base import Array, Backend
+from ..layers.base import Layer, Shape, as_dtype, inference_mode
+from . import weights
+from .naming import adopt
+from .weights import Parameter
+
+
+class Step(NamedTuple):
+    """A layer on the way through a network, with its shapes; shapes leave out the batch axis."""
+
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+    sources: tuple[str, ...] = ()  # the names of its inputs, in a graph
+
+
+class Network(Layer):
+    """A layer that is made of layers: networks nest, and a network is used as a layer is.
+
+    A kind of network says three things: ``_flow`` (the way of the shapes), ``_forward`` and
+    ``_backward`` (the way of the arrays).
+
+    The parameters are built for ``input_shape`` where it is known, otherwise by the first forward,
+    and then in the dtype of its input. From then on a network converts its inputs to its ``dtype``.
+
+    Attributes:
+        layers: the layers of this network, in order; their names are unique within it.
+        needs_input_gradient: where False, ``backward`` may return None in place of dx. A trainer
+            switches it off, because nobody asks for the gradient of a picture.
+    """
+
+    def __init__(
+        self, layers: Iterable[Layer], *, name: str | None = None,
+        input_shape: Shape | None = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(name=name, input_shape=input_shape)
+        self.dtype = None if dtype is None else as_dtype(dtype)
+        self.layers = adopt(self.label, layers)
+
+    # ---- what a kind of network says -------------------------------------------------------------
+
+    @abstractmethod
+    def _flow(self, input_shape: Shape) -> tuple[list[Step], Shape]:
+        """Return the step of each layer of ``layers``, in order, and the network's output shape."""
+
+    # ---- shapes ----------------------------------------------------------------------------------
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the output's shape for an input's, both without the batch axis.
+
+        Raises:
+            ValueError: a layer's input does not fit; the text shows the way of the shapes to it.
+        """
+        return self._flow(input_shape)[1]
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """Return the multiply-adds of one forward pass for one sample."""
+        steps, _ = self._flow(input_shape)
+        return sum(step.layer.multiply_adds(step.input_shape) for step in steps)
+
+    def summary(self, input_shape: Shape | None = None) -> None:
+        """Print ``summary_text``."""
+        print(self.summary_text(input_shape))
+
+    def summary_text(self, input_shape: Shape | None = None) -> str:
+        """Return a table of the layers: output shapes, parameters and multiply-adds per sample.
+
+        A network that is not built yet is built for ``input_shape`` (no batch axis).
+
+        Raises:
+            ValueError: the network is not built and no ``input_shape`` is given.
+        """
+        from .summary import network_table  # summary imports this module
+
+        return network_table(self, self._known_shape(input_shape))
+
+    def _known_shape(self, input_shape: Shape | None) -> Shape:
+        shape = self.input_shape if input_shape is None else tuple(input_shape)
+        if shape is None:
+            raise ValueError(
+                f"{self.label}: no shape is known before the first forward; give the shape of one"
+                " input: model.summary(input_shape=(28, 28, 1)). Received: input_shape=None"
+            )
+        if not self.built:
+            self.build(shape)
+        return shape
+
+    # ---- parameters ------------------------------------------------------------------------------
+
+    def build(
+        self, input_shape: Shape, dtype: Any = None, backend: str | Backend | None = None
+    ) -> None:
+        """Build the layers for inputs of this shape (no batch axis); built ones keep their weights.
+
+        ``dtype`` is the network's own by default, else float32.
+
+        Raises:
+            ValueError: a layer's input does not fit, or a layer is of another dtype.
+        """
+        if dtype is not None and self.dtype not in (None, as_dtype(dtype)):
+            raise ValueError(
+                f"{self.label}: the dtype is {self.dtype.name}; convert it with astype."
+                f" Received: dtype={as_dtype(dtype).name!r}"
+            )
+        super().build(input_shape, dtype or self.dtype or "float32", backend)
+
+    def _build(self, input_shape: Shape) -> None:
+        steps, _ = self._flow(input_shape)
+        for layer, layer_input, *_ in steps:
+            if not layer.built:
+                layer.build(layer_input, self.dtype, self.backend)
+            elif layer.dtype != self.dtype:
+                raise ValueError(
+                    f"{self.label}: all layers must be {self.dtype.name}; convert a layer with"
+                    f" astype. Received: {layer.label} of dtype {layer.dtype.name}"
+                )
+            elif layer.backend is not self.backend:
+                layer.to(self.backend)
+
+    def walk(self) -> Iterator[tuple[str, Layer]]:
+        """Yield (path, layer), as ("residual_1/conv2d", layer), for all layers but networks."""
+        for path, layer, _ in self._walk():
+            yield path, layer
+
+    def _walk(self) -> Iterator[tuple[str, Layer, bool]]:
+        """Walk with a third item: whether the layer and all networks around it are trainable."""
+        for child in self.layers:
+            if isinstance(child, Network):
+                for path, layer, trainable in child._walk():
+                    yield f"{child.name}/{path}", layer, trainable and self.trainable
+            else:
+                for path, layer in child.walk():
+                    yield path, layer, layer.trainable and child.trainable and self.trainable
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the trainable parameters in a fixed order, for an optimizer.
+
+        ``trainable = False`` on a layer or on a nested network leaves its parameters out.
+        """
+        for path, layer, trainable in self._walk():
+            if trainable:
+                for key in layer.params:
+                    yield Parameter(f"{path}/{key}", layer, key)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return copies of all arrays on the host, by path: "conv2d/kernel", "dropout/calls".
+
+        It holds parameters, states (a moving mean) and counters, so that a network of the same
+        architecture that loads it gives the same numbers.
+
+        Raises:
+            RuntimeError: the network is not built.
+        """
+        return weights.read(self._slots(), self.backend)
+
+    def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
+        """Copy arrays of any backend into the network, in place, by the paths of ``state_dict``.
+
+        Args:
+            state: arrays by path; each is converted to the dtype of the array that it fills.
+            strict: refuse missing and unexpected paths; where False they are passed over.
+
+        Raises:
+            ValueError: paths are missing or unexpected, or a shape does not fit. All of them are
+                listed, and nothing has been changed.
+            RuntimeError: the network is not built.
+        """
+        weights.write(self.label, self._slots(), state, strict, self.backend)
+
+    def _slots(self) -> dict[str, weights.Slot]:
+        if not self.built:
+            raise RuntimeError(
+                f"{self.label}: there are no parameters yet; give the first layer its input_shape,"
+                " call build(input_shape), or run forward once"
+            )
+        return weights.slots_of(self.walk())
+
+    def _map_arrays(self, function: Any, backend: Any, dtype: Any = None) -> None:
+        super()._map_arrays(function, backend, dtype)
+        for layer in self.layers:
+            layer._map_arrays(function, backend, dtype)
+
+    # ---- running ---------------------------------------------------------------------------------
+
+    def predict(self, x: Any, batch_size: int = 256) -> Any:
+        """Return the outputs for ``x`` in inference mode, batch by batch.
+
+        Each batch is moved to the network's backend and its answer to where ``x`` lies: NumPy in,
+        NumPy out. A graph of several inputs takes a list, one of several outputs returns a list.
+
+        Raises:
+            ValueError: x holds no samples.
+        """
+        batch_size = as_int(self.label, "batch_size", batch_size)
+        xs = [item if hasattr(item, "dtype") else np.asarray(item) for item in self._listed(x)]
+        backend = self.backend if self.built else backend_of(self.label, input=xs[0])
+        counts = {item.shape[0] if item.ndim else 0 for item in xs}
+        if len(counts) != 1 or counts == {0}:
+            raise ValueError(
+                f"{self.label}: predict needs inputs of at least one sample, as many in each."
+                f" Received: {', '.join(str(item.shape) for item in xs)}"
+            )
+        count = counts.pop()
+        on_host = isinstance(xs[0], np.ndarray)
+        answers = []
+        with inference_mode():
+            for start in range(0, count, batch_size):
+                batch = [backend.asarray(item[start : start + batch_size]) for item in xs]
+                y = self.forward(batch if self.takes_many else batch[0])
+                ys = y if isinstance(y, list) else [y]
+                answers.append([_brought_home(part, backend, on_host) for part in ys])
+        xp = np if on_host else get_backend("cuda").xp
+        joined = [xp.concatenate(parts) for parts in zip(*answers, strict=True)]
+        return joined if isinstance(y, list) else joined[0]
+
+    def _listed(self, x: Any) -> list:
+        """Return the inputs as a list: one, or as many as the network takes."""
+        return [x]
+
+    def _check(self, x: Any) -> Any:
+        """Return the input in the network's dtype, with the network built to fit it."""
+        xs = self._listed(x)
+        parameter = next((a for _, layer in self.walk() for a in layer.params.values()), None)
+        names = [f"input_{i}" if i else "input" for i in range(len(xs))]
+        backend = backend_of(self.label, **dict(zip(names, xs, strict=True)), parameters=parameter)
+        self._check_shape(xs)
+        if not self.built:
+            dtype = xs[0].dtype if xs[0].dtype.kind not in "iub" else np.float32
+            shapes = tuple(tuple(item.shape[1:]) for item in xs)
+            self.build(shapes if self.takes_many else shapes[0], self.dtype or dtype, backend)
+        self._backend = backend
+        xs = [self._converted(item) for item in xs]
+        return xs if self.takes_many else xs[0]
+
+    def _converted(self, x: Array) -> Array:
+        if x.dtype.kind == "c" and self.dtype.kind != "c":
+            raise TypeError(
+                f"{self.label}: the network is {self.dtype.name} and takes no complex numbers; give"
+                f" it dtype={x.dtype.name!r}. Received: input of dtype {x.dtype.name}"
+            )
+        return x.astype(self.dtype, copy=False)
+
+    def _check_shape(self, xs: list[Array]) -> None:
+        """Raise unless inputs of these shapes, with a batch axis, fit."""
+        whole = tuple(tuple(x.shape) for x in xs)
+        samples = tuple(shape[1:] for shape in whole)
+        if not self.takes_many:
+            whole, samples = whole[0], samples[0]
+        if samples == self.input_shape:
+            return
+        try:
+            if whole == self.input_shape:
+                raise ValueError
+            self.output_shape(samples)
+        except ValueError as error:
+            if self._fits(whole):
+                raise ValueError(
+                    f"{self.label}: the input is one sample; add a batch axis: x[None]."
+                    f" Received: input of shape {whole}"
+                ) from None
+            raise error from None
+
+    def _fits(self, shape: Shape) -> bool:
+        try:
+            self.output_shape(shape)
+        except ValueError:
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        count = f"{self.parameter_count():,} parameters" if self.built else "not built"
+        return f"<{self.label}: {len(self.layers)} layers, {count}>"
+
+
+def _brought_home(y: Array, backend: Backend, on_host: bool) -> Array:
+    if on_host:
+        return backend.to_numpy(y)
+    return get_backend("cuda").asarray(y)

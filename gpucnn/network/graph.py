@@ -1,0 +1,202 @@
+"""A network of any shape without cycles: from inputs through layers to outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..backends.base import Array
+from ..layers import from_config, to_config
+from ..layers.base import Layer, Shape
+from .base import Network, Step
+from .naming import give_names
+from .node import Input, Node
+
+
+class Graph(Network):
+    """A network of any shape without cycles: from inputs through layers to outputs.
+
+    Where a value is read by several layers, their gradients are added in the order of the layers,
+    the last first. A single input or output is an array, several are a list of arrays.
+
+    Args:
+        inputs: an ``Input`` or a list of them; each must be used.
+        outputs: a node or a list of nodes.
+        dtype: of the parameters, and inputs are converted to it; float32 by default.
+
+    Raises:
+        ValueError: an input is not used or not listed, a layer is called twice, or two layers have
+            one name.
+
+    Example:
+        >>> x = Input((28, 28, 1))
+        >>> h = Conv2D(8, 3, padding="same", activation="relu")(x)
+        >>> y = Add()([h, Conv2D(8, 1)(x)])
+        >>> model = Graph(x, y)
+    """
+
+    def __init__(
+        self, inputs: Node | Sequence[Node], outputs: Node | Sequence[Node], *,
+        name: str | None = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        self.inputs = _nodes("inputs", inputs)
+        self.outputs = _nodes("outputs", outputs)
+        reached = _reached(self.outputs)
+        self._check_inputs(reached)
+        self.nodes = [*self.inputs, *(node for node in reached if node.layer is not None)]
+        self.takes_many = len(self.inputs) > 1
+        self.gives_many = len(self.outputs) > 1
+        shapes = tuple(node.shape for node in self.inputs)
+        super().__init__(
+            [node.layer for node in self.nodes if node.layer is not None],
+            name=name,
+            input_shape=shapes if self.takes_many else shapes[0],
+            dtype=dtype,
+        )
+        give_names(self.label, [*self.inputs, *self.layers])
+        self._index = {id(node): index for index, node in enumerate(self.nodes)}
+        self._plan = self._make_plan()
+        self.build(self.input_shape)
+
+    def _check_inputs(self, reached: Iterable[Node]) -> None:
+        ids = {id(node) for node in reached}
+        for node in self.inputs:
+            if node.layer is not None:
+                raise ValueError(f"Graph: inputs must be made by gpucnn.Input. Received: {node!r}")
+            if id(node) not in ids:
+                raise ValueError(
+                    f"Graph: each input must be used by an output. Received: the unused {node!r}"
+                )
+        if len({id(node) for node in self.inputs}) < len(self.inputs):
+            raise ValueError(f"Graph: inputs must be different. Received: {self.inputs!r}")
+        for node in reached:
+            if node.layer is None and not any(node is item for item in self.inputs):
+                raise ValueError(
+                    f"Graph: the outputs depend on an input that inputs does not list."
+                    f" Received: {node!r} besides inputs={self.inputs!r}"
+                )
+
+    def _make_plan(self) -> list[tuple[Layer, list[int], list[int]]]:
+        """Return for each layer where its inputs lie, and which of them nobody reads afterwards."""
+        plan = []
+        kept = {self._index[id(node)] for node in self.outputs}
+        for node in reversed(self.nodes[len(self.inputs) :]):
+            sources = [self._index[id(source)] for source in node.inputs]
+            plan.append((node.layer, sources, sorted(set(sources) - kept)))
+            kept.update(sources)
+        return plan[::-1]
+
+    def config(self) -> dict[str, Any]:
+        names = [node.name if node.layer is None else node.layer.name for node in self.nodes]
+        return {
+            "name": self.name,
+            "inputs": [{"name": node.name, "shape": list(node.shape)} for node in self.inputs],
+            "layers": [
+                {"layer": to_config(layer), "inputs": [names[index] for index in sources]}
+                for layer, sources, _ in self._plan
+            ],
+            "outputs": [names[self._index[id(node)]] for node in self.outputs],
+            "dtype": self.dtype.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Graph:
+        inputs = [Input(item["shape"], name=item["name"]) for item in config["inputs"]]
+        values = {node.name: node for node in inputs}
+        for item in config["layers"]:
+            layer = from_config(item["layer"])
+            sources = [values[name] for name in item["inputs"]]
+            values[layer.name] = Node.of(layer, sources if layer.takes_many else sources[0])
+        outputs = [values[name] for name in config["outputs"]]
+        return cls(inputs, outputs, name=config["name"], dtype=config["dtype"])
+
+    def _flow(self, input_shape: Shape) -> tuple[list[Step], Shape]:
+        shapes = list(input_shape) if self.takes_many else [tuple(input_shape)]
+        names = [node.name for node in self.inputs]
+        steps = []
+        for layer, sources, _ in self._plan:
+            given = tuple(shapes[index] for index in sources)
+            given = given if layer.takes_many else given[0]
+            try:
+                shapes.append(layer.output_shape(given))
+            except ValueError as error:
+                way = ", ".join(f"{names[index]} {shapes[index]}" for index in sources)
+                raise ValueError(f"{self.label}: {way} -> {layer.name} fails. {error}") from error
+            steps.append(Step(layer, given, shapes[-1], tuple(names[index] for index in sources)))
+            names.append(layer.name)
+        results = tuple(shapes[self._index[id(node)]] for node in self.outputs)
+        return steps, results if self.gives_many else results[0]
+
+    def _listed(self, x: Any) -> list:
+        listed = list(x) if isinstance(x, (list, tuple)) else [x]
+        if len(listed) != len(self.inputs):
+            names = ", ".join(node.name for node in self.inputs)
+            raise ValueError(
+                f"{self.label}: the network takes {len(self.inputs)} inputs, {names}, in a list."
+                f" Received: {len(listed)}"
+            )
+        return listed
+
+    def _contiguous(self, dy: Array | list[Array]) -> Array | list[Array]:
+        if not self.gives_many:
+            return super()._contiguous(dy)
+        if not isinstance(dy, (list, tuple)) or len(dy) != len(self.outputs):
+            raise ValueError(
+                f"{self.label}: dy must be a list of {len(self.outputs)} gradients, one for each"
+                f" output. Received: {type(dy).__name__}"
+            )
+        return [super(Graph, self)._contiguous(gradient) for gradient in dy]
+
+    def _forward(self, x: Array | list[Array], training: bool) -> Array | list[Array]:
+        values = list(x) if self.takes_many else [x]
+        for layer, sources, last in self._plan:
+            given = [values[index] for index in sources]
+            values.append(layer.forward(given if layer.takes_many else given[0], training))
+            for index in last:
+                values[index] = None
+        self._save()
+        results = [values[self._index[id(node)]] for node in self.outputs]
+        return results if self.gives_many else results[0]
+
+    def _backward(self, dy: Array | list[Array]) -> Array | list[Array]:
+        gradients: list[Array | None] = [None] * len(self.nodes)
+
+        def collect(index: int, gradient: Array) -> None:
+            before = gradients[index]
+            gradients[index] = gradient if before is None else before + gradient
+
+        for node, gradient in zip(self.outputs, dy if self.gives_many else [dy], strict=True):
+            collect(self._index[id(node)], gradient)
+        first = len(self.inputs)
+        for place in reversed(range(first, len(self.nodes))):
+            layer, sources, _ = self._plan[place - first]
+            needed = self.needs_input_gradient or max(sources) >= first
+            layer.needs_input_gradient = needed
+            dx = layer.backward(gradients[place])
+            gradients[place] = None
+            if needed:
+                for index, gradient in zip(sources, dx if layer.takes_many else [dx], strict=True):
+                    collect(index, gradient)
+        return gradients[:first] if self.takes_many else gradients[0]
+
+
+def _nodes(name: str, value: Node | Sequence[Node]) -> list[Node]:
+    nodes = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not nodes or not all(isinstance(node, Node) for node in nodes):
+        raise TypeError(
+            f"Graph: {name} must be a gpucnn.Input, the output of a layer called on one, or a"
+            f" list of them. Received: {name}={value!r}"
+        )
+    return nodes
+
+
+def _reached(outputs: Iterable[Node]) -> list[Node]:
+    """Return the nodes that the outputs depend on, each after its inputs."""
+    found: dict[int, Node] = {}
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node.serial not in found:
+            found[node.serial] = node
+            waiting += node.inputs
+    return [found[serial] for serial in sorted(found)]
