@@ -1,0 +1,81 @@
+"""Losses, optimizers and schedules as JSON: a name and the constructor's arguments.
+
+>>> from gpucnn.schedules import Cosine
+>>> Cosine(0.1, steps=1000).config()
+{'type': 'cosine', 'learning_rate': 0.1, 'steps': 1000, 'final': 0.0}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, ClassVar, TypeVar
+
+C = TypeVar("C", bound="Configured")
+
+
+class Configured:
+    """A dataclass with a short name, which strings and checkpoints call it by.
+
+    A user's own subclass of a loss, an optimizer or a schedule takes part once it is defined: it
+    needs ``@dataclass`` and an ``alias``.
+    """
+
+    alias: ClassVar[str] = ""
+
+    def config(self) -> dict[str, Any]:
+        """Return the alias and the arguments as JSON values; ``from_config`` makes a twin."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        return {"type": self.alias} | {
+            name: value.config() if isinstance(value, Configured) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_config(cls: type[C], config: dict[str, Any]) -> C:
+        """Build what ``config`` describes.
+
+        Raises:
+            ValueError: the name or an argument is unknown.
+        """
+        known = dict(Configured._aliases())
+        kind, arguments = config.get("type"), dict(config)
+        arguments.pop("type", None)
+        if kind not in known or not issubclass(known[kind], cls):
+            names = ", ".join(repr(name) for name, one in known.items() if issubclass(one, cls))
+            raise ValueError(f"{cls.__name__.lower()} must be one of {names}. Received: {kind!r}")
+        for name, value in arguments.items():
+            if isinstance(value, dict):
+                arguments[name] = Configured.from_config(value)
+        try:
+            return known[kind](**arguments)
+        except TypeError as error:
+            raise ValueError(f"{kind}: {error}. Received: {config}") from error
+
+    @classmethod
+    def of(cls: type[C], value: str | C) -> C:
+        """Return ``value`` itself, or what it names with its default arguments."""
+        return value if isinstance(value, cls) else cls.from_config({"type": value})
+
+    @classmethod
+    def _aliases(cls) -> Iterator[tuple[str, type]]:
+        for subclass in cls.__subclasses__():
+            if subclass.alias:
+                yield subclass.alias, subclass
+            yield from subclass._aliases()
+
+
+def check_range(
+    owner: Configured, name: str, *, above: float | None = None, least: float | None = None,
+    below: float = float("inf"),
+) -> None:  # fmt: skip
+    """Check that the field ``name`` is a number in (above, below) or [least, below)."""
+    value = getattr(owner, name)
+    low = -float("inf") if above is None else above
+    start = f"[{least:g}" if least is not None else f"({low:g}"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not (value >= least if least is not None else value > low) or value >= below:
+        raise ValueError(
+            f"{type(owner).__name__}: {name} must be a number in {start}, {below:g})."
+            f" Received: {name}={value!r}"
+        )

@@ -1,0 +1,149 @@
+"""Metrics: what is reported beside the loss, computed on the device without waiting for it.
+
+A metric is a function ``(prediction, target) -> 0-d array`` that gives the mean over a batch; its
+name is the function's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from .backends import backend_of
+from .backends.base import Array, Backend
+
+Metric = Callable[[Array, Array], Array]
+
+
+def _labels(prediction: Array, target: Array) -> Array:
+    """Integer labels (...), where the target is rows of probabilities (..., classes) too."""
+    return target if target.dtype.kind in "iu" else target.argmax(axis=-1)
+
+
+def accuracy(prediction: Array, target: Array) -> Array:
+    """Return how often the largest of ``prediction`` (..., classes) is the target's class.
+
+    target: integer labels (...), or probabilities (..., classes).
+    """
+    return (prediction.argmax(axis=-1) == _labels(prediction, target)).mean()
+
+
+def top_5_accuracy(prediction: Array, target: Array) -> Array:
+    """Return how often the target's class is among the five largest of ``prediction``.
+
+    A tie counts against it, so that a network which has learnt nothing gets no credit.
+    """
+    xp = backend_of("top_5_accuracy", prediction=prediction, target=target).xp
+    labels = _labels(prediction, target)[..., None]  # (...) -> (..., 1)
+    own = xp.take_along_axis(prediction, labels, axis=-1)
+    below = (prediction < own).sum(axis=-1)
+    return (below >= prediction.shape[-1] - 5).mean()
+
+
+def binary_accuracy(prediction: Array, target: Array) -> Array:
+    """Return how often the sign of a logit agrees with its target of 0 or 1; one shape."""
+    return ((prediction > 0) == (target > 0.5)).mean()
+
+
+METRICS: dict[str, Metric] = {
+    metric.__name__: metric for metric in (accuracy, top_5_accuracy, binary_accuracy)
+}
+
+
+def named(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
+    """Return the metrics by name; each is given by its name or is a function itself.
+
+    Raises:
+        ValueError: no metric has this name.
+    """
+    found = {}
+    for metric in metrics:
+        if not callable(metric) and metric not in METRICS:
+            raise ValueError(
+                f"metrics must be of {', '.join(METRICS)}, or functions. Received: {metric!r}"
+            )
+        metric = metric if callable(metric) else METRICS[metric]
+        found[metric.__name__] = metric
+    return found
+
+
+def confusion_matrix(
+    labels: np.ndarray, predicted: np.ndarray, classes: int | None = None
+) -> np.ndarray:
+    """Count how often each class was taken for each: (classes, classes), rows the true class.
+
+    labels, predicted: integers (N,). classes: their number; by default one more than the largest.
+
+    Raises:
+        ValueError: the lengths differ, or a label is not one of the classes.
+
+    Example:
+        >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]))
+        array([[1, 1],
+               [0, 1]])
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    if labels.shape != predicted.shape or labels.ndim != 1:
+        raise ValueError(
+            "confusion_matrix: labels and predicted must be (N,), equally many."
+            f" Received: {labels.shape} and {predicted.shape}"
+        )
+    both = np.concatenate([labels, predicted])
+    classes = 1 + int(both.max(initial=0)) if classes is None else classes
+    if both.min(initial=0) < 0 or both.max(initial=0) >= classes:
+        raise ValueError(
+            f"confusion_matrix: labels must be 0 to {classes - 1}."
+            f" Received: {both.min()} to {both.max()}"
+        )
+    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return counts.reshape(classes, classes)  # (classes * classes,) -> (true, predicted)
+
+
+class Meter:
+    """Means of values that every batch adds; they stay on the device until ``read``.
+
+    Args:
+        names: of the values, the loss first.
+        where: opens the error about a loss that is not finite ("epoch 3").
+    """
+
+    def __init__(self, names: Iterable[str], where: str) -> None:
+        self.totals = dict.fromkeys(names, 0.0)
+        self.where = where
+        self.samples = 0
+        self.batches = 0
+        self._unread: list[tuple[int, list[Array]]] = []
+
+    def add(self, samples: int, values: list[Array]) -> None:
+        """Take the values of a batch, 0-d arrays that are means over so many samples."""
+        self._unread.append((samples, values))
+
+    def read(self, backend: Backend) -> dict[str, float]:
+        """Return the means so far; waits for the device.
+
+        Raises:
+            FloatingPointError: a loss is NaN or infinite; the text names its batch.
+        """
+        if self._unread:
+            counts, values = zip(*self._unread, strict=True)
+            self._unread = []
+            for name, column in zip(self.totals, zip(*values, strict=True), strict=True):
+                numbers = backend.to_numpy(backend.xp.stack(column)).tolist()
+                if name == "loss":
+                    self._check(numbers)
+                for count, number in zip(counts, numbers, strict=True):
+                    self.totals[name] += count * number
+            self.samples += sum(counts)
+            self.batches += len(counts)
+        return {name: total / self.samples for name, total in self.totals.items()}
+
+    def _check(self, losses: list[float]) -> None:
+        for batch, loss in enumerate(losses, self.batches + 1):
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"{self.where}, batch {batch}: the loss is {loss}. Try a smaller learning rate,"
+                    " clip_norm on the optimizer, or normalised inputs; checkpoints on disk are"
+                    " as they were"
+                )

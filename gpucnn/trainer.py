@@ -1,0 +1,354 @@
+"""The trainer: from arrays to a trained network, with checkpoints that resume bit for bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+
+from .arguments import as_fraction, as_int
+from .backends import default_backend, get_backend
+from .backends.base import Array, Backend
+from .callbacks import Callback
+from .checkpoint import json_path
+from .data import Augmentation, Loader, Normalize, Split
+from .history import History, Record
+from .layers.base import inference_mode
+from .losses import CrossEntropy, Loss, check_labels
+from .metrics import Meter, Metric, named
+from .network import Network
+from .optimizers import Optimizer
+from .progress import Silent, choose
+from .samples import Samples, as_samples, divide
+from .tracing import nvtx_range
+from .training_state import read_state, write_state
+
+READ_EVERY = 0.1  # seconds between two readings of values on the device
+
+
+class Trainer:
+    """Fit a network to data.
+
+    Args:
+        model: a network of one input and one output. One that is not built yet is built for the
+            data, in float32 unless it has a dtype.
+        loss: a name ("cross_entropy", "mse", "mae", "huber", "binary_cross_entropy") or a Loss.
+        optimizer: a name ("sgd", "adam", "adamw") or an Optimizer, which holds the learning rate or
+            its schedule, weight decay and gradient clipping.
+        metrics: names (see ``metrics.METRICS``) or functions; by default the loss's usual ones.
+        callbacks: called in this order.
+        backend: "numpy", "cuda" or a Backend; the model is moved to it. By default the chosen one,
+            else CUDA where a GPU answers, else NumPy.
+        seed: of shuffling, augmentation and the validation split. Initial weights and dropout have
+            theirs from ``gpucnn.set_seed``, called before the model is made.
+        progress: show a bar on a terminal, or a line an epoch elsewhere; False shows nothing.
+
+    The same seeds on the same backend give the same weights, bit for bit.
+
+    Attributes:
+        history: a record for each finished epoch.
+        normalize, classes: what ``fit`` was given; checkpoints keep them.
+        stop_training: set to True by a callback, it ends ``fit`` after the epoch.
+
+    Example:
+        >>> trainer = Trainer(model, optimizer=SGD(0.1, momentum=0.9))           # doctest: +SKIP
+        >>> history = trainer.fit(x, y, epochs=5, checkpoint_dir="runs/first")   # doctest: +SKIP
+        >>> trainer.evaluate(x_test, y_test)                                     # doctest: +SKIP
+        {'loss': 0.0713, 'accuracy': 0.9806}
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        loss: str | Loss = "cross_entropy",
+        optimizer: str | Optimizer = "adam",
+        *,
+        metrics: Iterable[str | Metric] | None = None,
+        callbacks: Iterable[Callback] = (),
+        backend: str | Backend | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        self.model = model
+        self.loss = Loss.of(loss)
+        self.optimizer = Optimizer.of(optimizer)
+        self.metrics = named(self.loss.metrics if metrics is None else metrics)
+        self.callbacks = list(callbacks)
+        self.backend = get_backend(backend) if isinstance(backend, str) else backend
+        self.backend = self.backend or default_backend()
+        self.seed = as_int("Trainer", "seed", seed, minimum=0)
+        self.progress = progress
+        self.history = History()
+        self.normalize: Normalize | None = None
+        self.classes: list[str] | None = None
+        self.stop_training = False
+        self._in_epoch = False
+
+    @property
+    def epoch(self) -> int:
+        """The number of finished epochs."""
+        return len(self.history)
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        epochs: int,
+        batch_size: int = 64,
+        validation: Split | Loader | tuple[Any, Any] | None = None,
+        validation_split: float = 0.1,
+        augment: Augmentation | Callable | None = None,
+        normalize: Normalize | None = None,
+        classes: Sequence[str] | None = None,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+        prefetch: int = 2,
+    ) -> History:
+        """Train for so many more epochs and return the history.
+
+        x, y: arrays (N, ...) of as many samples, or a ``Split`` (no y), or a ``Loader`` (no y),
+            which has its own batch size, seed, augmentation and normalisation.
+        validation: (x, y), a Split or a Loader, evaluated after every epoch. Where it is None, the
+            fraction ``validation_split`` of the samples is held out, each class by its share; 0
+            holds none out, and a Loader is never divided.
+        augment: called as ``augment(images, rng)`` on training batches (see ``gpucnn.data``).
+        normalize: applied to all images, later ones in ``evaluate`` and ``predict`` too.
+        classes: the names of the labels, for checkpoints.
+        checkpoint_dir: after every epoch a checkpoint ``last`` is written there.
+        resume: continue from that checkpoint, if there is one; its epochs count towards ``epochs``,
+            and the end is the same, bit for bit, as without the stop. The other arguments must be
+            those of the first call.
+        prefetch: batches made ahead by a thread.
+
+        Losses and metrics stay on the device and are read about ten times a second.
+
+        Raises:
+            ValueError: x and y are of different lengths or empty, or do not fit the model.
+            FloatingPointError: the loss became NaN or infinite. The checkpoint on disk stays that
+                of the last finished epoch.
+            KeyboardInterrupt: after Ctrl-C, likewise; one line says so. ``history`` holds the
+                finished epochs, while the model has got on: ``resume`` goes back to the checkpoint.
+        """
+        owner = "Trainer.fit"
+        epochs = as_int(owner, "epochs", epochs)
+        as_fraction(owner, "validation_split", validation_split)
+        if resume and checkpoint_dir is None:
+            raise ValueError(f"{owner}: resume needs checkpoint_dir. Received: None")
+        if not isinstance(normalize, (Normalize, NoneType)):
+            raise TypeError(
+                f"{owner}: normalize must be a gpucnn.data.Normalize, which a checkpoint can keep."
+                f" Received: {normalize!r}"
+            )
+        train = as_samples(owner, x, y)
+        held_out = None if validation is None else as_samples(owner, validation)
+        if held_out is None and not isinstance(train, Loader):
+            train, held_out = divide(train, validation_split, self.seed)
+        self._prepare(train)
+        last = self.epoch + epochs
+        if resume and json_path(checkpoint_dir).is_file():
+            read_state(checkpoint_dir).restore(self)
+            last = epochs
+        self.normalize = normalize or self.normalize
+        self.classes = self.classes if classes is None else list(classes)
+        loader = self._loader(train, batch_size, augment=augment, prefetch=prefetch)
+        self.normalize = loader.normalize
+        held_out = held_out and self._loader(held_out, batch_size, shuffle=False)
+        self._fit(loader, held_out, last, checkpoint_dir)
+        return self.history
+
+    def _fit(
+        self, loader: Loader, held_out: Loader | None, last: int, folder: str | Path | None
+    ) -> None:
+        self.stop_training = False
+        self._tell("on_train_begin")
+        display = choose(self.progress)
+        asked, self.model.needs_input_gradient = self.model.needs_input_gradient, False
+        try:
+            while self.epoch < last and not self.stop_training:
+                epoch = self.epoch + 1
+                display.start(epoch, last, len(loader))
+                self._tell("on_epoch_begin", epoch)
+                record = self._run_epoch(epoch, loader, held_out, display)
+                self.history.records.append(record)
+                self._tell("on_epoch_end", epoch, record)
+                display.finish(record)
+                if folder is not None:
+                    self.save(Path(folder) / "last")
+            if self.stop_training:
+                display.say(f"stopped after {self.epoch} of {last} epochs")
+        except KeyboardInterrupt:
+            kept = (
+                "" if folder is None else f"; {Path(folder) / 'last.json'} holds what is finished"
+            )
+            display.say(f"interrupted after {self.epoch} of {last} epochs{kept}")
+            raise
+        finally:
+            self._in_epoch = False
+            self.model.needs_input_gradient = asked
+            display.close()
+        self._tell("on_train_end")
+
+    def _run_epoch(
+        self, epoch: int, loader: Loader, held_out: Loader | None, display: Silent
+    ) -> Record:
+        start = read = time.perf_counter()
+        meter = self._meter(f"epoch {epoch}")
+        self._in_epoch = True
+        with closing(self._batches(loader, epoch - 1)) as batches:
+            for batch, (images, labels) in enumerate(batches, 1):
+                # Overflow is silent on a device, and so it is here: the meter finds what it made.
+                with np.errstate(all="ignore"):
+                    meter.add(len(images), self._step(images, labels))
+                self._tell("on_batch_end", batch)
+                if time.perf_counter() - read >= READ_EVERY:
+                    values = meter.read(self.backend)
+                    read = time.perf_counter()
+                    speed = {"images_per_second": meter.samples / (read - start)}
+                    display.update(batch, values | speed)
+        record = {"epoch": epoch} | meter.read(self.backend)
+        seconds = time.perf_counter() - start
+        self._in_epoch = False
+        if held_out is not None:
+            values = self._evaluate(held_out, f"validation of epoch {epoch}")
+            record |= {f"val_{name}": value for name, value in values.items()}
+        return record | {
+            "learning_rate": self.optimizer.rate_of(self.optimizer.steps - 1),
+            "images_per_second": meter.samples / seconds,
+            "seconds": time.perf_counter() - start,
+        }
+
+    def _step(self, images: Array, labels: Array) -> list[Array]:
+        """Make one training step and return the batch's loss and metrics, on the device."""
+        prediction = self.model.forward(images, training=True)
+        value, dprediction = self.loss(prediction, labels)
+        self.model.backward(dprediction)
+        with nvtx_range("optimizer"):
+            self.optimizer.step(self.model.parameters())
+        return [value, *self._measure(prediction, labels)]
+
+    def _measure(self, prediction: Array, labels: Array) -> list[Array]:
+        asarray = self.backend.xp.asarray
+        return [asarray(metric(prediction, labels)) for metric in self.metrics.values()]
+
+    # ---- using the model -------------------------------------------------------------------------
+
+    def evaluate(self, x: Any, y: Any = None, *, batch_size: int = 256) -> dict[str, float]:
+        """Return the loss and the metrics on data: arrays x and y, a Split or a Loader.
+
+        Raises:
+            ValueError: as ``fit``.
+            FloatingPointError: the loss is NaN or infinite.
+        """
+        data = as_samples("Trainer.evaluate", x, y)
+        self._prepare(data)
+        return self._evaluate(self._loader(data, batch_size, shuffle=False), "evaluate")
+
+    def _evaluate(self, loader: Loader, where: str) -> dict[str, float]:
+        meter = self._meter(where)
+        with inference_mode(), np.errstate(all="ignore"):
+            for images, labels in self._batches(loader, 0):
+                prediction = self.model.forward(images)
+                value, _ = self.loss(prediction, labels)
+                meter.add(len(images), [value, *self._measure(prediction, labels)])
+        return meter.read(self.backend)
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Return the model's outputs for x (N, ...), normalised as the training images were."""
+        x = np.asarray(x)
+        return self.model.predict(x if self.normalize is None else self.normalize(x), batch_size)
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write a checkpoint to continue from (see ``gpucnn.checkpoint``); return its JSON file.
+
+        It holds the model, the optimizer and its schedule, the loss, the seed, the history, the
+        callbacks' state, the normalisation and the class names. ``gpucnn.load`` reads the model.
+
+        Raises:
+            RuntimeError: called within an epoch; a training continues between epochs.
+        """
+        if self._in_epoch:
+            raise RuntimeError(
+                "Trainer.save: a training continues between epochs; save in on_epoch_end, or save"
+                " the model alone with gpucnn.save"
+            )
+        return write_state(self, path)
+
+    @classmethod
+    def resume(
+        cls, path: str | Path, *, metrics: Iterable[str | Metric] | None = None,
+        callbacks: Iterable[Callback] = (), backend: str | Backend | None = None,
+        progress: bool = True,
+    ) -> Trainer:  # fmt: skip
+        """Return a trainer made of a checkpoint alone, that ``fit`` continues.
+
+        metrics: to be given again where they were functions; by default those of the checkpoint.
+        callbacks: to be given again; each continues from its state.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: it is damaged, or holds a model alone.
+
+        Example:
+            >>> trainer = Trainer.resume("runs/first")                           # doctest: +SKIP
+            >>> trainer.fit(x, y, epochs=3)                                      # doctest: +SKIP
+        """
+        saved = read_state(path)
+        trainer = cls(
+            saved.model(),
+            Loss.from_config(saved.training["loss"]),
+            Optimizer.from_config(saved.training["optimizer"]),
+            metrics=saved.training["metrics"] if metrics is None else metrics,
+            callbacks=callbacks,
+            backend=backend,
+            progress=progress,
+        )
+        saved.restore(trainer)
+        return trainer
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _prepare(self, data: Split | Samples | Loader) -> None:
+        """Build the model for the data, on the backend, and check that the labels fit it."""
+        samples = data.split if isinstance(data, Loader) else data
+        shape = tuple(samples.images.shape[1:])
+        if self.model.built:
+            self.model.to(self.backend)
+        else:
+            self.model.build(shape, backend=self.backend)
+        output = self.model.output_shape(shape)
+        if isinstance(self.loss, CrossEntropy) and samples.labels.dtype.kind in "iu":
+            check_labels(samples.labels, output[-1], "Trainer")
+
+    def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
+        if isinstance(data, Loader):
+            return data
+        return Loader(data, batch_size, seed=self.seed, normalize=self.normalize, **options)
+
+    def _batches(self, loader: Loader, epoch: int) -> Generator[tuple[Array, Array], None, None]:
+        """Yield the batches of an epoch (from 0) on the backend."""
+        with closing(loader.epoch(epoch)) as batches:
+            while True:
+                with nvtx_range("data wait"):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                images, labels = batch
+                yield self.backend.asarray(images), self.backend.asarray(labels)
+
+    def _meter(self, where: str) -> Meter:
+        return Meter(("loss", *self.metrics), where)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            callback.trainer = self
+            getattr(callback, event)(*arguments)
