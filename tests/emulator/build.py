@@ -31,6 +31,7 @@ _MODES = {
     "fast": ["-O2"],
     "check": [
         *["-O1", "-gdwarf-4", f"-fsanitize=thread,{_UNDEFINED}"],
+        "-ftrivial-auto-var-init=pattern",  # a forgotten accumulator = 0 shows in the numbers
         *["--param", "tsan-instrument-func-entry-exit=0", "-fno-extern-tls-init"],
     ],
     "asan": ["-O1", "-g", "-fsanitize=address,undefined"],
@@ -59,15 +60,16 @@ def build_kernels(
     dynamic = next(filter(None, map(_DYNAMIC.search, [text, *headers.values()])), None)
     source = _wrap(path, text, names, dynamic)
     flags = [*_COMMON, *_MODES[mode], *(f"-D{d}" for d in defines)]
-    key = (_compiler(), flags, source, headers, _emulator_headers(), runtime.name)
+    key = (_compiler(), flags, source, headers, _emulator_sources("*.h"), runtime.name)
 
     def make(folder: Path) -> Path:
         cpp, obj, lib = (folder / f"kernels.{suffix}" for suffix in ("cpp", "o", "so"))
         cpp.write_text(source)
-        search = [f"-I{d}" for d in (RUNTIME / "include", RUNTIME, *include_dirs)]
-        _run([CXX, "-c", *flags, *search, "-include", RUNTIME / "cuda_emu.h", cpp, "-o", obj])
+        search = [f"-I{d}" for d in (RUNTIME / "include", *include_dirs)]
+        _run([CXX, "-c", *flags, *search, "-include", "cuda_emu.h", cpp, "-o", obj])
         sanitizers = ["-fsanitize=address,undefined"] if mode == "asan" else []
-        _run([CXX, "-shared", *sanitizers, obj, runtime, f"-Wl,-rpath,{runtime.parent}", "-o", lib])
+        link = ["-Wl,-z,defs", f"-Wl,-rpath,{runtime.parent}"]
+        _run([CXX, "-shared", *sanitizers, obj, runtime, *link, "-o", lib])
         return lib
 
     return _cached(f"{path.stem}-{mode}", key, make), dynamic is not None
@@ -77,12 +79,11 @@ def build_kernels(
 def build_runtime(mode: str) -> Path:
     """Build the scheduler and the checker, which all modules of a process share."""
     sanitizers = ["-fsanitize=address"] if mode == "asan" else []
-    flags = ["-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-pthread", *sanitizers]
-    sources = sorted(RUNTIME.glob("*.cpp"))
-    key = (_compiler(), flags, [p.read_text() for p in sources], _emulator_headers())
+    flags = ["-std=c++17", "-O2", "-g", "-fwrapv", "-fPIC", "-shared", "-pthread", *sanitizers]
+    key = (_compiler(), flags, _emulator_sources("*.cpp"), _emulator_sources("*.h"))
 
     def make(folder: Path) -> Path:
-        _run([CXX, *flags, *sources, "-o", folder / "runtime.so", "-ldl"])
+        _run([CXX, *flags, RUNTIME / "runtime.cpp", "-o", folder / "runtime.so"])
         return folder / "runtime.so"
 
     return _cached("runtime", key, make)
@@ -96,10 +97,9 @@ def _wrap(path: Path, text: str, names: Sequence[str], dynamic: re.Match | None)
         tail = f"alignas(1024) thread_local {kind} {array}[{size}];\n"
     else:
         array, tail = "nullptr", ""
-    tail += f'extern "C" EMU_API void* emu_dyn() {{ return {array}; }}\n'
-    tail += "EMU_TOUCH\n"
+    tail += f"EMU_EXPORT_SHARED({array})\n"
     tail += "".join(f"EMU_EXPORT(k{i}, {name})\n" for i, name in enumerate(names))
-    return f'#line 1 "{path}"\n{text}\n{tail}'
+    return f'#line 1 "{path}"\n{text}\n#line 1 "exports of {path.name}"\n{tail}'
 
 
 def _included(text: str, include_dirs: Sequence[Path]) -> dict[str, str]:
@@ -121,8 +121,8 @@ def _compiler() -> str:
 
 
 @functools.cache
-def _emulator_headers() -> list[str]:
-    return [p.read_text() for p in sorted(RUNTIME.rglob("*.h"))]
+def _emulator_sources(pattern: str) -> list[str]:
+    return [p.read_text() for p in sorted(RUNTIME.rglob(pattern))]
 
 
 def _cached(tag: str, key: object, make: Callable[[Path], Path]) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .build import MAX_DYNAMIC_SHARED, build_kernels, build_runtime
+from .messages import explain
 
 _EXTERN_C = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\((?!\w+\)\s*\()'
@@ -60,7 +60,6 @@ class Module:
         self.runtime = ctypes.CDLL(str(build_runtime(mode)))
         self.library = ctypes.CDLL(str(self.library_path))
         self._exports = {name: f"k{i}" for i, name in enumerate(names)}
-        self._symbols = _symbols(self.library_path) if mode == "check" else []
 
     def get_function(self, name: str) -> Kernel:
         """The kernel called `name`, one of the names the module was built with."""
@@ -77,7 +76,7 @@ class Kernel:
 
     def __init__(self, module: Module, name: str, export: str) -> None:
         self.module, self.name, self.stats = module, name, {}
-        signature = getattr(module.library, f"emu_sig_{export}")
+        signature = getattr(module.library, f"emu_signature_{export}")
         signature.restype = ctypes.c_char_p
         # [(kind, bytes)]; kinds: P pointer, p pointer to const, i u f b numbers, s struct
         self.parameters = [(p[0], int(p[1:])) for p in signature().decode().split()]
@@ -95,6 +94,7 @@ class Kernel:
         threads: int | None = None,
         extra: Sequence[np.ndarray] = (),
         block_races: bool = True,
+        time_limit: float = 120.0,
     ) -> None:
         """Run the grid to its end.
 
@@ -110,6 +110,7 @@ class Kernel:
                 the kernel may write to them unless NumPy says that they are read-only.
             block_races: in `check`, report blocks that touch the same memory without atomics
                 (turn off for protocols with __threadfence).
+            time_limit: CPU seconds after which the kernel is taken to run for ever.
 
         Raises KernelError if the kernel misbehaves, TypeError or ValueError for bad arguments.
         """
@@ -117,40 +118,36 @@ class Kernel:
         pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
         buffers = self._buffers(args, extra)
         buffer_array = (_Buffer * max(1, len(buffers)))(*buffers)
-        guards = [low for low, _, name in self.module._symbols if name.startswith("guard variable")]
-        guard_array = (ctypes.c_uint64 * max(1, len(guards)))(*guards)
         error = ctypes.create_string_buffer(4096)
-        library, checks = self.module.library, self.module.mode == "check"
+        library = self.module.library
         if order not in _ORDERS:
             raise ValueError(f"order must be one of {', '.join(_ORDERS)}. Received: {order!r}")
         if threads is None:
             threads = int(os.environ.get("GPUCNN_EMULATOR_THREADS", "1"))
         launch = _Launch(
-            run=self._run,
+            kernel=self._run,
             args=ctypes.addressof(pointers),
-            dyn_ptr=ctypes.cast(library.emu_dyn, ctypes.c_void_p)
-            if self.module.max_dynamic_shared
-            else None,
-            touch=ctypes.cast(library.emu_touch, ctypes.c_void_p),
+            dynamic_shared=ctypes.cast(library.emu_dynamic_shared, ctypes.c_void_p),
+            touch_shared=ctypes.cast(library.emu_touch_shared, ctypes.c_void_p),
             grid=_three(grid),
             block=_three(block),
-            dyn_bytes=shared_mem,
-            dyn_max=self.module.max_dynamic_shared,
+            dynamic_bytes=shared_mem,
+            dynamic_capacity=self.module.max_dynamic_shared,
             seed=seed,
             order=_ORDERS.index(order),
-            check=(3 | 4 * (not block_races)) if checks else 0,
+            check=self.module.mode == "check",
+            block_races=block_races,
             threads=threads,
-            nbuf=len(buffers),
-            bufs=buffer_array,
-            err=ctypes.cast(error, ctypes.c_char_p),
-            errlen=len(error),
-            guards=ctypes.addressof(guard_array),
-            nguards=len(guards),
+            time_limit=time_limit,
+            buffers=buffer_array,
+            buffer_count=len(buffers),
+            error=ctypes.cast(error, ctypes.c_char_p),
+            error_capacity=len(error),
         )
         failed = self.module.runtime.emu_launch(ctypes.byref(launch))
         self.stats = dict(zip(_STATS, launch.stats, strict=False))
         if failed:
-            message = _readable(error.value.decode(), self.module)
+            message = explain(error.value.decode(), self.module.library_path)
             raise KernelError(f"{self.name}: {message}")
 
     def _pack(self, args: Sequence[object]) -> list:
@@ -217,40 +214,40 @@ class Kernel:
 
 
 class _Buffer(ctypes.Structure):
-    """EmuBuf of the runtime."""
+    """EmuBuffer of runtime/state.h."""
 
     _fields_ = (
-        ("ptr", ctypes.c_void_p),
+        ("start", ctypes.c_void_p),
         ("bytes", ctypes.c_uint64),
-        ("gran", ctypes.c_uint32),
-        ("readonly", ctypes.c_uint32),
+        ("itemsize", ctypes.c_uint32),
+        ("read_only", ctypes.c_uint32),
         ("name", ctypes.c_char_p),
     )
 
 
 class _Launch(ctypes.Structure):
-    """EmuLaunch of the runtime."""
+    """EmuLaunch of runtime/state.h."""
 
     _fields_ = (
-        ("run", ctypes.c_void_p),
+        ("kernel", ctypes.c_void_p),
         ("args", ctypes.c_void_p),
-        ("dyn_ptr", ctypes.c_void_p),
-        ("touch", ctypes.c_void_p),
+        ("dynamic_shared", ctypes.c_void_p),
+        ("touch_shared", ctypes.c_void_p),
         ("grid", ctypes.c_uint32 * 3),
         ("block", ctypes.c_uint32 * 3),
-        ("dyn_bytes", ctypes.c_uint64),
-        ("dyn_max", ctypes.c_uint64),
+        ("dynamic_bytes", ctypes.c_uint64),
+        ("dynamic_capacity", ctypes.c_uint64),
         ("seed", ctypes.c_uint64),
         ("order", ctypes.c_uint32),
         ("check", ctypes.c_uint32),
+        ("block_races", ctypes.c_uint32),
         ("threads", ctypes.c_uint32),
-        ("nbuf", ctypes.c_uint32),
-        ("bufs", ctypes.POINTER(_Buffer)),
-        ("err", ctypes.c_char_p),
-        ("errlen", ctypes.c_uint64),
+        ("time_limit", ctypes.c_double),
+        ("buffers", ctypes.POINTER(_Buffer)),
+        ("buffer_count", ctypes.c_uint64),
+        ("error", ctypes.c_char_p),
+        ("error_capacity", ctypes.c_uint64),
         ("stats", ctypes.c_uint64 * 8),
-        ("guards", ctypes.c_void_p),
-        ("nguards", ctypes.c_uint64),
     )
 
 
@@ -272,31 +269,3 @@ def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
 def _describe(kind: str, size: int) -> str:
     names = {"i": "int", "u": "unsigned", "f": "float", "b": "bool", "s": "struct"}
     return f"{names[kind]} of {size} bytes"
-
-
-def _symbols(library: Path) -> list[tuple[int, int, str]]:
-    """(address, size, demangled name) of the shared arrays and their initialisation guards."""
-    lines = subprocess.run(["nm", "-SC", str(library)], capture_output=True, text=True).stdout
-    rows = re.findall(r"^([0-9a-f]{16}) ([0-9a-f]{16}) . (.*::.*)$", lines, re.MULTILINE)
-    return [(int(low, 16), int(size, 16), name) for low, size, name in rows]
-
-
-def _readable(message: str, module: Module) -> str:
-    """Turn <pc:...> into file:line and an offset in shared memory into the array's name."""
-
-    def variable(match: re.Match) -> str:
-        offset = int(match[1])
-        for low, size, name in module._symbols:
-            if low <= offset < low + size and not name.startswith("guard"):
-                return f"__shared__ {name.split('::')[-1]}+{offset - low}"
-        return match[0]
-
-    def line(match: re.Match) -> str:
-        command = ["addr2line", "-i", "-s", "-e", str(module.library_path), "0x" + match[1]]
-        frames = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-        frames = [f.split(" ")[0] for f in frames if "?" not in f]
-        own = [f for f in frames if not re.match(r"emu_|cuda_", f)]
-        return (own or frames or [f"pc 0x{match[1]}"])[0]  # innermost in the kernel's own files
-
-    message = re.sub(r"static shared memory\+(\d+)", variable, message)
-    return re.sub(r"<pc:([0-9a-f]+)>", line, message)

@@ -1,0 +1,227 @@
+// cp.async, mbarriers and TMA: bytes are read when the copy is issued, and land when the program
+// waits for them (cp.async) or when nothing else can run (TMA), so that a missing wait shows.
+#include <algorithm>
+
+#include "state.h"
+
+namespace emu {
+
+// ---- mbarriers ----------------------------------------------------------------------------------
+static Mbarrier& mbarrier_at(u64* bar) {
+    auto found = block->mbarriers.find(bar);
+    if (found == block->mbarriers.end()) fail("use of an mbarrier that was not initialised");
+    return found->second;
+}
+
+static void join(u32* into, const u32* from) {
+    for (int i = 0; i < block->threads; i++) into[i] = std::max(into[i], from[i]);
+}
+
+static void end_phase_if_complete(Mbarrier& m) {
+    if (m.pending || m.bytes_due) return;
+    m.phase ^= 1;
+    m.pending = m.count;
+}
+
+// ---- TMA ----------------------------------------------------------------------------------------
+// What tensor_map.py put in the 128 bytes of a tensor map.
+struct TensorMapFields {
+    u32 magic;
+    uint8_t itemsize, rank, swizzle, im2col;
+    u64 base;
+    u32 dims[5], padding;
+    u64 strides[5];
+    uint16_t box[5];
+    int8_t lower[3], upper[3];
+    uint16_t channels, pixels;
+};
+static_assert(sizeof(TensorMapFields) <= 128, "a tensor map has 128 bytes");
+constexpr u32 TENSOR_MAP_MAGIC = 0x544d4150;
+
+// Swizzle `mode` 1, 2, 3 (32, 64, 128 bytes) exchanges 16-byte chunks within rows of that width.
+u32 swizzled(u32 offset, int mode) {
+    const u32 chunk_bits = (1u << mode) - 1;
+    return offset ^ (offset >> 7 & chunk_bits) << 4;
+}
+
+class TmaReader {  // collects the elements of one load; outside the tensor they are 0
+public:
+    TmaReader(const TensorMapFields& map, void* pc) : map(map), pc(pc) {}
+
+    std::vector<unsigned char> tile(const int* coords) {
+        u64 elements = 1;
+        for (int d = 0; d < map.rank; d++) elements *= map.box[d];
+        for (u64 i = 0; i < elements; i++) {
+            long at[5];
+            u64 rest = i;
+            for (int d = 0; d < map.rank; d++) {
+                at[d] = coords[d] + (long)(rest % map.box[d]);
+                rest /= map.box[d];
+            }
+            append(at);
+        }
+        return std::move(data);
+    }
+
+    // 4D, dims C W H N: walks the pixels of the bounding box, W fastest, then H, then N.
+    std::vector<unsigned char> im2col(const int* coords, const int* offsets) {
+        long w = coords[1], h = coords[2], n = coords[3];
+        const long w_end = (long)map.dims[1] + map.upper[0], h_end = (long)map.dims[2] + map.upper[1];
+        for (int pixel = 0; pixel < map.pixels; pixel++) {
+            for (int c = 0; c < map.channels; c++) {
+                const long at[5] = {coords[0] + c, w + offsets[0], h + offsets[1], n};
+                append(at);
+            }
+            if (++w < w_end) continue;
+            w = map.lower[0];
+            if (++h < h_end) continue;
+            h = map.lower[1];
+            n++;
+        }
+        return std::move(data);
+    }
+
+private:
+    void append(const long* at) {
+        u64 address = map.base;
+        bool inside = true;
+        for (int d = 0; d < map.rank; d++) {
+            inside &= at[d] >= 0 && at[d] < (long)map.dims[d];
+            address += at[d] * map.strides[d];
+        }
+        data.resize(data.size() + map.itemsize);
+        if (!inside) return;
+        check_access(address, map.itemsize, READ, pc);
+        memcpy(data.data() + data.size() - map.itemsize, (void*)address, map.itemsize);
+    }
+
+    const TensorMapFields& map;
+    void* pc;
+    std::vector<unsigned char> data;
+};
+
+void land_tma(size_t i) {
+    TmaLoad load = std::move(block->tma[i]);
+    block->tma.erase(block->tma.begin() + (long)i);
+    current = &block->fibers[load.issuer];  // the checker attributes the write to it
+    const u64 bytes = load.data.size();
+    check_access((Address)load.dst, bytes, WRITE, load.pc, true);
+    set_flag(load.dst, bytes, ASYNC_PROXY, true);
+    memcpy(load.dst, load.data.data(), bytes);
+    Mbarrier& m = mbarrier_at(load.bar);
+    m.bytes_due -= (long)bytes;
+    if (!m.clock.empty()) {
+        u32& now = clock_of(load.issuer)[load.issuer];
+        m.clock[load.issuer] = std::max(m.clock[load.issuer], now);
+        now++;
+    }
+    end_phase_if_complete(m);
+    current = nullptr;
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+extern "C" {
+uint32_t emu_shared_address(const void* p) {
+    const u64 offset = (u64)((char*)p - block->dynamic_shared);
+    if (offset >= block->launch->dynamic_capacity)
+        fail("a 32-bit shared address is only known for dynamic shared memory");
+    return (u32)offset;
+}
+
+// ---- cp.async -----------------------------------------------------------------------------------
+void emu_cp_async(void* dst, const void* src, int bytes, int src_bytes) {
+    void* pc = CALLER_PC;
+    if (src_bytes < 0 || src_bytes > bytes)
+        fail("cp.async at " PC_FORMAT ": source size %d of %d bytes", relative_pc(pc), src_bytes, bytes);
+    if ((Address)dst % bytes || (src_bytes && (Address)src % bytes))
+        fail("misaligned cp.async of %d bytes at " PC_FORMAT, bytes, relative_pc(pc));
+    if (!is_shared(dst)) fail("cp.async destination is not in shared memory at " PC_FORMAT, relative_pc(pc));
+    if (src_bytes) check_access((Address)src, src_bytes, READ, pc);
+    check_access((Address)dst, bytes, WRITE, pc);
+    set_flag(dst, bytes, PENDING, true);
+    CpAsync copy{current->copy_group, dst, bytes, {}, pc};  // bytes after src_bytes are 0
+    memcpy(copy.data, src, src_bytes);
+    current->copies.push_back(copy);
+}
+
+void emu_cp_async_commit() { current->copy_group++; }
+
+void emu_cp_async_wait(int groups) {
+    std::deque<CpAsync>& copies = current->copies;
+    while (!copies.empty() && copies.front().group < current->copy_group - groups) {
+        const CpAsync& copy = copies.front();
+        check_access((Address)copy.dst, copy.bytes, WRITE, copy.pc, true);
+        memcpy(copy.dst, copy.data, copy.bytes);
+        copies.pop_front();
+    }
+}
+
+// ---- mbarriers ----------------------------------------------------------------------------------
+void emu_mbarrier_init(uint64_t* bar, uint32_t count, int) {
+    check_access((Address)bar, 8, WRITE, CALLER_PC);
+    Mbarrier m;
+    m.count = m.pending = (int)count;
+    m.clock.assign(block->clocks.empty() ? 0 : block->threads, 0);
+    block->mbarriers[bar] = m;
+}
+
+void emu_mbarrier_arrive(uint64_t* bar, uint32_t expect_bytes, int line) {
+    check_access((Address)bar, 8, ATOMIC, CALLER_PC);
+    Mbarrier& m = mbarrier_at(bar);
+    m.bytes_due += expect_bytes;
+    if (m.pending == 0)
+        fail("mbarrier (line %d): more arrivals than its count %d in one phase", line, m.count);
+    if (!m.clock.empty()) {
+        u32* mine = clock_of(current->id);
+        join(m.clock.data(), mine);
+        mine[current->id]++;
+    }
+    m.pending--;
+    end_phase_if_complete(m);
+}
+
+void emu_mbarrier_wait(uint64_t* bar, uint32_t parity, int line) {
+    check_access((Address)bar, 8, ATOMIC, CALLER_PC);
+    parity &= 1;
+    if (mbarrier_at(bar).phase == parity) {
+        current->mbarrier = bar;
+        current->parity = parity;
+        block->polling.push_back(current->id);
+        wait_here("mbarrier wait", line);
+    }
+    const Mbarrier& m = mbarrier_at(bar);
+    if (!m.clock.empty()) join(clock_of(current->id), m.clock.data());
+}
+
+// ---- TMA ----------------------------------------------------------------------------------------
+void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets) {
+    const TensorMapFields& m = *(const TensorMapFields*)map;
+    void* pc = CALLER_PC;
+    if (m.magic != TENSOR_MAP_MAGIC) fail("not a tensor map at " PC_FORMAT, relative_pc(pc));
+    if ((Address)dst & 127) fail("TMA destination is not 128-byte aligned at " PC_FORMAT, relative_pc(pc));
+    if ((offsets != nullptr) != (bool)m.im2col)
+        fail("tile or im2col mode differs from the tensor map's at " PC_FORMAT, relative_pc(pc));
+    const u32 row_bytes = (m.im2col ? m.channels : m.box[0]) * m.itemsize;
+    if (m.swizzle && row_bytes > 16u << m.swizzle)
+        fail("TMA inner box of %u bytes exceeds the swizzle span", row_bytes);
+
+    TmaReader reader(m, pc);
+    const std::vector<unsigned char> rows = offsets ? reader.im2col(coords, offsets) : reader.tile(coords);
+    TmaLoad load{(unsigned char*)dst, {}, bar, current->id, pc};
+    load.data.resize(rows.size());
+    const u32 base = emu_shared_address(dst);
+    for (u32 i = 0; i < rows.size(); i++) {
+        const u32 to = swizzled(base + i, m.swizzle) - base;
+        if (to >= rows.size()) fail("TMA destination is not aligned to its swizzle pattern");
+        load.data[to] = rows[i];
+    }
+    check_access((Address)dst, rows.size(), WRITE, pc);
+    set_flag(dst, rows.size(), PENDING, true);
+    block->tma.push_back(std::move(load));
+}
+
+void emu_fence_proxy() { current->proxy_fences++; }
+}  // extern "C"

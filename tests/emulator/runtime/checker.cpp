@@ -1,0 +1,164 @@
+// The memory checker: every access of a kernel built in mode `check` comes here.
+//
+// Each 1, 2 or 4 bytes of memory have a Cell that remembers the last write and two reads since. An
+// access that no barrier or clock orders after a conflicting one is a race, whatever the numbers.
+#include <algorithm>
+
+#include "state.h"
+
+namespace emu {
+
+// ---- order: what happened before what -----------------------------------------------------------
+u32* clock_of(int thread) { return &block->clocks[(size_t)thread * block->threads]; }
+
+// The fibers synchronise: afterwards each knows what any of them knew.
+void join_clocks(const std::vector<Fiber*>& fibers) {
+    if (block->clocks.empty()) return;
+    const int n = block->threads;
+    std::vector<u32> joined(n);
+    for (const Fiber* fiber : fibers) {
+        if (!fiber) continue;
+        const u32* clock = clock_of(fiber->id);
+        for (int i = 0; i < n; i++) joined[i] = std::max(joined[i], clock[i]);
+    }
+    for (const Fiber* fiber : fibers) {
+        if (!fiber) continue;
+        u32* clock = clock_of(fiber->id);
+        std::copy(joined.begin(), joined.end(), clock);
+        clock[fiber->id]++;
+    }
+}
+
+static bool of_this_block(const Access& a) { return a.generation >= block->block_generation; }
+
+// Whether `earlier` happened before what the current thread does now.
+static bool is_ordered(const Region& region, const Access& earlier) {
+    if (earlier.generation < block->launch_generation) return true;
+    if (!of_this_block(earlier)) return region.shared || !block->launch->block_races;
+    if (earlier.generation < block->generation || earlier.thread == current->id) return true;
+    return clock_of(current->id)[earlier.thread] >= earlier.clock;
+}
+
+// ---- memory -------------------------------------------------------------------------------------
+Region* find_region(Address a) {
+    std::vector<Region>& regions = block->regions;
+    auto holds = [a](const Region& r) { return a - r.start < r.bytes; };
+    if (block->last_region < regions.size() && holds(regions[block->last_region]))
+        return &regions[block->last_region];
+    for (size_t i = 0; i < regions.size(); i++)
+        if (holds(regions[i])) {
+            block->last_region = i;
+            return &regions[i];
+        }
+    return nullptr;
+}
+
+// For the few functions that work on shared memory alone; without the checker, true.
+bool is_shared(const void* p) {
+    if (!block->launch->check) return true;
+    const Region* region = find_region((Address)p);
+    return region && region->shared;
+}
+
+void set_flag(const void* p, u64 bytes, CellFlag flag, bool on) {
+    Region* region = block->launch->check ? find_region((Address)p) : nullptr;
+    if (!region) return;
+    const u64 end = std::min((Address)p - region->start + bytes, region->bytes);
+    for (u64 i = ((Address)p - region->start) / region->cell_bytes; i * region->cell_bytes < end; i++) {
+        uint8_t& flags = region->cells[i].flags;
+        flags = on ? flags | flag : flags & ~flag;
+    }
+}
+
+// ---- reports ------------------------------------------------------------------------------------
+static const char* name(Kind kind) { return kind == READ ? "read" : kind == WRITE ? "write" : "atomic"; }
+
+[[noreturn]] static void report_out_of_bounds(Address a, u64 bytes, Kind kind, void* pc) {
+    const Region* nearest = nullptr;
+    u64 distance = 1 << 16;  // farther than this tells nothing
+    for (const Region& r : block->regions) {
+        const u64 away = a < r.start ? r.start - a : a < r.start + r.bytes ? 0 : a - r.start - r.bytes;
+        if (away < distance) nearest = &r, distance = away;
+    }
+    if (!nearest)
+        fail("out-of-bounds %s of %llu bytes at " PC_FORMAT ": the address is in no known buffer", name(kind),
+             (unsigned long long)bytes, relative_pc(pc));
+    fail("out-of-bounds %s of %llu bytes at " PC_FORMAT ": byte %lld of %s, which has %llu bytes", name(kind),
+         (unsigned long long)bytes, relative_pc(pc), (long long)(a - nearest->start), nearest->name,
+         (unsigned long long)nearest->bytes);
+}
+
+[[noreturn]] static void report_race(const Region& r, Address a, Kind kind, void* pc, const Access& other) {
+    fail("data race on %s+%llu: %s at " PC_FORMAT " conflicts with %s at " PC_FORMAT " by %s %d", r.name,
+         (unsigned long long)r.offset(a), name(kind), relative_pc(pc), name(other.kind), other.pc,
+         of_this_block(other) ? "thread" : "another block, thread", other.thread);
+}
+
+// ---- the check ----------------------------------------------------------------------------------
+static bool conflicts(const Region& region, const Access& earlier, const Access& now) {
+    if (!earlier.generation || !(earlier.bytes & now.bytes)) return false;
+    if (earlier.kind == ATOMIC && now.kind == ATOMIC) return false;
+    return !is_ordered(region, earlier);
+}
+
+static void check_cell(const Region& r, Cell& cell, const Access& now, Address a, void* pc, bool lands) {
+    if (cell.flags & PENDING && of_this_block(cell.write) && !lands)
+        fail("%s of %s+%llu at " PC_FORMAT " while the asynchronous copy into it (" PC_FORMAT
+             ", thread %d) has not been waited for",
+             name(now.kind), r.name, (unsigned long long)r.offset(a), now.pc, cell.write.pc,
+             cell.write.thread);
+    if (conflicts(r, cell.write, now)) report_race(r, a, now.kind, pc, cell.write);
+    if (now.kind == READ) {
+        if (r.shared && !of_this_block(cell.write))
+            fail("read of uninitialised %s+%llu at " PC_FORMAT, r.name, (unsigned long long)r.offset(a),
+                 now.pc);
+        const Access& first = cell.reads[0];
+        const bool replace = first.thread == now.thread || is_ordered(r, first);
+        cell.reads[replace ? 0 : 1] = now;
+        return;
+    }
+    for (const Access& read : cell.reads)
+        if (conflicts(r, read, now)) report_race(r, a, now.kind, pc, read);
+    cell.write = now;
+    cell.reads[0] = cell.reads[1] = Access();
+    cell.proxy_fences = current->proxy_fences;
+    cell.flags = 0;
+}
+
+// `lands`: an asynchronous copy that completes, into cells marked as pending.
+void check_access(Address a, u64 bytes, Kind kind, void* pc, bool lands) {
+    if (!current || !block->launch->check) return;
+    if (a - (Address)current->stack < STACK_BYTES) return;  // its own local memory
+    const Region* region = find_region(a);
+    if (!region) {
+        if (a - block->library_start < block->library_end - block->library_start) return;  // __constant__
+        if (a - (Address)block->stacks < block->threads * STACK_BYTES)
+            fail("%s of another thread's local memory at " PC_FORMAT, name(kind), relative_pc(pc));
+        report_out_of_bounds(a, bytes, kind, pc);
+    }
+    const Region& r = *region;
+    if (a + bytes > r.start + r.bytes) report_out_of_bounds(a, bytes, kind, pc);
+    const bool power_of_two = bytes <= 16 && !(bytes & (bytes - 1));
+    if (power_of_two && a & (bytes - 1))
+        fail("misaligned %s of %d bytes at " PC_FORMAT ": %s+%llu", name(kind), (int)bytes, relative_pc(pc),
+             r.name, (unsigned long long)r.offset(a));
+    if (kind != READ && r.read_only)
+        fail("write to read-only buffer %s at " PC_FORMAT, r.name, relative_pc(pc));
+    block->stats[ACCESSES]++;
+
+    Access now;
+    now.generation = block->generation;
+    now.clock = clock_of(current->id)[current->id];
+    now.pc = relative_pc(pc);
+    now.thread = (uint16_t)current->id;
+    now.kind = kind;
+    const u64 start = a - r.start, end = start + bytes, size = r.cell_bytes;
+    for (u64 i = start / size; i * size < end; i++) {
+        const u64 from = std::max(start, i * size) - i * size;
+        const u64 to = std::min(end, (i + 1) * size) - i * size;
+        now.bytes = (uint8_t)((1u << to) - (1u << from));
+        check_cell(r, r.cells[i], now, a, pc, lands);
+    }
+}
+
+}  // namespace emu

@@ -1,0 +1,74 @@
+// The host side of kernels/ptx.cuh: the same names and signatures, carried out by the runtime.
+#pragma once
+
+EMU_INLINE uint32_t smem_u32(const void* p) { return emu_shared_address(p); }
+
+// ---- cp.async -----------------------------------------------------------------------------------
+EMU_INLINE void cp_async_16(void* dst, const void* src, int n = 16) { emu_cp_async(dst, src, 16, n); }
+EMU_INLINE void cp_async_4(void* dst, const void* src, int n = 4) { emu_cp_async(dst, src, 4, n); }
+EMU_INLINE void cp_async_commit() { emu_cp_async_commit(); }
+template <int N> EMU_INLINE void cp_async_wait() { emu_cp_async_wait(N); }
+
+// ---- ldmatrix, mma.sync -------------------------------------------------------------------------
+EMU_INLINE void ldmatrix_x4(uint32_t (&r)[4], const void* p, EMU_LINE) { emu_ldmatrix(r, p, 4, 0, line); }
+EMU_INLINE void ldmatrix_x2(uint32_t (&r)[2], const void* p, EMU_LINE) { emu_ldmatrix(r, p, 2, 0, line); }
+EMU_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p, EMU_LINE) {
+    emu_ldmatrix(r, p, 4, 1, line);
+}
+#define EMU_MMA(NAME, KIND)                                                                        \
+    EMU_INLINE void NAME(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMU_LINE) { \
+        emu_mma(KIND, d, a, b, line);                                                              \
+    }
+EMU_MMA(mma_m16n8k16_f16, EMU_F16)
+EMU_MMA(mma_m16n8k16_bf16, EMU_BF16)
+EMU_MMA(mma_m16n8k8_tf32, EMU_TF32)
+EMU_INLINE uint32_t cvt_tf32(float x) {
+    uint32_t u = emu_bits<uint32_t>(x);
+    return (u & 0x7f800000) == 0x7f800000 ? u : (u + 0x1000) & ~0x1fffu;
+}
+
+// ---- named barriers, mbarriers, TMA -------------------------------------------------------------
+EMU_INLINE void bar_sync(int id, int threads, EMU_LINE) { emu_barrier(id, threads, 0, EMU_NONE, line); }
+EMU_INLINE void mbarrier_init(uint64_t* bar, uint32_t count, EMU_LINE) {
+    emu_mbarrier_init(bar, count, line);
+}
+EMU_INLINE void mbarrier_arrive(uint64_t* bar, EMU_LINE) { emu_mbarrier_arrive(bar, 0, line); }
+EMU_INLINE void mbarrier_arrive_expect_tx(uint64_t* bar, uint32_t bytes, EMU_LINE) {
+    emu_mbarrier_arrive(bar, bytes, line);
+}
+EMU_INLINE void mbarrier_wait(uint64_t* bar, uint32_t parity, EMU_LINE) {
+    emu_mbarrier_wait(bar, parity, line);
+}
+EMU_INLINE void fence_mbarrier_init() {}
+EMU_INLINE void fence_proxy_async() { emu_fence_proxy(); }
+
+struct alignas(64) TensorMap { char opaque[128]; };
+EMU_INLINE void tma_load_2d(void* dst, const TensorMap* map, uint64_t* bar, int c0, int c1) {
+    const int coords[] = {c0, c1};
+    emu_tma_load(dst, map, bar, coords, nullptr);
+}
+EMU_INLINE void tma_load_im2col(void* dst, const TensorMap* map, uint64_t* bar, int c, int w, int h, int n,
+                                int offset_w, int offset_h) {
+    const int coords[] = {c, w, h, n}, offsets[] = {offset_w, offset_h};
+    emu_tma_load(dst, map, bar, coords, offsets);
+}
+
+// ---- wgmma --------------------------------------------------------------------------------------
+EMU_INLINE uint64_t wgmma_desc_sw128(const void* p, uint32_t lbo, uint32_t sbo) {
+    auto field = [](uint32_t bytes) { return (uint64_t)((bytes & 0x3FFFF) >> 4); };
+    return field(smem_u32(p)) | field(lbo) << 16 | field(sbo) << 32 | 1ull << 62;
+}
+EMU_INLINE void wgmma_fence() {}
+EMU_INLINE void wgmma_commit() { emu_wgmma_commit(); }
+template <int N> EMU_INLINE void wgmma_wait() { emu_wgmma_wait(N); }
+EMU_INLINE void wgmma_m64n64k16_f16(float (&d)[32], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {
+    emu_wgmma(EMU_F16, 64, d, a, b, scale_d, 0, 0, line);
+}
+
+// ---- half precision -----------------------------------------------------------------------------
+extern "C" {
+float emu_f16_to_f32(uint16_t) __attribute__((const));
+uint16_t emu_f32_to_f16(float) __attribute__((const));
+}
+EMU_INLINE float float_from_half(unsigned short bits) { return emu_f16_to_f32(bits); }
+EMU_INLINE unsigned short half_from_float(float v) { return emu_f32_to_f16(v); }
