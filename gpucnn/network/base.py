@@ -109,12 +109,13 @@ class Network(Layer):
         Raises:
             ValueError: a layer's input does not fit, or a layer is of another dtype.
         """
-        if dtype is not None and self.dtype not in (None, as_dtype(dtype)):
+        dtype = as_dtype(self.dtype or "float32" if dtype is None else dtype)
+        if self.dtype is not None and dtype != self.dtype:
             raise ValueError(
                 f"{self.label}: the dtype is {self.dtype.name}; convert it with astype."
-                f" Received: dtype={as_dtype(dtype).name!r}"
+                f" Received: dtype={dtype.name!r}"
             )
-        super().build(input_shape, dtype or self.dtype or "float32", backend)
+        super().build(input_shape, dtype, backend)
 
     def _build(self, input_shape: Shape) -> None:
         steps, _ = self._flow(input_shape)
