@@ -1,0 +1,74 @@
+"""Operations on arrays, in forward and backward pairs, with no state.
+
+Each function checks its arrays, computes the geometry and calls the backend that the arrays belong
+to: NumPy arrays give NumPy arrays, CuPy arrays give CuPy arrays. Layers are built of these.
+
+    >>> from gpucnn import functional as F
+    >>> y = F.conv_forward(x, w, b, strides=2, padding="same")
+    >>> dx, dw, db = F.conv_backward(dy, x, w, strides=2, padding="same")
+"""
+
+from .activation import (
+    activation_backward,
+    activation_forward,
+    prelu_backward,
+    prelu_forward,
+    saves_output,
+)
+from .conv import conv_backward, conv_forward, conv_shape
+from .conv_transpose import (
+    conv_transpose_backward,
+    conv_transpose_forward,
+    conv_transpose_shape,
+)
+from .dense import dense_backward, dense_forward
+from .dropout import dropout_backward, dropout_forward
+from .norm import (
+    batch_norm_backward,
+    batch_norm_infer,
+    batch_norm_train,
+    group_norm_backward,
+    group_norm_forward,
+    layer_norm_backward,
+    layer_norm_forward,
+)
+from .pool import (
+    global_pool_backward,
+    global_pool_forward,
+    pool_backward,
+    pool_forward,
+    pool_shape,
+)
+from .softmax import softmax_backward, softmax_forward
+
+__all__ = [
+    "activation_backward",
+    "activation_forward",
+    "batch_norm_backward",
+    "batch_norm_infer",
+    "batch_norm_train",
+    "conv_backward",
+    "conv_forward",
+    "conv_shape",
+    "conv_transpose_backward",
+    "conv_transpose_forward",
+    "conv_transpose_shape",
+    "dense_backward",
+    "dense_forward",
+    "dropout_backward",
+    "dropout_forward",
+    "global_pool_backward",
+    "global_pool_forward",
+    "group_norm_backward",
+    "group_norm_forward",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "pool_backward",
+    "pool_forward",
+    "pool_shape",
+    "prelu_backward",
+    "prelu_forward",
+    "saves_output",
+    "softmax_backward",
+    "softmax_forward",
+]

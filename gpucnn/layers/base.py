@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import backend_of, default_backend, get_backend
-from ..backends.base import FLOATS, Array, Backend
+from ..backends.base import FLOATS, Array, Backend, accumulator
 from ..initializers import Initializer, initialize
 from ..tracing import nvtx_range
 
@@ -76,8 +76,12 @@ class Layer:
         counters: integers that belong to a checkpoint (a dropout layer's count of calls).
         trainable: an optimizer leaves the parameters of a layer alone where this is False.
 
-    Shapes given to and returned by ``output_shape`` and ``build`` leave out the batch axis.
+    Shapes given to and returned by ``output_shape`` and ``build`` leave out the batch axis. A layer
+    that takes many inputs is given a tuple of shapes.
     """
+
+    # The constructor's arguments besides the name and input_shape, each kept as an attribute.
+    arguments: tuple[str, ...] = ()
 
     # Merging layers (Add, Concatenate) take a list of arrays; a graph of several outputs gives one.
     takes_many = False
@@ -116,8 +120,17 @@ class Layer:
         return 0
 
     def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON values; ``type(self)(**config())`` is a twin."""
-        return {"name": self.name}
+        """Return the constructor's arguments as JSON values; ``type(self)(**config())`` is a twin.
+
+        Raises:
+            ValueError: an argument is a function (an initializer), which JSON cannot hold.
+        """
+        return {"name": self.name} | {key: self._json(key) for key in self.arguments}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        """Return a layer with the arguments that ``config`` returned."""
+        return cls(**config)
 
     def _build(self, input_shape: Shape) -> None:
         """Create ``params`` and ``state`` with ``_add`` for an input of this shape."""
@@ -144,12 +157,13 @@ class Layer:
     def build(
         self, input_shape: Shape, dtype: Any = "float32", backend: str | Backend | None = None
     ) -> None:
-        """Create the parameters for inputs of this shape (no batch axis); forward does it itself."""
+        """Create the parameters for inputs of this shape (no batch axis); forward does it too."""
         if isinstance(backend, str):
             backend = get_backend(backend)
         self._backend = backend or default_backend()
         self.dtype = as_dtype(dtype)
         self.input_shape = tuple(input_shape)
+        self.built = False
         self.output_shape(self.input_shape)  # before any parameter exists: a misfit leaves nothing
         self._build(self.input_shape)
         self.built = True
@@ -210,8 +224,10 @@ class Layer:
         return self
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.config().items())
-        return f"{type(self).__name__}({arguments})"
+        keys = ("name", *self.arguments)
+        return (
+            f"{type(self).__name__}({', '.join(f'{key}={getattr(self, key)!r}' for key in keys)})"
+        )
 
     # ---- for layers ------------------------------------------------------------------------------
 
@@ -239,10 +255,28 @@ class Layer:
         values = initialize(initializer, shape, fans, self.dtype)
         self.params[name] = self.backend.asarray(values)
 
+    def _add_state(self, name: str, shape: Shape, initializer: Initializer) -> None:
+        values = initialize(initializer, shape, (1, 1), accumulator(self.dtype))
+        self.state[name] = self.backend.asarray(values)
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether this forward keeps what a backward needs (see ``inference_mode``)."""
+        return _saving.get()
+
     def _save(self, *tensors: Any) -> None:
         """Keep what ``_backward`` will be given, unless nothing is to be kept."""
         if _saving.get():
             self._saved = tensors
+
+    def _json(self, key: str) -> Any:
+        value = getattr(self, key)
+        if callable(value):
+            raise ValueError(
+                f"{self.label}: a function as {key} cannot be saved; use an initializer by name."
+                f" Received: {key}={value!r}"
+            )
+        return _as_lists(value)
 
     def _map_arrays(
         self, function: Callable, backend: Backend | None, dtype: np.dtype | None = None
@@ -253,6 +287,10 @@ class Layer:
         for arrays in (self.params, self.grads):
             for key, array in arrays.items():
                 arrays[key] = function(array)
-        if backend is not None:  # statistics keep their own dtype
-            for key, array in self.state.items():
-                self.state[key] = function(array)
+        for key, array in self.state.items():  # statistics are of the accumulator's dtype
+            self.state[key] = array.astype(accumulator(dtype)) if dtype else function(array)
+
+
+def _as_lists(value: Any) -> Any:
+    """Return tuples as the lists that JSON makes of them."""
+    return [_as_lists(item) for item in value] if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,119 @@
+"""Activations by name, and PReLU, whose slopes are learned."""
+
+from __future__ import annotations
+
+from ..arguments import as_choice
+from ..backends.base import ACTIVATIONS, FROM_OUTPUT, Array
+from .checks import channel_shape, expect_shape, prepare
+from .softmax import softmax_backward, softmax_forward
+
+_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
+_SOFTMAX = ("softmax", "log_softmax")
+_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}  # as keras.activations
+
+KINDS = ("linear", *sorted(ACTIVATIONS), *_SOFTMAX, *_ALIASES)
+
+
+def check_activation(owner: str, kind: str | None) -> str:
+    """Return the canonical name of an activation; None is "linear"."""
+    kind = as_choice(owner, "activation", "linear" if kind is None else kind, KINDS)
+    return _ALIASES.get(kind, kind)
+
+
+def saves_output(kind: str) -> bool:
+    """Return whether ``activation_backward`` wants the forward's output (else its input)."""
+    return kind in FROM_OUTPUT or kind in _SOFTMAX
+
+
+def activation_forward(
+    x: Array,
+    kind: str = "relu",
+    *,
+    alpha: float | None = None,
+    axis: int = -1,
+    owner: str = "activation",
+) -> Array:
+    """Return f(x), elementwise, for one of Keras's names.
+
+    Args:
+        x: any shape.
+        kind: "linear" (x itself); "relu"; "relu6", min(max(x, 0), 6); "leaky_relu", x or alpha * x
+            (alpha 0.2); "elu", x or alpha * (exp(x) - 1) (alpha 1; Clevert et al. 2016); "selu"
+            (Klambauer et al. 2017); "sigmoid"; "hard_sigmoid", relu6(x + 3) / 6; "tanh";
+            "softplus", log(1 + exp(x)); "softsign", x / (1 + |x|); "gelu", x * Phi(x), and
+            "gelu_tanh", its approximation (Hendrycks & Gimpel 2016); "silu" or "swish",
+            x * sigmoid(x); "hard_silu" or "hard_swish", x * hard_sigmoid(x) (Howard et al. 2019);
+            "mish", x * tanh(softplus(x)) (Misra 2020); "softmax" and "log_softmax" over ``axis``.
+        alpha: the slope of leaky_relu, the scale of elu.
+
+    Returns:
+        y: as x.
+
+    Raises:
+        ValueError: no such activation.
+        TypeError: x is not floating.
+
+    Example:
+        >>> activation_forward(np.array([-1.0, 2.0]), "relu")
+        array([0., 2.])
+    """
+    kind = check_activation(owner, kind)
+    if kind == "linear":
+        return x
+    if kind in _SOFTMAX:
+        return softmax_forward(x, axis, log=kind == "log_softmax", owner=owner)
+    backend, x = prepare(owner, x=x)
+    return backend.activation_forward(x, kind, _ALPHA.get(kind, 0.0) if alpha is None else alpha)
+
+
+def activation_backward(
+    dy: Array,
+    saved: Array,
+    kind: str = "relu",
+    *,
+    alpha: float | None = None,
+    axis: int = -1,
+    owner: str = "activation",
+) -> Array:
+    """Return dx = dy * f'(x).
+
+    ``saved`` is the forward's output where ``saves_output(kind)``, else its input: each kind keeps
+    the one that its derivative is a function of, and the other can be freed.
+    """
+    kind = check_activation(owner, kind)
+    if kind == "linear":
+        return dy
+    if kind in _SOFTMAX:
+        return softmax_backward(dy, saved, axis, log=kind == "log_softmax", owner=owner)
+    backend, dy, saved = prepare(owner, dy=dy, saved=saved)
+    expect_shape(owner, saved.shape, dy=dy)
+    alpha = _ALPHA.get(kind, 0.0) if alpha is None else alpha
+    return backend.activation_backward(dy, saved, kind, alpha)
+
+
+def prelu_forward(x: Array, slope: Array, *, axis: int = -1, owner: str = "prelu") -> Array:
+    """Return x where x > 0, else slope * x, with a slope for each channel (He et al. 2015).
+
+    Args:
+        x: (N, ..., C), or (N, C, ...) with ``axis=1``.
+        slope: (C,).
+
+    Example:
+        >>> prelu_forward(np.array([[-1.0, -1.0]]), np.array([0.5, 0.25]))
+        array([[-0.5 , -0.25]])
+    """
+    backend, x, slope = prepare(owner, x=x, slope=slope)
+    shape = channel_shape(owner, x, axis)
+    expect_shape(owner, (shape.channels,), slope=slope)
+    return backend.prelu_forward(x, slope, shape)
+
+
+def prelu_backward(
+    dy: Array, x: Array, slope: Array, *, axis: int = -1, owner: str = "prelu"
+) -> tuple[Array, Array]:
+    """Return dx (as x) and dslope (C,)."""
+    backend, dy, x, slope = prepare(owner, dy=dy, x=x, slope=slope)
+    shape = channel_shape(owner, x, axis)
+    expect_shape(owner, (shape.channels,), slope=slope)
+    expect_shape(owner, x.shape, dy=dy)
+    return backend.prelu_backward(dy, x, slope, shape)

@@ -1,0 +1,88 @@
+"""What every function does first: find the backend, agree on a dtype, make arrays contiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..backends import backend_of
+from ..backends.base import FLOATS, Array, accumulator
+from ..shapes import NormShape
+
+_FLOATS = frozenset(FLOATS)
+# A complex array may meet a real one of the same precision: a complex image, a real filter.
+_REAL_OF = {"complex64": "float32", "complex128": "float64"}
+
+
+def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) -> tuple[Any, ...]:
+    """Return (backend, *arrays), the arrays C-contiguous; None stays None.
+
+    A view of any strides, negative ones too, is copied here, once; a contiguous array passes
+    through as it is.
+
+    Raises:
+        TypeError: the arrays lie on different devices, differ in dtype, or are not floating.
+    """
+    backend = backend_of(owner, **arrays)
+    dtypes = {name: array.dtype.name for name, array in arrays.items() if array is not None}
+    kinds = set(dtypes.values())
+    if allow_complex:
+        kinds = {_REAL_OF.get(kind, kind) for kind in kinds}
+    if len(kinds) > 1 or not kinds <= _FLOATS:
+        received = ", ".join(f"{name}: {dtype}" for name, dtype in dtypes.items())
+        if len(kinds) > 1:
+            raise TypeError(
+                f"{owner}: all arrays of a call must be of one dtype; convert with astype."
+                f" Received: {received}"
+            )
+        known = ", ".join((*FLOATS, *_REAL_OF) if allow_complex else FLOATS)
+        raise TypeError(f"{owner}: the arrays must be one of {known}. Received: {received}")
+    contiguous = backend.xp.ascontiguousarray
+    return backend, *(None if array is None else contiguous(array) for array in arrays.values())
+
+
+def prepare_statistics(owner: str, x: Array, **statistics: Array) -> tuple[Array, ...]:
+    """Return a norm's means and variances contiguous; their dtype is the accumulator's of ``x``.
+
+    Raises:
+        TypeError: they lie on another device than x or have another dtype.
+    """
+    backend = backend_of(owner, x=x, **statistics)
+    dtype = accumulator(x.dtype)
+    for name, array in statistics.items():
+        if array.dtype != dtype:
+            raise TypeError(
+                f"{owner}: {name} must be {dtype.name} for an input of {x.dtype.name}."
+                f" Received: {array.dtype.name}"
+            )
+    return tuple(backend.xp.ascontiguousarray(array) for array in statistics.values())
+
+
+def expect_shape(owner: str, shape: Sequence[int], **arrays: Array | None) -> None:
+    """Raise a ValueError unless each array (None entries are left out) has this shape."""
+    for name, array in arrays.items():
+        if array is not None and array.shape != tuple(shape):
+            raise ValueError(
+                f"{owner}: {name} must have the shape {tuple(shape)}. Received: {array.shape}"
+            )
+
+
+def is_channels_last(owner: str, data_format: str) -> bool:
+    """Read a ``data_format`` argument."""
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            f'{owner}: data_format must be "channels_last" or "channels_first".'
+            f" Received: data_format={data_format!r}"
+        )
+    return data_format == "channels_last"
+
+
+def channel_shape(owner: str, x: Array, axis: int, groups: int = 1) -> NormShape:
+    """Return how a per-channel operation sees x with its channels on ``axis``, the last or 1."""
+    if axis not in (1, -1, x.ndim - 1):
+        raise ValueError(
+            f"{owner}: axis, where the channels lie, must be -1 or 1."
+            f" Received: axis={axis} for an input of shape {x.shape}"
+        )
+    last = axis in (-1, x.ndim - 1)
+    return NormShape.of(x.shape, groups=groups, channels_last=last, owner=owner)

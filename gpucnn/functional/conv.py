@@ -1,0 +1,137 @@
+"""Convolution in 1, 2 and 3 dimensions, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..arguments import Padding
+from ..backends.base import Array
+from ..shapes import ConvShape
+from .checks import expect_shape, is_channels_last, prepare
+from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
+
+
+def conv_shape(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    data_format: str = "channels_last",
+    owner: str = "conv",
+) -> ConvShape:
+    """Return the geometry of a convolution, to be computed once and passed as ``shape=``.
+
+    Example:
+        >>> conv_shape((1, 28, 28, 1), (32, 3, 3, 1)).y_shape
+        (1, 26, 26, 32)
+    """
+    return ConvShape.of(
+        x_shape,
+        w_shape,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        channels_last=is_channels_last(owner, data_format),
+        owner=owner,
+    )
+
+
+def conv_forward(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    data_format: str = "channels_last",
+    owner: str = "conv",
+    shape: ConvShape | None = None,
+) -> Array:
+    """Convolve (cross-correlate: no flip) x with w and add the bias b.
+
+    y[n, p, q, k] = b[k] + sum over r, s, c of
+    x[n, p * stride - pad + r * dilation, q * stride - pad + s * dilation, c] * w[k, r, s, c]
+
+    Args:
+        x: (N, H, W, C), or (N, C, H, W) with ``data_format="channels_first"``; with one or three
+            axes between them for 1-D and 3-D.
+        w: (K, R, S, C / groups), whatever the data format.
+        b: (K,), or None.
+        strides: an int, or one for each axis; so is ``dilation``.
+        padding: "valid", "same" (ceil(H / stride) outputs), "causal" (1-D), an int, one int an
+            axis, or a (before, after) pair an axis.
+        groups: how many separate convolutions the channels and filters are split into.
+        owner: opens each error message.
+        shape: the geometry, if at hand (``conv_shape``); the keywords above are then not read.
+
+    Returns:
+        y: (N, P, Q, K), or (N, K, P, Q), with
+        P = (H + pad_before + pad_after - dilation * (R - 1) - 1) // stride + 1.
+
+    Raises:
+        ValueError: a shape does not fit; the message says what would.
+        TypeError: the arrays differ in dtype or device, or are not floating or complex.
+
+    x and w may be complex, one of them or both (four real convolutions, or two).
+
+    Example:
+        >>> x = np.ones((1, 5, 5, 1), np.float32)
+        >>> conv_forward(x, np.ones((1, 3, 3, 1), np.float32))[0, :, :, 0]
+        array([[9., 9., 9.],
+               [9., 9., 9.],
+               [9., 9., 9.]], dtype=float32)
+    """
+    backend, x, w, b = prepare(owner, allow_complex=True, x=x, w=w, b=b)
+    shape = shape or conv_shape(
+        x.shape,
+        w.shape,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        data_format=data_format,
+        owner=owner,
+    )
+    expect_shape(owner, shape.x_shape, x=x)
+    expect_shape(owner, shape.w_shape, w=w)
+    expect_shape(owner, (shape.filters,), b=b)
+    return fprop(backend, x, w, b, shape)
+
+
+def conv_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    *,
+    with_bias: bool = True,
+    needs_dx: bool = True,
+    owner: str = "conv",
+    shape: ConvShape | None = None,
+    **geometry: Any,
+) -> tuple[Array | None, Array, Array | None]:
+    """Return the gradients dx, dw and db of ``conv_forward`` for the gradient dy of its output.
+
+    ``geometry`` takes the keywords of ``conv_forward``. dx is None without ``needs_dx`` (the first
+    layer of a network), db without ``with_bias``. For complex arrays a gradient is
+    dL/dRe + i dL/dIm of a real loss L, which is what a descent step subtracts (and PyTorch's
+    convention); the gradient of a real operand is real.
+
+    Raises:
+        ValueError, TypeError: as ``conv_forward``; dy is not of the output's shape.
+    """
+    backend, dy, x, w = prepare(owner, allow_complex=True, dy=dy, x=x, w=w)
+    shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
+    expect_shape(owner, shape.x_shape, x=x)
+    expect_shape(owner, shape.w_shape, w=w)
+    expect_shape(owner, shape.y_shape, dy=dy)
+    dx = real_like(dgrad(backend, dy, conjugate(w), None, shape), x) if needs_dx else None
+    dw = real_like(wgrad(backend, conjugate(x), dy, shape), w)
+    db = bias_grad(backend, dy, shape.channels_last) if with_bias else None
+    return dx, dw, db

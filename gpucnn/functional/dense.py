@@ -1,0 +1,72 @@
+"""A fully connected layer: a 1x1 convolution of a map of one pixel."""
+
+from __future__ import annotations
+
+import math
+
+from ..backends.base import Array
+from .checks import expect_shape
+from .conv import conv_backward, conv_forward
+
+
+def dense_forward(x: Array, w: Array, b: Array | None = None, *, owner: str = "dense") -> Array:
+    """Return x @ w.T + b over the last axis.
+
+    Every row of x is an image of one pixel with C channels, every unit a 1x1 filter, so that the
+    backends need no second matrix product.
+
+    Args:
+        x: (..., C), two axes or more.
+        w: (units, C), the filters of that convolution.
+        b: (units,), or None.
+
+    Returns:
+        y: (..., units).
+
+    Raises:
+        ValueError: the last axes of x and w differ.
+        TypeError: the arrays differ in dtype or device, or are not floating or complex.
+
+    Example:
+        >>> dense_forward(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
+        array([[11.5]])
+    """
+    _check(owner, x, w)
+    # (rows, 1, C) * (units, 1, C) -> (rows, 1, units)
+    y = conv_forward(_pixels(x), w[:, None, :], b, owner=owner)
+    return y.reshape(*x.shape[:-1], w.shape[0])
+
+
+def dense_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    *,
+    with_bias: bool = True,
+    needs_dx: bool = True,
+    owner: str = "dense",
+) -> tuple[Array | None, Array, Array | None]:
+    """Return dx (..., C), dw (units, C), db (units,) for dy (..., units); as ``conv_backward``."""
+    _check(owner, x, w)
+    expect_shape(owner, (*x.shape[:-1], w.shape[0]), dy=dy)
+    dx, dw, db = conv_backward(
+        _pixels(dy),
+        _pixels(x),
+        w[:, None, :],
+        with_bias=with_bias,
+        needs_dx=needs_dx,
+        owner=owner,
+    )
+    return None if dx is None else dx.reshape(x.shape), dw.reshape(w.shape), db
+
+
+def _check(owner: str, x: Array, w: Array) -> None:
+    if x.ndim < 2 or w.ndim != 2 or x.shape[-1] != w.shape[1]:
+        raise ValueError(
+            f"{owner}: expects an input (batch, ..., {w.shape[-1]}) for a kernel (units, features)"
+            f" of shape {w.shape}. Received: input of shape {x.shape}"
+        )
+
+
+def _pixels(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-1]), 1, x.shape[-1])  # (..., C) -> (rows, 1, C)

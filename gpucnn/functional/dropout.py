@@ -1,0 +1,39 @@
+"""Dropout (Srivastava et al. 2014) from counter-based random numbers."""
+
+from __future__ import annotations
+
+from ..arguments import as_fraction, as_int
+from ..backends.base import Array
+from .checks import prepare
+
+
+def dropout_forward(
+    x: Array, rate: float, *, seed: int, offset: int = 0, owner: str = "dropout"
+) -> Array:
+    """Zero each element with probability ``rate`` and scale the others by 1 / (1 - rate).
+
+    The mask is a function of (seed, offset, position) alone (Philox4x32-10, Salmon et al. 2011):
+    it is not stored, and it is the same on every backend.
+
+    Args:
+        x: any shape.
+        rate: in [0, 1).
+        seed: 64 bits. offset: 64 bits; count it up at each call for fresh numbers.
+
+    Returns:
+        y: as x.
+    """
+    rate = as_fraction(owner, "rate", rate)
+    seed, offset = (
+        as_int(owner, name, value, minimum=0)
+        for name, value in (("seed", seed), ("offset", offset))
+    )
+    backend, x = prepare(owner, x=x)
+    return backend.dropout(x, rate, seed, offset)
+
+
+def dropout_backward(
+    dy: Array, rate: float, *, seed: int, offset: int = 0, owner: str = "dropout"
+) -> Array:
+    """Return dx: dy under the forward's mask and scale, drawn again from seed and offset."""
+    return dropout_forward(dy, rate, seed=seed, offset=offset, owner=owner)

@@ -1,0 +1,212 @@
+"""Batch, group and layer normalisation, forward and backward.
+
+Statistics (means and variances) are float32, for float64 inputs float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..backends.base import Array
+from ..shapes import NormShape
+from .checks import channel_shape, expect_shape, prepare, prepare_statistics
+
+
+def batch_norm_train(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    epsilon: float = 1e-3,
+    axis: int = -1,
+    owner: str = "batch_norm",
+) -> tuple[Array, Array, Array]:
+    """Normalise each channel by the mean and variance of its own batch.
+
+    y = gamma * (x - mean) / sqrt(var + epsilon) + beta (Ioffe & Szegedy 2015)
+
+    Args:
+        x: (N, ..., C), or (N, C, ...) with ``axis=1``.
+        gamma, beta: (C,), of x's dtype.
+
+    Returns:
+        y: as x; mean (C,) and the biased variance (C,).
+
+    Raises:
+        ValueError: gamma or beta is not (C,), or axis is neither the last nor 1.
+        TypeError: the arrays differ in dtype or device, or are not floating.
+
+    Example:
+        >>> x = np.array([[1.0], [3.0]])
+        >>> y, mean, var = batch_norm_train(x, np.ones(1), np.zeros(1), epsilon=0.0)
+        >>> y.ravel(), mean, var
+        (array([-1.,  1.]), array([2.]), array([1.]))
+    """
+    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    shape = channel_shape(owner, x, axis)
+    expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
+    return backend.batch_norm_train(x, gamma, beta, epsilon, shape)
+
+
+def batch_norm_infer(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    var: Array,
+    *,
+    epsilon: float = 1e-3,
+    axis: int = -1,
+    owner: str = "batch_norm",
+) -> Array:
+    """Normalise by given statistics, as ``batch_norm_train`` by the batch's own; return y."""
+    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    mean, var = prepare_statistics(owner, x, mean=mean, var=var)
+    shape = channel_shape(owner, x, axis)
+    expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta, mean=mean, var=var)
+    return backend.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape)
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    var: Array,
+    *,
+    epsilon: float = 1e-3,
+    training: bool = True,
+    axis: int = -1,
+    owner: str = "batch_norm",
+) -> tuple[Array, Array, Array]:
+    """Return dx, dgamma (C,) and dbeta (C,).
+
+    With ``training`` mean and var are the batch's own, functions of x; otherwise constants.
+    """
+    backend, dy, x, gamma = prepare(owner, dy=dy, x=x, gamma=gamma)
+    mean, var = prepare_statistics(owner, x, mean=mean, var=var)
+    shape = channel_shape(owner, x, axis)
+    expect_shape(owner, x.shape, dy=dy)
+    expect_shape(owner, (shape.channels,), gamma=gamma, mean=mean, var=var)
+    return backend.batch_norm_backward(dy, x, gamma, mean, var, epsilon, training, shape)
+
+
+def group_norm_forward(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    groups: int = 32,
+    epsilon: float = 1e-3,
+    axis: int = -1,
+    owner: str = "group_norm",
+) -> tuple[Array, Array, Array]:
+    """Normalise each sample over the positions and channels of each group (Wu & He 2018).
+
+    Args:
+        x: (N, ..., C), or (N, C, ...) with ``axis=1``.
+        gamma, beta: (C,), of x's dtype.
+        groups: a divisor of C; C itself is instance normalisation.
+
+    Returns:
+        y: as x; mean (N, groups) and the biased variance (N, groups).
+
+    Raises:
+        ValueError: groups does not divide C, gamma or beta is not (C,), or axis is neither the
+            last nor 1.
+        TypeError: the arrays differ in dtype or device, or are not floating.
+    """
+    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    shape = channel_shape(owner, x, axis, groups)
+    expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
+    return backend.group_norm_forward(x, gamma, beta, epsilon, shape)
+
+
+def group_norm_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    var: Array,
+    *,
+    groups: int = 32,
+    epsilon: float = 1e-3,
+    axis: int = -1,
+    owner: str = "group_norm",
+) -> tuple[Array, Array, Array]:
+    """Return dx, dgamma (C,) and dbeta (C,); mean and var are those of the forward."""
+    backend, dy, x, gamma = prepare(owner, dy=dy, x=x, gamma=gamma)
+    mean, var = prepare_statistics(owner, x, mean=mean, var=var)
+    shape = channel_shape(owner, x, axis, groups)
+    expect_shape(owner, x.shape, dy=dy)
+    expect_shape(owner, (shape.channels,), gamma=gamma)
+    expect_shape(owner, (shape.batch, shape.groups), mean=mean, var=var)
+    return backend.group_norm_backward(dy, x, gamma, mean, var, epsilon, shape)
+
+
+def layer_norm_forward(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    epsilon: float = 1e-3,
+    owner: str = "layer_norm",
+) -> tuple[Array, Array, Array]:
+    """Normalise over the last axes, as many as gamma has (Ba et al. 2016).
+
+    Args:
+        x: (..., *gamma.shape).
+        gamma, beta: of the shape of the axes that are normalised, and x's dtype.
+
+    Returns:
+        y: as x; mean (rows, 1) and the biased variance (rows, 1), one for each normalised row.
+
+    Raises:
+        ValueError: gamma and beta do not have the shape of x's last axes.
+        TypeError: the arrays differ in dtype or device, or are not floating.
+
+    Example:
+        >>> x = np.array([[1.0, 3.0]])
+        >>> layer_norm_forward(x, np.ones(2), np.zeros(2), epsilon=0.0)[0]
+        array([[-1.,  1.]])
+    """
+    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    shape = _row_shape(owner, x, gamma)
+    expect_shape(owner, gamma.shape, beta=beta)
+    # A row is a sample of one position with all its elements as channels: (rows, 1, C).
+    y, mean, var = backend.group_norm_forward(
+        x.reshape(shape.axes), gamma.ravel(), beta.ravel(), epsilon, shape
+    )
+    return y.reshape(x.shape), mean, var
+
+
+def layer_norm_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    var: Array,
+    *,
+    epsilon: float = 1e-3,
+    owner: str = "layer_norm",
+) -> tuple[Array, Array, Array]:
+    """Return dx (as x), dgamma and dbeta (as gamma); mean and var are those of the forward."""
+    backend, dy, x, gamma = prepare(owner, dy=dy, x=x, gamma=gamma)
+    mean, var = prepare_statistics(owner, x, mean=mean, var=var)
+    shape = _row_shape(owner, x, gamma)
+    expect_shape(owner, x.shape, dy=dy)
+    expect_shape(owner, (shape.batch, 1), mean=mean, var=var)
+    dx, dgamma, dbeta = backend.group_norm_backward(
+        dy.reshape(shape.axes), x.reshape(shape.axes), gamma.ravel(), mean, var, epsilon, shape
+    )
+    return dx.reshape(x.shape), dgamma.reshape(gamma.shape), dbeta.reshape(gamma.shape)
+
+
+def _row_shape(owner: str, x: Array, gamma: Array) -> NormShape:
+    first = x.ndim - gamma.ndim
+    if gamma.ndim < 1 or first < 1 or x.shape[first:] != gamma.shape:
+        raise ValueError(
+            f"{owner}: gamma must have the shape of the last axes of the input, {x.shape}."
+            f" Received: gamma of shape {gamma.shape}"
+        )
+    return NormShape(math.prod(x.shape[:first]), gamma.size, 1)

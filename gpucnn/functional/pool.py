@@ -1,0 +1,190 @@
+"""Pooling in 1, 2 and 3 dimensions, by windows or over the whole map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..arguments import Padding
+from ..backends.base import Array
+from ..shapes import PoolShape, split_axes
+from .checks import expect_shape, is_channels_last, prepare
+
+
+def pool_shape(
+    x_shape: Sequence[int],
+    pool_size: int | Sequence[int] = 2,
+    *,
+    mode: str = "max",
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    count_padding: bool = False,
+    data_format: str = "channels_last",
+    owner: str = "pool",
+) -> PoolShape:
+    """Return the geometry of a pooling over x (N, *spatial, C) or (N, C, *spatial).
+
+    Example:
+        >>> pool_shape((1, 28, 28, 8), 3, strides=2).y_shape
+        (1, 13, 13, 8)
+    """
+    rank = len(x_shape) - 2
+    if rank not in (1, 2, 3):
+        raise ValueError(
+            f"{owner}: expects an input of 3, 4 or 5 axes. Received: input of shape {x_shape}"
+        )
+    return PoolShape.of(
+        x_shape,
+        pool_size,
+        mode=mode,
+        rank=rank,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        count_padding=count_padding,
+        channels_last=is_channels_last(owner, data_format),
+        owner=owner,
+    )
+
+
+def pool_forward(
+    x: Array,
+    pool_size: int | Sequence[int] = 2,
+    *,
+    mode: str = "max",
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    count_padding: bool = False,
+    data_format: str = "channels_last",
+    with_index: bool = True,
+    owner: str = "pool",
+    shape: PoolShape | None = None,
+) -> tuple[Array, Array | None]:
+    """Reduce each window of x to its "max", "min", "average" or "sum".
+
+    Args:
+        x: (N, H, W, C), or (N, C, H, W) with ``data_format="channels_first"``; with one or three
+            axes between them for 1-D and 3-D.
+        pool_size: the window, an int or one for each axis; strides default to it.
+        padding: as in ``conv_forward``, and smaller than the window. It never enters a maximum, a
+            minimum or a sum.
+        ceil_mode: round the output's size up, so that the last window may stick out.
+        count_padding: let an average count the padding under the window as zeros.
+        with_index: return the index that ``pool_backward`` needs for a maximum or minimum.
+        shape: the geometry, if at hand (``pool_shape``); the keywords above are then not read.
+
+    Returns:
+        y: (N, P, Q, C) or (N, C, P, Q), and the index: where in its window each maximum or minimum
+        lies (the first of equal ones; a NaN wins), an unsigned integer of y's shape, or None.
+
+    Raises:
+        ValueError: the window does not fit into the input, or the padding is as large as it.
+        TypeError: x is not floating.
+
+    Example:
+        >>> x = np.arange(16.0).reshape(1, 4, 4, 1)
+        >>> pool_forward(x)[0][0, :, :, 0]
+        array([[ 5.,  7.],
+               [13., 15.]])
+    """
+    backend, x = prepare(owner, x=x)
+    shape = shape or pool_shape(
+        x.shape,
+        pool_size,
+        mode=mode,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        count_padding=count_padding,
+        data_format=data_format,
+        owner=owner,
+    )
+    expect_shape(owner, shape.x_shape, x=x)
+    return backend.pool_forward(x, shape, with_index)
+
+
+def pool_backward(
+    dy: Array,
+    index: Array | None,
+    x_shape: Sequence[int] | None = None,
+    pool_size: int | Sequence[int] = 2,
+    *,
+    owner: str = "pool",
+    shape: PoolShape | None = None,
+    **geometry: Any,
+) -> Array:
+    """Return dx for the gradient dy of ``pool_forward``'s output; overlapping windows add up.
+
+    ``index`` is the one that the forward returned, ``x_shape`` its input's shape, ``geometry`` its
+    keywords; or ``shape`` stands for the last two.
+
+    Raises:
+        ValueError: dy or index is not of the output's shape, or a maximum has no index.
+    """
+    backend, dy = prepare(owner, dy=dy)
+    if shape is None:
+        if x_shape is None:
+            raise ValueError(f"{owner}: x_shape or shape must be given. Received: neither")
+        shape = pool_shape(x_shape, pool_size, owner=owner, **geometry)
+    expect_shape(owner, shape.y_shape, dy=dy, index=index)
+    if index is None and shape.mode in ("max", "min"):
+        raise ValueError(
+            f"{owner}: the index of the forward must be given for mode {shape.mode!r}."
+            f" Received: index=None"
+        )
+    if index is not None:
+        if index.dtype != shape.index_dtype:
+            raise TypeError(
+                f"{owner}: index must be {shape.index_dtype}. Received: {index.dtype.name}"
+            )
+        index = backend.xp.ascontiguousarray(index)
+    return backend.pool_backward(dy, index, shape)
+
+
+def global_pool_forward(
+    x: Array,
+    *,
+    mode: str = "average",
+    keepdims: bool = False,
+    data_format: str = "channels_last",
+    with_index: bool = True,
+    owner: str = "global_pool",
+) -> tuple[Array, Array | None]:
+    """Reduce each channel's whole map: x (N, H, W, C) -> y (N, C), or (N, 1, 1, C) with keepdims.
+
+    Returns y and the index for ``global_pool_backward`` (of y's shape with keepdims).
+
+    Example:
+        >>> global_pool_forward(np.arange(8.0).reshape(1, 2, 2, 2))[0]
+        array([[3., 4.]])
+    """
+    shape = _global_shape(x.shape, mode, data_format, owner)
+    y, index = pool_forward(x, with_index=with_index, owner=owner, shape=shape)
+    return (y if keepdims else y.reshape(shape.batch, shape.channels)), index
+
+
+def global_pool_backward(
+    dy: Array,
+    index: Array | None,
+    x_shape: Sequence[int],
+    *,
+    mode: str = "average",
+    data_format: str = "channels_last",
+    owner: str = "global_pool",
+) -> Array:
+    """Return dx (x_shape) for dy (N, C), with its ones between them or not."""
+    shape = _global_shape(x_shape, mode, data_format, owner)
+    if dy.shape != shape.y_shape:
+        expect_shape(owner, (shape.batch, shape.channels), dy=dy)
+    return pool_backward(dy.reshape(shape.y_shape), index, owner=owner, shape=shape)
+
+
+def _global_shape(x_shape: Sequence[int], mode: str, data_format: str, owner: str) -> PoolShape:
+    _, _, spatial = split_axes(x_shape, is_channels_last(owner, data_format))
+    return pool_shape(x_shape, spatial, mode=mode, data_format=data_format, owner=owner)

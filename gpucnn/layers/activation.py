@@ -1,0 +1,233 @@
+"""Activations as layers, and as the last step of a layer that has weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import functional as F
+from ..arguments import as_choice
+from ..backends.base import Array
+from ..functional.activation import check_activation
+from ..initializers import Initializer, check_initializer
+from .base import Layer, Shape
+
+
+class Activated(Layer):
+    """A layer whose output runs through an activation, ``self.activation``, of its own.
+
+    Only the tensor that the derivative needs is kept: for relu or tanh the output, and the sum
+    before it is freed.
+    """
+
+    activation: str
+    softmax_axis = -1
+
+    def _activate(self, y: Array) -> tuple[Array, Array | None]:
+        """Return the activation's output and what ``_deactivate`` will need of it."""
+        if self.activation == "linear":
+            return y, None
+        out = F.activation_forward(y, self.activation, axis=self.softmax_axis, owner=self.label)
+        return out, out if F.saves_output(self.activation) else y
+
+    def _deactivate(self, dy: Array, kept: Array | None) -> Array:
+        return F.activation_backward(
+            dy, kept, self.activation, axis=self.softmax_axis, owner=self.label
+        )
+
+
+class _Elementwise(Layer):
+    """An activation without arguments of its own, called ``kind`` by the backends."""
+
+    kind: str
+    alpha: float | None = None
+    axis = -1
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        y = F.activation_forward(x, self.kind, alpha=self.alpha, axis=self.axis, owner=self.label)
+        self._save(y if F.saves_output(self.kind) else x)
+        return y
+
+    def _backward(self, dy: Array, saved: Array) -> Array:
+        return F.activation_backward(
+            dy, saved, self.kind, alpha=self.alpha, axis=self.axis, owner=self.label
+        )
+
+
+class Activation(_Elementwise):
+    """Any activation by its Keras name; see ``gpucnn.functional.activation_forward`` for the list.
+
+    Example:
+        >>> Activation("tanh").forward(np.zeros((1, 3)))
+        array([[0., 0., 0.]])
+    """
+
+    arguments = ("activation",)
+
+    def __init__(self, activation: str, **common: Any) -> None:
+        super().__init__(**common)
+        self.activation = self.kind = check_activation(self.label, activation)
+
+
+class ReLU(_Elementwise):
+    """max(x, 0), or with ``max_value=6`` min(max(x, 0), 6)."""
+
+    arguments = ("max_value",)
+
+    def __init__(self, max_value: float | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        self.max_value = as_choice(self.label, "max_value", max_value, (None, 6))
+        self.kind = "relu" if max_value is None else "relu6"
+
+
+class LeakyReLU(_Elementwise):
+    """x where x > 0, else negative_slope * x, which must not be negative.
+
+    The default 0.3 is the one of Keras's layer; the name "leaky_relu" has its function's, 0.2.
+    """
+
+    arguments = ("negative_slope",)
+    kind = "leaky_relu"
+
+    def __init__(self, negative_slope: float = 0.3, **common: Any) -> None:
+        super().__init__(**common)
+        self.negative_slope = self.alpha = _not_negative(
+            self.label, "negative_slope", negative_slope
+        )
+
+
+class ELU(_Elementwise):
+    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2016)."""
+
+    arguments = ("alpha",)
+    kind = "elu"
+
+    def __init__(self, alpha: float = 1.0, **common: Any) -> None:
+        super().__init__(**common)
+        self.alpha = _not_negative(self.label, "alpha", alpha)
+
+
+class SELU(_Elementwise):
+    """The ELU whose scales keep mean 0 and variance 1 (Klambauer et al. 2017)."""
+
+    kind = "selu"
+
+
+class Sigmoid(_Elementwise):
+    """1 / (1 + exp(-x))."""
+
+    kind = "sigmoid"
+
+
+class HardSigmoid(_Elementwise):
+    """min(max(x + 3, 0), 6) / 6."""
+
+    kind = "hard_sigmoid"
+
+
+class Tanh(_Elementwise):
+    """tanh(x)."""
+
+    kind = "tanh"
+
+
+class Softplus(_Elementwise):
+    """log(1 + exp(x))."""
+
+    kind = "softplus"
+
+
+class Softsign(_Elementwise):
+    """x / (1 + |x|)."""
+
+    kind = "softsign"
+
+
+class GELU(_Elementwise):
+    """x * Phi(x), or its tanh form with ``approximate=True`` (Hendrycks & Gimpel 2016)."""
+
+    arguments = ("approximate",)
+
+    def __init__(self, approximate: bool = False, **common: Any) -> None:
+        super().__init__(**common)
+        self.approximate = bool(approximate)
+        self.kind = "gelu_tanh" if approximate else "gelu"
+
+
+class SiLU(_Elementwise):
+    """x * sigmoid(x), also called swish (Ramachandran et al. 2017)."""
+
+    kind = "silu"
+
+
+class HardSiLU(_Elementwise):
+    """x * HardSigmoid(x) (Howard et al. 2019)."""
+
+    kind = "hard_silu"
+
+
+class Mish(_Elementwise):
+    """x * tanh(softplus(x)) (Misra 2020)."""
+
+    kind = "mish"
+
+
+class Softmax(_Elementwise):
+    """exp(x) / sum(exp(x)) over ``axis``, which counts the batch axis.
+
+    To train, leave it out: the cross-entropy loss takes the logits and is more exact so.
+    """
+
+    arguments = ("axis",)
+    kind = "softmax"
+
+    def __init__(self, axis: int = -1, **common: Any) -> None:
+        super().__init__(**common)
+        self.axis = axis
+
+
+class PReLU(Layer):
+    """x where x > 0, else alpha * x, with a learned alpha for each channel (He et al. 2015).
+
+    Args:
+        alpha_initializer: zeros, as in Keras.
+        axis: where the channels lie: the last axis, or 1 for channels-first maps.
+    """
+
+    arguments = ("alpha_initializer", "axis")
+
+    def __init__(
+        self, alpha_initializer: Initializer = "zeros", *, axis: int = -1, **common: Any
+    ) -> None:
+        super().__init__(**common)
+        self.alpha_initializer = check_initializer(
+            self.label, "alpha_initializer", alpha_initializer
+        )
+        self.axis = as_choice(self.label, "axis", axis, (-1, 1))
+
+    def _build(self, input_shape: Shape) -> None:
+        channels = input_shape[-1 if self.axis == -1 else 0]
+        self._add("alpha", (channels,), self.alpha_initializer)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self._save(x)
+        return F.prelu_forward(x, self.params["alpha"], axis=self.axis, owner=self.label)
+
+    def _backward(self, dy: Array, x: Array) -> Array:
+        dx, self.grads["alpha"] = F.prelu_backward(
+            dy, x, self.params["alpha"], axis=self.axis, owner=self.label
+        )
+        return dx
+
+
+def as_activation(activation: str | Layer | None) -> Layer | None:
+    """Return an activation as a layer: by name, or as it is; None for none."""
+    if activation is None or isinstance(activation, Layer):
+        return activation
+    return Activation(activation)
+
+
+def _not_negative(owner: str, name: str, value: float) -> float:
+    # The derivative is read off the output, whose sign must be the input's.
+    if not value >= 0:
+        raise ValueError(f"{owner}: {name} must not be negative. Received: {name}={value!r}")
+    return float(value)

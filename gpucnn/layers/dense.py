@@ -1,0 +1,136 @@
+"""The fully connected layer, and its twin as a convolution."""
+
+from __future__ import annotations
+
+import math
+
+from .. import functional as F
+from ..arguments import as_choice, as_int
+from ..backends.base import Array
+from ..functional.activation import check_activation
+from ..initializers import Initializer, check_initializer
+from .activation import Activated
+from .base import Shape
+from .conv import Conv, Conv1D, Conv2D, Conv3D
+
+
+class Dense(Activated):
+    """y = f(x @ kernel.T + bias) over the last axis: (N, ..., C) -> (N, ..., units).
+
+    It runs as a 1x1 convolution of a one-pixel map, by the same kernels.
+
+    Args:
+        units: outputs.
+        activation: a name (see ``Activation``) or None.
+        use_bias: whether there is a bias.
+        kernel_initializer, bias_initializer: a name, or a function (shape, generator) -> array.
+
+    Parameters: "kernel" (units, C), as in PyTorch (the transpose of Keras's), and "bias" (units,).
+
+    Example:
+        >>> Dense(10).forward(np.zeros((2, 64))).shape
+        (2, 10)
+    """
+
+    arguments = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer")
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        *,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "he_normal",
+        bias_initializer: Initializer = "zeros",
+        name: str | None = None,
+        input_shape: Shape | None = None,
+    ) -> None:
+        super().__init__(name=name, input_shape=input_shape)
+        self.units = as_int(self.label, "units", units)
+        self.activation = check_activation(self.label, activation)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = check_initializer(
+            self.label, "kernel_initializer", kernel_initializer
+        )
+        self.bias_initializer = check_initializer(self.label, "bias_initializer", bias_initializer)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        features = self.params["kernel"].shape[1] if self.built else None
+        if not input_shape or not input_shape[-1] or features not in (None, input_shape[-1]):
+            raise ValueError(
+                f"{self.label}: expects an input (batch, ..., {features or 'features'})."
+                f" Received: input of shape {('batch', *input_shape)}"
+            )
+        return (*input_shape[:-1], self.units)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        return math.prod(input_shape) * self.units
+
+    def as_conv(self, input_shape: Shape, data_format: str = "channels_last") -> Conv:
+        """Return a convolution with the same weights, for this layer after a ``Flatten``.
+
+        Its window is the whole map, so that on a map of ``input_shape`` it gives this layer's
+        numbers, (N, 1, 1, units); on a larger map it gives them for each place of the window.
+
+        Args:
+            input_shape: the map before the ``Flatten``, (H, W, C) or (C, H, W); one or three axes
+                before the channels for 1-D and 3-D.
+
+        Raises:
+            ValueError: the layer is not built, or has other than H * W * C features.
+
+        Source: Long et al. 2015, "Fully convolutional networks for semantic segmentation".
+        """
+        as_choice(self.label, "data_format", data_format, ("channels_last", "channels_first"))
+        features = self.params["kernel"].shape[1] if self.built else None
+        if math.prod(input_shape) != features or len(input_shape) not in (2, 3, 4):
+            expected = "a built layer" if features is None else f"a map of {features} numbers"
+            raise ValueError(
+                f"{self.label}: as_conv needs {expected}. Received: input_shape={input_shape}"
+            )
+        last = data_format == "channels_last"
+        window = input_shape[:-1] if last else input_shape[1:]
+        conv = {1: Conv1D, 2: Conv2D, 3: Conv3D}[len(window)](
+            self.units,
+            window,
+            data_format=data_format,
+            activation=self.activation,
+            use_bias=self.use_bias,
+            name=self.name,
+        )
+        conv.build(input_shape, self.dtype, self.backend)
+        kernel = self.params["kernel"].reshape(self.units, *input_shape)
+        if not last:
+            kernel = self.backend.xp.moveaxis(kernel, 1, -1)  # (K, C, H, W) -> (K, H, W, C)
+        conv.params["kernel"][...] = kernel
+        if self.use_bias:
+            conv.params["bias"][...] = self.params["bias"]
+        return conv
+
+    def _build(self, input_shape: Shape) -> None:
+        features = input_shape[-1]
+        fans = (features, self.units)
+        self._add("kernel", (self.units, features), self.kernel_initializer, fans)
+        if self.use_bias:
+            self._add("bias", (self.units,), self.bias_initializer)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self.output_shape(x.shape[1:])
+        y, kept = self._activate(
+            F.dense_forward(x, self.params["kernel"], self.params.get("bias"), owner=self.label)
+        )
+        self._save(x, kept)
+        return y
+
+    def _backward(self, dy: Array, x: Array, kept: Array | None) -> Array:
+        dx, self.grads["kernel"], db = F.dense_backward(
+            self._deactivate(dy, kept),
+            x,
+            self.params["kernel"],
+            with_bias=self.use_bias,
+            needs_dx=self.needs_input_gradient,
+            owner=self.label,
+        )
+        if self.use_bias:
+            self.grads["bias"] = db
+        return dx

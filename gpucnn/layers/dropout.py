@@ -1,0 +1,47 @@
+"""Dropout as a layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import functional as F
+from ..arguments import as_fraction, as_int
+from ..backends.base import Array
+from ..initializers import draw_seed
+from .base import Layer
+
+
+class Dropout(Layer):
+    """In training, zero each number with probability ``rate`` and scale the others to make up.
+
+    Args:
+        rate: in [0, 1).
+        seed: of the layer's own random numbers; by default drawn from ``gpucnn.set_seed``'s. The
+            n-th training forward of a layer draws the same mask in every run and on every backend.
+
+    Counters: "calls", the training forwards so far.
+
+    Source: Srivastava et al. 2014.
+    """
+
+    arguments = ("rate", "seed")
+
+    def __init__(self, rate: float, seed: int | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        self.rate = as_fraction(self.label, "rate", rate)
+        self.seed = draw_seed() if seed is None else as_int(self.label, "seed", seed, minimum=0)
+        self.counters["calls"] = 0
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if not training or self.rate == 0:
+            self._save(None)
+            return x
+        call = self.counters["calls"]
+        self.counters["calls"] += 1
+        self._save(call)
+        return F.dropout_forward(x, self.rate, seed=self.seed, offset=call, owner=self.label)
+
+    def _backward(self, dy: Array, call: int | None) -> Array:
+        if call is None:
+            return dy
+        return F.dropout_backward(dy, self.rate, seed=self.seed, offset=call, owner=self.label)

@@ -1,0 +1,112 @@
+"""Layers that take many inputs and give one: Add, Concatenate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..backends import backend_of
+from ..backends.base import Array
+from ..functional.checks import expect_shape
+from .base import Layer, Shape
+
+
+class Merge(Layer):
+    """A layer whose forward takes a list of arrays and whose backward returns one gradient each."""
+
+    takes_many = True
+
+    def _check(self, x: Sequence[Array]) -> list[Array]:
+        if not isinstance(x, (list, tuple)) or len(x) < 2:
+            raise ValueError(
+                f"{self.label}: expects a list of two inputs or more. Received: {type(x).__name__}"
+            )
+        named = {f"input {index}": array for index, array in enumerate(x)}
+        backend = backend_of(self.label, **named)
+        dtypes = {name: array.dtype.name for name, array in named.items()}
+        if len(set(dtypes.values())) > 1:
+            raise TypeError(f"{self.label}: all inputs must be of one dtype. Received: {dtypes}")
+        shapes = tuple(tuple(array.shape[1:]) for array in x)
+        if len({array.shape[0] for array in x}) > 1:
+            raise ValueError(
+                f"{self.label}: all inputs must hold as many samples."
+                f" Received: shapes {[array.shape for array in x]}"
+            )
+        if not self.built:
+            self.build(shapes, x[0].dtype, backend)
+        self._backend = backend
+        return list(x)
+
+    def _misfit(self, what: str, input_shape: Sequence[Shape]) -> ValueError:
+        shapes = ", ".join(str(("batch", *shape)) for shape in input_shape)
+        return ValueError(f"{self.label}: {what}. Received: inputs of shapes {shapes}")
+
+
+class Add(Merge):
+    """The sum of its inputs, which are of one shape.
+
+    Example:
+        >>> Add().forward([np.ones((1, 2)), np.ones((1, 2))])
+        array([[2., 2.]])
+    """
+
+    def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        if len(set(map(tuple, input_shape))) != 1:
+            raise self._misfit("all inputs must be of one shape", input_shape)
+        return tuple(input_shape[0])
+
+    def _forward(self, x: list[Array], training: bool) -> Array:
+        self.output_shape([array.shape[1:] for array in x])
+        self._save(x[0].shape, len(x))
+        y = x[0] + x[1]
+        for array in x[2:]:
+            y += array
+        return y
+
+    def _backward(self, dy: Array, shape: Shape, count: int) -> list[Array]:
+        expect_shape(self.label, shape, dy=dy)
+        return [dy] * count
+
+
+class Concatenate(Merge):
+    """Its inputs behind each other along ``axis``, which counts the batch axis (0).
+
+    Example:
+        >>> Concatenate().output_shape([(8, 8, 3), (8, 8, 5)])
+        (8, 8, 8)
+    """
+
+    arguments = ("axis",)
+
+    def __init__(self, axis: int = -1, **common: Any) -> None:
+        super().__init__(**common)
+        if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
+            raise ValueError(
+                f"{self.label}: axis must be an integer other than 0, the batch."
+                f" Received: axis={axis!r}"
+            )
+        self.axis = axis
+
+    def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        first = tuple(input_shape[0])
+        place = self.axis - 1 if self.axis > 0 else self.axis + len(first)
+        if not 0 <= place < len(first):
+            raise self._misfit(f"the inputs have no axis {self.axis}", input_shape)
+        others = {(*shape[:place], *shape[place + 1 :]) for shape in input_shape}
+        if len(others) > 1 or len({len(shape) for shape in input_shape}) > 1:
+            raise self._misfit(
+                f"all inputs must be of one shape but for axis {self.axis}", input_shape
+            )
+        joined = sum(shape[place] for shape in input_shape)
+        return (*first[:place], joined, *first[place + 1 :])
+
+    def _forward(self, x: list[Array], training: bool) -> Array:
+        output = self.output_shape([array.shape[1:] for array in x])
+        self._save([array.shape[self.axis] for array in x], (x[0].shape[0], *output))
+        return self.backend.xp.concatenate(x, axis=self.axis)
+
+    def _backward(self, dy: Array, sizes: list[int], shape: Shape) -> list[Array]:
+        expect_shape(self.label, shape, dy=dy)
+        ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
+        xp = self.backend.xp
+        return [xp.ascontiguousarray(part) for part in xp.split(dy, ends, axis=self.axis)]

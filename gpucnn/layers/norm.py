@@ -1,0 +1,231 @@
+"""Normalisation layers: batch, group, instance and layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .. import functional as F
+from ..arguments import as_choice, as_fraction, as_int
+from ..backends.base import Array
+from ..initializers import Initializer, check_initializer
+from .base import Layer, Shape
+
+
+class _Norm(Layer):
+    """Keeps gamma and beta, and where the channels lie."""
+
+    arguments: tuple[str, ...] = ("epsilon", "axis", "gamma_initializer", "beta_initializer")
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 1e-3,
+        axis: int = -1,
+        gamma_initializer: Initializer = "ones",
+        beta_initializer: Initializer = "zeros",
+        name: str | None = None,
+        input_shape: Shape | None = None,
+    ) -> None:
+        super().__init__(name=name, input_shape=input_shape)
+        self.epsilon = float(epsilon)
+        if not self.epsilon >= 0:
+            raise ValueError(
+                f"{self.label}: epsilon must not be negative. Received: epsilon={epsilon!r}"
+            )
+        self.axis = self._check_axis(axis)
+        self.gamma_initializer = check_initializer(
+            self.label, "gamma_initializer", gamma_initializer
+        )
+        self.beta_initializer = check_initializer(self.label, "beta_initializer", beta_initializer)
+
+    def _check_axis(self, axis: Any) -> Any:
+        return as_choice(self.label, "axis", axis, (-1, 1))
+
+    def _parameter_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of gamma and beta: the channels."""
+        return (input_shape[-1 if self.axis == -1 else 0],)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if not input_shape:
+            raise ValueError(
+                f"{self.label}: expects an input of two axes or more. Received: one axis"
+            )
+        shape = self._parameter_shape(input_shape)
+        if self.built and shape != self.params["gamma"].shape:
+            raise ValueError(
+                f"{self.label}: expects {self.params['gamma'].shape} on axis {self.axis}."
+                f" Received: input of shape {('batch', *input_shape)}"
+            )
+        return input_shape
+
+    def _build(self, input_shape: Shape) -> None:
+        shape = self._parameter_shape(input_shape)
+        self._add("gamma", shape, self.gamma_initializer)
+        self._add("beta", shape, self.beta_initializer)
+
+
+class BatchNorm(_Norm):
+    """Normalise each channel by its batch's mean and variance (Ioffe & Szegedy 2015).
+
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+
+    In training the statistics are the batch's; the moving ones follow them,
+    moving = momentum * moving + (1 - momentum) * batch, the variance biased as in Keras (PyTorch
+    corrects it). Otherwise, and where ``trainable`` is False, the moving ones are used.
+
+    Args:
+        momentum: the share of the moving statistics that a step keeps, in [0, 1).
+        epsilon: added to the variance.
+        axis: where the channels lie: the last axis, or 1 for channels-first maps.
+        gamma_initializer, beta_initializer: a name, or a function (shape, generator) -> array.
+
+    Parameters: "gamma" and "beta" (C,). State: "moving_mean" and "moving_variance" (C,), float32,
+    or float64 with float64 parameters.
+    """
+
+    arguments = ("momentum", *_Norm.arguments)
+
+    def __init__(self, *, momentum: float = 0.99, **options: Any) -> None:
+        super().__init__(**options)
+        self.momentum = as_fraction(self.label, "momentum", momentum)
+
+    def _build(self, input_shape: Shape) -> None:
+        super()._build(input_shape)
+        shape = self._parameter_shape(input_shape)
+        self._add_state("moving_mean", shape, "zeros")
+        self._add_state("moving_variance", shape, "ones")
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        moving = self.state["moving_mean"], self.state["moving_variance"]
+        options = {"epsilon": self.epsilon, "axis": self.axis, "owner": self.label}
+        training = training and self.trainable
+        if training:
+            y, *batch = F.batch_norm_train(x, gamma, beta, **options)
+            for old, new in zip(moving, batch, strict=True):
+                old += (1 - self.momentum) * (new - old)
+            self._save(x, *batch, True)
+        else:
+            y = F.batch_norm_infer(x, gamma, beta, *moving, **options)
+            self._save(x, *moving, False)
+        return y
+
+    def _backward(self, dy: Array, x: Array, mean: Array, var: Array, training: bool) -> Array:
+        dx, self.grads["gamma"], self.grads["beta"] = F.batch_norm_backward(
+            dy,
+            x,
+            self.params["gamma"],
+            mean,
+            var,
+            epsilon=self.epsilon,
+            training=training,
+            axis=self.axis,
+            owner=self.label,
+        )
+        return dx
+
+
+class GroupNorm(_Norm):
+    """Normalise each sample over the positions and channels of a group (Wu & He 2018).
+
+    Args:
+        groups: a divisor of the channels; -1 for a group a channel, as ``InstanceNorm``.
+        epsilon, axis, gamma_initializer, beta_initializer: as for ``BatchNorm``.
+
+    Parameters: "gamma" and "beta" (C,).
+    """
+
+    arguments = ("groups", *_Norm.arguments)
+
+    def __init__(self, groups: int = 32, **options: Any) -> None:
+        super().__init__(**options)
+        self.groups = -1 if groups == -1 else as_int(self.label, "groups", groups)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        super().output_shape(input_shape)
+        (channels,) = self._parameter_shape(input_shape)
+        if channels % self.groups:
+            raise ValueError(
+                f"{self.label}: groups must divide the {channels} channels."
+                f" Received: groups={self.groups}"
+            )
+        return input_shape
+
+    def _options(self) -> dict[str, Any]:
+        groups = self.params["gamma"].size if self.groups == -1 else self.groups
+        return {
+            "groups": groups,
+            "epsilon": self.epsilon,
+            "axis": self.axis,
+            "owner": self.label,
+        }
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        y, mean, var = F.group_norm_forward(
+            x, self.params["gamma"], self.params["beta"], **self._options()
+        )
+        self._save(x, mean, var)
+        return y
+
+    def _backward(self, dy: Array, x: Array, mean: Array, var: Array) -> Array:
+        dx, self.grads["gamma"], self.grads["beta"] = F.group_norm_backward(
+            dy, x, self.params["gamma"], mean, var, **self._options()
+        )
+        return dx
+
+
+class InstanceNorm(GroupNorm):
+    """Normalise each channel of each sample over its positions (Ulyanov et al. 2016)."""
+
+    arguments = _Norm.arguments
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(-1, **options)
+
+
+class LayerNorm(_Norm):
+    """Normalise each sample over its last axis, or the last few (Ba et al. 2016).
+
+    Args:
+        axis: -1, or the last axes in order, such as (-3, -2, -1) or (1, 2, 3) for whole maps.
+        epsilon, gamma_initializer, beta_initializer: as for ``BatchNorm``.
+
+    Parameters: "gamma" and "beta", of the shape of those axes.
+    """
+
+    def _check_axis(self, axis: int | Sequence[int]) -> int | tuple[int, ...]:
+        axes = (axis,) if isinstance(axis, int) else tuple(axis)
+        in_order = axes and axes == tuple(range(axes[0], axes[0] + len(axes)))
+        if in_order and (axes[-1] == -1 or axes[0] >= 1):
+            return axis if isinstance(axis, int) else axes
+        raise ValueError(
+            f"{self.label}: axis must be -1 or the last axes in order, such as (-2, -1)."
+            f" Received: axis={axis!r}"
+        )
+
+    def _parameter_shape(self, input_shape: Shape) -> Shape:
+        axes = (self.axis,) if isinstance(self.axis, int) else self.axis
+        rank = len(input_shape) + 1
+        if axes[-1] not in (-1, rank - 1) or len(axes) >= rank:
+            raise ValueError(
+                f"{self.label}: axis={self.axis} must name the last axes of the input."
+                f" Received: input of shape {('batch', *input_shape)}"
+            )
+        return input_shape[len(input_shape) - len(axes) :]
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        y, mean, var = F.layer_norm_forward(
+            x, self.params["gamma"], self.params["beta"], epsilon=self.epsilon, owner=self.label
+        )
+        self._save(x, mean, var)
+        return y
+
+    def _backward(self, dy: Array, x: Array, mean: Array, var: Array) -> Array:
+        dx, self.grads["gamma"], self.grads["beta"] = F.layer_norm_backward(
+            dy, x, self.params["gamma"], mean, var, epsilon=self.epsilon, owner=self.label
+        )
+        return dx
+
+
+BatchNormalization, GroupNormalization, LayerNormalization = BatchNorm, GroupNorm, LayerNorm

@@ -1,0 +1,96 @@
+"""Layers that move numbers and compute none: Flatten, Reshape, Permute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..backends.base import Array
+from ..functional.checks import expect_shape
+from .base import Layer, Shape
+
+
+class Reshape(Layer):
+    """Give each sample another shape; one size may be -1 and follows from the others.
+
+    Example:
+        >>> Reshape((8, 8, 1)).output_shape((64,))
+        (8, 8, 1)
+    """
+
+    arguments: tuple[str, ...] = ("target_shape",)
+
+    def __init__(self, target_shape: Sequence[int], **common: Any) -> None:
+        super().__init__(**common)
+        self.target_shape = tuple(target_shape)
+        sizes = [size for size in self.target_shape if size != -1]
+        if len(self.target_shape) - len(sizes) > 1 or any(size < 1 for size in sizes):
+            raise ValueError(
+                f"{self.label}: target_shape must hold positive sizes, and -1 at most once."
+                f" Received: target_shape={target_shape}"
+            )
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        size, known = math.prod(input_shape), math.prod(abs(n) for n in self.target_shape)
+        if size % known or (-1 not in self.target_shape and size != known):
+            raise ValueError(
+                f"{self.label}: the {size} numbers of a sample of shape {tuple(input_shape)} do not"
+                f" fit into {self.target_shape}. Received: input of shape {tuple(input_shape)}"
+            )
+        return tuple(size // known if n == -1 else n for n in self.target_shape)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self._save(x.shape)
+        return x.reshape(x.shape[0], *self.output_shape(x.shape[1:]))
+
+    def _backward(self, dy: Array, x_shape: Shape) -> Array:
+        expect_shape(self.label, (x_shape[0], *self.output_shape(x_shape[1:])), dy=dy)
+        return dy.reshape(x_shape)
+
+
+class Flatten(Reshape):
+    """Make each sample one row, (N, H, W, C) -> (N, H * W * C), in the order of memory."""
+
+    arguments = ()
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__((-1,), **common)
+
+
+class Permute(Layer):
+    """Reorder each sample's axes; ``dims`` counts them from 1, as in Keras.
+
+    Example:
+        >>> Permute((3, 1, 2)).output_shape((28, 28, 3))  # channels last -> channels first
+        (3, 28, 28)
+    """
+
+    arguments = ("dims",)
+
+    def __init__(self, dims: Sequence[int], **common: Any) -> None:
+        super().__init__(**common)
+        self.dims = tuple(dims)
+        if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
+            raise ValueError(
+                f"{self.label}: dims must hold each of 1 ... {len(self.dims)} once."
+                f" Received: dims={dims}"
+            )
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != len(self.dims):
+            raise ValueError(
+                f"{self.label}: expects a sample of {len(self.dims)} axes."
+                f" Received: input of shape {('batch', *input_shape)}"
+            )
+        return tuple(input_shape[dim - 1] for dim in self.dims)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self.output_shape(x.shape[1:])
+        self._save(x.shape)
+        return self.backend.xp.ascontiguousarray(x.transpose(0, *self.dims))
+
+    def _backward(self, dy: Array, x_shape: Shape) -> Array:
+        expect_shape(self.label, (x_shape[0], *self.output_shape(x_shape[1:])), dy=dy)
+        inverse = (0, *(self.dims.index(dim) + 1 for dim in range(1, len(self.dims) + 1)))
+        return self.backend.xp.ascontiguousarray(dy.transpose(inverse))
