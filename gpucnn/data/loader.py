@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -78,7 +78,7 @@ class Loader:
             return np.arange(len(self.split))
         return self._rng(SHUFFLE, epoch).permutation(len(self.split))
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[tuple[Any, Any], None, None]:
         """Yield (images, labels) of each batch from the `start`-th on: (n, H, W, C) and (n,).
 
         Leaving the loop early, or closing the iterator, ends the thread. What goes wrong in the
@@ -91,7 +91,9 @@ class Loader:
             )
         return self._batches(epoch, range(start, len(self)))
 
-    def _batches(self, epoch: int, indices: Sequence[int]) -> Iterator[tuple[Any, Any]]:
+    def _batches(
+        self, epoch: int, indices: Sequence[int]
+    ) -> Generator[tuple[Any, Any], None, None]:
         order = self.order(epoch)
 
         def make(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +116,7 @@ class Loader:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
-def ahead(make: Callable[[int], T], indices: Sequence[int], depth: int) -> Iterator[T]:
+def ahead(make: Callable[[int], T], indices: Sequence[int], depth: int) -> Generator[T, None, None]:
     """Yield `make(i)` for each of `indices`, in order, made by one thread up to `depth` ahead.
 
     The thread ends with the iterator, however that ends. What `make` raises is raised here.
