@@ -7,13 +7,10 @@
 //   w  (K, T, R, S, C / groups)
 //   y  (N, O, P, Q, K) / (N, K, O, P, Q)
 //
-// Macros: RANK 1, 2 or 3 spatial axes; CHANNELS_LAST 0 or 1.
+// Macros: RANK, see spatial.cuh; CHANNELS_LAST 0 or 1.
 #pragma once
 #include "common.cuh"
-#include "divisor.cuh"
-
-const int AXES = 3;  // spatial axes of the record; axis 2 is the fastest
-const int FIRST_AXIS = AXES - RANK;
+#include "spatial.cuh"
 
 // A place that fails every bounds check, whatever valid place is added to it.
 const int OUTSIDE_CORNER = -(1 << 30), OUTSIDE_TAP = 1 << 29;
@@ -25,40 +22,6 @@ struct ConvGeometry {
     Divisor by_input[AXES], by_kernel[AXES], by_output[AXES], by_stride[AXES];
     Divisor by_group_channels, by_group_filters;
 };
-
-// A place in a map or in a window; axes that RANK leaves out are never touched.
-struct Place {
-    int axis[AXES];
-};
-
-// Split a flat index over (rest, axis 0, axis 1, axis 2) and return rest.
-__device__ __forceinline__ unsigned split(unsigned index, const Divisor (&by)[AXES], Place& at) {
-#pragma unroll
-    for (int a = AXES - 1; a >= FIRST_AXIS; --a) index = divide(index, by[a], at.axis[a]);
-    return index;
-}
-
-__device__ __forceinline__ bool inside(const Place& at, const int (&size)[AXES]) {
-    bool in = true;
-#pragma unroll
-    for (int a = FIRST_AXIS; a < AXES; ++a) in &= (unsigned)at.axis[a] < (unsigned)size[a];
-    return in;
-}
-
-// Offset of a pixel in a map of this size, counted in pixels.
-__device__ __forceinline__ int pixel(const Place& at, const int (&size)[AXES]) {
-    int offset = at.axis[FIRST_AXIS];
-#pragma unroll
-    for (int a = FIRST_AXIS + 1; a < AXES; ++a) offset = offset * size[a] + at.axis[a];
-    return offset;
-}
-
-__device__ __forceinline__ int pixels(const int (&size)[AXES]) {
-    int count = size[FIRST_AXIS];
-#pragma unroll
-    for (int a = FIRST_AXIS + 1; a < AXES; ++a) count *= size[a];
-    return count;
-}
 
 // Offset inside one image of a map with `depth` channels; below 2^31, as the launcher checks.
 __device__ __forceinline__ int element(int pixel, int channel, int pixels, int depth) {

@@ -12,6 +12,7 @@ from ..base import Array, accumulator
 from .kernel import CHANNELS_LAST, DTYPE, RANK, KernelFamily
 from .launch import KernelCaller
 from .plans import TILES, plan_dgrad, plan_fprop, plan_wgrad
+from .spatial import AXES, DIVISOR, divisor, per_axis
 
 _AXES = (RANK, CHANNELS_LAST, DTYPE)
 FPROP = KernelFamily("conv_fprop.cu", "conv_fprop_implicit_gemm", *_AXES, TILES)
@@ -19,26 +20,16 @@ DGRAD = KernelFamily("conv_dgrad.cu", "conv_dgrad_implicit_gemm", *_AXES, TILES)
 WGRAD = KernelFamily("conv_wgrad.cu", "conv_wgrad_implicit_gemm", *_AXES, TILES)
 WGRAD_SUM = KernelFamily("conv_wgrad.cu", "conv_wgrad_sum", *_AXES, TILES)
 
-_DIVISOR = np.dtype([("value", "u4"), ("multiplier", "u4"), ("shift", "u4")])
 _PER_AXIS = ("input", "kernel", "output", "stride", "pad", "dilation")
 _DIVISORS = ("input", "kernel", "output", "stride")
 # struct ConvGeometry of kernels/conv_geometry.cuh
 _GEOMETRY = np.dtype(
     [(name, "i4") for name in ("batch", "channels", "filters", "groups")]
     + [(name, "i4") for name in ("group_channels", "group_filters")]
-    + [(name, "i4", 3) for name in _PER_AXIS]
-    + [(f"by_{name}", _DIVISOR, 3) for name in _DIVISORS]
-    + [(f"by_{name}", _DIVISOR) for name in ("group_channels", "group_filters")]
+    + [(name, "i4", AXES) for name in _PER_AXIS]
+    + [(f"by_{name}", DIVISOR, AXES) for name in _DIVISORS]
+    + [(f"by_{name}", DIVISOR) for name in ("group_channels", "group_filters")]
 )
-
-
-def divisor(value: int) -> tuple[int, int, int]:
-    """Return struct Divisor of kernels/divisor.cuh: (value, multiplier, shift).
-
-    For n < 2^31, (umulhi(n, multiplier) + n) >> shift == n // value (Granlund & Montgomery 1994).
-    """
-    shift = (value - 1).bit_length()
-    return value, (2**32 * (2**shift - value)) // value + 1, shift
 
 
 @lru_cache(maxsize=1024)
@@ -65,13 +56,12 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
         ("group_filters", group_filters),
     ):  # fmt: skip
         record[name] = value
-    per_axis = (
+    axes = (
         shape.input, shape.kernel, shape.output, shape.strides,
         tuple(before for before, _ in shape.padding), shape.dilation,
     )  # fmt: skip
-    for name, values in zip(_PER_AXIS, per_axis, strict=True):
-        neutral = 0 if name == "pad" else 1
-        padded = (neutral,) * (3 - shape.rank) + tuple(values)
+    for name, values in zip(_PER_AXIS, axes, strict=True):
+        padded = per_axis(values, neutral=0 if name == "pad" else 1)
         record[name] = padded
         if name in _DIVISORS:
             record[f"by_{name}"] = [divisor(value) for value in padded]

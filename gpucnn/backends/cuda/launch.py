@@ -31,6 +31,18 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def batch_parts(batch: int, sample: int) -> list[slice]:
+    """Cut a batch so that a launch over a part, ``sample`` elements each, counts below 2^31.
+
+    Kernels that split an element's index then do so in 32 bits.
+
+    >>> batch_parts(3, 2**30)
+    [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None)]
+    """
+    step = max(1, (2**31 - 1) // max(1, sample))
+    return [slice(first, min(first + step, batch)) for first in range(0, batch, step)]
+
+
 class KernelCaller:
     """What every operation family of the CUDA backend builds on: ``xp`` and ``launch``."""
 

@@ -1,0 +1,25 @@
+// The functions of <math.h> under one name for float and double, so that arithmetic in Accum picks
+// its own precision. All are the accurate versions, within 2 units in the last place.
+#pragma once
+
+namespace math {
+__device__ __forceinline__ float exp(float v) { return ::expf(v); }
+__device__ __forceinline__ float expm1(float v) { return ::expm1f(v); }
+__device__ __forceinline__ float log(float v) { return ::logf(v); }
+__device__ __forceinline__ float log1p(float v) { return ::log1pf(v); }
+__device__ __forceinline__ float tanh(float v) { return ::tanhf(v); }
+__device__ __forceinline__ float erfc(float v) { return ::erfcf(v); }
+__device__ __forceinline__ float abs(float v) { return ::fabsf(v); }
+
+__device__ __forceinline__ double exp(double v) { return ::exp(v); }
+__device__ __forceinline__ double expm1(double v) { return ::expm1(v); }
+__device__ __forceinline__ double log(double v) { return ::log(v); }
+__device__ __forceinline__ double log1p(double v) { return ::log1p(v); }
+__device__ __forceinline__ double tanh(double v) { return ::tanh(v); }
+__device__ __forceinline__ double erfc(double v) { return ::erfc(v); }
+__device__ __forceinline__ double abs(double v) { return ::fabs(v); }
+
+// NVRTC has neither INFINITY nor NAN.
+__device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
+__device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fc00000); }
+}  // namespace math
