@@ -105,3 +105,8 @@ def random(name: str, shape: tuple[int, ...], dtype: Any, low: float = -1, high:
     digest = hashlib.sha256(f"{name} {shape}".encode()).digest()
     generator = np.random.default_rng(list(digest))
     return generator.uniform(low, high, shape).astype(dtype)
+
+
+def in_layout(array: Any, channels_last: bool) -> Any:
+    """Return an activation of (N, ..., C) as it is, or as (N, C, ...)."""
+    return array if channels_last else np.ascontiguousarray(np.moveaxis(array, -1, 1))

@@ -1,0 +1,49 @@
+"""Launch the CUDA backend's kernels in the emulator: the backend's code stays the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpucnn.backends.cuda.compiler import kernel_folder
+from gpucnn.backends.cuda.kernel import FAMILIES, Kernel
+
+from .emulator import Module
+
+
+class EmulatorLauncher:
+    """A ``Launcher`` for ``CudaBackend(numpy, EmulatorLauncher("check"))``.
+
+    Args:
+        mode: "fast", or "check" for bounds, initialisation, alignment and races.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self._functions: dict[Kernel, Any] = {}
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: tuple,
+        pointees: Sequence[Any] = (),
+    ) -> None:
+        if kernel not in self._functions:
+            self._build(kernel)
+        self._functions[kernel](grid, block, arguments, extra=pointees)
+
+    def _build(self, kernel: Kernel) -> None:
+        """Build the kernel's file once for all its kernels of the same macros."""
+        kernels = [
+            other
+            for family in FAMILIES
+            if family.file == kernel.file
+            for other in family.all()
+            if other.defines == kernel.defines
+        ]
+        names = [other.symbol for other in kernels]
+        module = Module(kernel_folder() / kernel.file, names, kernel.defines, self.mode)
+        for other in kernels:
+            self._functions[other] = module.get_function(other.symbol)

@@ -1,0 +1,1 @@
+"""Each operation of each backend against the reference."""

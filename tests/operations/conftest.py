@@ -1,0 +1,94 @@
+"""Run one operation on one backend and hold it to what is asked of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn.backends.base import Backend
+
+
+@contextmanager
+def poisoned(xp: ModuleType) -> Iterator[None]:
+    """Let ``xp.empty`` give NaN and the largest integers, so that a forgotten element shows."""
+
+    def fill(make: Callable[..., Any]) -> Callable[..., Any]:
+        def filled(*arguments: Any, **keywords: Any) -> Any:
+            array = make(*arguments, **keywords)
+            integer = array.dtype.kind in "iu"
+            array.fill(np.iinfo(array.dtype).max if integer else np.nan)
+            return array
+
+        return filled
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("empty", "empty_like"):
+            patch.setattr(xp, name, fill(getattr(xp, name)))
+        yield
+
+
+class Runner:
+    """Calls a backend with NumPy arrays, gives back NumPy arrays, and checks what always holds.
+
+    Two runs give the same bits, inputs stay as they are, results are new C-contiguous arrays of the
+    backend's kind, and every element of them is written.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def device(self, array: Any) -> Any:
+        """Bring an input to the backend, write-protected where NumPy can do that."""
+        if not isinstance(array, np.ndarray):
+            return [self.device(a) for a in array] if isinstance(array, list) else array
+        moved = self.backend.asarray(array.copy())
+        if isinstance(moved, np.ndarray):
+            moved.setflags(write=False)
+        return moved
+
+    def __call__(self, operation: str, *arguments: Any) -> Any:
+        given = [self.device(argument) for argument in arguments]
+        with poisoned(self.backend.xp):
+            first = getattr(self.backend, operation)(*given)
+            second = getattr(self.backend, operation)(*given)
+        for argument, array in zip(flatten(arguments), flatten(given), strict=True):
+            assert same_bits(argument, self.backend.to_numpy(array)), "an input was changed"
+        several = isinstance(first, tuple)
+        results = []
+        for one, two in zip(*((first, second) if several else ((first,), (second,))), strict=True):
+            if one is None:
+                assert two is None
+                results.append(None)
+                continue
+            assert self.backend.owns(one)
+            assert one.flags.c_contiguous
+            for array in flatten(given):
+                assert not self.backend.xp.may_share_memory(one, array), "a result is an input"
+            results.append(self.backend.to_numpy(one))
+            assert same_bits(results[-1], self.backend.to_numpy(two)), "two runs differ"
+        return tuple(results) if several else results[0]
+
+
+def flatten(arguments: Any) -> list[Any]:
+    """The arrays among the arguments, those in lists too."""
+    arrays: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, list):
+            arrays += flatten(argument)
+        elif hasattr(argument, "dtype") and hasattr(argument, "shape"):
+            arrays.append(argument)
+    return arrays
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@pytest.fixture
+def run(every_backend: Backend) -> Runner:
+    return Runner(every_backend)

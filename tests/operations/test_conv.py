@@ -1,0 +1,124 @@
+"""Convolution in its three directions, on every backend."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gpucnn.backends.cuda import plans
+from tests import reference
+from tests.cases import CONVS, DTYPES, in_layout, random
+from tests.tolerance import assert_close
+
+
+@cache
+def problem(name: str, dtype: str) -> SimpleNamespace:
+    """Inputs, exact results and the sums of their terms' magnitudes, all with channels last."""
+    s = CONVS[name]
+    p = SimpleNamespace(
+        x=random(f"{name} x", s.x_shape, DTYPES[dtype]),
+        w=random(f"{name} w", s.w_shape, DTYPES[dtype]),
+        b=random(f"{name} b", (s.filters,), DTYPES[dtype]),
+        b_dx=random(f"{name} b_dx", (s.channels,), DTYPES[dtype]),
+        dy=random(f"{name} dy", s.y_shape, DTYPES[dtype]),
+    )
+    x, w, b, b_dx, dy = (np.abs(a) for a in vars(p).values())
+    p.y, p.y_terms = (reference.conv_fprop(*a, s) for a in ((p.x, p.w, p.b), (x, w, b)))
+    p.dx, p.dx_terms = (reference.conv_dgrad(*a, s) for a in ((p.dy, p.w, p.b_dx), (dy, w, b_dx)))
+    p.dw, p.dw_terms = (reference.conv_wgrad(*a, s) for a in ((p.x, p.dy), (x, dy)))
+    return p
+
+
+def every_case(test):
+    test = pytest.mark.parametrize("name", CONVS)(test)
+    test = pytest.mark.parametrize("dtype", DTYPES)(test)
+    return pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])(test)
+
+
+@every_case
+def test_fprop(run, name, dtype, channels_last):
+    p, s = problem(name, dtype), replace(CONVS[name], channels_last=channels_last)
+    x, y, terms = (in_layout(a, channels_last) for a in (p.x, p.y, p.y_terms))
+    reduction = s.taps * (s.channels // s.groups) + 1
+    got = run("conv_fprop", x, p.w, p.b, s)
+    assert_close(got, y, dtype=DTYPES[dtype], reduction=reduction, magnitude=terms)
+
+
+@every_case
+def test_dgrad(run, name, dtype, channels_last):
+    p, s = problem(name, dtype), replace(CONVS[name], channels_last=channels_last)
+    dy, dx, terms = (in_layout(a, channels_last) for a in (p.dy, p.dx, p.dx_terms))
+    reduction = s.taps * (s.filters // s.groups) + 1
+    got = run("conv_dgrad", dy, p.w, p.b_dx, s)
+    assert_close(got, dx, dtype=DTYPES[dtype], reduction=reduction, magnitude=terms)
+
+
+@every_case
+def test_wgrad(run, name, dtype, channels_last):
+    p, s = problem(name, dtype), replace(CONVS[name], channels_last=channels_last)
+    x, dy = (in_layout(a, channels_last) for a in (p.x, p.dy))
+    got = run("conv_wgrad", x, dy, s)
+    assert_close(
+        got, p.dw, dtype=DTYPES[dtype], reduction=s.batch * math.prod(s.output),
+        magnitude=p.dw_terms,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_without_a_bias(run, channels_last):
+    p, s = problem("everything", "float32"), CONVS["everything"]
+    zero = np.zeros(s.filters, np.float32), np.zeros(s.channels, np.float32)
+    s = replace(s, channels_last=channels_last)
+    x, dy = (in_layout(a, channels_last) for a in (p.x, p.dy))
+    for operation, given, b in (("conv_fprop", x, zero[0]), ("conv_dgrad", dy, zero[1])):
+        assert (run(operation, given, p.w, None, s) == run(operation, given, p.w, b, s)).all()
+
+
+@pytest.mark.parametrize("name", ["many_tiles", "everything", "depthwise", "3d_everything"])
+def test_directions_are_transposes_of_one_another(run, name):
+    """<conv(x, w), dy> = <x, dgrad(dy, w)> = <w, wgrad(x, dy)>."""
+    p, s = problem(name, "float64"), CONVS[name]
+    y = run("conv_fprop", p.x, p.w, None, s)
+    dx, dw = run("conv_dgrad", p.dy, p.w, None, s), run("conv_wgrad", p.x, p.dy, s)
+    product, terms = np.sum(y * p.dy), np.sum(p.y_terms * np.abs(p.dy))
+    count = s.multiply_adds
+    for other in (np.sum(p.x * dx), np.sum(p.w * dw)):
+        assert_close(other, product, reduction=count, magnitude=terms)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_an_empty_batch(run, channels_last):
+    s = replace(CONVS["everything"], batch=0, channels_last=channels_last)
+    p = problem("everything", "float32")
+    x, dy = np.zeros(s.x_shape, np.float32), np.zeros(s.y_shape, np.float32)
+    assert_close(run("conv_fprop", x, p.w, p.b, s), dy)
+    assert_close(run("conv_dgrad", dy, p.w, None, s), x)
+    assert_close(run("conv_wgrad", x, dy, s), np.zeros(s.w_shape, np.float32))
+
+
+def test_a_nan_reaches_all_that_it_should_and_nothing_else(run):
+    """Padding and the rest of a tile are skipped or zero: a NaN under them must not spread."""
+    s = CONVS["asymmetric_padding"]
+    x, w, b = np.zeros(s.x_shape), np.ones(s.w_shape), np.zeros(s.filters)
+    x[0, 2, 3, 1] = np.nan
+    expected = reference.conv_fprop(x, w, b, s)
+    assert 0 < np.isnan(expected).sum() < expected.size
+    for dtype in ("float32", "float64"):
+        got = run("conv_fprop", *(a.astype(dtype) for a in (x, w, b)), s)
+        assert_close(got, expected, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "plan", [plans.plan_fprop, plans.plan_dgrad, plans.plan_wgrad], ids=lambda plan: plan.__name__
+)
+def test_the_cases_reach_every_tile_of_the_kernels(plan):
+    chosen = [plan(shape) for shape in CONVS.values()]
+    assert {p.tile for p in chosen} == set(plans.TILES)
+    assert any(p.grid[0] > 1 and p.grid[1] > 1 for p in chosen)
+    if plan is plans.plan_wgrad:
+        assert {p.splits > 1 for p in chosen} == {False, True}

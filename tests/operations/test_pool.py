@@ -1,0 +1,151 @@
+"""Pooling, forward with its index and backward, on every backend."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from gpucnn.shapes import PoolShape
+from tests import reference
+from tests.cases import DTYPES, POOLS, in_layout, random
+from tests.tolerance import assert_close
+
+MODES = ("max", "min", "average", "sum")
+
+
+@cache
+def forward(name: str, mode: str, dtype: str) -> tuple[np.ndarray, ...]:
+    """x, y, index and the sums of |x| under each window, all with channels last."""
+    s = replace(POOLS[name], mode=mode)
+    x = random(f"{name} x", s.x_shape, DTYPES[dtype])
+    y, index = reference.pool_forward(x, s)
+    return x, y, index, reference.pool_forward(np.abs(x), s)[0]
+
+
+@cache
+def backward(name: str, mode: str, dtype: str) -> tuple[np.ndarray, ...]:
+    """dy, dx and the sums of |terms| of each dx, all with channels last."""
+    s = replace(POOLS[name], mode=mode)
+    index = forward(name, mode, dtype)[2]
+    dy = random(f"{name} dy", index.shape, DTYPES[dtype])
+    return dy, *(reference.pool_backward(g, index, s) for g in (dy, np.abs(dy)))
+
+
+def every_case(test):
+    test = pytest.mark.parametrize("name", POOLS)(test)
+    test = pytest.mark.parametrize("mode", MODES)(test)
+    test = pytest.mark.parametrize("dtype", DTYPES)(test)
+    return pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])(test)
+
+
+def check_forward(run, x: np.ndarray, s: PoolShape) -> None:
+    """Compare y and the index with the reference's, of any input in the layout of ``s``."""
+    y, index = reference.pool_forward(x, s)
+    got, place = run("pool_forward", x, s)
+    assert_close(got, y, dtype=x.dtype, reduction=s.taps + 1)
+    if s.mode in ("max", "min"):
+        assert_close(place, index, dtype=s.index_dtype, what="index")
+    else:
+        assert place is None
+
+
+@every_case
+def test_forward(run, name, mode, dtype, channels_last):
+    s = replace(POOLS[name], mode=mode, channels_last=channels_last)
+    x, y, index, terms = (in_layout(a, channels_last) for a in forward(name, mode, dtype))
+    got, place = run("pool_forward", x, s)
+    if mode in ("max", "min"):
+        assert_close(got, y.astype(x.dtype), magnitude=0)
+        assert_close(place, index, dtype=s.index_dtype, what="index")
+    else:
+        assert_close(got, y, dtype=x.dtype, reduction=s.taps + 1, magnitude=terms)
+        assert place is None
+
+
+@every_case
+def test_backward(run, name, mode, dtype, channels_last):
+    s = replace(POOLS[name], mode=mode, channels_last=channels_last)
+    index = in_layout(forward(name, mode, dtype)[2], channels_last).astype(s.index_dtype)
+    dy, dx, terms = (in_layout(a, channels_last) for a in backward(name, mode, dtype))
+    got = run("pool_backward", dy, index if mode in ("max", "min") else None, s)
+    windows_over_one_input = math.prod(
+        -(-(d * (r - 1) + 1) // u) for r, d, u in zip(s.window, s.dilation, s.strides, strict=True)
+    )
+    assert_close(got, dx, dtype=dy.dtype, reduction=2 * windows_over_one_input, magnitude=terms)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_first_of_equal_ones_is_chosen(run, mode, channels_last):
+    for name in ("overlapping", "ceil_padded", "3d"):
+        s = replace(POOLS[name], mode=mode, channels_last=channels_last)
+        x = np.round(random(name, s.x_shape, np.float32))  # -1, 0, -0.0 and 1
+        y, index = reference.pool_forward(x, s)
+        got, place = run("pool_forward", x, s)
+        assert_close(got, y, dtype=x.dtype, magnitude=0)
+        assert_close(place, index, dtype=s.index_dtype)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_wins_and_infinity_is_a_number(run, mode, dtype):
+    s = replace(POOLS["padded"], mode=mode)
+    x = random("x", s.x_shape, np.float64)
+    kind = random("kind", s.x_shape, np.float64, 0, 10)
+    x[kind < 1.5], x[kind > 8.5], x[(kind > 5) & (kind < 5.5)] = -np.inf, np.inf, np.nan
+    with np.errstate(invalid="ignore"):  # inf - inf
+        check_forward(run, x.astype(DTYPES[dtype]), s)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_an_input_of_infinities_has_places_inside_it(run, mode):
+    s = replace(POOLS["padded"], mode=mode)
+    x = np.full(s.x_shape, -np.inf if mode == "max" else np.inf, np.float32)
+    check_forward(run, x, s)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("name", ["padded", "asymmetric_padding", "ceil_padded", "3d", "dilated"])
+def test_an_average_that_counts_padding(run, name, channels_last):
+    s = replace(POOLS[name], mode="average", count_padding=True, channels_last=channels_last)
+    x, dy = random("x", s.x_shape, np.float64), random("dy", s.y_shape, np.float64)
+    terms = reference.pool_forward(np.abs(x), s)[0]
+    y, _ = run("pool_forward", x, s)
+    assert_close(y, reference.pool_forward(x, s)[0], reduction=s.taps + 1, magnitude=terms)
+    dx, terms = (reference.pool_backward(g, None, s) for g in (dy, np.abs(dy)))
+    assert_close(run("pool_backward", dy, None, s), dx, reduction=2 * s.taps, magnitude=terms)
+
+
+@pytest.mark.parametrize("name", ["plain", "ceil_padded"])
+def test_the_index_can_be_left_out(run, name):
+    s = POOLS[name]
+    x = random("x", s.x_shape, np.float32)
+    y, index = run("pool_forward", x, s, False)
+    assert index is None
+    assert_close(y, run("pool_forward", x, s)[0], magnitude=0)
+
+
+def test_a_window_of_many_taps_has_a_wide_index(run):
+    assert {s.index_dtype for s in POOLS.values()} == {"uint8", "uint16"}
+    s = PoolShape.of((1, 260, 258, 1), (258, 257), strides=1, mode="max", rank=2)
+    assert s.index_dtype == "uint32"
+    x = np.zeros(s.x_shape, np.float32)
+    x[0, 257, 256, 0] = 1  # the last tap of the first window
+    check = run("pool_forward", x, s)[1][0, :, :, 0]
+    assert check[0, 0] == 258 * 257 - 1
+    assert check[1, 1] == 256 * 257 + 255
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_empty_batch(run, mode):
+    s = replace(POOLS["padded"], mode=mode, batch=0)
+    x, dy = np.zeros(s.x_shape, np.float32), np.zeros(s.y_shape, np.float32)
+    y, index = run("pool_forward", x, s)
+    assert_close(y, dy)
+    if mode in ("max", "min"):
+        assert_close(index, np.zeros(s.y_shape, s.index_dtype))
+    assert_close(run("pool_backward", dy, index, s), x)
