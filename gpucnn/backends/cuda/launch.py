@@ -84,6 +84,8 @@ class KernelCaller:
         self.launch(kernel, ceil_div(count, BLOCK), BLOCK, *arguments)
 
     def _convert(self, kernel: Kernel, argument: Any) -> Any:
+        if isinstance(argument, np.generic):  # first, for numpy.float64 is a Python float too
+            return argument
         if isinstance(argument, bool):
             return np.int32(argument)
         if isinstance(argument, int):
