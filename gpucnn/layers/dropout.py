@@ -19,7 +19,8 @@ class Dropout(Layer):
         seed: of the layer's own random numbers; by default drawn from ``gpucnn.set_seed``'s. The
             n-th training forward of a layer draws the same mask in every run and on every backend.
 
-    Counters: "calls", the training forwards so far.
+    Counters: "seed" and "calls", the training forwards so far, so that a network which loads a
+    checkpoint goes on with the masks of the one that wrote it.
 
     Source: Srivastava et al. 2014.
     """
@@ -29,8 +30,12 @@ class Dropout(Layer):
     def __init__(self, rate: float, seed: int | None = None, **common: Any) -> None:
         super().__init__(**common)
         self.rate = as_fraction(self.label, "rate", rate)
-        self.seed = draw_seed() if seed is None else as_int(self.label, "seed", seed, minimum=0)
-        self.counters["calls"] = 0
+        seed = draw_seed() if seed is None else as_int(self.label, "seed", seed, minimum=0)
+        self.counters.update(seed=seed, calls=0)
+
+    @property
+    def seed(self) -> int:
+        return self.counters["seed"]
 
     def _forward(self, x: Array, training: bool) -> Array:
         if not training or self.rate == 0:
