@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .build import MAX_DYNAMIC_SHARED, build_kernels, build_runtime
-from .messages import explain
+from .symbols import explain, guards
 
 _EXTERN_C = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\((?!\w+\)\s*\()'
@@ -59,6 +59,7 @@ class Module:
             raise RuntimeError("mode 'asan' needs Python started with LD_PRELOAD=libasan.so")
         self.runtime = ctypes.CDLL(str(build_runtime(mode)))
         self.library = ctypes.CDLL(str(self.library_path))
+        self.guards = np.array(guards(self.library_path) if mode == "check" else [], np.uint64)
         self._exports = {name: f"k{i}" for i, name in enumerate(names)}
 
     def get_function(self, name: str) -> Kernel:
@@ -141,6 +142,8 @@ class Kernel:
             time_limit=time_limit,
             buffers=buffer_array,
             buffer_count=len(buffers),
+            guards=self.module.guards.ctypes.data,
+            guard_count=self.module.guards.size,
             error=ctypes.cast(error, ctypes.c_char_p),
             error_capacity=len(error),
         )
@@ -245,6 +248,8 @@ class _Launch(ctypes.Structure):
         ("time_limit", ctypes.c_double),
         ("buffers", ctypes.POINTER(_Buffer)),
         ("buffer_count", ctypes.c_uint64),
+        ("guards", ctypes.c_void_p),
+        ("guard_count", ctypes.c_uint64),
         ("error", ctypes.c_char_p),
         ("error_capacity", ctypes.c_uint64),
         ("stats", ctypes.c_uint64 * 8),

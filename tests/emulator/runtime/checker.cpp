@@ -102,6 +102,7 @@ static bool conflicts(const Region& region, const Access& earlier, const Access&
 }
 
 static void check_cell(const Region& r, Cell& cell, const Access& now, Address a, void* pc, bool lands) {
+    if (cell.flags & IGNORED) return;
     if (cell.flags & PENDING && of_this_block(cell.write) && !lands)
         fail("%s of %s+%llu at " PC_FORMAT " while the asynchronous copy into it (" PC_FORMAT
              ", thread %d) has not been waited for",

@@ -144,7 +144,11 @@ private:
         if (!launch.check) return pieces;
 
         constexpr u32 SHARED_CELL = 2;
-        shared_cells.resize(lib.tls_bytes / SHARED_CELL + 1);
+        constexpr u64 GUARD_BYTES = 8;
+        shared_cells.assign(lib.tls_bytes / SHARED_CELL + 1, {});
+        for (u64 i = 0; i < launch.guard_count; i++)
+            for (u64 byte = 0; byte < GUARD_BYTES; byte += SHARED_CELL)
+                shared_cells[(launch.guards[i] + byte) / SHARED_CELL].flags = IGNORED;
         for (auto [start, bytes] : pieces) {
             const bool dynamic = start == b.dynamic_shared;
             const u64 offset = (u64)(start - lib.tls);
@@ -165,7 +169,7 @@ private:
 
     Block b;
     size_t stack_count = 0;
-    std::vector<Cell> shared_cells;  // kept between launches: generations tell old entries
+    std::vector<Cell> shared_cells;
     std::vector<std::vector<Cell>> global_cells;
 };
 

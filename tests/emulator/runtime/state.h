@@ -40,6 +40,8 @@ struct EmuLaunch {
     double time_limit;  // CPU seconds
     const EmuBuffer* buffers;
     uint64_t buffer_count;
+    const uint64_t* guards;  // offsets in the thread-local segment, see symbols.py
+    uint64_t guard_count;
     char* error;
     uint64_t error_capacity;
     uint64_t stats[8];
@@ -123,8 +125,8 @@ struct Access {  // by whom and when; generation 0: never
     uint8_t bytes = 0;  // of the cell, as bits
     Kind kind = READ;
 };
-enum CellFlag : uint8_t { PENDING = 1, ASYNC_PROXY = 2 };  // being copied into; written by TMA
-struct Cell {                                              // 1, 2 or 4 bytes of memory
+enum CellFlag : uint8_t { PENDING = 1, ASYNC_PROXY = 2, IGNORED = 4 };  // copied into; written by TMA
+struct Cell {  // 1, 2 or 4 bytes of memory
     Access write, reads[2];
     u32 proxy_fences = 0;  // the writer's count when it wrote
     uint8_t flags = 0;

@@ -1,4 +1,4 @@
-"""Put source lines and variable names into the runtime's messages."""
+"""What a compiled library's symbols tell: source lines, shared arrays, initialisation guards."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def explain(message: str, library: Path) -> str:
     return re.sub(r"static shared memory\+(\d+)", lambda m: _shared_array(library, m), message)
 
 
+def guards(library: Path) -> list[int]:
+    """Offsets in shared memory of the 8-byte guards that g++ puts beside arrays of half.
+
+    A kernel reads them to see whether the array's (trivial) constructor has run; the checker must
+    not take that for a read of uninitialised shared memory.
+    """
+    names = _thread_local_variables(library)
+    return [start for start, _, name in names if name.startswith("guard variable for ")]
+
+
 def _source_line(library: Path, pc: str) -> str:
     frames = _output("addr2line", "-i", "-e", library, "0x" + pc).splitlines()
     frames = [frame.split(" ")[0] for frame in frames if "?" not in frame]
@@ -25,11 +35,17 @@ def _source_line(library: Path, pc: str) -> str:
 
 def _shared_array(library: Path, match: re.Match) -> str:
     offset = int(match[1])
-    symbols = _output("readelf", "-sWC", library)
-    for low, size, name in re.findall(r": (\w+) +(\d+) TLS .*?\d+ (\S.*)$", symbols, re.MULTILINE):
-        if int(low, 16) <= offset < int(low, 16) + int(size):
-            return f"__shared__ {name.split('::')[-1]}+{offset - int(low, 16)}"
+    for start, size, name in _thread_local_variables(library):
+        if start <= offset < start + size:
+            return f"__shared__ {name.split('::')[-1]}+{offset - start}"
     return match[0]
+
+
+def _thread_local_variables(library: Path) -> list[tuple[int, int, str]]:
+    """(offset, bytes, name) of each variable in the library's thread-local segment."""
+    table = _output("readelf", "-sWC", library)
+    rows = re.findall(r": (\w+) +(\w+) TLS +\w+ +\w+ +\d+ (\S.*)$", table, re.MULTILINE)
+    return [(int(start, 16), int(size, 0), name) for start, size, name in rows]
 
 
 def _output(*command: object) -> str:
