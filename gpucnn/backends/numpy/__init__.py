@@ -1,0 +1,51 @@
+"""The backend for machines without a GPU: NumPy and its BLAS, nothing else.
+
+One file a family of operations; each holds a class of methods whose meaning is that of
+``gpucnn.backends.base`` and whose docstring gives the algorithm and its source.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..base import Array, Backend
+from .activation import Activations
+from .conv import Convolutions
+from .norm import Normalisations
+from .optimizer import Optimizers
+from .pool import Pools
+from .random import Dropout
+from .softmax_loss import SoftmaxAndLosses
+
+__all__ = ["NumpyBackend"]
+
+
+class NumpyBackend(
+    Convolutions, Pools, Activations, SoftmaxAndLosses, Normalisations, Dropout, Optimizers, Backend
+):
+    """Every operation of the library on ``numpy.ndarray``.
+
+    Example:
+        >>> import numpy as np
+        >>> NumpyBackend().activation_forward(np.array([-1.0, 2.0]), "relu", 0.0)
+        array([0., 2.])
+    """
+
+    name = "numpy"
+    xp = np
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, np.ndarray)
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        if hasattr(array, "__cuda_array_interface__"):  # a CuPy array
+            array = array.get()
+        return np.asarray(array, dtype, order="C")
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        return np.array(array, order="C")
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: every call has done its work when it returns."""

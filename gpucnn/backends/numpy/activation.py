@@ -1,0 +1,171 @@
+"""Activations and their derivatives, in forms that neither overflow nor cancel.
+
+Hendrycks & Gimpel 2016 (gelu), Elfwing et al. 2017 and Ramachandran et al. 2017 (silu), Misra 2019
+(mish), Clevert et al. 2015 (elu), Klambauer et al. 2017 (selu), Howard et al. 2019 (hard_silu),
+He et al. 2015 (PReLU). relu, relu6, hard_sigmoid and hard_silu have the derivative of the flat side
+at their kinks, leaky_relu and prelu that of the left side.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...shapes import NormShape
+from ..base import accumulator
+from .blocks import elementwise, keep, rounded, store, wide
+from .channels import channel_blocks, channel_sums, per_channel
+from .special import erfc
+
+# The fixed point of mean 0 and variance 1, Klambauer et al. 2017, equation 14.
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+_GELU_SLOPE = math.sqrt(2 / math.pi)
+_GELU_CUBE = 0.044715
+
+
+def _limited(x: np.ndarray) -> np.ndarray:
+    """Raise x to where exp(-x) is finite: a sigmoid has fallen below all other numbers there."""
+    return np.maximum(x, -708 if x.dtype == np.float64 else -87)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    y = np.exp(-_limited(x))
+    y += 1
+    return np.reciprocal(y, out=y)
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _elu(x: np.ndarray, alpha: float) -> np.ndarray:
+    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
+
+
+def _normal_cdf(x: np.ndarray) -> np.ndarray:
+    return 0.5 * erfc(x * -math.sqrt(0.5))
+
+
+def _gelu_slope(x: np.ndarray) -> np.ndarray:
+    """(x Phi(x))' = Phi(x) + x phi(x); phi is 0 to all digits beyond the limits."""
+    z = np.clip(x, -40, 40)
+    return _normal_cdf(x) + z * np.exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh_parts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x cut to +-10, (1 + tanh u) / 2 = sigmoid(2u) for u = sqrt(2/pi) (x + 0.044715 x^3), and 2u'.
+
+    Beyond +-10 the sigmoid is 0 or 1 to all digits.
+    """
+    z = np.clip(x, -10, 10)
+    square = z * z
+    scale = math.sqrt(8 / math.pi)
+    return z, _sigmoid(scale * z * (1 + 0.044715 * square)), scale * (1 + 3 * 0.044715 * square)
+
+
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, -10) * _gelu_tanh_parts(x)[1]
+
+
+def _gelu_tanh_slope(x: np.ndarray) -> np.ndarray:
+    z, gate, slope = _gelu_tanh_parts(x)
+    return gate * (1 + z * slope * (1 - gate))
+
+
+def _silu_slope(x: np.ndarray) -> np.ndarray:
+    gate = _sigmoid(x)
+    return gate * (1 + _limited(x) * (1 - gate))
+
+
+def _mish_gate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """tanh(softplus(x)) = n / (n + 2) for n = e (e + 2), e = exp(x), and its derivative.
+
+    Beyond 20 the gate is 1 to all digits.
+    """
+    e = np.exp(np.minimum(x, 20))
+    n = e * (e + 2)
+    return n / (n + 2), 4 * (e / (n + 2)) * ((e + 1) / (n + 2))
+
+
+def _mish_slope(x: np.ndarray) -> np.ndarray:
+    gate, slope = _mish_gate(x)
+    return gate + x * slope
+
+
+def _hard_silu_slope(x: np.ndarray) -> np.ndarray:
+    return np.where(x >= 3, 1, keep(x / 3 + 0.5, x > -3))
+
+
+# kind -> y from x and alpha
+_FORWARD = {
+    "relu": lambda x, a: np.maximum(x, 0),
+    "relu6": lambda x, a: np.clip(x, 0, 6),
+    "leaky_relu": lambda x, a: np.where(x > 0, x, a * x),
+    "elu": _elu,
+    "selu": lambda x, a: SELU_SCALE * _elu(x, SELU_ALPHA),
+    "sigmoid": lambda x, a: _sigmoid(x),
+    "tanh": lambda x, a: np.tanh(x),
+    "softplus": lambda x, a: _softplus(x),
+    "softsign": lambda x, a: x / (1 + np.abs(x)),
+    "gelu": lambda x, a: x * _normal_cdf(x),
+    "gelu_tanh": lambda x, a: _gelu_tanh(x),
+    "silu": lambda x, a: _limited(x) * _sigmoid(x),
+    "mish": lambda x, a: x * _mish_gate(x)[0],
+    "hard_sigmoid": lambda x, a: np.clip(x + 3, 0, 6) / 6,
+    "hard_silu": lambda x, a: x * (np.clip(x + 3, 0, 6) / 6),
+}
+
+# kind -> dx from dy, the saved y (a kind of FROM_OUTPUT) or x, and alpha
+_BACKWARD = {
+    "relu": lambda dy, y, a: keep(dy, y > 0),
+    "relu6": lambda dy, y, a: keep(dy, (y > 0) & (y < 6)),
+    "leaky_relu": lambda dy, y, a: np.where(y > 0, dy, a * dy),
+    "elu": lambda dy, y, a: dy * np.where(y > 0, 1, y + a),
+    "selu": lambda dy, y, a: dy * np.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA),
+    "sigmoid": lambda dy, y, a: dy * (y * (1 - y)),
+    "tanh": lambda dy, y, a: dy * (1 - y * y),
+    "softplus": lambda dy, x, a: dy * _sigmoid(x),
+    "softsign": lambda dy, x, a: dy / (1 + np.abs(x)) / (1 + np.abs(x)),
+    "gelu": lambda dy, x, a: dy * _gelu_slope(x),
+    "gelu_tanh": lambda dy, x, a: dy * _gelu_tanh_slope(x),
+    "silu": lambda dy, x, a: dy * _silu_slope(x),
+    "mish": lambda dy, x, a: dy * _mish_slope(x),
+    "hard_sigmoid": lambda dy, x, a: keep(dy / 6, np.abs(x) < 3),
+    "hard_silu": lambda dy, x, a: dy * _hard_silu_slope(x),
+}
+
+
+class Activations:
+    """``activation_forward`` and ``_backward``, ``prelu_forward`` and ``_backward``."""
+
+    def activation_forward(self, x: np.ndarray, kind: str, alpha: float) -> np.ndarray:
+        function = _FORWARD[kind]
+        return elementwise(lambda x: function(x, float(alpha)), x.dtype, x)
+
+    def activation_backward(
+        self, dy: np.ndarray, saved: np.ndarray, kind: str, alpha: float
+    ) -> np.ndarray:
+        function = _BACKWARD[kind]
+        return elementwise(lambda dy, saved: function(dy, saved, float(alpha)), dy.dtype, dy, saved)
+
+    def prelu_forward(self, x: np.ndarray, slope: np.ndarray, shape: NormShape) -> np.ndarray:
+        y = np.empty(shape.axes, x.dtype)
+        view, slope = x.reshape(shape.axes), per_channel(slope, shape)
+        for block in channel_blocks(shape):
+            part = wide(view[block])
+            store(y[block], np.where(part > 0, part, slope * part))
+        return y.reshape(x.shape)
+
+    def prelu_backward(
+        self, dy: np.ndarray, x: np.ndarray, slope: np.ndarray, shape: NormShape
+    ) -> tuple[np.ndarray, np.ndarray]:
+        dx = np.empty(shape.axes, dy.dtype)
+        dslope = np.zeros(shape.channels, accumulator(dy.dtype))
+        dy, view, factor = dy.reshape(shape.axes), x.reshape(shape.axes), per_channel(slope, shape)
+        for block in channel_blocks(shape):
+            part, grad = wide(view[block]), wide(dy[block])
+            store(dx[block], np.where(part > 0, grad, factor * grad))
+            dslope += channel_sums(np.minimum(part, 0) * grad, shape)
+        return dx.reshape(x.shape), rounded(dslope, slope.dtype)

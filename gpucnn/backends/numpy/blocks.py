@@ -1,0 +1,105 @@
+"""What the operations share: wider dtypes for sums, and blocks of work that fit in the cache.
+
+Arrays go through each operation in blocks whose temporaries stay in the L2 cache, so that an
+expression of many NumPy calls costs one pass through memory and a bounded amount of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ..base import accumulator
+
+BLOCK = 1 << 16  # elements: a handful of float32 temporaries fit in an L2 cache of 1 or 2 MB
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    """Return the array in the dtype of its sums; itself, if that is its own."""
+    return array.astype(accumulator(array.dtype), copy=False)
+
+
+def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round to ``dtype``; what is too large for it becomes an infinity, as on any device."""
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
+
+
+def store(target: np.ndarray, value: np.ndarray) -> None:
+    """``target[...] = value`` with the rounding of ``rounded``."""
+    with np.errstate(over="ignore"):
+        target[...] = value
+
+
+def pieces(length: int, size: int) -> list[slice]:
+    """Cut ``range(length)`` into slices of at most ``size`` (and 1), all of nearly one length."""
+    count = -(-length // max(1, size))
+    cuts = [length * i // count for i in range(count)]
+    return [slice(start, stop) for start, stop in zip(cuts, [*cuts[1:], length], strict=True)]
+
+
+def blocks(extents: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:
+    """Cut an index space into blocks of at most ``limit`` points that follow C order.
+
+    Whole inner axes, a piece of one axis, single indices of the axes outside it: in a C-contiguous
+    array each block is one run of memory.
+
+    >>> [[(s.start, s.stop) for s in block] for block in blocks((2, 4), 3)][:2]
+    [[(0, 1), (0, 2)], [(0, 1), (2, 4)]]
+    """
+    axes = []
+    for extent in reversed(extents):
+        axes.append(pieces(extent, limit))
+        limit //= max(1, extent)
+    return itertools.product(*reversed(axes))
+
+
+def sample_blocks(shape: Sequence[int]) -> list[slice]:
+    """Cut the first axis of an array into pieces of about ``BLOCK`` elements."""
+    return pieces(shape[0], BLOCK // max(1, math.prod(shape[1:])))
+
+
+def elementwise(
+    function: Callable[..., np.ndarray], dtype: np.dtype, *arrays: np.ndarray
+) -> np.ndarray:
+    """Return ``function(*arrays)``, worked out block by block in the dtype of the sums.
+
+    Infinities and NaNs in the arrays come out as IEEE 754 says, without a warning.
+    """
+    result = np.empty(arrays[0].shape, dtype)
+    flat, flats = result.reshape(-1), [array.reshape(-1) for array in arrays]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for piece in pieces(flat.size, BLOCK):
+            flat[piece] = function(*(wide(array[piece]) for array in flats))
+    return result
+
+
+def keep(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return ``values`` where the boolean ``mask`` is set, else 0, without a branch.
+
+    The bits are and-ed with 0 or -1: several times the speed of ``where=`` with a random mask,
+    and unlike a product with the mask right for infinities and NaNs.
+    """
+    bits = np.dtype(f"i{values.itemsize}")
+    ones = np.negative(mask.view(np.int8))  # True -> -1, all bits set
+    return np.bitwise_and(values.view(bits), ones).view(values.dtype)
+
+
+def window_slices(
+    size: int, stride: int, offset: int, start: int, stop: int
+) -> tuple[slice, slice]:
+    """Return which outputs of [start, stop) one tap serves, and the inputs that it reads.
+
+    Output p reads input ``p * stride + offset``; those that read padding, beyond [0, size), are
+    left out. The first slice counts from ``start``; both select the same number.
+    """
+    first = max(start, -(offset // stride))
+    last = min(stop, (size - 1 - offset) // stride + 1)
+    if first >= last:
+        return slice(0), slice(0)
+    begin = first * stride + offset
+    end = (last - 1) * stride + offset + 1
+    return slice(first - start, last - start), slice(begin, end, stride)

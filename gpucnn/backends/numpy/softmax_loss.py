@@ -1,0 +1,116 @@
+"""Softmax and the losses.
+
+Softmax subtracts each row's maximum, so that no exponential overflows; its logarithm is z -
+log(sum exp z) for the shifted z. The gradient of its cross-entropy is softmax - target (Bridle
+1990), smoothed targets are Szegedy et al. 2016, section 7.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base import accumulator
+from .blocks import BLOCK, pieces, sample_blocks, store, wide
+
+
+def _shifted(x: np.ndarray) -> np.ndarray:
+    """Return rows minus their maxima, a new array in the dtype of the sums."""
+    x = wide(x)
+    return x - x.max(-1, keepdims=True)
+
+
+class SoftmaxAndLosses:
+    """``softmax_forward`` and ``_backward``, ``softmax_cross_entropy``, ``pointwise_loss``."""
+
+    def softmax_forward(self, x: np.ndarray, log: bool = False) -> np.ndarray:
+        y = np.empty(x.shape, x.dtype)
+        for rows in sample_blocks(x.shape):
+            part = _shifted(x[rows])
+            powers = np.exp(part)
+            total = powers.sum(-1, keepdims=True)
+            store(y[rows], part - np.log(total) if log else powers / total)
+        return y
+
+    def softmax_backward(self, dy: np.ndarray, y: np.ndarray, log: bool = False) -> np.ndarray:
+        dx = np.empty(dy.shape, dy.dtype)
+        for rows in sample_blocks(dy.shape):
+            slope, value = wide(dy[rows]), wide(y[rows])
+            if log:
+                part = slope - np.exp(value) * slope.sum(-1, keepdims=True)
+            else:
+                part = value * (slope - (slope * value).sum(-1, keepdims=True))
+            store(dx[rows], part)
+        return dx
+
+    def softmax_cross_entropy(
+        self, logits: np.ndarray, targets: np.ndarray, label_smoothing: float, scale: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        losses = np.empty(len(logits), accumulator(logits.dtype))
+        gradient = np.empty(logits.shape, logits.dtype)
+        for rows in sample_blocks(logits.shape):
+            losses[rows], part = _cross_entropy(
+                _shifted(logits[rows]), targets[rows], float(label_smoothing)
+            )
+            part *= float(scale)
+            store(gradient[rows], part)
+        return losses, gradient
+
+    def pointwise_loss(
+        self, prediction: np.ndarray, target: np.ndarray, kind: str, scale: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        losses = np.empty(prediction.shape, accumulator(prediction.dtype))
+        gradient = np.empty(prediction.shape, prediction.dtype)
+        flats = [array.reshape(-1) for array in (prediction, target, losses, gradient)]
+        for piece in pieces(prediction.size, BLOCK):
+            p, t, loss, slope = (flat[piece] for flat in flats)
+            loss[...], part = _POINTWISE[kind](wide(p), wide(t))
+            store(slope, part * float(scale))
+        return losses, gradient
+
+
+def _cross_entropy(
+    z: np.ndarray, targets: np.ndarray, smoothing: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses and softmax - target of a block of logits whose row maxima are 0."""
+    classes = z.shape[1]
+    softmax = np.exp(z)
+    total = softmax.sum(-1)
+    softmax /= total[:, None]
+    log_total = np.log(total)
+    if targets.ndim == 2:
+        target = (1 - smoothing) * wide(targets) + smoothing / classes
+        # -sum t log softmax
+        losses = (target * (log_total[:, None] - z)).sum(-1)
+        softmax -= target
+        return losses, softmax
+    known = (targets >= 0) & (targets < classes)
+    rows, labels = np.arange(len(z)), np.where(known, targets, 0)
+    losses = log_total - (1 - smoothing) * z[rows, labels]
+    softmax[rows, labels] -= 1 - smoothing
+    if smoothing:
+        losses -= smoothing * z.mean(-1)
+        softmax -= smoothing / classes
+    losses[~known] = np.nan
+    softmax[~known] = np.nan
+    return losses, softmax
+
+
+def _huber(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Quadratic up to 1, then linear: with c = d cut to [-1, 1], c (d - c/2)."""
+    c = np.clip(d, -1, 1)
+    return c * (d - 0.5 * c), c
+
+
+def _bce_logits(z: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    power = np.exp(-np.abs(z))
+    sigmoid = np.where(z < 0, power, 1) / (1 + power)
+    return np.maximum(z, 0) - z * t + np.log1p(power), sigmoid - t
+
+
+# kind -> losses and their derivatives by the prediction
+_POINTWISE = {
+    "mse": lambda p, t: (np.square(p - t), 2 * (p - t)),
+    "mae": lambda p, t: (np.abs(p - t), np.sign(p - t)),
+    "huber": lambda p, t: _huber(p - t),
+    "bce_logits": _bce_logits,
+}
