@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..base import Array, Backend
+from .activation import ActivationOps
 from .conv import ConvOps
 from .launch import Launcher
+from .norm import NormOps
+from .optimizer import OptimizerOps
+from .pool import PoolOps
 
 
-class CudaBackend(ConvOps, Backend):
+class CudaBackend(ConvOps, PoolOps, ActivationOps, NormOps, OptimizerOps, Backend):
     """Raw kernels on the arrays of ``xp``.
 
     Args:
@@ -34,7 +38,7 @@ class CudaBackend(ConvOps, Backend):
         return isinstance(array, self.xp.ndarray)
 
     def asarray(self, array: Any, dtype: Any = None) -> Array:
-        return self.xp.ascontiguousarray(self.xp.asarray(array), dtype)
+        return self.xp.asarray(array, dtype, order="C")
 
     def to_numpy(self, array: Array) -> np.ndarray:
         return array.get() if hasattr(array, "get") else np.array(array)

@@ -8,7 +8,9 @@ into the source.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,8 +49,44 @@ def source(file: str) -> str:
     return f"// headers {header_hash()}\n{(kernel_folder() / file).read_text()}"
 
 
-def compile_cubin(kernel: Kernel, architecture: str, *extra: str) -> bytes:
-    """Compile a kernel for "sm_90" or another architecture; needs NVRTC but no GPU.
+@dataclass(frozen=True)
+class Resources:
+    """What ptxas says that a kernel takes: registers a thread, bytes a block, bytes spilled."""
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+
+
+# "Compiling entry function 'NAME' ... N bytes stack frame, N bytes spill stores, ..." of ptxas -v
+_ENTRY = re.compile(
+    r"Compiling entry function '(?P<name>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores,"
+    r" (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+
+
+def _resources(log: str) -> dict[str, Resources]:
+    found = {}
+    for entry in _ENTRY.finditer(log):
+        shared = re.search(r"(\d+) bytes smem", entry["rest"])
+        found[entry["name"]] = Resources(
+            registers=int(entry["registers"]),
+            shared_bytes=int(shared[1]) if shared else 0,
+            stack_bytes=int(entry["stack"]),
+            spill_bytes=int(entry["stores"]) + int(entry["loads"]),
+        )
+    return found
+
+
+def compile_cubin(kernel: Kernel, architecture: str) -> tuple[bytes, dict[str, Resources]]:
+    """Compile a kernel's module for "sm_90" or another architecture; needs NVRTC but no GPU.
+
+    Returns:
+        The cubin, and the resources of each kernel in it by symbol.
 
     Raises:
         cupy.cuda.compiler.CompileException: with the compiler's log.
@@ -58,10 +96,10 @@ def compile_cubin(kernel: Kernel, architecture: str, *extra: str) -> bytes:
 
     program = nvrtc.createProgram(source(kernel.file), kernel.file, (), ())
     # CuPy adds -ftz=true at run time, so that is what a cubin here shows as well
-    arguments = (f"-arch={architecture}", "-ftz=true", *options(kernel), *extra)
+    arguments = (f"-arch={architecture}", "-ftz=true", "--ptxas-options=-v", *options(kernel))
     try:
         nvrtc.compileProgram(program, arguments)
-        return nvrtc.getCUBIN(program)
+        return nvrtc.getCUBIN(program), _resources(nvrtc.getProgramLog(program))
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program)
         raise CompileException(log, kernel.file, kernel.symbol, arguments, "nvrtc") from error

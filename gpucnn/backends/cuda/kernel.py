@@ -96,3 +96,12 @@ class KernelFamily:
     def all(self) -> Iterator[Kernel]:
         """Yield every specialisation."""
         return (self(*values) for values in itertools.product(*self.axes))
+
+
+def modules() -> dict[tuple, list[Kernel]]:
+    """Group every kernel by what is compiled together: one file with one set of macros."""
+    groups: dict[tuple, list[Kernel]] = {}
+    for family in FAMILIES:
+        for kernel in family.all():
+            groups.setdefault((kernel.file, kernel.macros, kernel.suffix), []).append(kernel)
+    return groups

@@ -1,0 +1,31 @@
+// How the normalisation kernels see a tensor: N samples, L positions, C channels in G groups.
+// The host's twin is `norm_record` in gpucnn/backends/cuda/norm.py.
+//
+// Memory: (N, L, C) with channels last, (N, C, L) with channels first. Macro: CHANNELS_LAST.
+#pragma once
+#include "common.cuh"
+#include "divisor.cuh"
+
+struct NormGeometry {
+    int batch, channels, length, groups, group_channels;
+    Divisor by_channels, by_length, by_group_channels;
+};
+
+// Offset of channel c at position n * L + l, 64-bit.
+__device__ __forceinline__ long long offset(const NormGeometry& g, unsigned position, int c) {
+    if (CHANNELS_LAST) return (long long)position * g.channels + c;
+    int l;
+    const unsigned n = divide(position, g.by_length, l);
+    return ((long long)n * g.channels + c) * g.length + l;
+}
+
+// Channel of element i of the tensor.
+__device__ __forceinline__ int channel(const NormGeometry& g, unsigned i) {
+    int c;
+    divide(CHANNELS_LAST ? i : divide(i, g.by_length), g.by_channels, c);
+    return c;
+}
+
+// 1 / sqrt(var + epsilon)
+__device__ __forceinline__ float inverse_deviation(float var, float epsilon) { return 1 / sqrtf(var + epsilon); }
+__device__ __forceinline__ double inverse_deviation(double var, double epsilon) { return 1 / sqrt(var + epsilon); }

@@ -1,0 +1,54 @@
+// Optimizer steps over all tensors of a network in one launch ("multi-tensor"): a table says where
+// each tensor lies, and each block works on one chunk of one of them.
+//
+//   sgd_update    g = s * grad + weight_decay * p;   v = momentum * v - rate * g
+//                 p += v, or with Nesterov p += momentum * v - rate * g
+//                 Sutskever, Martens, Dahl & Hinton, ICML 2013
+//   adam_update   g = s * grad (+ weight_decay * p);   m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g^2
+//                 p -= rate * (m / correction1) / (sqrt(v / correction2) + epsilon)
+//                 Kingma & Ba, ICLR 2015; decoupled: p -= rate * weight_decay * p in place of the
+//                 term in g (AdamW: Loshchilov & Hutter, ICLR 2019)
+//
+// table: one TensorEntry a tensor; chunks: (tensor, first element) of each block;
+// s: one number in Accum, or null for 1. Arithmetic and slots are in Accum. rest = 1 - beta and
+// correction = 1 - beta^step come from the host, where they lose no digits.
+// grid: one block a chunk; CHUNK elements, CHUNK / 256 a thread.
+#include "multi_tensor.cuh"
+
+extern "C" __global__ void __launch_bounds__(MULTI_TENSOR_THREADS)
+NAME(sgd_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
+                 const Accum* __restrict__ grad_scale, Accum rate, Accum momentum, int nesterov) {
+    const Chunk chunk = chunks[blockIdx.x];
+    const TensorEntry tensor = table[chunk.tensor];
+    const Accum scale = grad_scale ? *grad_scale : (Accum)1;
+    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += MULTI_TENSOR_THREADS) {
+        const Accum p = widen(tensor.param[i]);
+        const Accum g = scale * widen(tensor.grad[i]) + (Accum)tensor.weight_decay * p;
+        const Accum v = momentum * tensor.first_slot[i] - rate * g;
+        tensor.first_slot[i] = v;
+        tensor.param[i] = narrow(p + (nesterov ? momentum * v - rate * g : v));
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(MULTI_TENSOR_THREADS)
+NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
+                  const Accum* __restrict__ grad_scale, Accum rate, Accum beta_1, Accum rest_1, Accum beta_2,
+                  Accum rest_2, Accum epsilon, Accum correction_1, Accum correction_2, int decoupled) {
+    const Chunk chunk = chunks[blockIdx.x];
+    const TensorEntry tensor = table[chunk.tensor];
+    const Accum scale = grad_scale ? *grad_scale : (Accum)1;
+    const Accum decay = (Accum)tensor.weight_decay;
+    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += MULTI_TENSOR_THREADS) {
+        Accum p = widen(tensor.param[i]);
+        Accum g = scale * widen(tensor.grad[i]);
+        if (decoupled)
+            p -= rate * decay * p;
+        else
+            g += decay * p;
+        const Accum m = beta_1 * tensor.first_slot[i] + rest_1 * g;
+        const Accum v = beta_2 * tensor.second_slot[i] + rest_2 * g * g;
+        tensor.first_slot[i] = m;
+        tensor.second_slot[i] = v;
+        tensor.param[i] = narrow(p - rate * (m / correction_1) / (square_root(v / correction_2) + epsilon));
+    }
+}

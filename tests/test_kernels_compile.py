@@ -1,0 +1,66 @@
+"""Every kernel that the backend can ask for compiles for every architecture, and none spills.
+
+NVRTC turns CUDA C into a cubin without a GPU, and ptxas says what each kernel takes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import gpucnn.backends.cuda  # noqa: F401 - declares all families
+from gpucnn.backends.cuda.compiler import compile_cubin, kernel_folder
+from gpucnn.backends.cuda.kernel import FAMILIES, modules
+
+pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+FILES = sorted({family.file for family in FAMILIES})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("file", FILES)
+def test_compiles_without_spills(file: str, architecture: str) -> None:
+    groups = [kernels for key, kernels in modules().items() if key[0] == file]
+    # NVRTC releases the GIL; under xdist each worker has one core already
+    threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count()
+    with ThreadPoolExecutor(threads) as pool:
+        compiled = pool.map(lambda kernels: compile_cubin(kernels[0], architecture), groups)
+    for kernels, (cubin, resources) in zip(groups, compiled, strict=True):
+        assert cubin.startswith(b"\x7fELF")
+        assert set(resources) == {kernel.symbol for kernel in kernels}
+        for symbol, used in resources.items():
+            assert used.spill_bytes == 0, f"{symbol} spills on {architecture}: {used}"
+            assert used.stack_bytes == 0, f"{symbol} uses local memory on {architecture}: {used}"
+            assert used.registers <= 255
+            assert used.shared_bytes <= 48 * 1024
+
+
+def test_every_kernel_file_is_declared() -> None:
+    assert sorted(path.name for path in kernel_folder().glob("*.cu")) == FILES
+    for family in FAMILIES:
+        text = (kernel_folder() / family.file).read_text()
+        assert f"NAME({family.function})" in text
+
+
+def test_every_global_function_is_declared() -> None:
+    for file in FILES:
+        text = (kernel_folder() / file).read_text()
+        declared = {family.function for family in FAMILIES if family.file == file}
+        assert set(re.findall(r"NAME\((\w+)\)", text)) == declared
+
+
+def test_symbols_are_unique() -> None:
+    symbols = [kernel.symbol for kernels in modules().values() for kernel in kernels]
+    assert len(set(symbols)) == len(symbols)
+
+
+def test_undeclared_specialisation_is_refused() -> None:
+    family = next(family for family in FAMILIES if family.function == "conv_fprop_implicit_gemm")
+    with pytest.raises(TypeError, match="no kernel for 'int8'"):
+        family(2, True, "int8", next(iter(family.axes[-1])))
+
+
