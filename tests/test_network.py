@@ -306,9 +306,9 @@ def test_a_misfit_shows_the_way_to_it() -> None:
         Sequential([Conv2D(8, 3, input_shape=(28, 28, 1)), Flatten(), MaxPool2D(2)], name="net")
     assert str(caught.value).startswith(
         "Sequential 'net': (28, 28, 1) -> conv2d (26, 26, 8) -> flatten (5408,) -> max_pool2d"
-        " fails. MaxPool2D 'max_pool2d': the input must have 4 axes"
+        " fails. MaxPool2D 'max_pool2d': "
     )
-    assert "Received: " in str(caught.value)
+    assert "4 axes" in str(caught.value) and "Received: " in str(caught.value)
 
 
 def test_a_long_way_is_shortened() -> None:
@@ -377,7 +377,7 @@ def test_a_residual_whose_shapes_differ_says_what_to_do() -> None:
         (lambda x, z: Add()(x), ValueError, "Add 'add': the layer takes a list of inputs"),
         (lambda x, z: ReLU()([x, z]), ValueError, "ReLU 're_lu': the layer takes one input"),
         (lambda x, z: Add()([x, 3]), TypeError, "Add 'add': an input must be.* Received: int"),
-        (lambda x, z: Conv2D(1, 3)(x), ValueError, "Conv2D 'conv2d': the input must have 4 axes"),
+        (lambda x, z: Conv2D(1, 3)(x), ValueError, "Conv2D 'conv2d': .* 4 axes"),
         (lambda x, z: Input((3, 0)), ValueError, "Input: each size of shape must be an integer"),
     ],
     ids=["unused", "unlisted", "same", "no input", "twice", "layer", "nothing", "merge one",
@@ -416,6 +416,14 @@ def test_layers_of_two_dtypes_are_refused() -> None:
         Sequential([built.layers[0]], dtype="float32")
 
 
+def test_built_layers_settle_the_dtype() -> None:
+    layers = lenet(input_shape=(9, 8, 1), dtype="float64").layers[:2]
+    model = Sequential([*layers, Flatten(name="flat"), Dense(2, name="head")])
+    assert model.dtype == model.layers[-1].params["kernel"].dtype == np.float64
+    later = Sequential([ReLU(), *layers])
+    assert later.forward(images(1, 1, 9, 8, 1, dtype="float32")).dtype == np.float64
+
+
 def test_built_layers_keep_their_weights() -> None:
     trained = lenet(input_shape=(9, 8, 1))
     kernel = trained.layers[0].params["kernel"].copy()
@@ -429,7 +437,8 @@ def test_built_layers_keep_their_weights() -> None:
 
 def test_state_dict_round_trip() -> None:
     x = images(16, 4, 9, 8, 1)
-    model, twin = lenet(), lenet()
+    model = lenet()
+    twin = from_config(to_config(model))
     model.forward(x, training=True)  # moves the statistics and the dropout's counter
     twin.forward(x)
     state = model.state_dict()

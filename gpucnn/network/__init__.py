@@ -1,5 +1,6 @@
 """Networks of layers: a chain, a residual block, any graph without cycles."""
 
+from ..layers import LAYERS
 from .base import Network
 from .graph import Graph
 from .node import Input, Node
@@ -7,3 +8,5 @@ from .sequential import Residual, Sequential
 from .weights import Parameter
 
 __all__ = ["Graph", "Input", "Network", "Node", "Parameter", "Residual", "Sequential"]
+
+LAYERS.update({kind.__name__: kind for kind in (Graph, Residual, Sequential)})

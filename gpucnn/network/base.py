@@ -104,18 +104,23 @@ class Network(Layer):
     ) -> None:
         """Build the layers for inputs of this shape (no batch axis); built ones keep their weights.
 
-        ``dtype`` is the network's own by default, else float32.
+        ``dtype`` is by default the network's own, else that of the layers that are built already,
+        else float32.
 
         Raises:
             ValueError: a layer's input does not fit, or a layer is of another dtype.
         """
-        dtype = as_dtype(self.dtype or "float32" if dtype is None else dtype)
+        dtype = as_dtype(self._settled_dtype() or "float32" if dtype is None else dtype)
         if self.dtype is not None and dtype != self.dtype:
             raise ValueError(
                 f"{self.label}: the dtype is {self.dtype.name}; convert it with astype."
                 f" Received: dtype={dtype.name!r}"
             )
         super().build(input_shape, dtype, backend)
+
+    def _settled_dtype(self) -> np.dtype | None:
+        built = (layer.dtype for _, layer in self.walk() if layer.built and layer.params)
+        return self.dtype or next(built, None)
 
     def _build(self, input_shape: Shape) -> None:
         steps, _ = self._flow(input_shape)
@@ -238,9 +243,9 @@ class Network(Layer):
         backend = backend_of(self.label, **dict(zip(names, xs, strict=True)), parameters=parameter)
         self._check_shape(xs)
         if not self.built:
-            dtype = xs[0].dtype if xs[0].dtype.kind not in "iub" else np.float32
+            dtype = self._settled_dtype() or (None if xs[0].dtype.kind in "iub" else xs[0].dtype)
             shapes = tuple(tuple(item.shape[1:]) for item in xs)
-            self.build(shapes if self.takes_many else shapes[0], self.dtype or dtype, backend)
+            self.build(shapes if self.takes_many else shapes[0], dtype, backend)
         self._backend = backend
         xs = [self._converted(item) for item in xs]
         return xs if self.takes_many else xs[0]

@@ -59,7 +59,8 @@ class Node:
         return cls(layer, tuple(listed), output)
 
     def __repr__(self) -> str:
-        return f"<{self.layer.label if self.layer else 'Input'}: {(None, *self.shape)}>"
+        label = f"Input {self.name!r}" if self.layer is None else self.layer.label
+        return f"<{label}: {(None, *self.shape)}>"
 
 
 def Input(shape: Sequence[int], *, name: str | None = None) -> Node:

@@ -20,8 +20,9 @@ class Sequential(Network):
         layers: layers or networks that take one input; an ``Input`` may stand first.
         input_shape: shape of one input without the batch axis; by default the first layer's. Where
             it is known the parameters are built at once, otherwise by the first forward.
-        dtype: of the parameters, and inputs are converted to it; by default that of the first
-            floating input, float32 where the network is built before.
+        dtype: of the parameters, and inputs are converted to it; by default that of layers that
+            are built already, else of the first floating input, or float32 where the network is
+            built before it.
 
     Raises:
         ValueError: a layer's input does not fit, or two layers have one name.
