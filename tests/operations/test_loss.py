@@ -69,13 +69,13 @@ def test_cross_entropy_of_large_logits(run):
         check_cross_entropy(run, logits, np.array(labels, np.int32), 0.0, 1.0)
 
 
-def test_a_masked_class_that_is_no_target_costs_nothing(run):
+def test_a_masked_class_that_is_not_the_label_costs_nothing(run):
     logits = np.array([[-np.inf, 1, 2], [0.5, -np.inf, 3]], np.float32)
-    for targets in (np.array([1, 2], np.int32), np.eye(3, dtype=np.float32)[[1, 2]]):
-        losses, dlogits = run("softmax_cross_entropy", logits, targets, 0.0, 1.0)
-        exact_losses, exact = reference.softmax_cross_entropy(logits, targets, 0.0, 1.0)
-        assert_close(losses, exact_losses, dtype=np.float32, reduction=ROUNDINGS, magnitude=8)
-        assert_close(dlogits, exact, dtype=np.float32, reduction=ROUNDINGS, magnitude=2)
+    targets = np.array([1, 2], np.int32)
+    losses, dlogits = run("softmax_cross_entropy", logits, targets, 0.0, 1.0)
+    exact_losses, exact = reference.softmax_cross_entropy(logits, targets, 0.0, 1.0)
+    assert_close(losses, exact_losses, dtype=np.float32, reduction=ROUNDINGS, magnitude=8)
+    assert_close(dlogits, exact, dtype=np.float32, reduction=ROUNDINGS, magnitude=2)
 
 
 def test_cross_entropy_of_no_rows(run):
