@@ -54,7 +54,7 @@ def check_rank(owner: str, x_shape: Sequence[int], rank: int, channels_last: boo
         spatial = {1: "steps", 2: "height, width", 3: "depth, height, width"}[rank]
         axes = f"{spatial}, channels" if channels_last else f"channels, {spatial}"
         raise ValueError(
-            f"{owner}: the input must have {rank + 2} axes (batch, {axes})."
+            f"{owner}: expects an input of {rank + 2} axes (batch, {axes})."
             f" Received: input of shape {tuple(x_shape)}"
         )
 
