@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -51,9 +50,9 @@ class Network(Layer):
 
     # ---- what a kind of network says -------------------------------------------------------------
 
-    @abstractmethod
     def _flow(self, input_shape: Shape) -> tuple[list[Step], Shape]:
         """Return the step of each layer of ``layers``, in order, and the network's output shape."""
+        raise NotImplementedError
 
     # ---- shapes ----------------------------------------------------------------------------------
 

@@ -19,15 +19,16 @@ def network_table(network: Network, input_shape: Shape) -> str:
     rows = [HEAD, *_rows(network, input_shape, "")]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     pattern = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<>>", widths, strict=True))
-    lines = [pattern.format(*row) for row in rows]
+    lines = [pattern.format(*row).rstrip() for row in rows]
     rule = "-" * len(lines[0])
     arrays = [array for _, layer in network.walk() for array in _arrays(layer)]
     total = sum(array.size for array in arrays)
     learned = sum(parameter.value.size for parameter in network.parameters())
+    shares = f"{learned:,} trainable, {total - learned:,} non-trainable"
     size = _bytes(sum(array.nbytes for array in arrays))
     title = f"{network.label}, {network.dtype.name}, input {_with_batch(input_shape, network)}"
     foot = (
-        f"Parameters: {total:,} ({size}), {learned:,} trainable, {total - learned:,} not\n"
+        f"Parameters: {total:,} ({size}): {shares}\n"
         f"Multiply-adds for one sample: {network.multiply_adds(input_shape):,}"
     )
     return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, foot])
