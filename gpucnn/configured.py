@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
@@ -67,15 +68,19 @@ class Configured:
 
 def check_range(
     owner: Configured, name: str, *, above: float | None = None, least: float | None = None,
-    below: float = float("inf"),
+    below: float = math.inf,
 ) -> None:  # fmt: skip
-    """Check that the field ``name`` is a number in (above, below) or [least, below)."""
+    """Check that the field ``name`` is a number > above or >= least, and < below."""
     value = getattr(owner, name)
-    low = -float("inf") if above is None else above
-    start = f"[{least:g}" if least is not None else f"({low:g}"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (value >= least if least is not None else value > low) or value >= below:
+    if (
+        not number
+        or not value < below
+        or (above is not None and not value > above)
+        or (least is not None and not value >= least)
+    ):
+        low = f"[{least:g}" if above is None else f"({above:g}"
         raise ValueError(
-            f"{type(owner).__name__}: {name} must be a number in {start}, {below:g})."
+            f"{type(owner).__name__}: {name} must be a number in {low}, {below:g})."
             f" Received: {name}={value!r}"
         )

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol
 from .backends import backend_of
 from .backends.base import Array, Backend, accumulator
 from .configured import Configured, check_range
-from .schedules import Constant, Schedule
+from .schedules import Schedule
 
 
 class Parameter(Protocol):
@@ -68,8 +68,8 @@ class Optimizer(Configured):
 
     def rate_of(self, step: int) -> float:
         """Return the learning rate of ``step``, which counts from 0."""
-        schedule = self.learning_rate
-        return (schedule if isinstance(schedule, Schedule) else Constant(schedule))(step)
+        rate = self.learning_rate
+        return rate(step) if isinstance(rate, Schedule) else float(rate)
 
     def step(self, parameters: Iterable[Parameter]) -> None:
         """Change the parameters by their gradients; the gradients stay as they are.

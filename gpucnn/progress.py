@@ -12,9 +12,9 @@ def describe(record: Record) -> str:
     """Return the measurements of a record as one line.
 
     >>> describe({"loss": 0.25, "accuracy": 0.9, "images_per_second": 12345.6, "seconds": 2.0})
-    'loss 0.2500  accuracy 0.9000  12,346 images/s  2.0 s'
+    'loss 0.2500  accuracy 0.9000  12,346 images/s  2.00 s'
     """
-    units = {"images_per_second": "{:,.0f} images/s", "seconds": "{:.1f} s"}
+    units = {"images_per_second": "{:,.0f} images/s", "seconds": "{:.2f} s"}
     apart = ("epoch", "learning_rate")
     return "  ".join(
         units[name].format(value) if name in units else f"{name} {value:.4f}"

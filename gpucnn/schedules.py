@@ -25,9 +25,10 @@ class Schedule(Configured):
         raise NotImplementedError
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "steps"):
-            if hasattr(self, name):
-                check_range(self, name, above=0)
+        if hasattr(self, "learning_rate"):
+            check_range(self, "learning_rate", least=0)
+        if hasattr(self, "steps"):
+            check_range(self, "steps", above=0)
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,19 @@ class OneCycle(Schedule):
 class WarmUp(Schedule):
     """Rise in a line to the first rate of ``schedule`` within ``steps`` steps, then follow it.
 
+    A number in place of the schedule is a constant rate.
+
     Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
     """
 
     alias: ClassVar[str] = "warm_up"
-    schedule: Schedule
+    schedule: Schedule | float
     steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.schedule, Schedule):
+            object.__setattr__(self, "schedule", Constant(self.schedule))
 
     def __call__(self, step: int) -> float:
         if step < self.steps:

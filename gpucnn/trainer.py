@@ -185,10 +185,7 @@ class Trainer:
             if self.stop_training:
                 display.say(f"stopped after {self.epoch} of {last} epochs")
         except KeyboardInterrupt:
-            kept = (
-                "" if folder is None else f"; {Path(folder) / 'last.json'} holds what is finished"
-            )
-            display.say(f"interrupted after {self.epoch} of {last} epochs{kept}")
+            display.say(f"interrupted after {self.epoch} of {last} epochs" + _kept(folder))
             raise
         finally:
             self._in_epoch = False
@@ -352,3 +349,10 @@ class Trainer:
         for callback in self.callbacks:
             callback.trainer = self
             getattr(callback, event)(*arguments)
+
+
+def _kept(folder: str | Path | None) -> str:
+    """Say where a training that was interrupted can go on, if it can."""
+    if folder is None or not json_path(folder).is_file():
+        return ""
+    return f"; resume=True continues from {json_path(folder)}"
