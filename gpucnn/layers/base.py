@@ -237,6 +237,7 @@ class Layer:
         if x.dtype.kind in "iub":
             x = x.astype(self.dtype or np.float32)
         if not self.built:
+            self._require(tuple(x.shape))
             self.build(tuple(x.shape[1:]), x.dtype, backend)
         self._backend = backend
         if self.params and x.dtype != self.dtype:
@@ -245,6 +246,10 @@ class Layer:
                 f" x.astype or the layer with astype. Received: input of dtype {x.dtype.name}"
             )
         return backend.xp.ascontiguousarray(x)
+
+    def _require(self, x_shape: Shape) -> None:
+        """Raise unless a first input of this shape, the batch axis too, fits: the text shows it."""
+        self.output_shape(x_shape[1:])
 
     def _contiguous(self, dy: Array) -> Array:
         return self.backend.xp.ascontiguousarray(dy)
@@ -289,6 +294,15 @@ class Layer:
                 arrays[key] = function(array)
         for key, array in self.state.items():  # statistics are of the accumulator's dtype
             self.state[key] = array.astype(accumulator(dtype)) if dtype else function(array)
+
+
+def sample_text(shape: Shape) -> str:
+    """Return a shape without its batch axis as errors show it.
+
+    >>> sample_text((28, 28, 1))
+    '(batch, 28, 28, 1)'
+    """
+    return f"({', '.join(('batch', *map(str, shape)))})"
 
 
 def _as_lists(value: Any) -> Any:

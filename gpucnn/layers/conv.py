@@ -148,6 +148,9 @@ class Conv(Activated):
             owner=self.label,
         )
 
+    def _require(self, x_shape: Shape) -> None:
+        self._geometry(x_shape)
+
     def _build(self, input_shape: Shape) -> None:
         channels = self._channels((1, *input_shape))
         filters, groups = self._filters(channels), self._groups(channels)

@@ -10,7 +10,7 @@ from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
 from .activation import Activated
-from .base import Shape
+from .base import Shape, sample_text
 from .conv import Conv, Conv1D, Conv2D, Conv3D
 
 
@@ -59,7 +59,7 @@ class Dense(Activated):
         if not input_shape or not input_shape[-1] or features not in (None, input_shape[-1]):
             raise ValueError(
                 f"{self.label}: expects an input (batch, ..., {features or 'features'})."
-                f" Received: input of shape {('batch', *input_shape)}"
+                f" Received: input of shape {sample_text(input_shape)}"
             )
         return (*input_shape[:-1], self.units)
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..backends import backend_of
 from ..backends.base import Array
 from ..functional.checks import expect_shape
-from .base import Layer, Shape
+from .base import Layer, Shape, sample_text
 
 
 class Merge(Layer):
@@ -38,7 +38,7 @@ class Merge(Layer):
         return list(x)
 
     def _misfit(self, what: str, input_shape: Sequence[Shape]) -> ValueError:
-        shapes = ", ".join(str(("batch", *shape)) for shape in input_shape)
+        shapes = ", ".join(map(sample_text, input_shape))
         return ValueError(f"{self.label}: {what}. Received: inputs of shapes {shapes}")
 
 

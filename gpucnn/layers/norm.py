@@ -9,7 +9,7 @@ from .. import functional as F
 from ..arguments import as_choice, as_fraction, as_int
 from ..backends.base import Array
 from ..initializers import Initializer, check_initializer
-from .base import Layer, Shape
+from .base import Layer, Shape, sample_text
 
 
 class _Norm(Layer):
@@ -49,13 +49,14 @@ class _Norm(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         if not input_shape:
             raise ValueError(
-                f"{self.label}: expects an input of two axes or more. Received: one axis"
+                f"{self.label}: expects an input of two axes or more."
+                f" Received: input of shape {sample_text(input_shape)}"
             )
         shape = self._parameter_shape(input_shape)
         if self.built and shape != self.params["gamma"].shape:
             raise ValueError(
                 f"{self.label}: expects {self.params['gamma'].shape} on axis {self.axis}."
-                f" Received: input of shape {('batch', *input_shape)}"
+                f" Received: input of shape {sample_text(input_shape)}"
             )
         return input_shape
 
@@ -210,7 +211,7 @@ class LayerNorm(_Norm):
         if axes[-1] not in (-1, rank - 1) or len(axes) >= rank:
             raise ValueError(
                 f"{self.label}: axis={self.axis} must name the last axes of the input."
-                f" Received: input of shape {('batch', *input_shape)}"
+                f" Received: input of shape {sample_text(input_shape)}"
             )
         return input_shape[len(input_shape) - len(axes) :]
 

@@ -76,6 +76,9 @@ class Pool(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         return self._geometry((1, *input_shape)).y_shape[1:]
 
+    def _require(self, x_shape: Shape) -> None:
+        self._geometry(x_shape)
+
     def _geometry(self, x_shape: Shape) -> PoolShape:
         return _pool_shape(
             tuple(x_shape),
@@ -130,14 +133,17 @@ class GlobalPool(Layer):
         self.data_format = _check_format(self.label, data_format)
 
     def output_shape(self, input_shape: Shape) -> Shape:
+        self._require((1, *input_shape))
         channels_last = self.data_format == "channels_last"
-        check_rank(self.label, (1, *input_shape), self.rank, channels_last)
         _, channels, _ = split_axes((1, *input_shape), channels_last)
         ones = (1,) * self.rank if self.keepdims else ()
         return (*ones, channels) if channels_last else (channels, *ones)
 
+    def _require(self, x_shape: Shape) -> None:
+        check_rank(self.label, x_shape, self.rank, self.data_format == "channels_last")
+
     def _forward(self, x: Array, training: bool) -> Array:
-        self.output_shape(x.shape[1:])
+        self._require(x.shape)
         y, index = F.global_pool_forward(
             x,
             mode=self.mode,

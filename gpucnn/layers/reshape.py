@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends.base import Array
 from ..functional.checks import expect_shape
-from .base import Layer, Shape
+from .base import Layer, Shape, sample_text
 
 
 class Reshape(Layer):
@@ -35,8 +35,8 @@ class Reshape(Layer):
         size, known = math.prod(input_shape), math.prod(abs(n) for n in self.target_shape)
         if size % known or (-1 not in self.target_shape and size != known):
             raise ValueError(
-                f"{self.label}: the {size} numbers of a sample of shape {tuple(input_shape)} do not"
-                f" fit into {self.target_shape}. Received: input of shape {tuple(input_shape)}"
+                f"{self.label}: the {size} numbers of a sample do not fit into {self.target_shape}."
+                f" Received: input of shape {sample_text(input_shape)}"
             )
         return tuple(size // known if n == -1 else n for n in self.target_shape)
 
@@ -81,7 +81,7 @@ class Permute(Layer):
         if len(input_shape) != len(self.dims):
             raise ValueError(
                 f"{self.label}: expects a sample of {len(self.dims)} axes."
-                f" Received: input of shape {('batch', *input_shape)}"
+                f" Received: input of shape {sample_text(input_shape)}"
             )
         return tuple(input_shape[dim - 1] for dim in self.dims)
 

@@ -34,11 +34,12 @@ class DepthwiseConv(Conv):
     def __init__(
         self, kernel_size: int | Sequence[int], *, depth_multiplier: int = 1, **options: Any
     ) -> None:
-        name = options.get("name") or type(self).__name__
-        self.depth_multiplier = as_int(name, "depth_multiplier", depth_multiplier)
-        super().__init__(self.depth_multiplier, kernel_size, groups=1, **options)
+        super().__init__(1, kernel_size, groups=1, **options)
+        self.depth_multiplier = as_int(self.label, "depth_multiplier", depth_multiplier)
 
     def _groups(self, channels: int) -> int:
+        if self.built:
+            return self.params["kernel"].shape[0] // self.depth_multiplier
         return channels
 
     def _filters(self, channels: int) -> int:
@@ -78,6 +79,9 @@ class SeparableConv(Conv):
 
     def multiply_adds(self, input_shape: Shape) -> int:
         return sum(shape.multiply_adds for shape in self._geometries((1, *input_shape)))
+
+    def _require(self, x_shape: Shape) -> None:
+        self._geometries(x_shape)
 
     def _geometries(self, x_shape: Shape) -> tuple[ConvShape, ConvShape]:
         """Return the geometry of the depthwise and of the pointwise part."""
