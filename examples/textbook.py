@@ -15,7 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import Conv2D, Dense, Flatten, GlobalMaxPool2D, MaxPool2D, ReLU, Sequential
+from gpucnn import (
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalMaxPool2D,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    use_backend,
+)
 from gpucnn import functional as F
 from gpucnn.filters import FILTERS, apply_filter
 
@@ -401,4 +410,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with use_backend("numpy"):  # the lessons' arrays are NumPy's
+        main()

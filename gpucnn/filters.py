@@ -14,6 +14,7 @@ import numpy as np
 
 from . import functional as F
 from .arguments import as_choice
+from .backends import chosen_backend, get_backend
 
 # One row or column of Pascal's triangle: its outer square is close to a Gaussian of variance 1.
 _BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
@@ -40,6 +41,8 @@ FILTERS: dict[str, np.ndarray] = {
 
 def apply_filter(image: np.ndarray, name: str) -> np.ndarray:
     """Return the picture under the filter called ``name``, one of ``FILTERS``.
+
+    It runs on the backend that ``use_backend`` chose, else on NumPy's.
 
     Args:
         image: (H, W), or (H, W, C) whose channels are filtered one by one.
@@ -73,7 +76,9 @@ def apply_filter(image: np.ndarray, name: str) -> np.ndarray:
     channels = x.shape[-1]
     # The same kernel for each channel: (R, S) -> (C, R, S, 1), one group a channel.
     w = np.repeat(kernel[None, :, :, None], channels, axis=0).astype(x.dtype)
-    y = F.conv_forward(x[None], w, groups=channels, owner="apply_filter")[0]
+    backend = chosen_backend() or get_backend("numpy")
+    x, w = backend.asarray(x[None]), backend.asarray(w)
+    y = backend.to_numpy(F.conv_forward(x, w, groups=channels, owner="apply_filter"))[0]
     if whole:
         limits = np.iinfo(image.dtype)
         y = np.clip(np.rint(y), limits.min, limits.max)

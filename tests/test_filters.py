@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gpucnn.backends.base import Backend
 from gpucnn.filters import FILTERS, apply_filter
 
 
@@ -35,6 +36,12 @@ def test_an_even_picture_stays_even(name: str) -> None:
     y = apply_filter(np.full((4, 7), 3.0), name)
     brightness = 0 if name in ("sobel_x", "sobel_y", "laplacian", "edge") else 3
     np.testing.assert_allclose(y, brightness, atol=1e-14)
+
+
+def test_every_backend_gives_the_same(backend: Backend) -> None:
+    image = np.random.default_rng(2).standard_normal((6, 5, 3))
+    expected = np.stack([by_loops(image[..., c], FILTERS["blur"]) for c in range(3)], axis=-1)
+    np.testing.assert_allclose(apply_filter(image, "blur"), expected, rtol=1e-12, atol=1e-13)
 
 
 def test_integer_pictures_are_rounded_and_cut_off() -> None:

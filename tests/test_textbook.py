@@ -1,9 +1,18 @@
 """The numbers of examples/textbook.py, which were worked by hand, and its output."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from examples import textbook as t
+from gpucnn.backends import use_backend
+
+
+@pytest.fixture(autouse=True)
+def numpy_backend() -> Iterator[None]:
+    with use_backend("numpy"):
+        yield
 
 
 def test_a_filter_by_hand() -> None:

@@ -146,8 +146,7 @@ class Network(Layer):
                 for path, layer, trainable in child._walk():
                     yield f"{child.name}/{path}", layer, trainable and self.trainable
             else:
-                for path, layer in child.walk():
-                    yield path, layer, layer.trainable and child.trainable and self.trainable
+                yield child.name, child, child.trainable and self.trainable
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield the trainable parameters in a fixed order, for an optimizer.
@@ -210,7 +209,6 @@ class Network(Layer):
         """
         batch_size = as_int(self.label, "batch_size", batch_size)
         xs = [item if hasattr(item, "dtype") else np.asarray(item) for item in self._listed(x)]
-        backend = self.backend if self.built else backend_of(self.label, input=xs[0])
         counts = {item.shape[0] if item.ndim else 0 for item in xs}
         if len(counts) != 1 or counts == {0}:
             raise ValueError(
@@ -218,7 +216,7 @@ class Network(Layer):
                 f" Received: {', '.join(str(item.shape) for item in xs)}"
             )
         count = counts.pop()
-        on_host = isinstance(xs[0], np.ndarray)
+        backend, on_host = self.backend, isinstance(xs[0], np.ndarray)
         answers = []
         with inference_mode():
             for start in range(0, count, batch_size):
@@ -265,24 +263,21 @@ class Network(Layer):
             whole, samples = whole[0], samples[0]
         if samples == self.input_shape:
             return
-        try:
-            if whole == self.input_shape:
-                raise ValueError
-            self.output_shape(samples)
-        except ValueError as error:
-            if self._fits(whole):
-                raise ValueError(
-                    f"{self.label}: the input is one sample; add a batch axis: x[None]."
-                    f" Received: input of shape {whole}"
-                ) from None
-            raise error from None
+        misfit = self._misfit(samples)
+        if whole == self.input_shape or (misfit and not self._misfit(whole)):
+            raise ValueError(
+                f"{self.label}: the input is one sample; add a batch axis: x[None]."
+                f" Received: input of shape {whole}"
+            )
+        if misfit:
+            raise misfit
 
-    def _fits(self, shape: Shape) -> bool:
+    def _misfit(self, shape: Shape) -> ValueError | None:
         try:
             self.output_shape(shape)
-        except ValueError:
-            return False
-        return True
+        except ValueError as error:
+            return error
+        return None
 
     def __repr__(self) -> str:
         count = f"{self.parameter_count():,} parameters" if self.built else "not built"

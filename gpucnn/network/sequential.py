@@ -89,12 +89,14 @@ class Residual(Network):
         ValueError: f(x) and shortcut(x) are of different shapes.
 
     Example:
-        >>> Residual(
+        >>> block = Residual(
         ...     [Conv2D(64, 3, strides=2, padding="same", activation="relu"),
         ...      Conv2D(64, 3, padding="same")],
         ...     shortcut=Conv2D(64, 1, strides=2),
         ...     activation="relu",
         ... )
+        >>> block.output_shape((28, 28, 32))
+        (14, 14, 64)
     """
 
     def __init__(
