@@ -4,8 +4,11 @@ Each function checks its arrays, computes the geometry and calls the backend tha
 to: NumPy arrays give NumPy arrays, CuPy arrays give CuPy arrays. Layers are built of these.
 
     >>> from gpucnn import functional as F
+    >>> x, w, b = np.ones((1, 5, 5, 2)), np.ones((4, 3, 3, 2)), np.zeros(4)
     >>> y = F.conv_forward(x, w, b, strides=2, padding="same")
-    >>> dx, dw, db = F.conv_backward(dy, x, w, strides=2, padding="same")
+    >>> dx, dw, db = F.conv_backward(np.ones_like(y), x, w, strides=2, padding="same")
+    >>> y.shape, dx.shape, dw.shape, db.shape
+    ((1, 3, 3, 4), (1, 5, 5, 2), (4, 3, 3, 2), (4,))
 """
 
 from .activation import (

@@ -30,7 +30,7 @@ def inference_mode() -> Iterator[None]:
 
     Example:
         >>> with inference_mode():
-        ...     y = model.forward(x)
+        ...     y = Dense(3).forward(np.ones((1, 4)))
     """
     token = _saving.set(False)
     try:

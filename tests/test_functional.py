@@ -1,0 +1,336 @@
+"""Functions on arrays: what they accept and refuse, and what layers do not reach."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as T
+
+from gpucnn import functional as F
+from gpucnn.shapes import ConvShape
+
+
+def numbers(*shape: int, seed: int = 0, dtype: str = "float64") -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if dtype.startswith("complex"):
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+# ---- complex convolution -----------------------------------------------------------------------
+
+
+def naive_complex_conv(x, w, b, strides, pads, dilation, groups):
+    """y[n, p, q, k] by its definition, in loops: x (N, H, W, C), w (K, R, S, C / groups)."""
+    (n, _, _, c), (k, r, s, _) = x.shape, w.shape
+    x = np.pad(x, ((0, 0), *pads, (0, 0)))
+    p = (x.shape[1] - dilation[0] * (r - 1) - 1) // strides[0] + 1
+    q = (x.shape[2] - dilation[1] * (s - 1) - 1) // strides[1] + 1
+    y = np.zeros((n, p, q, k), np.complex128)
+    for i, j, f in itertools.product(range(p), range(q), range(k)):
+        group = slice(f // (k // groups) * (c // groups), (f // (k // groups) + 1) * (c // groups))
+        for u, v in itertools.product(range(r), range(s)):
+            row, column = i * strides[0] + u * dilation[0], j * strides[1] + v * dilation[1]
+            y[:, i, j, f] += (x[:, row, column, group] * w[f, u, v]).sum(-1)
+    return y + b
+
+
+GEOMETRY = {"strides": (2, 1), "padding": ((1, 0), (0, 2)), "dilation": (1, 2), "groups": 2}
+KINDS = [("complex128", "complex128"), ("complex128", "float64"), ("float64", "complex128")]
+
+
+@pytest.mark.parametrize(("x_dtype", "w_dtype"), KINDS)
+def test_complex_convolution_is_its_definition(backend, x_dtype, w_dtype):
+    x, w = numbers(2, 7, 6, 4, dtype=x_dtype), numbers(6, 3, 2, 2, seed=1, dtype=w_dtype)
+    b = numbers(6, seed=2, dtype="complex128")
+    y = F.conv_forward(*map(backend.asarray, (x, w, b)), **GEOMETRY)
+    expected = naive_complex_conv(x, w, b, *GEOMETRY.values())
+    assert y.dtype == np.complex128
+    np.testing.assert_allclose(backend.to_numpy(y), expected, rtol=1e-12, atol=1e-12)
+
+
+def torch_gradients(function, dy, *arrays):
+    leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
+    y = function(*leaves)
+    y.backward(torch.tensor(dy))
+    return y.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(("x_dtype", "w_dtype"), KINDS)
+def test_complex_gradients_agree_with_torch(backend, x_dtype, w_dtype, data_format):
+    x, w = numbers(2, 7, 6, 4, dtype=x_dtype), numbers(6, 3, 2, 2, seed=1, dtype=w_dtype)
+    b, dy = numbers(6, seed=2, dtype="complex128"), numbers(2, 3, 6, 6, seed=3, dtype="complex128")
+
+    def same(x, w, b):  # torch convolves complex with complex alone
+        x = T.pad(x.to(torch.complex128).movedim(-1, 1), (0, 2, 1, 0))
+        w = w.to(torch.complex128).movedim(-1, 1)
+        return T.conv2d(x, w, b, (2, 1), dilation=(1, 2), groups=2).movedim(1, -1)
+
+    expected = torch_gradients(same, dy, x, w, b)
+    channels = -1 if data_format == "channels_last" else 1
+    x, dy = (backend.asarray(np.moveaxis(a, -1, channels)) for a in (x, dy))
+    w, b = backend.asarray(w), backend.asarray(b)
+    y = F.conv_forward(x, w, b, **GEOMETRY, data_format=data_format)
+    dx, dw, db = F.conv_backward(dy, x, w, **GEOMETRY, data_format=data_format)
+    assert dx.dtype == x_dtype and dw.dtype == w_dtype
+    y, dx = (np.moveaxis(backend.to_numpy(a), channels, -1) for a in (y, dx))
+    ours = y, dx, backend.to_numpy(dw), backend.to_numpy(db)
+    for one, other in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_complex_transposed_convolution_agrees_with_torch(backend):
+    x, w = numbers(2, 4, 3, 4, dtype="complex128"), numbers(4, 3, 2, 2, seed=1, dtype="complex128")
+    b, dy = numbers(4, seed=2, dtype="complex128"), numbers(2, 9, 6, 4, seed=3, dtype="complex128")
+
+    def same(x, w, b):
+        y = T.conv_transpose2d(x.movedim(-1, 1), w.movedim(-1, 1), b, 2, groups=2)
+        return y.movedim(1, -1)
+
+    expected = torch_gradients(same, dy, x, w, b)
+    x, w, b, dy = map(backend.asarray, (x, w, b, dy))
+    y = F.conv_transpose_forward(x, w, b, strides=2, groups=2)
+    gradients = F.conv_transpose_backward(dy, x, w, strides=2, groups=2)
+    for ours, theirs in zip((y, *gradients), expected, strict=True):
+        np.testing.assert_allclose(backend.to_numpy(ours), theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_complex64_stays_complex64_and_dense_layers_take_it():
+    x, w = numbers(3, 5, dtype="complex64"), numbers(4, 5, seed=1, dtype="complex64")
+    y = F.dense_forward(x, w)
+    assert y.dtype == np.complex64
+    np.testing.assert_allclose(y, x @ w.T, rtol=1e-5)
+    dx, dw, db = F.dense_backward(y, x, w)
+    assert dx.dtype == dw.dtype == db.dtype == np.complex64
+    np.testing.assert_allclose(dx, y @ w.conj(), rtol=1e-5)
+    np.testing.assert_allclose(dw, y.T @ x.conj(), rtol=1e-5)
+
+
+def test_an_infinite_real_part_leaves_the_imaginary_part_alone():
+    x = np.array([[[complex(np.inf, 2.0)]]])
+    assert F.conv_forward(x, np.ones((1, 1, 1)))[0, 0, 0] == complex(np.inf, 2.0)
+
+
+# ---- geometry ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", ((1, 2),), 2])
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("window", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_transposed_convolution_undoes_the_size_of_a_convolution(
+    padding, size, window, stride, dilation
+):
+    geometry = {"strides": stride, "padding": padding, "dilation": dilation}
+    try:
+        shape = F.conv_transpose_shape((2, size, 3), (3, window, 5), **geometry)
+    except ValueError:  # all of it is cut away
+        reach = dilation * (window - 1) + 1
+        cut = {2: 4, ((1, 2),): 3}[padding]
+        assert (size - 1) * stride + reach - cut < 1
+        return
+    assert shape.y_shape == (2, size, 3)
+    assert F.conv_shape(shape.x_shape, (3, window, 5), **geometry).y_shape == (2, size, 3)
+    if padding == "same":
+        assert shape.x_shape == (2, size * stride, 5)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2])
+def test_output_padding_adds_rows_behind(extra):
+    x, w = numbers(1, 4, 2), numbers(2, 3, 3, seed=1)
+    options = {"strides": 3, "padding": 1}
+    y = F.conv_transpose_forward(x, w, output_padding=extra, **options)
+    expected = T.conv_transpose1d(
+        torch.tensor(x).movedim(-1, 1), torch.tensor(w).movedim(-1, 1), None, 3, 1, extra
+    )
+    np.testing.assert_allclose(y, expected.movedim(1, -1).numpy(), rtol=1e-12)
+
+
+def test_a_ready_shape_stands_for_the_keywords():
+    x, w = numbers(1, 7, 6, 3), numbers(4, 3, 3, 3, seed=1)
+    shape = F.conv_shape(x.shape, w.shape, strides=2, padding=1)
+    assert isinstance(shape, ConvShape)
+    y = F.conv_forward(x, w, shape=shape)
+    np.testing.assert_array_equal(y, F.conv_forward(x, w, strides=2, padding=1))
+    for ours, again in zip(
+        F.conv_backward(y, x, w, shape=shape),
+        F.conv_backward(y, x, w, strides=2, padding=1),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, again)
+    with pytest.raises(ValueError, match=r"conv: x must have the shape \(1, 7, 6, 3\)"):
+        F.conv_forward(x[:, 1:], w, shape=shape)
+
+
+def test_pool_backward_by_keywords_or_shape(backend):
+    x = backend.asarray(numbers(2, 7, 6, 3))
+    geometry = {"strides": 2, "padding": 1, "mode": "max"}
+    y, index = F.pool_forward(x, 3, **geometry)
+    one = F.pool_backward(y, index, x.shape, 3, **geometry)
+    two = F.pool_backward(y, index, shape=F.pool_shape(x.shape, 3, **geometry))
+    np.testing.assert_array_equal(backend.to_numpy(one), backend.to_numpy(two))
+    assert F.pool_forward(x, 3, with_index=False, **geometry)[1] is None
+
+
+def test_gradients_that_nobody_asks_for_are_none():
+    x, w = numbers(1, 5, 3), numbers(2, 3, 3, seed=1)
+    dx, _, db = F.conv_backward(numbers(1, 3, 2), x, w, with_bias=False, needs_dx=False)
+    assert dx is None and db is None
+    dx, _, db = F.dense_backward(numbers(1, 5, 2), x, w[:, 0], with_bias=False, needs_dx=False)
+    assert dx is None and db is None
+
+
+def test_softmax_over_any_axis_of_a_view(backend):
+    x = backend.asarray(numbers(3, 4, 5))[::-1, :, ::2]
+    for axis in range(-3, 3):
+        expected = torch.softmax(torch.tensor(backend.to_numpy(x).copy()), axis)
+        y = F.softmax_forward(x, axis)
+        assert y.flags.c_contiguous
+        np.testing.assert_allclose(backend.to_numpy(y), expected.numpy(), rtol=1e-12)
+
+
+# ---- refusals ----------------------------------------------------------------------------------
+
+
+def refusals() -> dict:
+    x, w, b = numbers(1, 5, 5, 3), numbers(4, 3, 3, 3), numbers(4)
+    y, small = numbers(1, 3, 3, 4), np.float32
+    gamma = numbers(3)
+    return {
+        "dtypes": (
+            lambda: F.conv_forward(x, w.astype(small)),
+            TypeError,
+            r"conv: all arrays of a call must be of one dtype; convert with astype\."
+            r" Received: x: float64, w: float32",
+        ),
+        "precision": (
+            lambda: F.conv_forward(x.astype("complex64"), w),
+            TypeError,
+            "Received: x: complex64, w: float64",
+        ),
+        "integers": (
+            lambda: F.conv_forward(x.astype(int), w.astype(int)),
+            TypeError,
+            "conv: the arrays must be one of float16, .*complex128. Received: x: int64, w: int64",
+        ),
+        "complex pool": (
+            lambda: F.pool_forward(x.astype("complex64")),
+            TypeError,
+            "pool: the arrays must be one of float16, bfloat16, float32, float64. Received",
+        ),
+        "a list": (lambda: F.conv_forward(x.tolist(), w), TypeError, "conv: all arrays of a call"),
+        "owner": (lambda: F.conv_forward(x, w, owner="mine", strides=0), ValueError, "mine: strid"),
+        "channels": (
+            lambda: F.conv_forward(x, numbers(4, 3, 3, 2)),
+            ValueError,
+            r"conv: the input must have 2 channels, axis -1, for a kernel of shape",
+        ),
+        "kernel rank": (
+            lambda: F.conv_forward(x, numbers(4, 3)),
+            ValueError,
+            "conv: the kernel must have 3, 4 or 5 axes",
+        ),
+        "bias": (
+            lambda: F.conv_forward(x, w, numbers(3)),
+            ValueError,
+            r"conv: b must have the shape \(4,\)\. Received: \(3,\)",
+        ),
+        "data format": (
+            lambda: F.conv_forward(x, w, data_format="NCHW"),
+            ValueError,
+            'data_format must be "channels_last" or "channels_first"',
+        ),
+        "dy": (
+            lambda: F.conv_backward(y[:, 1:], x, w),
+            ValueError,
+            r"conv: dy must have the shape \(1, 3, 3, 4\)\. Received: \(1, 2, 3, 4\)",
+        ),
+        "unknown keyword": (
+            lambda: F.conv_backward(y, x, w, stride=2),
+            TypeError,
+            "unexpected keyword argument 'stride'",
+        ),
+        "transposed bias": (
+            lambda: F.conv_transpose_forward(y, w, b),
+            ValueError,
+            r"conv_transpose: b must have the shape \(3,\)",
+        ),
+        "dense": (
+            lambda: F.dense_forward(x, numbers(4, 2)),
+            ValueError,
+            r"dense: expects an input \(batch, \.\.\., 2\).*Received: .* shape \(1, 5, 5, 3\)",
+        ),
+        "pool rank": (lambda: F.pool_forward(gamma), ValueError, "input of 3, 4 or 5 axes"),
+        "no index": (
+            lambda: F.pool_backward(numbers(1, 2, 2, 3), None, x.shape),
+            ValueError,
+            "the index of the forward must be given for mode 'max'",
+        ),
+        "index dtype": (
+            lambda: F.pool_backward(numbers(1, 2, 2, 3), np.zeros((1, 2, 2, 3), int), x.shape),
+            TypeError,
+            "index must be uint8. Received: int64",
+        ),
+        "pool without shape": (
+            lambda: F.pool_backward(y, None),
+            ValueError,
+            "x_shape or shape must be given",
+        ),
+        "activation": (
+            lambda: F.activation_forward(x, "rlu"),
+            ValueError,
+            "activation: activation must be one of 'linear', .*'mish'.*Received: activation='rlu'",
+        ),
+        "axis": (lambda: F.softmax_forward(x, 4), ValueError, "axis must be an axis of the input"),
+        "gamma": (
+            lambda: F.batch_norm_train(x, gamma[:2], gamma),
+            ValueError,
+            r"batch_norm: gamma must have the shape \(3,\)\. Received: \(2,\)",
+        ),
+        "norm axis": (
+            lambda: F.batch_norm_train(x, gamma, gamma, axis=2),
+            ValueError,
+            "axis, where the channels lie, must be -1 or 1. Received: axis=2",
+        ),
+        "statistics": (
+            lambda: F.batch_norm_infer(x, gamma, gamma, gamma.astype(small), gamma),
+            TypeError,
+            "batch_norm: mean must be float64 for an input of float64. Received: float32",
+        ),
+        "groups": (
+            lambda: F.group_norm_forward(x, gamma, gamma, groups=2),
+            ValueError,
+            "group_norm: groups must divide the 3 channels. Received: groups=2",
+        ),
+        "layer norm": (
+            lambda: F.layer_norm_forward(x, gamma[:2], gamma[:2]),
+            ValueError,
+            "layer_norm: gamma must have the shape of the last axes of the input",
+        ),
+        "rate": (
+            lambda: F.dropout_forward(x, 1.0, seed=0),
+            ValueError,
+            r"dropout: rate must lie in \[0, 1\)",
+        ),
+        "seed": (lambda: F.dropout_forward(x, 0.1, seed=-1), ValueError, "seed must be an integer"),
+    }
+
+
+@pytest.mark.parametrize("name", refusals())
+def test_refuses(name):
+    call, kind, message = refusals()[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_arrays_of_two_devices_are_refused():
+    cupy = pytest.importorskip("cupy")
+    try:
+        x = cupy.ones((1, 5, 5, 3))
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"needs a GPU: {error}")
+    with pytest.raises(TypeError, match=r"conv: all arrays of a call must lie on one device"):
+        F.conv_forward(x, np.ones((4, 3, 3, 3)))
