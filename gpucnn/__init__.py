@@ -25,12 +25,18 @@ from .network import Graph, Input, Residual, Sequential
 
 __version__ = "0.1.0"
 
-# Loaded on first use: where each name lives. A name of a module is the module itself.
+# Loaded on first use: where each name lives. A module's own name is the module.
 _LATER = {
     "Trainer": "trainer",
     "load": "checkpoint",
     "save": "checkpoint",
-    **{name: name for name in ("data", "losses", "metrics", "optimizers", "schedules")},
+    "callbacks": "callbacks",
+    "data": "data",
+    "filters": "filters",
+    "losses": "losses",
+    "metrics": "metrics",
+    "optimizers": "optimizers",
+    "schedules": "schedules",
 }
 
 __all__ = [
