@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import cache
 from types import TracebackType
-from typing import Any
 
 from .base import Array, Backend
 
@@ -44,7 +43,7 @@ def get_backend(name: str) -> Backend:
     raise ValueError(f'backend must be "numpy" or "cuda". Received: {name!r}')
 
 
-class use_backend(AbstractContextManager):  # noqa: N801 - reads as a verb: with use_backend(...)
+class use_backend(AbstractContextManager):  # reads as a verb: with use_backend(...)
     """Choose the backend from here on, or until the end of a ``with`` block.
 
     Example:
@@ -88,8 +87,15 @@ def default_backend() -> Backend:
     return chosen_backend() or _best_backend()
 
 
-def _kind(array: Any) -> str:
-    return f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
+@cache
+def _package(kind: type) -> str:
+    """Return "numpy" for numpy.ndarray and its subclasses within NumPy (memmap), and so on."""
+    return kind.__module__.partition(".")[0]
+
+
+def _received(arrays: dict[str, Array]) -> str:
+    kinds = {name: type(array) for name, array in arrays.items()}
+    return ", ".join(f"{name}: {_package(kind)}.{kind.__name__}" for name, kind in kinds.items())
 
 
 def backend_of(owner: str, **arrays: Array | None) -> Backend:
@@ -100,21 +106,19 @@ def backend_of(owner: str, **arrays: Array | None) -> Backend:
             message opens with ``owner`` and names the arrays.
     """
     given = {name: array for name, array in arrays.items() if array is not None}
-    kinds = {name: _kind(array) for name, array in given.items()}
-    received = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-    if len(set(kinds.values())) > 1:
+    packages = {_package(type(array)) for array in given.values()}
+    if len(packages) > 1:
         raise TypeError(
             f"{owner}: all arrays of a call must lie on one device; move a model with"
             f' model.to("cuda") or model.to("numpy") and an array with cupy.asarray(x) or'
-            f" cupy.asnumpy(x). Received: {received}"
+            f" cupy.asnumpy(x). Received: {_received(given)}"
         )
     backend = chosen_backend()
     if backend is None:
-        kind = next(iter(kinds.values()))
-        backend = get_backend("cuda" if kind == "cupy.ndarray" else "numpy")
-    if not all(backend.owns(array) for array in given.values()):
+        backend = get_backend("cuda" if "cupy" in packages else "numpy")
+    if not all(map(backend.owns, given.values())):
         raise TypeError(
             f"{owner}: the {backend.name} backend takes {backend.xp.__name__} arrays."
-            f" Received: {received}"
+            f" Received: {_received(given)}"
         )
     return backend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from ..backends import backend_of
@@ -24,12 +25,10 @@ def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) 
         TypeError: the arrays lie on different devices, differ in dtype, or are not floating.
     """
     backend = backend_of(owner, **arrays)
-    dtypes = {name: array.dtype.name for name, array in arrays.items() if array is not None}
-    kinds = set(dtypes.values())
-    if allow_complex:
-        kinds = {_REAL_OF.get(kind, kind) for kind in kinds}
+    given = {name: array for name, array in arrays.items() if array is not None}
+    kinds = {_kind(array.dtype, allow_complex) for array in given.values()}
     if len(kinds) > 1 or not kinds <= _FLOATS:
-        received = ", ".join(f"{name}: {dtype}" for name, dtype in dtypes.items())
+        received = ", ".join(f"{name}: {array.dtype.name}" for name, array in given.items())
         if len(kinds) > 1:
             raise TypeError(
                 f"{owner}: all arrays of a call must be of one dtype; convert with astype."
@@ -39,6 +38,12 @@ def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) 
         raise TypeError(f"{owner}: the arrays must be one of {known}. Received: {received}")
     contiguous = backend.xp.ascontiguousarray
     return backend, *(None if array is None else contiguous(array) for array in arrays.values())
+
+
+@cache  # the name of a dtype takes NumPy longer to say than all other checks
+def _kind(dtype: Any, allow_complex: bool) -> str:
+    """Return a dtype's name; a complex one's is its parts', where complex arrays are allowed."""
+    return _REAL_OF.get(dtype.name, dtype.name) if allow_complex else dtype.name
 
 
 def prepare_statistics(owner: str, x: Array, **statistics: Array) -> tuple[Array, ...]:
