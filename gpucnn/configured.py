@@ -39,11 +39,11 @@ class Configured:
         Raises:
             ValueError: the name or an argument is unknown.
         """
-        known = dict(Configured._aliases())
-        kind, arguments = config.get("type"), dict(config)
-        arguments.pop("type", None)
-        if kind not in known or not issubclass(known[kind], cls):
-            names = ", ".join(repr(name) for name, one in known.items() if issubclass(one, cls))
+        known = dict(cls._aliases())
+        arguments = dict(config)
+        kind = arguments.pop("type", None)
+        if kind not in known:
+            names = ", ".join(map(repr, known))
             raise ValueError(f"{cls.__name__.lower()} must be one of {names}. Received: {kind!r}")
         for name, value in arguments.items():
             if isinstance(value, dict):

@@ -15,23 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from .backends import backend_of
 from .backends.base import Array, Backend, accumulator
 from .configured import Configured, check_range
+from .network import Parameter
 from .schedules import Schedule
-
-
-class Parameter(Protocol):
-    """What an optimizer sees of a network's parameter: see ``Network.parameters``."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def value(self) -> Array: ...
-    @property
-    def gradient(self) -> Array: ...
 
 
 @dataclass

@@ -142,30 +142,33 @@ class Trainer:
         as_fraction(owner, "validation_split", validation_split)
         if resume and checkpoint_dir is None:
             raise ValueError(f"{owner}: resume needs checkpoint_dir. Received: None")
-        if not isinstance(normalize, (Normalize, NoneType)):
-            raise TypeError(
-                f"{owner}: normalize must be a gpucnn.data.Normalize, which a checkpoint can keep."
-                f" Received: {normalize!r}"
-            )
+        checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir) / "last"
         train = as_samples(owner, x, y)
         held_out = None if validation is None else as_samples(owner, validation)
+        for data in (train, held_out):
+            if data is not None:
+                self._prepare(data)
+        last = self.epoch + epochs
+        if resume and json_path(checkpoint).is_file():
+            read_state(checkpoint).restore(self)
+            last = epochs
         if held_out is None and not isinstance(train, Loader):
             train, held_out = divide(train, validation_split, self.seed)
-        self._prepare(train)
-        last = self.epoch + epochs
-        if resume and json_path(checkpoint_dir).is_file():
-            read_state(checkpoint_dir).restore(self)
-            last = epochs
         self.normalize = normalize or self.normalize
         self.classes = self.classes if classes is None else list(classes)
         loader = self._loader(train, batch_size, augment=augment, prefetch=prefetch)
         self.normalize = loader.normalize
+        if not isinstance(self.normalize, (Normalize, NoneType)):
+            raise TypeError(
+                f"{owner}: normalize must be a gpucnn.data.Normalize, which a checkpoint can keep."
+                f" Received: {self.normalize!r}"
+            )
         held_out = held_out and self._loader(held_out, batch_size, shuffle=False)
-        self._fit(loader, held_out, last, checkpoint_dir)
+        self._fit(loader, held_out, last, checkpoint)
         return self.history
 
     def _fit(
-        self, loader: Loader, held_out: Loader | None, last: int, folder: str | Path | None
+        self, loader: Loader, held_out: Loader | None, last: int, checkpoint: Path | None
     ) -> None:
         self.stop_training = False
         self._tell("on_train_begin")
@@ -180,12 +183,12 @@ class Trainer:
                 self.history.records.append(record)
                 self._tell("on_epoch_end", epoch, record)
                 display.finish(record)
-                if folder is not None:
-                    self.save(Path(folder) / "last")
+                if checkpoint is not None:
+                    self.save(checkpoint)
             if self.stop_training:
                 display.say(f"stopped after {self.epoch} of {last} epochs")
         except KeyboardInterrupt:
-            display.say(f"interrupted after {self.epoch} of {last} epochs" + _kept(folder))
+            display.say(f"interrupted after {self.epoch} of {last} epochs{_kept(checkpoint)}")
             raise
         finally:
             self._in_epoch = False
@@ -351,8 +354,8 @@ class Trainer:
             getattr(callback, event)(*arguments)
 
 
-def _kept(folder: str | Path | None) -> str:
+def _kept(checkpoint: Path | None) -> str:
     """Say where a training that was interrupted can go on, if it can."""
-    if folder is None or not json_path(folder).is_file():
+    if checkpoint is None or not json_path(checkpoint).is_file():
         return ""
-    return f"; resume=True continues from {json_path(folder)}"
+    return f"; resume=True continues from {json_path(checkpoint)}"

@@ -294,6 +294,18 @@ def test_a_trainers_checkpoint_is_a_model_too(tmp_path):
     assert resumed.evaluate(X, Y) == trainer.evaluate(X, Y)
 
 
+def test_frozen_layers_stay_frozen(tmp_path):
+    head = gpucnn.Sequential([gpucnn.Flatten(), gpucnn.Dense(3)])
+    model = gpucnn.Sequential([gpucnn.Conv2D(1, 1, input_shape=(8, 6, 1)), head])
+    model.layers[0].trainable = head.trainable = False
+    assert not list(model.parameters())
+    gpucnn.save(model, tmp_path / "model")
+    twin = gpucnn.load(tmp_path / "model")
+    assert not list(twin.parameters())
+    twin.layers[0].trainable = True
+    assert [p.path for p in twin.parameters()] == ["conv2d/kernel", "conv2d/bias"]
+
+
 def test_a_checkpoint_before_the_first_step(tmp_path):
     trainer = make_trainer()
     trainer.save(tmp_path / "start")

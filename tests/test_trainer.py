@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -321,6 +322,15 @@ def test_values_are_read_at_the_end_of_an_epoch_and_seldom_before(monkeypatch):
     assert len(reads) == 2 * 14 + 2
 
 
+def test_the_ranges_of_a_step_are_named(monkeypatch):
+    names = []
+    monkeypatch.setattr(
+        trainer_module, "nvtx_range", lambda name: names.append(name) or nullcontext()
+    )
+    fit(make_trainer(), 1, batch_size=60, validation_split=0.0)
+    assert names == ["data wait", "optimizer", "data wait", "optimizer", "data wait"]
+
+
 def test_reading_often_changes_nothing(monkeypatch):
     seldom, often = make_trainer(), make_trainer()
     fit(seldom)
@@ -436,6 +446,7 @@ def test_a_function_is_a_metric():
         ((X, Y), {"validation_split": 1.0}, "validation_split must lie in .*1.0"),
         ((X, Y), {"resume": True}, "Trainer.fit: resume needs checkpoint_dir"),
         ((X, Y), {"validation": (X, Y[1:])}, r"x and y .*y of shape \(119,\)"),
+        ((X, Y), {"validation": (X, Y + 1)}, "Trainer: labels must be 0 to 2"),
     ],
 )
 def test_bad_input_is_named(data, options, message):

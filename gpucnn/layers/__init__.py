@@ -187,7 +187,8 @@ def to_config(layer: Layer) -> dict[str, Any]:
     Raises:
         ValueError: an argument is a function, which JSON cannot hold.
     """
-    return {"class": type(layer).__name__, "config": layer.config()}
+    description = {"class": type(layer).__name__, "config": layer.config()}
+    return description if layer.trainable else description | {"trainable": False}
 
 
 def from_config(description: dict[str, Any]) -> Layer:
@@ -205,4 +206,6 @@ def from_config(description: dict[str, Any]) -> Layer:
         raise ValueError(
             f"from_config: the class must be one of {', '.join(sorted(LAYERS))}. Received: {kind!r}"
         )
-    return LAYERS[kind].from_config(description["config"])
+    layer = LAYERS[kind].from_config(description["config"])
+    layer.trainable = description.get("trainable", True)
+    return layer
