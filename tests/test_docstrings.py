@@ -1,4 +1,4 @@
-"""The examples in docstrings of layers and functions run and give what they show."""
+"""The examples in docstrings run and give what they show."""
 
 import doctest
 import importlib
@@ -11,7 +11,11 @@ import gpucnn
 from gpucnn.backends import use_backend
 
 PACKAGES = (gpucnn.functional, gpucnn.layers)
-MODULES = ["gpucnn.shapes", "gpucnn.arguments", "gpucnn.functional"] + [
+ALONE = (
+    "arguments", "callbacks", "checkpoint", "configured", "functional", "history", "losses",
+    "metrics", "optimizers", "progress", "schedules", "shapes", "trainer",
+)  # fmt: skip
+MODULES = [f"gpucnn.{name}" for name in ALONE] + [
     f"{package.__name__}.{module.name}"
     for package in PACKAGES
     for module in pkgutil.iter_modules(package.__path__)
