@@ -33,7 +33,7 @@ CONVS: dict[str, ConvShape] = {
     "dense": conv((70, 1, 1, 131), (10, 1, 1, 131)),
     "whole_window": conv((3, 7, 5, 6), (9, 7, 5, 6)),
     "many_tiles": conv((1, 17, 13, 72), (68, 3, 3, 72), padding=1),
-    "wide_tiles": conv((1, 98, 86, 35), (66, 1, 1, 35)),
+    "wide_tiles": conv((1, 92, 90, 34), (35, 1, 1, 34)),
     "wide_filters": conv((1, 4, 3, 457), (65, 3, 3, 457), padding=1),
     "many_pixels": conv((3, 33, 35, 3), (5, 3, 2, 3)),
     "many_filters": conv((1, 5, 4, 17), (145, 2, 3, 17), padding="same"),
