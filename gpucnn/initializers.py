@@ -80,4 +80,6 @@ def initialize(
         values = np.full(shape, _CONSTANT[initializer])
     else:
         values = _SCALED[initializer](shape, fans, _generator)
+        if np.dtype(dtype).kind == "c":  # the variance in equal shares (Trabelsi et al. 2018)
+            values = (values + 1j * _SCALED[initializer](shape, fans, _generator)) / math.sqrt(2)
     return values.astype(dtype)

@@ -360,6 +360,9 @@ OTHERS = {
     "Dropout": Case(lambda: L.Dropout(0.4, seed=3), (3, 5, 7), training=True),
     "Dropout_inference": Case(lambda: L.Dropout(0.4), (3, 5), lambda x, p: x),
     "Add": Case(L.Add, [(2, 3, 5)] * 3, lambda x, p: x[0] + x[1] + x[2]),
+    "Multiply": Case(
+        L.Multiply, [(2, 3, 5, 4), (2, 1, 1, 4), (2, 3, 5, 1)], lambda x, p: x[0] * x[1] * x[2]
+    ),
     "Concatenate": Case(
         L.Concatenate, [(2, 3, 5), (2, 3, 2), (2, 3, 1)], lambda x, p: torch.cat(x, -1)
     ),

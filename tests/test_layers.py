@@ -112,6 +112,15 @@ def test_kernels_start_he_normal_by_what_one_output_sums(layer, input_shape, fan
     assert not layer.params["bias"].any()
 
 
+def test_a_complex_kernel_starts_with_both_parts():
+    layer = L.Conv2D(128, 3)
+    layer.build((9, 9, 64), "complex64", "numpy")
+    kernel = layer.params["kernel"]
+    assert kernel.dtype == np.complex64
+    for part in (kernel.real, kernel.imag):
+        assert part.var() == pytest.approx(1 / (9 * 64), rel=5 * np.sqrt(2 / part.size))
+
+
 def test_multiply_adds_of_one_sample():
     assert L.Conv2D(15, 3).multiply_adds((5, 5, 2)) == 3 * 3 * 15 * 9 * 2
     assert L.Conv2D(4, 3, groups=2, strides=2).multiply_adds((7, 5, 6)) == 3 * 2 * 4 * 9 * 3

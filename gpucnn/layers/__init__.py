@@ -31,7 +31,7 @@ from .conv import Conv1D, Conv2D, Conv3D
 from .conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from .dense import Dense
 from .dropout import Dropout
-from .merge import Add, Concatenate
+from .merge import Add, Concatenate, Multiply
 from .norm import (
     BatchNorm,
     BatchNormalization,
@@ -152,6 +152,7 @@ __all__ = [
     "MinPool2D",
     "MinPool3D",
     "Mish",
+    "Multiply",
     "PReLU",
     "Permute",
     "ReLU",

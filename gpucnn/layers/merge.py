@@ -1,12 +1,13 @@
-"""Layers that take many inputs and give one: Add, Concatenate."""
+"""Layers that take many inputs and give one: Add, Multiply, Concatenate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from ..backends import backend_of
-from ..backends.base import Array
+from ..backends.base import Array, accumulator
 from ..functional.checks import expect_shape
 from .base import Layer, Shape, sample_text
 
@@ -68,6 +69,38 @@ class Add(Merge):
         return [dy] * count
 
 
+class Multiply(Merge):
+    """The product of its inputs; sizes of 1 are stretched to the others'.
+
+    So (N, 1, 1, C) scales the channels of (N, H, W, C), as in squeeze-and-excitation (Hu et al.
+    2018).
+
+    Example:
+        >>> Multiply().output_shape([(8, 8, 3), (1, 1, 3)])
+        (8, 8, 3)
+    """
+
+    def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        same_rank = len({len(shape) for shape in input_shape}) == 1
+        sizes = [set(axis) - {1} for axis in zip(*input_shape, strict=False)]
+        if not same_rank or any(len(size) > 1 for size in sizes):
+            raise self._misfit("all inputs must be of one shape, but for sizes of 1", input_shape)
+        return tuple(size.pop() if size else 1 for size in sizes)
+
+    def _forward(self, x: list[Array], training: bool) -> Array:
+        self.output_shape([array.shape[1:] for array in x])
+        self._save(x)
+        return math.prod(x[1:], start=x[0])
+
+    def _backward(self, dy: Array, x: list[Array]) -> list[Array]:
+        shape = self.output_shape([array.shape[1:] for array in x])
+        expect_shape(self.label, (x[0].shape[0], *shape), dy=dy)
+        return [
+            _summed_to(array.shape, math.prod((*x[:place], *x[place + 1 :]), start=dy))
+            for place, array in enumerate(x)
+        ]
+
+
 class Concatenate(Merge):
     """Its inputs behind each other along ``axis``, which counts the batch axis (0).
 
@@ -110,3 +143,11 @@ class Concatenate(Merge):
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
         xp = self.backend.xp
         return [xp.ascontiguousarray(part) for part in xp.split(dy, ends, axis=self.axis)]
+
+
+def _summed_to(shape: Shape, array: Array) -> Array:
+    """Sum the axes along which an input of ``shape`` was stretched."""
+    axes = tuple(i for i, size in enumerate(shape) if size != array.shape[i])
+    if not axes:
+        return array
+    return array.sum(axis=axes, keepdims=True, dtype=accumulator(array.dtype)).astype(array.dtype)
