@@ -14,8 +14,8 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import elementwise, keep, rounded, store, wide
-from .channels import channel_blocks, channel_sums, per_channel
+from .blocks import choose, elementwise, keep, rounded, store, wide
+from .channels import along_channels, channel_blocks, channel_sums
 from .special import erfc
 
 # The fixed point of mean 0 and variance 1, Klambauer et al. 2017, equation 14.
@@ -94,15 +94,11 @@ def _mish_slope(x: np.ndarray) -> np.ndarray:
     return gate + x * slope
 
 
-def _hard_silu_slope(x: np.ndarray) -> np.ndarray:
-    return np.where(x >= 3, 1, keep(x / 3 + 0.5, x > -3))
-
-
 # kind -> y from x and alpha
 _FORWARD = {
     "relu": lambda x, a: np.maximum(x, 0),
     "relu6": lambda x, a: np.clip(x, 0, 6),
-    "leaky_relu": lambda x, a: np.where(x > 0, x, a * x),
+    "leaky_relu": lambda x, a: choose(x > 0, x, a * x),
     "elu": _elu,
     "selu": lambda x, a: SELU_SCALE * _elu(x, SELU_ALPHA),
     "sigmoid": lambda x, a: _sigmoid(x),
@@ -121,9 +117,9 @@ _FORWARD = {
 _BACKWARD = {
     "relu": lambda dy, y, a: keep(dy, y > 0),
     "relu6": lambda dy, y, a: keep(dy, (y > 0) & (y < 6)),
-    "leaky_relu": lambda dy, y, a: np.where(y > 0, dy, a * dy),
-    "elu": lambda dy, y, a: dy * np.where(y > 0, 1, y + a),
-    "selu": lambda dy, y, a: dy * np.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA),
+    "leaky_relu": lambda dy, y, a: choose(y > 0, dy, a * dy),
+    "elu": lambda dy, y, a: choose(y > 0, dy, dy * (y + a)),
+    "selu": lambda dy, y, a: choose(y > 0, SELU_SCALE * dy, dy * (y + SELU_SCALE * SELU_ALPHA)),
     "sigmoid": lambda dy, y, a: dy * (y * (1 - y)),
     "tanh": lambda dy, y, a: dy * (1 - y * y),
     "softplus": lambda dy, x, a: dy * _sigmoid(x),
@@ -133,7 +129,7 @@ _BACKWARD = {
     "silu": lambda dy, x, a: dy * _silu_slope(x),
     "mish": lambda dy, x, a: dy * _mish_slope(x),
     "hard_sigmoid": lambda dy, x, a: keep(dy / 6, np.abs(x) < 3),
-    "hard_silu": lambda dy, x, a: dy * _hard_silu_slope(x),
+    "hard_silu": lambda dy, x, a: keep(choose(x < 3, dy * (x / 3 + 0.5), dy), x > -3),
 }
 
 
@@ -152,10 +148,10 @@ class Activations:
 
     def prelu_forward(self, x: np.ndarray, slope: np.ndarray, shape: NormShape) -> np.ndarray:
         y = np.empty(shape.axes, x.dtype)
-        view, slope = x.reshape(shape.axes), per_channel(slope, shape)
+        view, slope = x.reshape(shape.axes), along_channels(wide(slope), shape)
         for block in channel_blocks(shape):
             part = wide(view[block])
-            store(y[block], np.where(part > 0, part, slope * part))
+            store(y[block], choose(part > 0, part, slope * part))
         return y.reshape(x.shape)
 
     def prelu_backward(
@@ -163,9 +159,10 @@ class Activations:
     ) -> tuple[np.ndarray, np.ndarray]:
         dx = np.empty(shape.axes, dy.dtype)
         dslope = np.zeros(shape.channels, accumulator(dy.dtype))
-        dy, view, factor = dy.reshape(shape.axes), x.reshape(shape.axes), per_channel(slope, shape)
+        dy, view = dy.reshape(shape.axes), x.reshape(shape.axes)
+        factor = along_channels(wide(slope), shape)
         for block in channel_blocks(shape):
             part, grad = wide(view[block]), wide(dy[block])
-            store(dx[block], np.where(part > 0, grad, factor * grad))
-            dslope += channel_sums(np.minimum(part, 0) * grad, shape)
+            store(dx[block], choose(part > 0, grad, factor * grad))
+            dslope += channel_sums(np.minimum(part, 0) * grad, shape.channels_last)
         return dx.reshape(x.shape), rounded(dslope, slope.dtype)

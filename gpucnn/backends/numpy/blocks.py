@@ -77,15 +77,28 @@ def elementwise(
     return result
 
 
+def _all_bits(mask: np.ndarray) -> np.ndarray:
+    """True -> -1, all bits set; False -> 0."""
+    return np.negative(mask.view(np.int8))
+
+
 def keep(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return ``values`` where the boolean ``mask`` is set, else 0, without a branch.
 
-    The bits are and-ed with 0 or -1: several times the speed of ``where=`` with a random mask,
-    and unlike a product with the mask right for infinities and NaNs.
+    The bits are and-ed with 0 or -1: many times the speed of ``np.where`` with a random mask, and
+    unlike a product with the mask right for infinities and NaNs.
     """
     bits = np.dtype(f"i{values.itemsize}")
-    ones = np.negative(mask.view(np.int8))  # True -> -1, all bits set
-    return np.bitwise_and(values.view(bits), ones).view(values.dtype)
+    return np.bitwise_and(values.view(bits), _all_bits(mask)).view(values.dtype)
+
+
+def choose(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    """``np.where(mask, yes, no)`` for arrays of one dtype, without a branch like ``keep``."""
+    bits = np.dtype(f"i{yes.itemsize}")
+    chosen = np.bitwise_xor(yes.view(bits), no.view(bits))
+    chosen &= _all_bits(mask)
+    chosen ^= no.view(bits)
+    return chosen.view(yes.dtype)
 
 
 def window_slices(

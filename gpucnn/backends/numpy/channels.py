@@ -10,32 +10,61 @@ from ...shapes import NormShape
 from ..base import accumulator
 from .blocks import BLOCK, blocks, wide
 
+ROW = 1024  # elements: an inner loop of as many steps hides what NumPy needs to start it
+
 
 def channel_blocks(shape: NormShape) -> Iterator[tuple[slice, slice, slice]]:
     """Cut ``shape.axes`` into blocks of samples and positions that hold all the channels."""
-    for samples, positions in blocks((shape.batch, shape.length), BLOCK // max(1, shape.channels)):
+    limit = BLOCK // max(1, shape.channels)
+    for samples, positions in blocks((shape.batch, shape.length), limit):
         if shape.channels_last:
             yield samples, positions, slice(None)
         else:
             yield samples, slice(None), positions
 
 
-def per_channel(vector: np.ndarray, shape: NormShape) -> np.ndarray:
-    """Shape a vector (C,), in the dtype of its sums, to broadcast over ``shape.axes``."""
-    vector = wide(vector)
-    return vector if shape.channels_last else vector[:, None]
+def along_channels(vectors: np.ndarray, shape: NormShape) -> np.ndarray:
+    """Shape vectors (..., C) to broadcast over ``shape.axes``."""
+    return vectors[..., None, :] if shape.channels_last else vectors[..., None]
 
 
-def channel_sums(part: np.ndarray, shape: NormShape) -> np.ndarray:
-    """Sum a block over samples and positions: -> (C,).
+def by_channel(
+    operation: np.ufunc,
+    part: np.ndarray,
+    vector: np.ndarray,
+    out: np.ndarray,
+    *,
+    channels_last: bool = True,
+) -> np.ndarray:
+    """``operation(part, vector, out)`` with one number of ``vector`` (C,) for each channel.
 
-    Each sample is summed on its own first, which also keeps the rounding error small. With
-    channels last a product with ones is quicker than ``sum``, whose inner loop has C steps.
+    With channels last both arrays are contiguous, and the vector is repeated to rows of ``ROW``.
     """
-    if not shape.channels_last:
-        return part.sum(2).sum(0)
+    if not channels_last:
+        return operation(part, vector[:, None], out=out)
+    row = np.tile(vector, max(1, ROW // vector.size))
+    whole = part.size - part.size % row.size
+    source, target = part.reshape(-1), out.reshape(-1)
+    rows = (-1, row.size)
+    operation(source[:whole].reshape(rows), row, out=target[:whole].reshape(rows))
+    operation(source[whole:], row[: part.size - whole], out=target[whole:])
+    return out
+
+
+def sample_sums(part: np.ndarray, channels_last: bool) -> np.ndarray:
+    """Sum a block over its positions: (n, l, C) or (n, C, l) -> (n, C).
+
+    With channels last a product with ones is quicker than ``sum``, whose inner loop has C steps.
+    """
+    if not channels_last:
+        return part.sum(2)
     length = part.shape[1]
-    return part.sum((0, 1)) if length == 1 else (np.ones(length, part.dtype) @ part).sum(0)
+    return part[:, 0] if length == 1 else np.ones(length, part.dtype) @ part
+
+
+def channel_sums(part: np.ndarray, channels_last: bool) -> np.ndarray:
+    """Sum a block over samples and positions: -> (C,); each sample first, which is more exact."""
+    return sample_sums(part, channels_last).sum(0)
 
 
 def bias_grad(dy: np.ndarray, shape: NormShape) -> np.ndarray:
@@ -43,5 +72,5 @@ def bias_grad(dy: np.ndarray, shape: NormShape) -> np.ndarray:
     dy = dy.reshape(shape.axes)
     total = np.zeros(shape.channels, accumulator(dy.dtype))
     for block in channel_blocks(shape):
-        total += channel_sums(wide(dy[block]), shape)
+        total += channel_sums(wide(dy[block]), shape.channels_last)
     return total

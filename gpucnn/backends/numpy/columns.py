@@ -9,6 +9,7 @@ time, in a buffer of about ``COLUMN_BYTES``.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,9 +21,27 @@ from .blocks import blocks
 
 COLUMN_BYTES = 1 << 21
 MIN_ROWS = 128  # with fewer a product would take longer to read the filters than to compute
-SHORT_RUN = 16  # elements: where a window's rows are shorter, the columns are copied tap by tap
+SHORT_RUN = 8  # elements: where a window's rows are shorter, the columns are copied tap by tap
 
 Block = tuple[slice, ...]
+
+
+class _Scratch(threading.local):
+    """A thread's buffer, kept from call to call: to touch fresh memory costs as much as to fill it.
+
+    Whoever takes it has it until the next one does, so an operation takes it once at a time.
+    """
+
+    memory = np.empty(0, np.uint8)
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if self.memory.size < size:
+            self.memory = np.empty(size, np.uint8)
+        return self.memory[:size].view(dtype).reshape(shape)
+
+
+scratch = _Scratch()
 
 
 def channels_last(array: np.ndarray, shape: ConvShape) -> np.ndarray:
@@ -108,14 +127,11 @@ def column_blocks(x: np.ndarray, shape: ConvShape) -> Iterator[tuple[Block, np.n
     run = depth * (shape.kernel[-1] if shape.dilation[-1] == 1 and groups == 1 else 1)
     by_tap = not shape.channels_last or run < SHORT_RUN
     taps = shape.taps * depth
-    buffer = np.empty(0, dtype)
     for block in output_blocks(shape, groups * taps):
         counts = tuple(axis.stop - axis.start for axis in block)
         rows = math.prod(counts)
         windows = patch_windows(input_patch(x, block, shape), counts, shape)
-        if buffer.size < windows.size:
-            buffer = np.empty(windows.size, dtype)
-        memory = buffer[: windows.size]
+        memory = scratch.take((windows.size,), dtype)
         if by_tap:  # memory (G, T*C/G, rows)
             pixels = range(1, 2 + shape.rank)
             np.copyto(

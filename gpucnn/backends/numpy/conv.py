@@ -1,12 +1,9 @@
 """Convolution as matrix products over blocks of columns (see ``columns``).
 
-    y  = columns @ w^T      fprop    (rows, T*C) @ (T*C, K)
-    dw = dy^T @ columns     wgrad    (K, rows) @ (rows, T*C), summed over the blocks in order
-
-dgrad with stride 1 is an fprop of dy whose filters are turned around and whose C and K are
-exchanged (Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section
-4). Otherwise, or where that would be more work, each tap's product dy @ w[tap] is added to the
-inputs that the tap read, in the order of blocks and taps.
+    y   = columns @ w^T     fprop    (rows, T*C) @ (T*C, K)
+    dx += dy @ w[tap]       dgrad    (rows, K) @ (K, C), added to the inputs that the tap read, in
+                                     the order of blocks and taps
+    dw += dy^T @ columns    wgrad    (K, rows) @ (rows, T*C), in the order of blocks
 
 Channels first is a permuted view of the same, and groups are a leading axis of every product. With
 a group a channel the products would be too small: see ``depthwise``.
@@ -25,13 +22,15 @@ from ...shapes import ConvShape, NormShape
 from ..base import accumulator
 from . import depthwise
 from .blocks import pieces, rounded, store, wide, window_slices
-from .channels import bias_grad
+from .channels import bias_grad, by_channel
 from .columns import (
     Block,
     channels_last,
     column_blocks,
+    is_pointwise,
     output_blocks,
     rows_at_a_time,
+    scratch,
     spatial_axes,
 )
 
@@ -40,28 +39,9 @@ def _is_depthwise(shape: ConvShape) -> bool:
     return shape.groups == shape.channels > 1
 
 
-def _transposed(shape: ConvShape) -> ConvShape | None:
-    """Return the fprop that is this dgrad, if there is one and it is no more work."""
-    padding = tuple(
-        (dilation * (window - 1) - before, dilation * (window - 1) - after)
-        for window, dilation, (before, after) in zip(
-            shape.kernel, shape.dilation, shape.padding, strict=True
-        )
-    )
-    more_work = shape.taps > 1 and shape.filters > shape.channels
-    if more_work or set(shape.strides) != {1} or min(map(min, padding)) < 0:
-        return None
-    return replace(
-        shape, channels=shape.filters, filters=shape.channels, input=shape.output, padding=padding
-    )
-
-
-def _turned(w: np.ndarray, groups: int) -> np.ndarray:
-    """Exchange filters and channels within each group and turn the window around."""
-    filters, *kernel, depth = w.shape
-    w = w.reshape(groups, filters // groups, math.prod(kernel), depth)[:, :, ::-1]
-    # (G, K/G, T, C/G) -> (G, C/G, T, K/G) -> (C, *kernel, K/G)
-    return w.swapaxes(1, 3).reshape(groups * depth, *kernel, filters // groups)
+def _by_group(pixels: np.ndarray, groups: int) -> np.ndarray:
+    """View pixels (..., channels) as (G, rows, channels / G)."""
+    return pixels.reshape(-1, groups, pixels.shape[-1] // groups).swapaxes(0, 1)
 
 
 def _add_taps(taps: Iterable[np.ndarray], dx: np.ndarray, block: Block, shape: ConvShape) -> None:
@@ -79,6 +59,20 @@ def _add_taps(taps: Iterable[np.ndarray], dx: np.ndarray, block: Block, shape: C
         dx[(images, *read)] += tap[(slice(None), *served)]
 
 
+def _scatter(dy: np.ndarray, filters: np.ndarray, dx: np.ndarray, shape: ConvShape) -> None:
+    """Add the dx of some images to ``dx``, which is zero; filters are (T, G, K/G, C/G)."""
+    for block in output_blocks(shape, shape.taps * shape.channels):
+        part = wide(dy[block])
+        if _is_depthwise(shape):
+            taps = depthwise.tap_products(part, filters[..., 0])
+        else:
+            taps = scratch.take((shape.taps, *part.shape[:-1], shape.channels), dx.dtype)
+            out = taps.reshape(shape.taps, -1, *filters.shape[1::2]).swapaxes(1, 2)
+            # (G, rows, K/G) @ (T, G, K/G, C/G) -> (T, G, rows, C/G)
+            np.matmul(_by_group(part, shape.groups), filters, out=out)
+        _add_taps(taps, dx, block, shape)
+
+
 class Convolutions:
     """``conv_fprop``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
 
@@ -87,24 +81,25 @@ class Convolutions:
     ) -> np.ndarray:
         y = np.empty(shape.y_shape, x.dtype)
         x, target = channels_last(x, shape), channels_last(y, shape)
-        bias = None if b is None else wide(b)
-        if _is_depthwise(shape):
-            for block, product in depthwise.fprop_blocks(x, w, shape):
-                if bias is not None:
-                    product += bias
-                store(target[block], product)
-            return y
         dtype, groups = accumulator(x.dtype), shape.groups
         in_place = x.dtype == dtype and target.flags.c_contiguous
-        # (K, *kernel, C/G) -> (G, T*C/G, K/G)
-        filters = wide(w).reshape(groups, shape.filters // groups, -1).swapaxes(1, 2)
-        for block, columns in column_blocks(x, shape):
+        bias = None if b is None else wide(b)
+        if _is_depthwise(shape):
+            blocks = depthwise.tap_blocks(x, shape)
+            filters = depthwise.tap_filters(w, shape)
+        else:
+            blocks = column_blocks(x, shape)
+            # (K, *kernel, C/G) -> (G, T*C/G, K/G)
+            filters = wide(w).reshape(groups, shape.filters // groups, -1).swapaxes(1, 2)
+        for block, source in blocks:
             part = target[block]  # (n, *outputs, K)
             product = part if in_place else np.empty(part.shape, dtype)
-            out = product.reshape(-1, groups, shape.filters // groups)
-            np.matmul(columns, filters, out=out.swapaxes(0, 1))
+            if _is_depthwise(shape):
+                depthwise.fprop(source, filters, product)
+            else:  # (G, rows, T*C/G) @ (G, T*C/G, K/G)
+                np.matmul(source, filters, out=_by_group(product, groups))
             if bias is not None:
-                product += bias
+                by_channel(np.add, product, bias, product)
             if not in_place:
                 store(part, product)
         return y
@@ -112,9 +107,6 @@ class Convolutions:
     def conv_dgrad(
         self, dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape
     ) -> np.ndarray:
-        transposed = None if _is_depthwise(shape) else _transposed(shape)
-        if transposed is not None:
-            return self.conv_fprop(dy, _turned(w, shape.groups), b, transposed)
         dx = np.zeros(shape.x_shape, dy.dtype)
         dy, target = channels_last(dy, shape), channels_last(dx, shape)
         dtype, groups = accumulator(dy.dtype), shape.groups
@@ -122,26 +114,19 @@ class Convolutions:
         # (K, *kernel, C/G) -> (T, G, K/G, C/G)
         filters = wide(w).reshape(groups, shape.filters // groups, shape.taps, -1)
         filters = np.ascontiguousarray(filters.transpose(2, 0, 1, 3))
-        columns = shape.taps * shape.channels
-        for images in pieces(
-            shape.batch, rows_at_a_time(columns) // max(1, math.prod(shape.output))
-        ):
+        bias = None if b is None else wide(b)
+        one_product = is_pointwise(shape) and not _is_depthwise(shape)
+        size = rows_at_a_time(shape.taps * shape.channels) // max(1, math.prod(shape.output))
+        for images in pieces(shape.batch, shape.batch if one_product and in_place else size):
             part = target[images]
             total = part if in_place else np.zeros(part.shape, dtype)
-            inner = replace(shape, batch=len(part))
-            for block in output_blocks(inner, columns):
-                piece = wide(dy[images][block])
-                if _is_depthwise(shape):
-                    taps = depthwise.tap_products(piece, filters)
-                else:
-                    # (G, rows, K/G) @ (T, G, K/G, C/G) -> (T, G, rows, C/G)
-                    taps = np.empty((shape.taps, *piece.shape[:-1], shape.channels), dtype)
-                    rows = piece.reshape(-1, groups, shape.filters // groups).swapaxes(0, 1)
-                    out = taps.reshape(shape.taps, -1, groups, shape.channels // groups)
-                    np.matmul(rows, filters, out=out.swapaxes(1, 2))
-                _add_taps(taps, total, block, inner)
-            if b is not None:
-                total += wide(b)
+            if one_product:
+                rows = _by_group(wide(dy[images]), groups)
+                np.matmul(rows, filters[0], out=_by_group(total, groups))
+            else:
+                _scatter(dy[images], filters, total, replace(shape, batch=len(part)))
+            if bias is not None:
+                by_channel(np.add, total, bias, total)
             if not in_place:
                 store(part, total)
         return dx
@@ -149,14 +134,11 @@ class Convolutions:
     def conv_wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
         x, dy = channels_last(x, shape), channels_last(dy, shape)
         if _is_depthwise(shape):
-            dw = depthwise.wgrad(x, dy, shape)
-            return rounded(dw, x.dtype).reshape(shape.w_shape)
-        groups = shape.groups
+            return rounded(depthwise.wgrad(x, dy, shape), x.dtype)
         dw = None
         for block, columns in column_blocks(x, shape):
-            rows = wide(dy[block]).reshape(-1, groups, shape.filters // groups)
-            # (G, K/G, rows) @ (G, rows, T*C/G)
-            product = np.matmul(rows.transpose(1, 2, 0), columns)
+            rows = _by_group(wide(dy[block]), shape.groups)
+            product = np.matmul(rows.swapaxes(1, 2), columns)  # (G, K/G, rows) @ (G, rows, T*C/G)
             dw = product if dw is None else np.add(dw, product, out=dw)
         if dw is None:  # an empty batch
             return np.zeros(shape.w_shape, x.dtype)

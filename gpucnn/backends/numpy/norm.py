@@ -6,7 +6,8 @@ With m values in a set of statistics, x' = (x - mean) / sqrt(var + epsilon) and 
     dx = (g - mean(g) - x' mean(g x')) / sqrt(var + epsilon)
 
 where the means are over the set. In batch norm gamma is one number in a set, so that mean(g) =
-gamma dbeta / m and mean(g x') = gamma dgamma / m. With fixed statistics both vanish from dx.
+gamma dbeta / m and mean(g x') = gamma dgamma / m; with fixed statistics both vanish from dx. In
+group norm a set is a sample's group: its sums are those of its channels, each over the positions.
 """
 
 from __future__ import annotations
@@ -16,26 +17,14 @@ import numpy as np
 from ...shapes import NormShape
 from ..base import accumulator
 from .blocks import rounded, sample_blocks, store, wide
-from .channels import bias_grad, channel_blocks, channel_sums, per_channel
-
-
-def _in_groups(x: np.ndarray, shape: NormShape) -> np.ndarray:
-    """View an activation as (N, L, G, C/G), or (N, G, C/G, L) with channels first."""
-    depth = shape.channels // shape.groups
-    if shape.channels_last:
-        return x.reshape(shape.batch, shape.length, shape.groups, depth)
-    return x.reshape(shape.batch, shape.groups, depth, shape.length)
-
-
-def _per_group_channel(vector: np.ndarray, shape: NormShape) -> np.ndarray:
-    """Shape a vector (C,) to broadcast over ``_in_groups``."""
-    vector = wide(vector).reshape(shape.groups, -1)
-    return vector if shape.channels_last else vector[..., None]
-
-
-def _set_axes(shape: NormShape) -> tuple[int, int]:
-    """The axes of ``_in_groups`` over which a sample's group is summed."""
-    return (1, 3) if shape.channels_last else (2, 3)
+from .channels import (
+    along_channels,
+    bias_grad,
+    by_channel,
+    channel_blocks,
+    channel_sums,
+    sample_sums,
+)
 
 
 class Normalisations:
@@ -44,13 +33,13 @@ class Normalisations:
     def batch_norm_train(
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        count = max(1, shape.batch * shape.length)
+        count, last = max(1, shape.batch * shape.length), shape.channels_last
         mean = bias_grad(x, shape) / count
-        centre, view = per_channel(mean, shape), x.reshape(shape.axes)
-        var = np.zeros_like(mean)
+        var, view = np.zeros_like(mean), x.reshape(shape.axes)
         for block in channel_blocks(shape):
-            part = view[block] - centre
-            var += channel_sums(np.square(part, out=part), shape)
+            part = np.empty(view[block].shape, mean.dtype)
+            by_channel(np.subtract, view[block], mean, part, channels_last=last)
+            var += channel_sums(np.square(part, out=part), last)
         var /= count
         return self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape), mean, var
 
@@ -58,17 +47,14 @@ class Normalisations:
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray,
         epsilon: float, shape: NormShape,
     ) -> np.ndarray:  # fmt: skip
-        y = np.empty(shape.axes, x.dtype)
-        view, centre, shift = (
-            x.reshape(shape.axes),
-            per_channel(mean, shape),
-            per_channel(beta, shape),
-        )
-        scale = per_channel(wide(gamma) / np.sqrt(var + float(epsilon)), shape)
+        y, last = np.empty(shape.axes, x.dtype), shape.channels_last
+        view, beta = x.reshape(shape.axes), wide(beta)
+        scale = wide(gamma) / np.sqrt(var + float(epsilon))
         for block in channel_blocks(shape):
-            part = view[block] - centre
-            part *= scale
-            part += shift
+            part = np.empty(view[block].shape, mean.dtype)
+            by_channel(np.subtract, view[block], mean, part, channels_last=last)
+            by_channel(np.multiply, part, scale, part, channels_last=last)
+            by_channel(np.add, part, beta, part, channels_last=last)
             store(y[block], part)
         return y.reshape(x.shape)
 
@@ -76,83 +62,81 @@ class Normalisations:
         self, dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray,
         epsilon: float, training: bool, shape: NormShape,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        dx = np.empty(shape.axes, dy.dtype)
-        dy_view, x_view, centre = (
-            dy.reshape(shape.axes),
-            x.reshape(shape.axes),
-            per_channel(mean, shape),
-        )
+        dx, last = np.empty(shape.axes, dy.dtype), shape.channels_last
+        dy_view, x_view = dy.reshape(shape.axes), x.reshape(shape.axes)
         inverse = 1 / np.sqrt(var + float(epsilon))
         dbeta = bias_grad(dy, shape)
         dgamma = np.zeros_like(dbeta)
         for block in channel_blocks(shape):
-            part = x_view[block] - centre
+            part = np.empty(x_view[block].shape, mean.dtype)
+            by_channel(np.subtract, x_view[block], mean, part, channels_last=last)
             part *= dy_view[block]
-            dgamma += channel_sums(part, shape)
+            dgamma += channel_sums(part, last)
         dgamma *= inverse
         count = max(1, shape.batch * shape.length)
-        scale = per_channel(wide(gamma) * inverse, shape)
-        mean_g = per_channel(dbeta / count, shape)
-        slope = per_channel(inverse * dgamma / count, shape)
+        scale, slope = wide(gamma) * inverse, inverse * dgamma / count
         for block in channel_blocks(shape):
+            part = np.empty(x_view[block].shape, mean.dtype)
             if training:
-                part = x_view[block] - centre
-                part *= slope
+                by_channel(np.subtract, x_view[block], mean, part, channels_last=last)
+                by_channel(np.multiply, part, slope, part, channels_last=last)
                 np.subtract(dy_view[block], part, out=part)
-                part -= mean_g
-                part *= scale
+                by_channel(np.subtract, part, dbeta / count, part, channels_last=last)
+                by_channel(np.multiply, part, scale, part, channels_last=last)
             else:
-                part = dy_view[block] * scale
+                by_channel(np.multiply, dy_view[block], scale, part, channels_last=last)
             store(dx[block], part)
         return dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
 
     def group_norm_forward(
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        y = np.empty(x.shape, x.dtype)
-        view, target, axes = _in_groups(x, shape), _in_groups(y, shape), _set_axes(shape)
+        y = np.empty(shape.axes, x.dtype)
+        view, gamma, beta = x.reshape(shape.axes), wide(gamma), wide(beta)
         mean = np.empty((shape.batch, shape.groups), accumulator(x.dtype))
         var = np.empty_like(mean)
-        scale, shift = _per_group_channel(gamma, shape), _per_group_channel(beta, shape)
-        for samples in sample_blocks(view.shape):
+        for samples in sample_blocks(shape.axes):
             part = wide(view[samples])
-            centre = part.mean(axes, keepdims=True)
-            part = part - centre
-            spread = np.square(part).mean(axes, keepdims=True)
-            part *= 1 / np.sqrt(spread + float(epsilon))
-            part *= scale
-            part += shift
-            store(target[samples], part)
-            mean[samples], var[samples] = centre.squeeze(axes), spread.squeeze(axes)
-        return y, mean, var
+            mean[samples] = _group_means(part, shape)
+            part = part - _spread(mean[samples], shape)
+            var[samples] = _group_means(np.square(part), shape)
+            inverse = 1 / np.sqrt(var[samples] + float(epsilon))
+            part *= _spread(inverse, shape, gamma)
+            part += along_channels(beta, shape)
+            store(y[samples], part)
+        return y.reshape(x.shape), mean, var
 
     def group_norm_backward(
         self, dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray,
         epsilon: float, shape: NormShape,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        dx = np.empty(x.shape, dy.dtype)
-        dy_view, x_view, target = (_in_groups(array, shape) for array in (dy, x, dx))
-        axes, scale = _set_axes(shape), _per_group_channel(gamma, shape)
-        over = (0, 1) if shape.channels_last else (0, 3)  # samples and positions
-        inverse = np.expand_dims(1 / np.sqrt(var + float(epsilon)), axes)
-        centre = np.expand_dims(mean, axes)
-        dgamma = np.zeros((shape.groups, shape.channels // shape.groups), mean.dtype)
+        dx = np.empty(shape.axes, dy.dtype)
+        dy_view, x_view, factor = dy.reshape(shape.axes), x.reshape(shape.axes), wide(gamma)
+        inverse = 1 / np.sqrt(var + float(epsilon))
+        dgamma = np.zeros(shape.channels, mean.dtype)
         dbeta = np.zeros_like(dgamma)
-        for samples in sample_blocks(x_view.shape):
-            normal = x_view[samples] - centre[samples]
-            normal *= inverse[samples]
+        for samples in sample_blocks(shape.axes):
+            normal = x_view[samples] - _spread(mean[samples], shape)
+            normal *= _spread(inverse[samples], shape)
             part = wide(dy_view[samples])
-            dbeta += part.sum(over)
-            dgamma += (part * normal).sum(over)
-            part = part * scale
-            along = (part * normal).mean(axes, keepdims=True)
-            part -= part.mean(axes, keepdims=True)
-            normal *= along
+            dbeta += channel_sums(part, shape.channels_last)
+            dgamma += channel_sums(part * normal, shape.channels_last)
+            part = part * along_channels(factor, shape)
+            normal *= _spread(_group_means(part * normal, shape), shape)
+            part -= _spread(_group_means(part, shape), shape)
             part -= normal
-            part *= inverse[samples]
-            store(target[samples], part)
-        return (
-            dx,
-            rounded(dgamma.reshape(-1), gamma.dtype),
-            rounded(dbeta.reshape(-1), gamma.dtype),
-        )
+            part *= _spread(inverse[samples], shape)
+            store(dx[samples], part)
+        return dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
+
+
+def _group_means(part: np.ndarray, shape: NormShape) -> np.ndarray:
+    """Average a block of samples over positions and the channels of a group: -> (n, G)."""
+    sums = sample_sums(part, shape.channels_last).reshape(len(part), shape.groups, -1).sum(2)
+    return sums / max(1, shape.length * (shape.channels // shape.groups))
+
+
+def _spread(values: np.ndarray, shape: NormShape, gamma: np.ndarray | None = None) -> np.ndarray:
+    """Repeat (n, G) for each channel of a group, times ``gamma`` (C,), to broadcast over axes."""
+    values = np.repeat(values, shape.channels // shape.groups, axis=1)
+    return along_channels(values if gamma is None else values * gamma, shape)

@@ -103,7 +103,7 @@ def _huber(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _bce_logits(z: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     power = np.exp(-np.abs(z))
-    sigmoid = np.where(z < 0, power, 1) / (1 + power)
+    sigmoid = np.exp(np.minimum(z, 0)) / (1 + power)
     return np.maximum(z, 0) - z * t + np.log1p(power), sigmoid - t
 
 

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .blocks import choose
+
 # (numerator, denominator, end): R(a) = numerator / denominator for 0 <= a <= end, where erfc is 0;
 # the coefficients rise with the power of a.
 _FLOAT32 = (
@@ -62,4 +64,4 @@ def erfc(x: np.ndarray) -> np.ndarray:
     value *= np.exp((head - a) * (head + a))
     value *= _polynomial(numerator, a)
     value /= _polynomial(denominator, a)
-    return np.where(x < 0, 2 - value, value)
+    return choose(x < 0, 2 - value, value)
