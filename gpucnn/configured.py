@@ -60,9 +60,9 @@ class Configured:
 
     @classmethod
     def _aliases(cls) -> Iterator[tuple[str, type]]:
+        if vars(cls).get("alias"):  # its own, not one that it inherits
+            yield cls.alias, cls
         for subclass in cls.__subclasses__():
-            if subclass.alias:
-                yield subclass.alias, subclass
             yield from subclass._aliases()
 
 
