@@ -89,7 +89,7 @@ struct ChannelWeights {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __restrict__ w,
                                const Element* __restrict__ bias, Element* __restrict__ dx, const __grid_constant__ ConvGeometry g) {
     const int group = blockIdx.x % g.groups;

@@ -78,7 +78,7 @@ struct FilterWeights {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ w,
                                const Element* __restrict__ bias, Element* __restrict__ y, const __grid_constant__ ConvGeometry g) {
     const int group = blockIdx.x % g.groups;

@@ -88,7 +88,7 @@ struct OutputGradient {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_wgrad_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ dy,
                                Accum* __restrict__ partial, unsigned pixels_per_split, const __grid_constant__ ConvGeometry g) {
     const int group = blockIdx.x % g.groups;

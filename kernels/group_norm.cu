@@ -36,7 +36,7 @@ struct Group {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 NAME(group_norm_forward)(const Element* __restrict__ x, const Element* __restrict__ gamma,
                          const Element* __restrict__ beta, Accum epsilon, Element* __restrict__ y,
                          Accum* __restrict__ mean, Accum* __restrict__ var, const __grid_constant__ NormGeometry g) {
@@ -66,7 +66,7 @@ NAME(group_norm_forward)(const Element* __restrict__ x, const Element* __restric
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 NAME(group_norm_backward)(const Element* __restrict__ dy, const Element* __restrict__ x,
                           const Element* __restrict__ gamma, const Accum* __restrict__ mean,
                           const Accum* __restrict__ var, Accum epsilon, Element* __restrict__ dx,

@@ -18,12 +18,15 @@
 //
 // Shared memory: TILE_K * (TILE_M + TILE_N + 2 * SKEW) * sizeof(Accum) bytes, 13 KB for 128 x 64
 // float, 26 KB in double.
-// Macros: TILE_M, TILE_N, THREAD_M, THREAD_N.
+// Macros: TILE_M, TILE_N, THREAD_M, THREAD_N, RANK.
 #pragma once
 #include "common.cuh"
 
 const int TILE_K = 16;
 const int THREADS = (TILE_M / THREAD_M) * (TILE_N / THREAD_N);
+// Blocks that must fit on one multiprocessor, which caps the registers of a thread: two hide each
+// other's barriers. Double accumulators and places with three axes need the registers of both.
+const int MIN_BLOCKS = sizeof(Accum) == 8 || RANK == 3 ? 1 : 2;
 const int SKEW = 4;  // keeps rows 16-byte aligned and spreads a column over the banks
 
 static_assert(TILE_M % THREAD_M == 0 && TILE_N % THREAD_N == 0, "threads must cover the tile");
