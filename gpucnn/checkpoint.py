@@ -162,7 +162,7 @@ def _arrays(data: bytes) -> Arrays:
     from safetensors import deserialize
 
     groups: Arrays = {}
-    for full_name, tensor in deserialize(data):
+    for full_name, tensor in sorted(deserialize(data), key=lambda item: item[0]):
         group, _, name = full_name.partition("/")
         kind = DTYPES[tensor["dtype"]]
         dtype = as_dtype(kind) if kind == "bfloat16" else np.dtype(kind)

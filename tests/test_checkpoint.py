@@ -128,6 +128,15 @@ def test_a_name_may_have_dots_and_a_suffix_and_a_folder_stands_for_last(tmp_path
         assert_same_arrays(gpucnn.load(tmp_path / path).state_dict(), model.state_dict())
 
 
+def test_equal_models_make_equal_files(tmp_path):
+    files = []
+    for name in ("one", "other"):
+        gpucnn.save(network(), tmp_path / name / "model")
+        files.append(sorted((tmp_path / name).iterdir()))
+    for one, other in zip(*files, strict=True):
+        assert one.name == other.name and one.read_bytes() == other.read_bytes()
+
+
 def test_a_new_checkpoint_takes_the_place_of_the_old_one_alone(tmp_path):
     model = network()
     gpucnn.save(model, tmp_path / "best")
