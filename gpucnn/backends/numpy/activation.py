@@ -91,7 +91,7 @@ def _mish_gate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _mish_slope(x: np.ndarray) -> np.ndarray:
     gate, slope = _mish_gate(x)
-    return gate + x * slope
+    return gate + np.minimum(x, 20) * slope
 
 
 # kind -> y from x and alpha

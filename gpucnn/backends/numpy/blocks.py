@@ -37,8 +37,7 @@ def store(target: np.ndarray, value: np.ndarray) -> None:
 def pieces(length: int, size: int) -> list[slice]:
     """Cut ``range(length)`` into slices of at most ``size`` (and 1), all of nearly one length."""
     count = -(-length // max(1, size))
-    cuts = [length * i // count for i in range(count)]
-    return [slice(start, stop) for start, stop in zip(cuts, [*cuts[1:], length], strict=True)]
+    return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
 
 
 def blocks(extents: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:
