@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 from tests.emulator import KernelError, Module, tensor_map
+from tests.emulator.build import CXX
 
 SAMPLES = Path(__file__).parent / "emulator" / "samples"
 RING_BYTES = 3 * 2 * 64 * 64 * 2 + 6 * 8  # three stages of two tiles, six mbarriers
 
+pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"there is no {CXX}")
 rng = np.random.default_rng(0)
 i32 = np.int32
 

@@ -78,8 +78,9 @@ def build_kernels(
 @functools.cache
 def build_runtime(mode: str) -> Path:
     """Build the scheduler and the checker, which all modules of a process share."""
-    sanitizers = ["-fsanitize=address"] if mode == "asan" else []
-    flags = ["-std=c++17", "-O2", "-g", "-fwrapv", "-fPIC", "-shared", "-pthread", *sanitizers]
+    flags = ["-std=c++17", "-O2", "-fwrapv", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]
+    if mode == "asan":
+        flags.append("-DEMU_ASAN")  # tell libasan, loaded before Python, of each change of stack
     key = (_compiler(), flags, _emulator_sources("*.cpp"), _emulator_sources("*.h"))
 
     def make(folder: Path) -> Path:

@@ -63,8 +63,8 @@ bool is_shared(const void* p) {
 void set_flag(const void* p, u64 bytes, CellFlag flag, bool on) {
     Region* region = block->launch->check ? find_region((Address)p) : nullptr;
     if (!region) return;
-    const u64 end = std::min((Address)p - region->start + bytes, region->bytes);
-    for (u64 i = ((Address)p - region->start) / region->cell_bytes; i * region->cell_bytes < end; i++) {
+    const u64 start = (Address)p - region->start, end = std::min(start + bytes, region->bytes);
+    for (u64 i = start >> region->cell_shift; i << region->cell_shift < end; i++) {
         uint8_t& flags = region->cells[i].flags;
         flags = on ? flags | flag : flags & ~flag;
     }
@@ -153,10 +153,11 @@ void check_access(Address a, u64 bytes, Kind kind, void* pc, bool lands) {
     now.pc = relative_pc(pc);
     now.thread = (uint16_t)current->id;
     now.kind = kind;
-    const u64 start = a - r.start, end = start + bytes, size = r.cell_bytes;
-    for (u64 i = start / size; i * size < end; i++) {
-        const u64 from = std::max(start, i * size) - i * size;
-        const u64 to = std::min(end, (i + 1) * size) - i * size;
+    const u32 shift = r.cell_shift, size = 1u << shift;
+    const u64 start = a - r.start, end = start + bytes;
+    for (u64 i = start >> shift; i << shift < end; i++) {
+        const u64 first = i << shift;  // byte of the cell
+        const u32 from = start > first ? (u32)(start - first) : 0, to = (u32)std::min<u64>(end - first, size);
         now.bytes = (uint8_t)((1u << to) - (1u << from));
         check_cell(r, r.cells[i], now, a, pc, lands);
     }

@@ -3,11 +3,8 @@
 
 #include "state.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef EMU_ASAN
 #include <sanitizer/common_interface_defs.h>
-#define EMU_ASAN 1
-#else
-#define EMU_ASAN 0
 #endif
 
 namespace emu {
@@ -83,12 +80,12 @@ static void* first_frame(char* top, void (*entry)()) {
 
 void switch_to_scheduler(bool for_ever) {
     Fiber* self = current;
-#if EMU_ASAN
+#ifdef EMU_ASAN
     __sanitizer_start_switch_fiber(for_ever ? nullptr : &self->asan_stack, block->asan_main_stack,
                                    block->asan_main_bytes);
 #endif
     emu_switch_stack(&self->stack_pointer, block->main_stack_pointer);
-#if EMU_ASAN
+#ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(self->asan_stack, nullptr, nullptr);
 #endif
     if (for_ever) abort();
@@ -97,11 +94,11 @@ void switch_to_scheduler(bool for_ever) {
 void switch_to(Fiber& fiber) {
     current = &fiber;
     block->in_fiber = true;
-#if EMU_ASAN
+#ifdef EMU_ASAN
     __sanitizer_start_switch_fiber(&block->asan_stack, fiber.stack + PAGE_BYTES, STACK_BYTES - PAGE_BYTES);
 #endif
     emu_switch_stack(&block->main_stack_pointer, fiber.stack_pointer);
-#if EMU_ASAN
+#ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(block->asan_stack, nullptr, nullptr);
 #endif
     block->in_fiber = false;
@@ -109,7 +106,7 @@ void switch_to(Fiber& fiber) {
 }
 
 static void fiber_main() {
-#if EMU_ASAN
+#ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &block->asan_main_stack, &block->asan_main_bytes);
 #endif
     block->launch->kernel(block->launch->args);

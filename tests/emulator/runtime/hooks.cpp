@@ -19,6 +19,7 @@ using namespace emu;
     EMU_ACCESS(unaligned_read, BYTES, READ)   \
     EMU_ACCESS(unaligned_write, BYTES, WRITE)
 
+#pragma GCC visibility push(default)
 extern "C" {
 EMU_ACCESSES(1)
 EMU_ACCESSES(2)
@@ -66,3 +67,4 @@ EMU_UNDEFINED(pointer_overflow, "pointer arithmetic overflow")
 EMU_UNDEFINED(type_mismatch_v1, "misaligned or null pointer")
 EMU_UNDEFINED(load_invalid_value, "invalid bool or enum value")
 }
+#pragma GCC visibility pop

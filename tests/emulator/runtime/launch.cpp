@@ -143,7 +143,7 @@ private:
         b.last_region = 0;
         if (!launch.check) return pieces;
 
-        constexpr u32 SHARED_CELL = 2;
+        constexpr u32 SHARED_SHIFT = 1, SHARED_CELL = 1 << SHARED_SHIFT;
         constexpr u64 GUARD_BYTES = 8;
         shared_cells.assign(lib.tls_bytes / SHARED_CELL + 1, {});
         for (u64 i = 0; i < launch.guard_count; i++)
@@ -152,16 +152,16 @@ private:
         for (auto [start, bytes] : pieces) {
             const bool dynamic = start == b.dynamic_shared;
             const u64 offset = (u64)(start - lib.tls);
-            b.regions.push_back({(Address)start, bytes, dynamic ? 0 : offset, SHARED_CELL, true, false,
+            b.regions.push_back({(Address)start, bytes, dynamic ? 0 : offset, SHARED_SHIFT, true, false,
                                  dynamic ? "dynamic shared memory" : "static shared memory",
                                  shared_cells.data() + offset / SHARED_CELL});
         }
         global_cells.assign(launch.buffer_count, {});
         for (u64 i = 0; i < launch.buffer_count; i++) {
             const EmuBuffer& buffer = launch.buffers[i];
-            const u32 cell = buffer.itemsize >= 4 ? 4 : buffer.itemsize >= 2 ? 2 : 1;
-            global_cells[i].resize(buffer.bytes / cell + 1);
-            b.regions.push_back({(Address)buffer.start, buffer.bytes, 0, cell, false, buffer.read_only != 0,
+            const u32 shift = buffer.itemsize >= 4 ? 2 : buffer.itemsize >= 2 ? 1 : 0;
+            global_cells[i].resize((buffer.bytes >> shift) + 1);
+            b.regions.push_back({(Address)buffer.start, buffer.bytes, 0, shift, false, buffer.read_only != 0,
                                  buffer.name, global_cells[i].data()});
         }
         return pieces;
@@ -195,14 +195,14 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(EmuLaunch* laun
     if (const char* reason = invalid(*launch)) {
         grid.error = reason;
     } else {
-        if (!EMU_ASAN) catch_signals(true, launch->time_limit);
+        catch_signals(true, launch->time_limit);
         const u64 wanted = launch->check || !launch->threads ? 1 : launch->threads;
         std::vector<std::thread> threads;
         for (u64 i = 1; i < std::min(wanted, grid.blocks); i++)
             threads.emplace_back([&grid] { Worker().run(grid); });
         main_worker.run(grid);
         for (std::thread& thread : threads) thread.join();
-        if (!EMU_ASAN) catch_signals(false);
+        catch_signals(false);
         memcpy(launch->stats, main_worker.stats(), sizeof launch->stats);
     }
     snprintf(launch->error, launch->error_capacity, "%s", grid.error.c_str());

@@ -19,16 +19,17 @@ static float decode_half(u32 h) {
                                        : ldexpf((float)mantissa, -24);
     return h >> 15 ? -value : value;
 }
-static const std::vector<float> half_values = [] {
-    std::vector<float> values(65536);
-    for (u32 h = 0; h < 65536; h++) values[h] = decode_half(h);
-    return values;
-}();
+static const struct HalfTable {
+    float values[65536];
+    HalfTable() {
+        for (u32 h = 0; h < 65536; h++) values[h] = decode_half(h);
+    }
+} half_table;
 
 // A tensor-core operand's element; the low 13 bits of a TF32 one are not looked at.
 float to_float(int kind, u32 bits) {
     if (kind == EMU_TF32) return bits_as<float>(bits & ~0x1fffu);
-    return kind == EMU_BF16 ? bits_as<float>(bits << 16) : half_values[bits & 0xffff];
+    return kind == EMU_BF16 ? bits_as<float>(bits << 16) : half_table.values[bits & 0xffff];
 }
 
 template <class T> static T arithmetic(T a, T b, T compare, int op) {
@@ -80,7 +81,7 @@ void emu_atomic(void* p, const void* value, const void* compare, void* old, int 
     }
 }
 
-float emu_half_to_float(uint16_t bits) { return half_values[bits]; }
+float emu_half_to_float(uint16_t bits) { return half_table.values[bits]; }
 
 uint16_t emu_float_to_half(float value) {  // to nearest, ties to even
     const u32 bits = bits_as<u32>(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;

@@ -134,7 +134,7 @@ struct Cell {  // 1, 2 or 4 bytes of memory
 struct Region {  // memory that the kernel may touch
     Address start;
     u64 bytes, name_offset;
-    u32 cell_bytes;
+    u32 cell_shift;  // a cell is 1 << cell_shift bytes
     bool shared, read_only;
     const char* name;
     Cell* cells;

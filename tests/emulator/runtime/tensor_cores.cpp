@@ -27,7 +27,7 @@ static float wgmma_operand(u64 descriptor, int kind, int mn, int k, bool transpo
     if (block->launch->check) {
         check_access((Address)p, 2, READ, pc);
         const Region& region = *find_region((Address)p);
-        const Cell& cell = region.cells[((Address)p - region.start) / region.cell_bytes];
+        const Cell& cell = region.cells[((Address)p - region.start) >> region.cell_shift];
         const int writer = cell.write.thread;
         if (!(cell.flags & ASYNC_PROXY) && cell.proxy_fences == block->fibers[writer].proxy_fences)
             fail("wgmma reads %s+%u, written by thread %d without a following fence.proxy.async", region.name,

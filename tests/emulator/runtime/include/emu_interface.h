@@ -14,6 +14,7 @@ enum EmuAtomic { EMU_ADD, EMU_EXCHANGE, EMU_MIN, EMU_MAX, EMU_BIT_AND, EMU_BIT_O
 enum EmuNumber { EMU_I32, EMU_U32, EMU_I64, EMU_U64, EMU_F32, EMU_F64 };
 enum EmuMma { EMU_F16, EMU_BF16, EMU_TF32 };
 
+#pragma GCC visibility push(default)
 extern "C" {
 // 'const': fixed for one thread's run of a kernel, so the compiler may keep them in registers.
 uint3 emu_thread_index() __attribute__((const));
@@ -55,3 +56,4 @@ void emu_wgmma(int kind, int n, float* d, uint64_t a, uint64_t b, int scale_d, i
 void emu_wgmma_commit();
 void emu_wgmma_wait(int groups);
 }
+#pragma GCC visibility pop

@@ -55,8 +55,8 @@ EMU_INLINE void tma_load_im2col(void* dst, const TensorMap* map, uint64_t* bar, 
 
 // ---- wgmma --------------------------------------------------------------------------------------
 EMU_INLINE uint64_t wgmma_desc_sw128(const void* p, uint32_t lbo, uint32_t sbo) {
-    auto field = [](uint32_t bytes) { return (uint64_t)((bytes & 0x3FFFF) >> 4); };
-    return field(smem_u32(p)) | field(lbo) << 16 | field(sbo) << 32 | 1ull << 62;
+    const uint64_t start = smem_u32(p) >> 4 & 0x3FFF, leading = lbo >> 4, stride = sbo >> 4;
+    return start | leading << 16 | stride << 32 | 1ull << 62;
 }
 EMU_INLINE void wgmma_fence() {}
 EMU_INLINE void wgmma_commit() { emu_wgmma_commit(); }
