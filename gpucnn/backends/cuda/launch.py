@@ -83,6 +83,11 @@ class KernelCaller:
         """Launch one thread for each of ``count`` elements."""
         self.launch(kernel, ceil_div(count, BLOCK), BLOCK, *arguments)
 
+    def launch_packs(self, kernel: Kernel, array: Any, *arguments: Any) -> None:
+        """Launch one thread for each pack of elements of ``array`` (kernels/pack.cuh)."""
+        pack = 8 if array.dtype.itemsize == 2 else 4
+        self.launch_elements(kernel, ceil_div(array.size, pack), *arguments, np.int64(array.size))
+
     def _convert(self, kernel: Kernel, argument: Any) -> Any:
         if isinstance(argument, np.generic):  # first, for numpy.float64 is a Python float too
             return argument

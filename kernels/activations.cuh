@@ -1,0 +1,135 @@
+// The activation functions, one struct each:
+//   forward(x, alpha)           y = f(x)
+//   backward(dy, saved, alpha)  dx = dy * f'(x); saved is y for those of the first part, else x
+// alpha is the slope of LeakyRelu and Elu. Comparisons are written so that a NaN stays a NaN, and
+// formulas so that small results keep their digits: 1 - sigmoid(x) is sigmoid(-x), and so on.
+#pragma once
+#include "common.cuh"
+#include "math.cuh"
+
+__device__ __forceinline__ Accum sigmoid(Accum x) {
+    const Accum e = math::exp(-math::abs(x));  // never overflows
+    return (x >= 0 ? 1 : e) / (1 + e);
+}
+
+// ---- f' is a function of y ---------------------------------------------------------------------
+
+struct Relu {
+    static __device__ Accum forward(Accum x, Accum) { return x <= 0 ? 0 : x; }
+    static __device__ Accum backward(Accum dy, Accum y, Accum) { return y > 0 ? dy : 0; }
+};
+
+struct Relu6 {
+    static __device__ Accum forward(Accum x, Accum) { return x <= 0 ? 0 : x >= 6 ? 6 : x; }
+    static __device__ Accum backward(Accum dy, Accum y, Accum) { return y > 0 && y < 6 ? dy : 0; }
+};
+
+struct LeakyRelu {
+    static __device__ Accum forward(Accum x, Accum alpha) { return x <= 0 ? alpha * x : x; }
+    static __device__ Accum backward(Accum dy, Accum y, Accum alpha) { return y > 0 ? dy : alpha * dy; }
+};
+
+// Clevert et al., "Fast and accurate deep network learning by exponential linear units", 2016.
+struct Elu {
+    static __device__ Accum forward(Accum x, Accum alpha) { return x <= 0 ? alpha * math::expm1(x) : x; }
+    static __device__ Accum backward(Accum dy, Accum y, Accum alpha) { return y > 0 ? dy : dy * (y + alpha); }
+};
+
+// Klambauer et al., "Self-normalizing neural networks", 2017.
+struct Selu {
+    static constexpr Accum SCALE = (Accum)1.0507009873554804934193349852946;
+    static constexpr Accum ALPHA = (Accum)1.6732632423543772848170429916717;
+    static __device__ Accum forward(Accum x, Accum) { return SCALE * (x <= 0 ? ALPHA * math::expm1(x) : x); }
+    static __device__ Accum backward(Accum dy, Accum y, Accum) { return dy * (y > 0 ? SCALE : y + SCALE * ALPHA); }
+};
+
+struct Sigmoid {
+    static __device__ Accum forward(Accum x, Accum) { return sigmoid(x); }
+    static __device__ Accum backward(Accum dy, Accum y, Accum) { return dy * y * (1 - y); }
+};
+
+struct Tanh {
+    static __device__ Accum forward(Accum x, Accum) { return math::tanh(x); }
+    static __device__ Accum backward(Accum dy, Accum y, Accum) { return dy * ((1 - y) * (1 + y)); }
+};
+
+// ---- f' is a function of x ---------------------------------------------------------------------
+
+struct Softplus {
+    static __device__ Accum forward(Accum x, Accum) {
+        return (x <= 0 ? 0 : x) + math::log1p(math::exp(-math::abs(x)));
+    }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) { return dy * sigmoid(x); }
+};
+
+struct Softsign {
+    static __device__ Accum forward(Accum x, Accum) { return x / (1 + math::abs(x)); }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        const Accum d = 1 + math::abs(x);
+        return dy / (d * d);
+    }
+};
+
+// x Phi(x), Phi the normal distribution. Hendrycks & Gimpel, "Gaussian error linear units", 2016.
+struct Gelu {
+    static constexpr Accum SQRT_HALF = (Accum)0.70710678118654752440;
+    static constexpr Accum INVERSE_SQRT_2_PI = (Accum)0.39894228040143267794;
+    static __device__ Accum phi(Accum x) { return (Accum)0.5 * math::erfc(-x * SQRT_HALF); }
+    static __device__ Accum forward(Accum x, Accum) { return x * phi(x); }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        return dy * (phi(x) + x * INVERSE_SQRT_2_PI * math::exp((Accum)-0.5 * x * x));
+    }
+};
+
+// x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+struct GeluTanh {
+    static constexpr Accum TWICE_SQRT_2_OVER_PI = (Accum)1.59576912160573071176;
+    static constexpr Accum CUBIC = (Accum)0.044715;
+    static __device__ Accum twice_u(Accum x) { return TWICE_SQRT_2_OVER_PI * x * (1 + CUBIC * x * x); }
+    static __device__ Accum forward(Accum x, Accum) { return x * sigmoid(twice_u(x)); }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        const Accum s = sigmoid(twice_u(x)), slope = TWICE_SQRT_2_OVER_PI * (1 + 3 * CUBIC * x * x);
+        return dy * (s + x * s * sigmoid(-twice_u(x)) * slope);
+    }
+};
+
+// Swish. Ramachandran et al., "Searching for activation functions", 2017.
+struct Silu {
+    static __device__ Accum forward(Accum x, Accum) { return x * sigmoid(x); }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) { return dy * sigmoid(x) * (1 + x * sigmoid(-x)); }
+};
+
+// x tanh(softplus(x)). Misra, "Mish: a self regularized non-monotonic activation function", 2020.
+// With e = exp(x) the tanh is n / d, n = e^2 + 2e, d = n + 2, and 1 - tanh is 2 / d; for x > 0 all are
+// divided by e^2, so that nothing overflows.
+struct Mish {
+    Accum n, d, rest;  // tanh = n / d, 1 - tanh = rest / d
+    __device__ explicit Mish(Accum x) {
+        const Accum e = math::exp(-math::abs(x));
+        n = x > 0 ? 1 + 2 * e : e * (e + 2);
+        rest = x > 0 ? 2 * e * e : 2;
+        d = n + rest;
+    }
+    static __device__ Accum forward(Accum x, Accum) {
+        const Mish m(x);
+        return x * (m.n / m.d);
+    }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        const Mish m(x);
+        const Accum t = m.n / m.d;
+        return dy * (t + x * (m.rest / m.d) * (1 + t) * sigmoid(x));
+    }
+};
+
+// relu6(x + 3) / 6. Howard et al., "Searching for MobileNetV3", 2019.
+struct HardSigmoid {
+    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6; }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) { return x > -3 && x < 3 ? dy / 6 : 0; }
+};
+
+struct HardSilu {
+    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6; }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        return x <= -3 ? 0 : x >= 3 ? dy : dy * (2 * x + 3) / 6;
+    }
+};
