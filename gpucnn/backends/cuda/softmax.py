@@ -1,0 +1,89 @@
+"""Softmax and the losses on the GPU (kernels/softmax*.cu, kernels/pointwise_loss.cu)."""
+
+from __future__ import annotations
+
+from ..base import POINTWISE_LOSSES, Array, accumulator
+from .kernel import DTYPE, Axis, KernelFamily
+from .launch import KernelCaller, ceil_div
+
+THREADS = 256  # as in kernels/row_reduce.cuh
+LONGEST_ROW_OF_A_WARP = 256  # classes; longer rows take a block each
+
+_ROW_THREADS: Axis = {
+    32: ("warp_rows", {"ROW_THREADS": 32}),
+    THREADS: ("block_rows", {"ROW_THREADS": THREADS}),
+}
+_TARGET: Axis = {
+    "int32": ("i32", {"TARGET": "I32"}),
+    "int64": ("i64", {"TARGET": "I64"}),
+    "probabilities": ("probabilities", {"TARGET": "Element"}),
+}
+# bce_logits -> struct BceLogits of kernels/pointwise_loss.cu
+_LOSS: Axis = {
+    kind: (kind, {"LOSS": kind.title().replace("_", "")}) for kind in sorted(POINTWISE_LOSSES)
+}
+# by whether it is the logarithm
+FORWARD = {
+    False: KernelFamily("softmax.cu", "softmax_forward", _ROW_THREADS, DTYPE),
+    True: KernelFamily("softmax.cu", "log_softmax_forward", _ROW_THREADS, DTYPE),
+}
+BACKWARD = {
+    False: KernelFamily("softmax.cu", "softmax_backward", _ROW_THREADS, DTYPE),
+    True: KernelFamily("softmax.cu", "log_softmax_backward", _ROW_THREADS, DTYPE),
+}
+CROSS_ENTROPY = KernelFamily(
+    "softmax_cross_entropy.cu", "softmax_cross_entropy", _TARGET, _ROW_THREADS, DTYPE
+)
+POINTWISE = KernelFamily("pointwise_loss.cu", "pointwise_loss", _LOSS, DTYPE)
+
+
+def _row_threads(classes: int) -> int:
+    return 32 if classes <= LONGEST_ROW_OF_A_WARP else THREADS
+
+
+class SoftmaxOps(KernelCaller):
+    """Softmax and the losses of ``Backend``."""
+
+    def softmax_forward(self, x: Array, log: bool = False) -> Array:
+        y = self.xp.empty_like(x)
+        self._launch_rows(FORWARD[log], (), x, x, y)
+        return y
+
+    def softmax_backward(self, dy: Array, y: Array, log: bool = False) -> Array:
+        dx = self.xp.empty_like(dy)
+        self._launch_rows(BACKWARD[log], (), dy, dy, y, dx)
+        return dx
+
+    def softmax_cross_entropy(
+        self, logits: Array, targets: Array, label_smoothing: float, scale: float
+    ) -> tuple[Array, Array]:
+        sums = accumulator(logits.dtype)
+        losses = self.xp.empty(logits.shape[:1], sums)
+        dlogits = self.xp.empty_like(logits)
+        kind = "probabilities" if targets.ndim == 2 else targets.dtype.name
+        self._launch_rows(
+            CROSS_ENTROPY, (kind,), logits, logits, targets, sums.type(label_smoothing),
+            sums.type(scale), losses, dlogits,
+        )  # fmt: skip
+        return losses, dlogits
+
+    def pointwise_loss(
+        self, prediction: Array, target: Array, kind: str, scale: float
+    ) -> tuple[Array, Array]:
+        sums = accumulator(prediction.dtype)
+        losses = self.xp.empty(prediction.shape, sums)
+        gradient = self.xp.empty_like(prediction)
+        self.launch_packs(
+            POINTWISE(kind, prediction.dtype.name), prediction, prediction, target,
+            sums.type(scale), losses, gradient,
+        )  # fmt: skip
+        return losses, gradient
+
+    def _launch_rows(
+        self, family: KernelFamily, choice: tuple, matrix: Array, *arguments: object
+    ) -> None:
+        """Launch ``_row_threads`` threads for each row of ``matrix`` (rows, classes)."""
+        rows, classes = matrix.shape
+        threads = _row_threads(classes)
+        kernel = family(*choice, threads, matrix.dtype.name)
+        self.launch(kernel, ceil_div(rows * threads, THREADS), THREADS, *arguments, rows, classes)
