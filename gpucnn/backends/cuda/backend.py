@@ -14,13 +14,17 @@ import numpy as np
 from ..base import Array, Backend
 from .activation import ActivationOps
 from .conv import ConvOps
+from .dropout import DropoutOps
 from .launch import Launcher
 from .norm import NormOps
 from .optimizer import OptimizerOps
 from .pool import PoolOps
+from .softmax import SoftmaxOps
 
 
-class CudaBackend(ConvOps, PoolOps, ActivationOps, NormOps, OptimizerOps, Backend):
+class CudaBackend(
+    ConvOps, PoolOps, ActivationOps, SoftmaxOps, NormOps, DropoutOps, OptimizerOps, Backend
+):
     """Raw kernels on the arrays of ``xp``.
 
     Args:

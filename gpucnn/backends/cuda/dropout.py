@@ -1,0 +1,23 @@
+"""Dropout on the GPU (kernels/dropout.cu)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base import Array, accumulator
+from .kernel import DTYPE, KernelFamily
+from .launch import KernelCaller
+
+DROPOUT = KernelFamily("dropout.cu", "dropout", DTYPE)
+
+
+class DropoutOps(KernelCaller):
+    """The random numbers of ``Backend``."""
+
+    def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
+        y = self.xp.empty_like(x)
+        self.launch_packs(
+            DROPOUT(x.dtype.name), x, x, y, np.uint32(int(rate * 2**32)),
+            accumulator(x.dtype).type(1 / (1 - rate)), np.uint64(seed), np.uint64(offset),
+        )  # fmt: skip
+        return y
