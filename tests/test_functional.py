@@ -192,6 +192,29 @@ def test_softmax_over_any_axis_of_a_view(backend):
         np.testing.assert_allclose(backend.to_numpy(y), expected.numpy(), rtol=1e-12)
 
 
+def test_views_of_any_strides_are_what_they_show(backend):
+    x, w = backend.asarray(numbers(2, 6, 5, 4)), backend.asarray(numbers(4, 3, 2, 6, seed=1))
+    row = backend.asarray(numbers(8, seed=2))
+    views = x[:, ::-1].transpose(0, 2, 1, 3), w.transpose(3, 1, 2, 0)[::-1], row[::2], row[::-2]
+    copies = [backend.asarray(backend.to_numpy(view).copy(order="C")) for view in views]
+    assert not any(view.flags.c_contiguous for view in views)
+
+    def results(x, w, gamma, beta):
+        y = F.conv_forward(x, w, gamma.repeat(2)[:6], padding=1)
+        yield y
+        yield from F.conv_backward(y, x, w, padding=1)
+        yield from F.pool_forward(x, 2)
+        yield from F.batch_norm_train(x, gamma, beta)
+        yield F.batch_norm_infer(x, gamma, beta, beta, beta * beta)
+        yield from F.group_norm_forward(x, gamma, beta, groups=2)
+        yield F.activation_forward(x, "gelu")
+        yield from F.prelu_backward(x, x, gamma)
+        yield F.dropout_forward(x, 0.5, seed=1)
+
+    for ours, expected in zip(results(*views), results(*copies), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(ours), backend.to_numpy(expected))
+
+
 # ---- refusals ----------------------------------------------------------------------------------
 
 

@@ -112,6 +112,23 @@ def test_kernels_start_he_normal_by_what_one_output_sums(layer, input_shape, fan
     assert not layer.params["bias"].any()
 
 
+@pytest.mark.parametrize(
+    ("layer", "name", "input_shape", "fans"),
+    [
+        (L.Conv2D, "kernel", (9, 9, 32), (9 * 32, 9 * 64)),
+        (L.Conv2DTranspose, "kernel", (9, 9, 32), (9 * 32, 9 * 64)),
+        (L.SeparableConv2D, "depthwise_kernel", (9, 9, 256), (9, 9 * 8)),
+        (L.SeparableConv2D, "pointwise_kernel", (9, 9, 32), (32 * 8, 64)),
+    ],
+)
+def test_kernels_know_what_one_input_reaches(layer, name, input_shape, fans):
+    options = {"depth_multiplier": 8} if layer is L.SeparableConv2D else {}
+    layer = layer(64, 3, kernel_initializer="glorot_normal", **options)
+    layer.build(input_shape, backend="numpy")
+    kernel = layer.params[name]
+    assert kernel.var() == pytest.approx(2 / sum(fans), rel=5 * np.sqrt(2 / kernel.size))
+
+
 def test_a_complex_kernel_starts_with_both_parts():
     layer = L.Conv2D(128, 3)
     layer.build((9, 9, 64), "complex64", "numpy")
