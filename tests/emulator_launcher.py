@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gpucnn.backends.cuda.compiler import kernel_folder
@@ -16,10 +17,12 @@ class EmulatorLauncher:
 
     Args:
         mode: "fast", or "check" for bounds, initialisation, alignment and races.
+        folder: where the kernel files lie; a test of planted bugs gives a damaged copy.
     """
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, folder: Path | None = None) -> None:
         self.mode = mode
+        self.folder = folder or kernel_folder()
         self._functions: dict[Kernel, Any] = {}
 
     def launch(
@@ -44,6 +47,6 @@ class EmulatorLauncher:
             if other.defines == kernel.defines
         ]
         names = [other.symbol for other in kernels]
-        module = Module(kernel_folder() / kernel.file, names, kernel.defines, self.mode)
+        module = Module(self.folder / kernel.file, names, kernel.defines, self.mode)
         for other in kernels:
             self._functions[other] = module.get_function(other.symbol)

@@ -1,0 +1,222 @@
+"""Bugs planted in copies of our kernels: the tests must catch every one.
+
+A test suite for kernels is worth what it catches. Each entry damages one line of one file, as a
+tired person would; the checked emulator has to report it, or the result has to miss the
+reference. Undamaged copies pass by the same path.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpucnn.backends.cuda import CudaBackend
+from gpucnn.backends.cuda.compiler import kernel_folder
+from gpucnn.shapes import ConvShape, NormShape, PoolShape
+from tests import reference
+from tests.cases import random as draw
+from tests.emulator import KernelError
+from tests.emulator_launcher import EmulatorLauncher
+from tests.tolerance import assert_close as close
+
+random = partial(draw, dtype=np.float32)
+assert_close = partial(close, dtype=np.float32)
+
+CONV = ConvShape.of(
+    (2, 10, 9, 36), (34, 3, 2, 18), strides=(2, 1), padding=((1, 0), (1, 2)), dilation=(1, 2),
+    groups=2,
+)  # fmt: skip
+NARROW_MAP = replace(CONV, channels_last=False)
+POOL = PoolShape.of((2, 7, 8, 5), (3, 2), mode="max", rank=2, strides=(2, 1), padding=(1, 0))
+NORM = NormShape(batch=3, channels=37, length=70, groups=1)
+
+
+def fprop(backend: CudaBackend) -> None:
+    x, w, b = (random(n, s) for n, s in (("x", CONV.x_shape), ("w", CONV.w_shape), ("b", (34,))))
+    y = reference.conv_fprop(x, w, b, CONV)
+    terms = reference.conv_fprop(*map(np.abs, (x, w, b)), CONV)
+    assert_close(backend.conv_fprop(x, w, b, CONV), y, reduction=109, magnitude=terms)
+
+
+def fprop_nchw(backend: CudaBackend) -> None:
+    x, w = random("x", CONV.x_shape), random("w", CONV.w_shape)
+    y, terms = (
+        np.moveaxis(reference.conv_fprop(*a, None, CONV), -1, 1)
+        for a in ((x, w), (np.abs(x), np.abs(w)))
+    )
+    x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    assert_close(backend.conv_fprop(x, w, None, NARROW_MAP), y, reduction=108, magnitude=terms)
+
+
+def dgrad(backend: CudaBackend) -> None:
+    dy, w = random("dy", CONV.y_shape), random("w", CONV.w_shape)
+    dx = reference.conv_dgrad(dy, w, None, CONV)
+    terms = reference.conv_dgrad(np.abs(dy), np.abs(w), None, CONV)
+    assert_close(backend.conv_dgrad(dy, w, None, CONV), dx, reduction=102, magnitude=terms)
+
+
+def wgrad(backend: CudaBackend) -> None:
+    shape = replace(CONV, batch=20)  # several splits
+    x, dy = random("x", shape.x_shape), random("dy", shape.y_shape)
+    dw = reference.conv_wgrad(x, dy, shape)
+    terms = reference.conv_wgrad(np.abs(x), np.abs(dy), shape)
+    assert_close(backend.conv_wgrad(x, dy, shape), dw, reduction=1000, magnitude=terms)
+
+
+def pool(backend: CudaBackend) -> None:
+    x, dy = np.round(3 * random("x", POOL.x_shape)), random("dy", POOL.y_shape)  # many are equal
+    y, index = reference.pool_forward(x, POOL)
+    got, place = backend.pool_forward(x, POOL)
+    assert_close(got, y)
+    assert (place == index).all()
+    dx = reference.pool_backward(dy, index, POOL)
+    terms = reference.pool_backward(np.abs(dy), index, POOL)
+    assert_close(
+        backend.pool_backward(dy, index.astype(POOL.index_dtype), POOL), dx, reduction=6,
+        magnitude=terms,
+    )  # fmt: skip
+
+
+def batch_norm(backend: CudaBackend) -> None:
+    x = random("x", NORM.axes) + np.float32(3)
+    gamma, beta = random("gamma", (37,)), random("beta", (37,))
+    y, mean, var = reference.batch_norm_train(x, gamma, beta, 1e-3, NORM)
+    got = backend.batch_norm_train(x, gamma, beta, 1e-3, NORM)
+    for value, expected in zip(got, (y, mean, var), strict=True):
+        assert_close(value, expected, reduction=210, magnitude=np.abs(expected) + 3)
+
+
+def group_norm(backend: CudaBackend) -> None:
+    x, gamma, beta = random("x", NORM.axes), random("gamma", (37,)), random("beta", (37,))
+    y, _, _ = reference.group_norm_forward(x, gamma, beta, 1e-3, NORM)
+    got, _, _ = backend.group_norm_forward(x, gamma, beta, 1e-3, NORM)
+    assert_close(got, y, reduction=2590, magnitude=np.abs(y) + 1)
+
+
+def cross_entropy(backend: CudaBackend) -> None:
+    logits, labels = random("logits", (5, 300)), np.array([0, 299, 17, 4, 255], np.int32)
+    losses, dlogits = reference.softmax_cross_entropy(logits, labels, 0.1, 0.5)
+    got = backend.softmax_cross_entropy(logits, labels, 0.1, 0.5)
+    assert_close(got[0], losses, reduction=310, magnitude=np.abs(losses) + 1)
+    assert_close(got[1], dlogits, reduction=310, magnitude=np.abs(dlogits) + 0.01)
+
+
+def dropout(backend: CudaBackend) -> None:
+    x = random("x", (1001,))
+    assert_close(backend.dropout(x, 0.3, 77, 5), reference.dropout(x, 0.3, 77, 5))
+
+
+def adam(backend: CudaBackend) -> None:
+    params = [random("p", (5, 7)), random("q", (4099,))]
+    grads = [random("g", p.shape) for p in params]
+    m, v = ([np.zeros(p.shape, np.float32) for p in params] for _ in range(2))
+    settings = dict(
+        learning_rate=0.1, beta_1=0.9, beta_2=0.99, epsilon=1e-6, step=1, decoupled=True,
+        grad_scale=None,
+    )  # fmt: skip
+    expected = [p - 0.1 * np.sign(g) * (np.abs(g) / (np.abs(g) + 1e-6))
+                for p, g in zip(params, map(np.float64, grads), strict=True)]  # fmt: skip
+    backend.adam_update(params, grads, m, v, [0.0, 0.0], **settings)
+    for got, want in zip(params, expected, strict=True):
+        assert_close(got, want, reduction=12, magnitude=np.abs(want) + 0.1)
+
+
+def global_norm(backend: CudaBackend) -> None:
+    grads = [random("g", (9000,)), random("h", (3, 5))]
+    exact = np.sqrt(sum((np.float64(g) ** 2).sum() for g in grads))
+    assert_close(backend.global_norm(grads), exact, reduction=4)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One line of a kernel file, as it is and as it is damaged."""
+
+    what: str
+    check: Callable[[CudaBackend], None]
+    file: str
+    right: str
+    wrong: str
+
+
+FIRST_SYNC = "        __syncthreads();  // the slab is complete\n"
+LAST_SYNC = "        __syncthreads();  // everyone has read the slab; it may be overwritten\n"
+BUGS = [
+    Bug("no barrier after filling the slab", fprop, "tile_gemm.cuh", FIRST_SYNC, ""),
+    Bug("no barrier before refilling the slab", fprop, "tile_gemm.cuh", LAST_SYNC, ""),
+    Bug("one step beyond the slab", fprop, "tile_gemm.cuh", "k < TILE_K; ++k", "k <= TILE_K; ++k"),
+    Bug("the last slab is not fetched", dgrad, "tile_gemm.cuh", "if (k0 + TILE_K < k_end)",
+        "if (k0 + 2 * TILE_K < k_end)"),
+    Bug("rows and columns of the corner swapped", wgrad, "tile_gemm.cuh",
+        "a_column[i] * b_column[j]", "a_column[j] * b_column[i % THREAD_N]"),
+    Bug("bounds of the input off by one", fprop, "spatial.cuh",
+        "(unsigned)at.axis[a] < (unsigned)size[a]", "(unsigned)at.axis[a] <= (unsigned)size[a]"),
+    Bug("channels last taken for channels first", fprop_nchw, "conv_geometry.cuh",
+        "channel * pixels + pixel", "pixel * depth + channel"),
+    Bug("padding added, not subtracted", fprop, "conv_fprop.cu", "* g.stride[a] - g.pad[a]",
+        "* g.stride[a] + g.pad[a]"),
+    Bug("the group's channels start at 0", fprop, "conv_fprop.cu",
+        "col.channel += group * g.group_channels;", ""),
+    Bug("pixels beyond the last are stored", fprop, "conv_fprop.cu",
+        "if (m >= m_end) break;", ""),
+    Bug("the bias of the wrong filter", fprop, "conv_fprop.cu", "widen(bias[k])",
+        "widen(bias[local])"),
+    Bug("the stride's remainder ignored", dgrad, "conv_dgrad.cu", "&& remainder == 0", ""),
+    Bug("the dilation forgotten", dgrad, "conv_dgrad.cu", "col.tap.axis[a] * g.dilation[a]",
+        "col.tap.axis[a]"),
+    Bug("the tail of K read", fprop, "conv_fprop.cu", "row.filter && k < k_end", "row.filter"),
+    Bug("splits overlap", wgrad, "conv_wgrad.cu", "min(k_begin + pixels_per_split, all_pixels)",
+        "all_pixels"),
+    Bug("a split left out of the sum", wgrad, "conv_wgrad.cu", "z < splits", "z < splits - 1"),
+    Bug("the tail of the sum unchecked", wgrad, "conv_wgrad.cu", "if (i >= weights) return;", ""),
+    Bug("the shift of the division dropped", fprop, "divisor.cuh", ") >> d.shift", ") >> 1"),
+    Bug("a later equal maximum wins", pool, "pool.cu", "value <= result", "value < result"),
+    Bug("the index ignored", pool, "pool.cu", "index[o] != pixel(tap, g.window)", "false"),
+    Bug("the tree starts at half its height", batch_norm, "channel_sums.cu",
+        "int half = LANES_P / 2", "int half = LANES_P / 4"),
+    Bug("no barrier in the tree", batch_norm, "channel_sums.cu",
+        "        __syncthreads();  // the level below is complete\n", ""),
+    Bug("channels beyond the last are read", batch_norm, "channel_sums.cu",
+        "    if (c < g.channels) {\n", "    {\n"),
+    Bug("the scratch reused too early", group_norm, "block_sum.cuh",
+        "    __syncthreads();  // everyone has read it\n", ""),
+    Bug("the group's last elements left out", group_norm, "group_norm.cu",
+        "e < group.size; e += THREADS) sum +=", "e + THREADS < group.size; e += THREADS) sum +="),
+    Bug("the butterfly starts at 8", cross_entropy, "row_reduce.cuh", "int mask = 16",
+        "int mask = 8"),
+    Bug("no barrier before the warps' values are read", cross_entropy, "row_reduce.cuh",
+        "        __syncthreads();  // every warp's value is there\n", ""),
+    Bug("nine rounds of Philox", dropout, "philox.cuh", "round < 10", "round < 9"),
+    Bug("chunks overlap", adam, "multi_tensor.cuh", "min(chunk.begin + CHUNK, tensor.size)",
+        "tensor.size"),
+    Bug("the end of a tensor unchecked", adam, "multi_tensor.cuh",
+        "min(chunk.begin + CHUNK, tensor.size)", "chunk.begin + CHUNK"),
+    Bug("squares are not squared", global_norm, "global_norm.cu", "sum += value * value",
+        "sum += value"),
+]  # fmt: skip
+CHECKS = sorted({bug.check for bug in BUGS}, key=lambda check: check.__name__)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(kernel_folder(), tmp_path / "kernels"))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_undamaged_copy_passes(check: Callable[[CudaBackend], None], copy: Path) -> None:
+    check(CudaBackend(np, EmulatorLauncher("check", copy)))
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.file}: {bug.what}")
+def test_bug_is_caught(bug: Bug, copy: Path) -> None:
+    text = (copy / bug.file).read_text()
+    assert text.count(bug.right) >= 1, "the line to damage is gone"
+    (copy / bug.file).write_text(text.replace(bug.right, bug.wrong))
+    with pytest.raises((KernelError, AssertionError)) as caught:
+        bug.check(CudaBackend(np, EmulatorLauncher("check", copy)))
+    print(caught.value)
