@@ -311,6 +311,8 @@ def test_arrays_must_be_usable(check):
     x = np.zeros((4, 8), f32)
     with pytest.raises(ValueError, match="argument 0 must be C-contiguous"):
         check("copy")((1,), (32,), (x.T, x))
+    with pytest.raises(ValueError, match="extra array 1 must be C-contiguous"):
+        check("copy")((1,), (32,), (x, x), extra=[x, x[:, :2]])
     with pytest.raises(TypeError, match=r"copy has 2 parameters. Received: 1"):
         check("copy")((1,), (32,), (x,))
     with pytest.raises(TypeError, match=r"a pointer takes an array or None. Received: float32"):

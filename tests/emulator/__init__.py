@@ -1,10 +1,10 @@
 """Run CUDA kernel files on the CPU: the same .cu text, NumPy arrays instead of device memory.
 
-`Module` compiles a kernel file with g++ against a small stand-in for CUDA (runtime/) and its
-kernels are called like `cupy.RawKernel`:
+`Module` compiles a kernel file with g++ (12 or later) against a stand-in for CUDA (runtime/), and
+its kernels are called like `cupy.RawKernel`:
 
-    module = Module("kernels/pool.cu", ["max_pool_f32"], {"DTYPE": "float"}, mode="check")
-    kernel = module.get_function("max_pool_f32")
+    module = Module("kernels/pool.cu", ["pool_forward_max_f32"], {"ELEMENT": "F32"}, mode="check")
+    kernel = module.get_function("pool_forward_max_f32")
     kernel((blocks,), (128,), (x, y, np.int32(y.size)))
 
 How it works. A block runs on one operating-system thread and its CUDA threads are fibers that
@@ -13,18 +13,25 @@ thread-local segment *is* the block's shared memory: filled with NaN before each
 and shadowed. Asynchronous copies and wgmma land as late as the programming model allows, so a
 forgotten wait shows as wrong data.
 
-mode    what it is                                                               speed
-fast    -O2                                                      300-400 M multiply-adds/s
-check   every memory access goes through our checker: bounds, alignment,    40-250 M/s
-        initialisation, pending copies, data races; undefined behaviour
-asan    AddressSanitizer and UBSan of g++ (Python must run with libasan preloaded)
+Three builds:
 
-It cannot see errors inside the real PTX of kernels/ptx.cuh, the rounding of tensor cores,
-contraction to FMA, registers, occupancy or bank conflicts; those need a GPU or NVRTC.
-Clusters, grid-wide synchronisation and 32-bit addresses of static shared memory do not exist.
+    fast    -O2; 300-400 M multiply-adds a second
+    check   every access to memory is checked for bounds, alignment, initialisation, copies still
+            pending and data races, in a block and between blocks; undefined behaviour is an
+            error; locals that are not set hold garbage. 40-250 M/s
+    asan    AddressSanitizer and UBSan; Python must be started with LD_PRELOAD=libasan.so
 
-Environment: GPUCNN_EMULATOR_CACHE (default ~/.cache/gpucnn/emulator), GPUCNN_EMULATOR_THREADS
-(blocks that run at the same time in `fast`, default 1), GPUCNN_EMULATOR_CXX (default g++).
+What a kernel file must keep to: inline PTX only in kernels/ptx.cuh; kernels in the global
+namespace; at most one dynamic array, `extern __shared__ __align__(16) unsigned char smem[];`;
+32-bit shared addresses only of that array; true masks in the *_sync functions; no waiting for
+other blocks.
+
+What it cannot see: errors inside the real PTX, the rounding of tensor cores, contraction to FMA,
+registers, occupancy, most bank conflicts. Those need a GPU or NVRTC. Clusters and grid-wide
+synchronisation do not exist here.
+
+Environment: GPUCNN_EMULATOR_CACHE (libraries; default ~/.cache/gpucnn/emulator),
+GPUCNN_EMULATOR_THREADS (blocks at a time in `fast`; default 1), GPUCNN_EMULATOR_CXX (default g++).
 """
 
 from .build import CompileError

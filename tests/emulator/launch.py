@@ -171,8 +171,7 @@ class Kernel:
                 raise TypeError(
                     f"{what}: a pointer takes an array or None. Received: {type(arg).__name__}"
                 )
-            if not arg.flags.c_contiguous:
-                raise ValueError(f"{what} must be C-contiguous. Received: strides {arg.strides}")
+            _demand_contiguous(arg, what)
             if kind == "P" and not arg.flags.writeable:
                 raise ValueError(f"{what} is written to. Received: a read-only array")
             return ctypes.c_uint64(arg.ctypes.data)
@@ -196,7 +195,9 @@ class Kernel:
             for i, (arg, (kind, _)) in enumerate(zip(args, self.parameters, strict=True))
             if kind in "Pp" and arg is not None
         ]
-        arrays += [(a, not a.flags.writeable, f"extra array {i}") for i, a in enumerate(extra)]
+        for i, a in enumerate(extra):
+            _demand_contiguous(a, f"{self.name}: extra array {i}")
+            arrays.append((a, not a.flags.writeable, f"extra array {i}"))
         merged: list[list] = []  # [start, end, itemsize, read-only, name]
         for a, read_only, name in sorted(arrays, key=lambda item: item[0].ctypes.data):
             start, end = a.ctypes.data, a.ctypes.data + a.nbytes
@@ -264,6 +265,11 @@ def _kernel_names(path: Path, text: str) -> list[str]:
     if not names or len(names) != len(re.findall(r"\b__global__\b", text)):
         raise ValueError(f"{path.name}: name the kernels to build. Received: names=None")
     return names
+
+
+def _demand_contiguous(array: np.ndarray, what: str) -> None:
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{what} must be C-contiguous. Received: strides {array.strides}")
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

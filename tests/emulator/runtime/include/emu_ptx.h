@@ -2,6 +2,8 @@
 #pragma once
 
 EMU_INLINE uint32_t smem_u32(const void* p) { return emu_shared_address(p); }
+EMU_INLINE float float_from_half(unsigned short bits) { return emu_half_to_float(bits); }
+EMU_INLINE unsigned short half_from_float(float value) { return emu_float_to_half(value); }
 
 // ---- cp.async -----------------------------------------------------------------------------------
 EMU_INLINE void cp_async_16(void* dst, const void* src, int n = 16) { emu_cp_async(dst, src, 16, n); }
@@ -64,11 +66,3 @@ template <int N> EMU_INLINE void wgmma_wait() { emu_wgmma_wait(N); }
 EMU_INLINE void wgmma_m64n64k16_f16(float (&d)[32], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {
     emu_wgmma(EMU_F16, 64, d, a, b, scale_d, 0, 0, line);
 }
-
-// ---- half precision -----------------------------------------------------------------------------
-extern "C" {
-float emu_f16_to_f32(uint16_t) __attribute__((const));
-uint16_t emu_f32_to_f16(float) __attribute__((const));
-}
-EMU_INLINE float float_from_half(unsigned short bits) { return emu_f16_to_f32(bits); }
-EMU_INLINE unsigned short half_from_float(float v) { return emu_f32_to_f16(v); }
