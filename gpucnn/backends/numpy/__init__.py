@@ -1,7 +1,8 @@
 """The backend for machines without a GPU: NumPy and its BLAS, nothing else.
 
 One file a family of operations; each holds a class of methods whose meaning is that of
-``gpucnn.backends.base`` and whose docstring gives the algorithm and its source.
+``gpucnn.backends.base`` and whose docstring gives the algorithm and its source. As on any device,
+what overflows is an infinity, and a difference of infinities a NaN, without a warning.
 """
 
 from __future__ import annotations
@@ -49,3 +50,8 @@ class NumpyBackend(
 
     def synchronize(self) -> None:
         """Nothing to wait for: every call has done its work when it returns."""
+
+
+for _name in Backend.__abstractmethods__:
+    _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    setattr(NumpyBackend, _name, _quiet(getattr(NumpyBackend, _name)))

@@ -14,15 +14,13 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import choose, elementwise, keep, rounded, store, wide
+from .blocks import choose, elementwise, keep, rounded, wide
 from .channels import along_channels, channel_blocks, channel_sums
 from .special import erfc
 
 # The fixed point of mean 0 and variance 1, Klambauer et al. 2017, equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
-_GELU_SLOPE = math.sqrt(2 / math.pi)
-_GELU_CUBE = 0.044715
 
 
 def _limited(x: np.ndarray) -> np.ndarray:
@@ -151,7 +149,7 @@ class Activations:
         view, slope = x.reshape(shape.axes), along_channels(wide(slope), shape)
         for block in channel_blocks(shape):
             part = wide(view[block])
-            store(y[block], choose(part > 0, part, slope * part))
+            y[block] = choose(part > 0, part, slope * part)
         return y.reshape(x.shape)
 
     def prelu_backward(
@@ -163,6 +161,6 @@ class Activations:
         factor = along_channels(wide(slope), shape)
         for block in channel_blocks(shape):
             part, grad = wide(view[block]), wide(dy[block])
-            store(dx[block], choose(part > 0, grad, factor * grad))
+            dx[block] = choose(part > 0, grad, factor * grad)
             dslope += channel_sums(np.minimum(part, 0) * grad, shape.channels_last)
         return dx.reshape(x.shape), rounded(dslope, slope.dtype)

@@ -23,15 +23,8 @@ def wide(array: np.ndarray) -> np.ndarray:
 
 
 def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round to ``dtype``; what is too large for it becomes an infinity, as on any device."""
-    with np.errstate(over="ignore"):
-        return array.astype(dtype, copy=False)
-
-
-def store(target: np.ndarray, value: np.ndarray) -> None:
-    """``target[...] = value`` with the rounding of ``rounded``."""
-    with np.errstate(over="ignore"):
-        target[...] = value
+    """Round to ``dtype``, or return the array itself, if that is its own."""
+    return array.astype(dtype, copy=False)
 
 
 def pieces(length: int, size: int) -> list[slice]:
@@ -64,15 +57,11 @@ def sample_blocks(shape: Sequence[int]) -> list[slice]:
 def elementwise(
     function: Callable[..., np.ndarray], dtype: np.dtype, *arrays: np.ndarray
 ) -> np.ndarray:
-    """Return ``function(*arrays)``, worked out block by block in the dtype of the sums.
-
-    Infinities and NaNs in the arrays come out as IEEE 754 says, without a warning.
-    """
+    """Return ``function(*arrays)``, worked out block by block in the dtype of the sums."""
     result = np.empty(arrays[0].shape, dtype)
     flat, flats = result.reshape(-1), [array.reshape(-1) for array in arrays]
-    with np.errstate(over="ignore", invalid="ignore"):
-        for piece in pieces(flat.size, BLOCK):
-            flat[piece] = function(*(wide(array[piece]) for array in flats))
+    for piece in pieces(flat.size, BLOCK):
+        flat[piece] = function(*(wide(array[piece]) for array in flats))
     return result
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from ...shapes import ConvShape, NormShape
 from ..base import accumulator
 from . import depthwise
-from .blocks import pieces, rounded, store, wide, window_slices
+from .blocks import pieces, rounded, wide, window_slices
 from .channels import bias_grad, by_channel
 from .columns import (
     Block,
@@ -101,7 +101,7 @@ class Convolutions:
             if bias is not None:
                 by_channel(np.add, product, bias, product)
             if not in_place:
-                store(part, product)
+                part[...] = product
         return y
 
     def conv_dgrad(
@@ -128,7 +128,7 @@ class Convolutions:
             if bias is not None:
                 by_channel(np.add, total, bias, total)
             if not in_place:
-                store(part, total)
+                part[...] = total
         return dx
 
     def conv_wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:

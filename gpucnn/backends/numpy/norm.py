@@ -16,7 +16,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import rounded, sample_blocks, store, wide
+from .blocks import rounded, sample_blocks, wide
 from .channels import (
     along_channels,
     bias_grad,
@@ -55,7 +55,7 @@ class Normalisations:
             by_channel(np.subtract, view[block], mean, part, channels_last=last)
             by_channel(np.multiply, part, scale, part, channels_last=last)
             by_channel(np.add, part, beta, part, channels_last=last)
-            store(y[block], part)
+            y[block] = part
         return y.reshape(x.shape)
 
     def batch_norm_backward(
@@ -85,7 +85,7 @@ class Normalisations:
                 by_channel(np.multiply, part, scale, part, channels_last=last)
             else:
                 by_channel(np.multiply, dy_view[block], scale, part, channels_last=last)
-            store(dx[block], part)
+            dx[block] = part
         return dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
 
     def group_norm_forward(
@@ -103,7 +103,7 @@ class Normalisations:
             inverse = 1 / np.sqrt(var[samples] + float(epsilon))
             part *= _spread(inverse, shape, gamma)
             part += along_channels(beta, shape)
-            store(y[samples], part)
+            y[samples] = part
         return y.reshape(x.shape), mean, var
 
     def group_norm_backward(
@@ -126,7 +126,7 @@ class Normalisations:
             part -= _spread(_group_means(part, shape), shape)
             part -= normal
             part *= _spread(inverse[samples], shape)
-            store(dx[samples], part)
+            dx[samples] = part
         return dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .blocks import BLOCK, pieces, store, wide
+from .blocks import BLOCK, pieces, wide
 
 
 def _flat_blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -55,7 +55,7 @@ class Optimizers:
                 velocity *= momentum
                 velocity -= step
                 step = momentum * velocity - step if nesterov else velocity
-                store(param, value + step)
+                param[...] = value + step
 
     def adam_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray], m: Sequence[np.ndarray],
@@ -85,4 +85,4 @@ class Optimizers:
                 np.divide(first, g, out=g)
                 g *= rate_now
                 kept = value * (1 - rate * decay) if decay and decoupled else value
-                store(param, kept - g)
+                param[...] = kept - g

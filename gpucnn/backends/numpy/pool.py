@@ -13,15 +13,18 @@ samples that stay in the cache.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from ...shapes import PoolShape
-from .blocks import keep, sample_blocks, store, wide, window_slices
+from .blocks import keep, sample_blocks, wide, window_slices
 
 Slices = tuple[slice, ...]
+
+MANY_TAPS = 64
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,39 @@ def _divisors(shape: PoolShape) -> np.ndarray | float:
         counts = axis.counts(shape.count_padding)
         areas = areas * _along(counts, axis.place, shape.rank + 2)
     areas = np.maximum(areas, 1)  # an empty window has sum 0 and average 0
-    return float(areas.flat[0]) if areas.min() == areas.max() else areas
+    same = areas.min() == areas.max()
+    return float(areas.flat[0]) if same else areas.astype(np.float32)
+
+
+def _to_winners(dy: np.ndarray, index: np.ndarray, shape: PoolShape) -> np.ndarray:
+    """Return dx of a block: each dy goes to the input that its window's index names."""
+    axes = _axes(shape)
+    extents = list(dy.shape)
+    for axis in axes:
+        extents[axis.place] = axis.size
+    if shape.taps > MANY_TAPS:
+        return _to_places(dy, index, extents, shape)
+    dx = np.zeros(extents, dy.dtype)
+    around = (slice(None),) * axes[0].place
+    for tap, place in enumerate(itertools.product(*(axis.slices for axis in axes))):
+        served, read = zip(*place, strict=True)
+        served, read = (*around, *served), (*around, *read)
+        dx[read] += keep(dy[served], index[served] == tap)
+    return dx
+
+
+def _to_places(
+    dy: np.ndarray, index: np.ndarray, extents: list[int], shape: PoolShape
+) -> np.ndarray:
+    """The same, one dy after the other, for windows of so many taps that few dy go to each."""
+    places, taps = list(np.indices(dy.shape, sparse=True)), index.astype(np.int64)
+    for axis in reversed(_axes(shape)):
+        taps, tap = np.divmod(taps, axis.window)
+        places[axis.place] = _along(axis.starts, axis.place, dy.ndim) + tap * axis.dilation
+    flat = np.ravel_multi_index(tuple(places), extents, mode="clip")  # empty windows: anywhere
+    given = keep(dy, index < shape.taps)
+    dx = np.bincount(flat.reshape(-1), given.reshape(-1), math.prod(extents))
+    return dx.reshape(extents)
 
 
 class Pools:
@@ -172,8 +207,8 @@ class Pools:
                 for axis in reversed(_axes(shape)):
                     part = axis.gather(part)
                 if shape.mode == "average":
-                    np.divide(part, _divisors(shape), out=part, casting="same_kind")
-            store(y[samples], part)
+                    part /= _divisors(shape)
+            y[samples] = part
         return y, index
 
     def pool_backward(
@@ -183,24 +218,11 @@ class Pools:
         for samples in sample_blocks(dx.shape):
             part = wide(dy[samples])
             if index is not None:
-                store(dx[samples], _to_winners(part, index[samples], shape))
+                dx[samples] = _to_winners(part, index[samples], shape)
                 continue
             if shape.mode == "average":
-                part = np.divide(part, _divisors(shape), dtype=part.dtype, casting="same_kind")
+                part = part / _divisors(shape)
             for axis in _axes(shape):
                 part = axis.spread(part)
-            store(dx[samples], part)
+            dx[samples] = part
         return dx
-
-
-def _to_winners(dy: np.ndarray, index: np.ndarray, shape: PoolShape) -> np.ndarray:
-    """Return dx of a block: each dy goes to the input that its window's index names."""
-    axes = _axes(shape)
-    spatial = tuple(axis.size for axis in axes)
-    around = (slice(None),) * axes[0].place
-    dx = np.zeros((*dy.shape[: axes[0].place], *spatial, *dy.shape[axes[-1].place + 1 :]), dy.dtype)
-    for tap, place in enumerate(itertools.product(*(axis.slices for axis in axes))):
-        served, read = zip(*place, strict=True)
-        served, read = (*around, *served), (*around, *read)
-        dx[read] += keep(dy[served], index[served] == tap)
-    return dx

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .blocks import BLOCK, keep, pieces, store, wide
+from .blocks import BLOCK, keep, pieces, wide
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1
@@ -64,5 +64,5 @@ class Dropout:
             words = philox(np.arange(piece.start, piece.stop, dtype=np.uint64), offset, seed)
             part = wide(source[4 * piece.start : 4 * piece.stop])
             kept = words.reshape(-1)[: part.size] >= threshold
-            store(target[4 * piece.start : 4 * piece.stop], keep(part * scale, kept))
+            target[4 * piece.start : 4 * piece.stop] = keep(part * scale, kept)
         return y

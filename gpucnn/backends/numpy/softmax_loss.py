@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base import accumulator
-from .blocks import BLOCK, pieces, sample_blocks, store, wide
+from .blocks import BLOCK, pieces, sample_blocks, wide
 
 
 def _shifted(x: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ class SoftmaxAndLosses:
             part = _shifted(x[rows])
             powers = np.exp(part)
             total = powers.sum(-1, keepdims=True)
-            store(y[rows], part - np.log(total) if log else powers / total)
+            y[rows] = part - np.log(total) if log else powers / total
         return y
 
     def softmax_backward(self, dy: np.ndarray, y: np.ndarray, log: bool = False) -> np.ndarray:
@@ -39,7 +39,7 @@ class SoftmaxAndLosses:
                 part = slope - np.exp(value) * slope.sum(-1, keepdims=True)
             else:
                 part = value * (slope - (slope * value).sum(-1, keepdims=True))
-            store(dx[rows], part)
+            dx[rows] = part
         return dx
 
     def softmax_cross_entropy(
@@ -52,7 +52,7 @@ class SoftmaxAndLosses:
                 _shifted(logits[rows]), targets[rows], float(label_smoothing)
             )
             part *= float(scale)
-            store(gradient[rows], part)
+            gradient[rows] = part
         return losses, gradient
 
     def pointwise_loss(
@@ -64,7 +64,7 @@ class SoftmaxAndLosses:
         for piece in pieces(prediction.size, BLOCK):
             p, t, loss, slope = (flat[piece] for flat in flats)
             loss[...], part = _POINTWISE[kind](wide(p), wide(t))
-            store(slope, part * float(scale))
+            slope[...] = part * float(scale)
         return losses, gradient
 
 
