@@ -34,6 +34,13 @@ def make_backend(name: str) -> Backend:
     return CudaBackend(np, EmulatorLauncher("fast" if name == "emulated" else "check"))
 
 
+def has_gpu() -> bool:
+    try:
+        return make_backend("cuda").name == "cuda"
+    except RuntimeError:
+        return False
+
+
 def _use(name: str) -> Iterator[Backend]:
     if name in ("emulated", "checked") and shutil.which(CXX) is None:
         pytest.skip(f"the emulator needs a C++ compiler; there is no {CXX}")

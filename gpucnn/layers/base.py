@@ -233,6 +233,8 @@ class Layer:
 
     def _check(self, x: Array) -> Array:
         """Return x C-contiguous and floating, with the parameters built to fit it."""
+        if x is None:
+            raise TypeError(f"{self.label}: expects an array. Received: None")
         backend = backend_of(self.label, input=x, **self.params)
         if x.dtype.kind in "iub":
             x = x.astype(self.dtype or np.float32)
