@@ -53,7 +53,7 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUCNN_BACKEND", "NumPy")
     assert chosen_backend() is get_backend("numpy")
     monkeypatch.setenv("GPUCNN_BACKEND", "tpu")
-    with pytest.raises(ValueError, match='backend must be "numpy" or "cuda". Received: \'tpu\''):
+    with pytest.raises(ValueError, match="Received: 'tpu'"):
         gpucnn.ReLU().forward(np.zeros((1, 2)))
 
 
@@ -92,7 +92,7 @@ def test_what_is_no_array_is_refused(array: object) -> None:
 @without_gpu
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 def test_cupy_without_a_driver_is_said() -> None:
-    with pytest.raises(RuntimeError, match="the CUDA backend needs a GPU, (but CUDA says|and)"):
+    with pytest.raises(RuntimeError, match="the CUDA backend needs a GPU"):
         use_backend("cuda")
     assert chosen_backend() is None
     assert default_backend().name == "numpy"
