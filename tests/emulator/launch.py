@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .arguments import Buffer, Parameter, pack, reachable
 from .build import MAX_DYNAMIC_SHARED, build_kernels, build_runtime
 from .symbols import explain, guards
 
@@ -17,8 +18,6 @@ _EXTERN_C = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\((?!\w+\)\s*\()'
 )
 _ORDERS = ("forward", "reverse", "random")
-# Parameter kinds, as reported by the compiled kernel, and the NumPy dtype kinds that fit.
-_KINDS = {"i": "iu", "u": "iu", "f": "f", "b": "b", "s": "V"}
 
 
 class KernelError(RuntimeError):
@@ -79,8 +78,7 @@ class Kernel:
         self.module, self.name, self.stats = module, name, {}
         signature = getattr(module.library, f"emu_signature_{export}")
         signature.restype = ctypes.c_char_p
-        # [(kind, bytes)]; kinds: P pointer, p pointer to const, i u f b numbers, s struct
-        self.parameters = [(p[0], int(p[1:])) for p in signature().decode().split()]
+        self.parameters = [Parameter(p[0], int(p[1:])) for p in signature().decode().split()]
         self._run = ctypes.cast(getattr(module.library, f"emu_run_{export}"), ctypes.c_void_p)
 
     def __call__(
@@ -115,10 +113,10 @@ class Kernel:
 
         Raises KernelError if the kernel misbehaves, TypeError or ValueError for bad arguments.
         """
-        values = self._pack(args)
+        values = pack(self.name, self.parameters, args)
         pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
-        buffers = self._buffers(args, extra)
-        buffer_array = (_Buffer * max(1, len(buffers)))(*buffers)
+        buffers = reachable(self.name, self.parameters, args, extra)
+        buffer_array = (Buffer * max(1, len(buffers)))(*buffers)
         error = ctypes.create_string_buffer(4096)
         library = self.module.library
         if order not in _ORDERS:
@@ -153,81 +151,6 @@ class Kernel:
             message = explain(error.value.decode(), self.module.library_path)
             raise KernelError(f"{self.name}: {message}")
 
-    def _pack(self, args: Sequence[object]) -> list:
-        """The bytes of every argument, checked against the kernel's parameters."""
-        if len(args) != len(self.parameters):
-            raise TypeError(
-                f"{self.name} has {len(self.parameters)} parameters. Received: {len(args)}"
-            )
-        return [self._pack_one(i, arg) for i, arg in enumerate(args)]
-
-    def _pack_one(self, i: int, arg: object) -> object:
-        kind, size = self.parameters[i]
-        what = f"{self.name}: argument {i}"
-        if kind in "Pp":
-            if arg is None:
-                return ctypes.c_uint64(0)
-            if not isinstance(arg, np.ndarray):
-                raise TypeError(
-                    f"{what}: a pointer takes an array or None. Received: {type(arg).__name__}"
-                )
-            _demand_contiguous(arg, what)
-            if kind == "P" and not arg.flags.writeable:
-                raise ValueError(f"{what} is written to. Received: a read-only array")
-            return ctypes.c_uint64(arg.ctypes.data)
-        is_struct = isinstance(arg, np.ndarray) and arg.size == 1 and kind == "s"
-        if not (isinstance(arg, np.generic) or is_struct):
-            raise TypeError(
-                f"{what}: the parameter is {_describe(kind, size)}, pass a NumPy scalar. "
-                f"Received: {type(arg).__name__}"
-            )
-        if arg.dtype.kind not in _KINDS[kind] or arg.nbytes != size:
-            raise TypeError(
-                f"{what}: the parameter is {_describe(kind, size)}. "
-                f"Received: {arg.dtype} of {arg.nbytes} bytes"
-            )
-        return (ctypes.c_char * size).from_buffer_copy(arg.tobytes())
-
-    def _buffers(self, args: Sequence[object], extra: Sequence[np.ndarray]) -> list[_Buffer]:
-        """The memory that the kernel may touch; arrays that overlap become one buffer."""
-        arrays = [
-            (arg, kind == "p", f"argument {i}")
-            for i, (arg, (kind, _)) in enumerate(zip(args, self.parameters, strict=True))
-            if kind in "Pp" and arg is not None
-        ]
-        for i, a in enumerate(extra):
-            _demand_contiguous(a, f"{self.name}: extra array {i}")
-            arrays.append((a, not a.flags.writeable, f"extra array {i}"))
-        merged: list[list] = []  # [start, end, itemsize, read-only, name]
-        for a, read_only, name in sorted(arrays, key=lambda item: item[0].ctypes.data):
-            start, end = a.ctypes.data, a.ctypes.data + a.nbytes
-            if merged and start < merged[-1][1]:
-                last = merged[-1]
-                last[1:] = (
-                    max(end, last[1]),
-                    min(a.itemsize, last[2]),
-                    read_only and last[3],
-                    f"{last[4]} and {name}",
-                )
-            elif a.nbytes:
-                merged.append([start, end, a.itemsize, read_only, name])
-        return [
-            _Buffer(start, end - start, itemsize, read_only, name.encode())
-            for start, end, itemsize, read_only, name in merged
-        ]
-
-
-class _Buffer(ctypes.Structure):
-    """EmuBuffer of runtime/state.h."""
-
-    _fields_ = (
-        ("start", ctypes.c_void_p),
-        ("bytes", ctypes.c_uint64),
-        ("itemsize", ctypes.c_uint32),
-        ("read_only", ctypes.c_uint32),
-        ("name", ctypes.c_char_p),
-    )
-
 
 class _Launch(ctypes.Structure):
     """EmuLaunch of runtime/state.h."""
@@ -247,7 +170,7 @@ class _Launch(ctypes.Structure):
         ("block_races", ctypes.c_uint32),
         ("threads", ctypes.c_uint32),
         ("time_limit", ctypes.c_double),
-        ("buffers", ctypes.POINTER(_Buffer)),
+        ("buffers", ctypes.POINTER(Buffer)),
         ("buffer_count", ctypes.c_uint64),
         ("guards", ctypes.c_void_p),
         ("guard_count", ctypes.c_uint64),
@@ -267,16 +190,6 @@ def _kernel_names(path: Path, text: str) -> list[str]:
     return names
 
 
-def _demand_contiguous(array: np.ndarray, what: str) -> None:
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{what} must be C-contiguous. Received: strides {array.strides}")
-
-
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
     x, y, z = (*sizes, 1, 1)[:3]
     return x, y, z
-
-
-def _describe(kind: str, size: int) -> str:
-    names = {"i": "int", "u": "unsigned", "f": "float", "b": "bool", "s": "struct"}
-    return f"{names[kind]} of {size} bytes"
