@@ -90,6 +90,13 @@ def test_early_stopping(options, scores, stops, best):
         np.testing.assert_array_equal(value, weights[best - 1][name], err_msg=name)
 
 
+def test_early_stopping_starts_anew_with_each_training():
+    trainer = fit(Scores(1, 2, 3, 4, 5), EarlyStopping("score", patience=2), epochs=5)
+    assert trainer.epoch == 3
+    trainer.fit(X, Y, epochs=2)
+    assert trainer.epoch == 5
+
+
 def test_early_stopping_may_leave_the_last_weights():
     last = {}
 

@@ -190,6 +190,14 @@ def test_a_state_of_another_kind_is_refused():
         Adam().load_state_dict(SGD().state_dict())
 
 
+def test_a_subclass_does_not_take_the_name_that_it_inherits():
+    class Mine(SGD):
+        pass
+
+    assert type(Optimizer.of("sgd")) is SGD
+    assert isinstance(Optimizer.of(Mine(0.1)), Mine)
+
+
 def test_no_parameters_are_no_step():
     optimizer = SGD(0.1)
     optimizer.step([])

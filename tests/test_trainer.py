@@ -271,6 +271,15 @@ def test_ctrl_c_keeps_the_last_checkpoint(tmp_path, capsys):
     assert_same_training(Script(OPTIMIZERS[0], tmp_path / "stopped").run(4), straight)
 
 
+def test_the_same_trainer_resumes_after_ctrl_c(tmp_path):
+    straight = Script(OPTIMIZERS[1], tmp_path / "straight").run(4)
+    script = Script(OPTIMIZERS[1], tmp_path / "stopped", callbacks=[StopsAt(3)])
+    with pytest.raises(KeyboardInterrupt):
+        script.run(4)
+    script.trainer.callbacks.pop()
+    assert_same_training(script.run(4), straight)
+
+
 def test_a_loss_that_is_nan_is_an_error_that_names_its_batch(tmp_path):
     class Explode(Callback):
         def on_batch_end(self, batch: int) -> None:
