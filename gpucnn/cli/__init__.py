@@ -1,0 +1,30 @@
+"""The command line: ``gpucnn train`` and what goes with it.
+
+A file a command. What a command computes with is imported inside it, so that ``gpucnn --help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from .console import Commands
+from .evaluate import evaluate
+from .filters import filters
+from .info import info
+from .predict import predict
+from .summary import summary
+from .train import train
+
+app = typer.Typer(
+    cls=Commands,
+    help="Train and use convolutional networks, on a GPU or without one.\n\n"
+    "Start with [bold]gpucnn train[/bold]: it learns handwritten digits in a few seconds.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train, evaluate, predict, filters, summary, info):
+    app.command()(command)

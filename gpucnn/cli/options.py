@@ -1,0 +1,25 @@
+"""Options that several commands take, so that they read alike everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Backend = Annotated[
+    str | None,
+    typer.Option(help="numpy or cuda; by default cuda where a GPU answers.", metavar="NAME"),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Argument(help="A run's folder or a checkpoint in it; by default the newest in runs/."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, fashion-mnist, mnist, cifar10, a folder with a folder of pictures a class,"
+        " or an .npz file.",
+        metavar="NAME|PATH",
+    ),
+]

@@ -1,0 +1,58 @@
+"""How each data set is trained where the command line does not say otherwise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..data import Augmentation, Compose, Crop, Flip, Shift
+from ..optimizers import SGD, Adam, AdamW, Optimizer
+from ..schedules import OneCycle
+
+# The peak of the learning rate that suits each optimizer on networks of this size.
+RATES = {"adamw": 0.005, "adam": 0.005, "sgd": 0.1}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """augment: what ``--augment`` means; augmented: whether that is the default."""
+
+    epochs: int
+    batch_size: int
+    augment: Augmentation
+    augmented: bool = True
+    optimizer: str = "adamw"
+
+
+RECIPES = {
+    "digits": Recipe(epochs=20, batch_size=32, augment=Shift(1)),
+    "mnist": Recipe(epochs=5, batch_size=64, augment=Shift(2)),
+    "fashion-mnist": Recipe(epochs=5, batch_size=64, augment=Flip()),
+    "cifar10": Recipe(epochs=15, batch_size=64, augment=Compose((Crop(4), Flip()))),
+}
+# Nobody knows whether a stranger's pictures may be mirrored.
+OTHERS = Recipe(epochs=20, batch_size=32, augment=Shift(2), augmented=False)
+
+
+def recipe_for(data: str) -> Recipe:
+    return RECIPES.get(data, OTHERS)
+
+
+def make_optimizer(name: str, peak: float, steps: int) -> Optimizer:
+    """Return an optimizer whose learning rate rises to ``peak`` and falls within ``steps``.
+
+    Raises:
+        ValueError: it is none of ``RATES``.
+    """
+    schedule = OneCycle(peak, steps)
+    if name == "sgd":
+        return SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return {"adam": Adam, "adamw": AdamW}[name](schedule)
+
+
+def steps_of(images: int, batch_size: int, epochs: int) -> int:
+    """
+    >>> steps_of(images=100, batch_size=32, epochs=2)
+    8
+    """
+    return epochs * math.ceil(images / batch_size)

@@ -1,0 +1,169 @@
+"""Small networks with names, for the command line and as starting points.
+
+Each is a function ``(classes, input_shape, dtype=None) -> Sequential`` whose output is logits
+(batch, classes). ``gpucnn.set_seed`` settles the initial weights.
+
+>>> model = make("lenet5", classes=10, input_shape=(28, 28, 1))
+>>> model.parameter_count()
+61706
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .arguments import as_choice
+from .layers import (
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool2D,
+    Layer,
+    MaxPool2D,
+    ReLU,
+)
+from .layers.base import Shape
+from .network import Residual, Sequential
+
+
+def digits_cnn(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
+    """Two convolutions and one dense layer, for pictures of about 8x8."""
+    return Sequential(
+        [
+            *_conv_norm_relu(32),
+            *_conv_norm_relu(64),
+            MaxPool2D(2),
+            Flatten(),
+            Dropout(0.3),
+            Dense(classes),
+        ],
+        name="digits_cnn",
+        input_shape=input_shape,
+        dtype=dtype,
+    )
+
+
+def lenet5(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
+    """LeNet-5 in today's form, with ReLU and max pooling: for pictures of about 28x28.
+
+    LeCun et al., "Gradient-based learning applied to document recognition", 1998, figure 2; its
+    32x32 input is MNIST's 28x28 with a border of 2, hence "same" in the first layer.
+    """
+    return Sequential(
+        [
+            Conv2D(6, 5, padding="same", activation="relu"),
+            MaxPool2D(2),
+            Conv2D(16, 5, activation="relu"),
+            MaxPool2D(2),
+            Flatten(),
+            Dense(120, activation="relu"),
+            Dense(84, activation="relu"),
+            Dense(classes),
+        ],
+        name="lenet5",
+        input_shape=input_shape,
+        dtype=dtype,
+    )
+
+
+def vgg_small(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
+    """Three pairs of 3x3 convolutions with batch norm: for pictures of 32x32 and more.
+
+    The pattern of Simonyan & Zisserman, "Very deep convolutional networks for large-scale image
+    recognition", 2015, with a mean over the last maps in place of its dense layers.
+    """
+    pairs: list[Layer] = []
+    for filters in (32, 64, 128):
+        pairs += [*_conv_norm_relu(filters), *_conv_norm_relu(filters), MaxPool2D(2)]
+    return Sequential(
+        [*pairs, GlobalAveragePool2D(), Dropout(0.3), Dense(classes)],
+        name="vgg_small",
+        input_shape=input_shape,
+        dtype=dtype,
+    )
+
+
+def resnet20(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
+    """ResNet-20 for CIFAR-10: three stages of three residual blocks.
+
+    He et al., "Deep residual learning for image recognition", 2016, section 4.2, with 1x1
+    convolutions as the shortcuts between stages.
+    """
+    blocks: list[Layer] = []
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        for first in (True, False, False):
+            step = strides if first else 1
+            blocks.append(
+                Residual(
+                    [*_conv_norm_relu(filters, step), *_conv_norm_relu(filters)[:-1]],
+                    shortcut=_conv_norm_relu(filters, step, 1)[:-1] if step > 1 else None,
+                    activation="relu",
+                )
+            )
+    return Sequential(
+        [*_conv_norm_relu(16), *blocks, GlobalAveragePool2D(), Dense(classes)],
+        name="resnet20",
+        input_shape=input_shape,
+        dtype=dtype,
+    )
+
+
+def _conv_norm_relu(filters: int, strides: int = 1, window: int = 3) -> list[Layer]:
+    # The norm's shift stands for the bias.
+    conv = Conv2D(filters, window, strides=strides, padding="same", use_bias=False)
+    return [conv, BatchNorm(), ReLU()]
+
+
+def probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Return a classifier's outputs (N, classes) as probabilities in float32.
+
+    Logits go through the softmax; rows that are probabilities already stay as they are.
+
+    >>> probabilities(np.array([[0.0, 0.0]]))
+    array([[0.5, 0.5]], dtype=float32)
+    """
+    outputs = outputs.astype(np.float32)
+    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-3):
+        return outputs
+    powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+MODELS: dict[str, Callable[..., Sequential]] = {
+    model.__name__: model for model in (digits_cnn, lenet5, vgg_small, resnet20)
+}
+
+# The shape of the images that each was made for.
+USUAL: dict[str, Shape] = {
+    "digits_cnn": (8, 8, 1),
+    "lenet5": (28, 28, 1),
+    "vgg_small": (32, 32, 3),
+    "resnet20": (32, 32, 3),
+}
+
+
+def make(name: str, classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
+    """Return the network called ``name``, one of ``MODELS`` or "auto" (see ``fitting``).
+
+    Raises:
+        ValueError: there is no such network, or the pictures are too small for it.
+    """
+    as_choice("gpucnn.models", "the model", name, ("auto", *MODELS))
+    return MODELS[fitting(input_shape) if name == "auto" else name](classes, input_shape, dtype)
+
+
+def fitting(input_shape: Shape) -> str:
+    """Return the name of the network for pictures of this shape (H, W, C).
+
+    >>> fitting((28, 28, 1))
+    'lenet5'
+    """
+    side = min(input_shape[:2])
+    if side < 16:
+        return "digits_cnn"
+    return "lenet5" if side < 32 else "vgg_small"

@@ -1,0 +1,66 @@
+"""Filters: those a layer has learnt, and what a classical one makes of a picture."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.figure import FigureBase
+
+from . import style
+
+MOST_FILTERS, MOST_CHANNELS, COLUMNS = 64, 16, 8
+
+
+def filter_grid(
+    kernel: np.ndarray, *, title: str | None = None, on: FigureBase | None = None
+) -> FigureBase:
+    """Draw the filters of a convolution of pictures, (filters, r, s, channels).
+
+    Filters of one channel are drawn blue where negative and red where positive, those of three in
+    colour; of others each row is a filter and each column a channel. All share one scale.
+
+    Raises:
+        ValueError: the kernel has not four axes.
+    """
+    kernel = np.asarray(kernel, np.float64)
+    if kernel.ndim != 4:
+        raise ValueError(
+            "filter_grid: the kernel must be (filters, r, s, channels)."
+            f" Received: shape {kernel.shape}"
+        )
+    filters, height, width, channels = kernel.shape
+    kind = {1: "blue below 0, red above", 3: "in colour"}.get(channels, "a row each, by channel")
+    peak = float(np.abs(kernel).max()) or 1.0
+    colour = channels == 3
+    if channels in (1, 3):
+        drawn = list(kernel[:MOST_FILTERS] if colour else kernel[:MOST_FILTERS, :, :, 0])
+        columns = COLUMNS
+    else:
+        columns = min(channels, MOST_CHANNELS)
+        # (filters, r, s, channels) -> a row for each filter of (channels, r, s)
+        part = kernel[: MOST_FILTERS // 4, :, :, :columns].transpose(0, 3, 1, 2)
+        drawn = list(part.reshape(-1, height, width))
+    rows = math.ceil(len(drawn) / columns)
+    figure = style.canvas(on, 0.5 + 0.72 * columns, 0.6 + 0.72 * rows)
+    style.title(figure, title or f"{filters} filters of {height}x{width}, {kind}")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, one in zip(figure.axes, drawn, strict=False):
+        if colour:
+            style.show(axes, 0.5 + one / (2 * peak))
+        else:
+            style.show(axes, one, cmap=style.DIVERGING, vmin=-peak, vmax=peak)
+    return figure
+
+
+def filter_comparison(
+    image: np.ndarray, filtered: np.ndarray, name: str, *, on: FigureBase | None = None
+) -> FigureBase:
+    """Draw a picture (H, W, C) beside what the filter called ``name`` makes of it."""
+    figure = style.canvas(on, 8.0, 0.4 + 4.0 * image.shape[0] / image.shape[1])
+    parts = zip(figure.subplots(1, 2), (image, filtered), ("picture", name), strict=True)
+    for axes, pixels, label in parts:
+        style.show(axes, style.as_picture(pixels), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(label, loc="left", fontsize=style.TEXT, color=style.INK)
+    return figure

@@ -1,0 +1,66 @@
+"""One look for all pictures: colours that the colour-blind tell apart, and few lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure, FigureBase
+
+INK = "#1b2530"
+MUTED = "#66717d"
+FAINT = "#e3e7eb"
+# Blue and vermilion of Okabe & Ito, "Color Universal Design", 2008.
+BLUE = "#0072b2"
+RED = "#d55e00"
+
+BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#bcd9ea", BLUE])
+REDS = LinearSegmentedColormap.from_list("reds", ["#ffffff", "#f6cfb4", RED])
+DIVERGING = LinearSegmentedColormap.from_list("diverging", [BLUE, "#f7f7f7", RED])
+
+TITLE, TEXT, SMALL = 12, 9.5, 8  # points
+MARGIN = 0.12  # inches
+
+
+def canvas(on: FigureBase | None, width: float, height: float) -> FigureBase:
+    """Return what to draw on: the part of a figure that was given, or a new figure (inches)."""
+    if on is not None:
+        return on
+    figure = Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor="white")
+    x, y = MARGIN / width, MARGIN / height
+    figure.get_layout_engine().set(rect=(x, y, 1 - 2 * x, 1 - 2 * y))
+    return figure
+
+
+def title(on: FigureBase, text: str) -> None:
+    width = on.bbox.width / on.dpi  # inches
+    on.suptitle(text, x=MARGIN / width, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
+
+
+def clean(axes: Axes) -> None:
+    """Leave the axes a base line, a faint horizontal grid and quiet numbers."""
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    axes.tick_params(length=0, labelsize=SMALL, labelcolor=MUTED)
+    axes.grid(axis="y", color=FAINT)
+    axes.set_axisbelow(True)
+
+
+def show(axes: Axes, pixels: np.ndarray, **options: Any) -> None:
+    """Show pixels (H, W) or (H, W, 3) as they are, with no frame and no numbers."""
+    axes.imshow(pixels, interpolation="nearest", **options)
+    axes.set_axis_off()
+
+
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, C) stretched to 0..1: (H, W) for one channel, (H, W, 3) for three.
+
+    Of any other number of channels the first is shown.
+    """
+    image = np.asarray(image, np.float64)
+    image = image if image.shape[-1] == 3 else image[..., 0]
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low or 1.0)
