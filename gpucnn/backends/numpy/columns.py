@@ -89,7 +89,8 @@ def input_patch(x: np.ndarray, block: Block, shape: ConvShape) -> np.ndarray:
     dtype = accumulator(x.dtype)
     if view.shape[1:-1] == tuple(extents) and x.dtype == dtype:
         return view
-    patch = np.zeros((len(view), *extents, view.shape[-1]), dtype)
+    # In the memory order of x: channels first stay so.
+    patch = np.zeros_like(view, dtype, shape=(len(view), *extents, view.shape[-1]))
     patch[tuple(target)] = view
     return patch
 

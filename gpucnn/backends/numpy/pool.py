@@ -24,7 +24,7 @@ from .blocks import keep, sample_blocks, wide, window_slices
 
 Slices = tuple[slice, ...]
 
-MANY_TAPS = 64
+MANY_TAPS = 64  # beyond so many, a pass over all of dy for each tap is the slower way back
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _to_winners(dy: np.ndarray, index: np.ndarray, shape: PoolShape) -> np.ndarr
 def _to_places(
     dy: np.ndarray, index: np.ndarray, extents: list[int], shape: PoolShape
 ) -> np.ndarray:
-    """The same, one dy after the other, for windows of so many taps that few dy go to each."""
+    """The same for large windows: add one dy after the other, in C order and in float64."""
     places, taps = list(np.indices(dy.shape, sparse=True)), index.astype(np.int64)
     for axis in reversed(_axes(shape)):
         taps, tap = np.divmod(taps, axis.window)
