@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 Record = dict[str, float]
 
@@ -59,27 +58,6 @@ class History:
             ModuleNotFoundError: matplotlib is not installed.
             ValueError: no epoch was recorded.
         """
-        figure_type: Any
-        try:
-            from matplotlib.figure import Figure as figure_type  # no pyplot: no global state
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                'History.plot needs the package matplotlib: pip install "gpucnn[plots]"'
-            ) from error
-        apart = ("epoch", "learning_rate", "images_per_second", "seconds")
-        panels = [n for n in self.names if n not in apart and not n.startswith("val_")]
-        if not panels:
-            raise ValueError("History.plot needs at least one epoch. Received: an empty history")
-        figure = figure_type(figsize=(5 * len(panels), 4), layout="constrained")
-        for axes, name in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
-            for label, column in (("training", name), ("validation", f"val_{name}")):
-                points = [(r["epoch"], r[column]) for r in self.records if column in r]
-                if points:
-                    axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3)
-            axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(alpha=0.3)
-            axes.legend()
-        figure.savefig(path, dpi=150)
+        from .plots import learning_curve
+
+        learning_curve(self).savefig(path)
