@@ -39,9 +39,18 @@ def test_names_of_plain_kernels_are_found(tmp_path):
     assert y[0] == 1
 
 
-def test_names_from_macros_must_be_given():
-    with pytest.raises(ValueError, match="name the kernels"):
-        Module(SOURCE)
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        'extern "C" __global__ void NAME(one)(int* y) { *y = 1; }',
+        'extern "C" __global__ void PASTE(one, _f32)(int* y) { *y = 1; }',
+        "template <int N> __global__ void one(int* y) { *y = N; }",
+    ],
+)
+def test_other_names_must_be_given(kernel):
+    plain = 'extern "C" __global__ void plain(int* y) { *y = 1; }'
+    with pytest.raises(ValueError, match=r"selftest\.cu: name the kernels to build"):
+        Module(SOURCE, text=f"{plain}\n{kernel}\n")
 
 
 def test_compile_errors_name_the_line():

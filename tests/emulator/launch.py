@@ -15,7 +15,7 @@ from .build import MAX_DYNAMIC_SHARED, build_kernels, build_runtime
 from .symbols import explain, guards
 
 _EXTERN_C = re.compile(
-    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\((?!\w+\)\s*\()'
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\((?![^()]*\)\s*\()'
 )
 _ORDERS = ("forward", "reverse", "random")
 
