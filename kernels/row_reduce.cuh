@@ -9,6 +9,8 @@
 
 const int BLOCK_THREADS = 256;  // as in gpucnn/backends/cuda/softmax.py
 const int BLOCK_ROWS = BLOCK_THREADS / ROW_THREADS;
+// Steps of a loop over a row to keep in flight; the exponentials of several doubles would spill.
+const int ROW_UNROLL = sizeof(Accum) == 8 ? 1 : 4;
 static_assert(ROW_THREADS == 32 || ROW_THREADS == BLOCK_THREADS, "a row is a warp's or a block's");
 
 __device__ __forceinline__ int this_row() { return blockIdx.x * BLOCK_ROWS + threadIdx.x / ROW_THREADS; }
@@ -50,6 +52,7 @@ __device__ __forceinline__ Exponentials exponentials(const Element* row, int cla
     for (int i = first_column(); i < classes; i += ROW_THREADS) largest = Largest()(largest, widen(row[i]));
     largest = row_reduce(largest, Largest());
     Accum total = 0;
+#pragma unroll ROW_UNROLL
     for (int i = first_column(); i < classes; i += ROW_THREADS) total += math::exp(widen(row[i]) - largest);
     return {largest, row_reduce(total, Sum())};
 }

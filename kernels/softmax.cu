@@ -15,10 +15,11 @@ __device__ __forceinline__ void forward(const Element* __restrict__ x, Element* 
     x += (long long)this_row() * classes;
     y += (long long)this_row() * classes;
     const Exponentials e = exponentials(x, classes);
-    const Accum log_total = math::log(e.total);
+    const Accum log_total = math::log(e.total), inverse_total = 1 / e.total;
+#pragma unroll ROW_UNROLL
     for (int i = first_column(); i < classes; i += ROW_THREADS) {
         const Accum shifted = widen(x[i]) - e.largest;
-        y[i] = narrow(LOG ? shifted - log_total : math::exp(shifted) / e.total);
+        y[i] = narrow(LOG ? shifted - log_total : math::exp(shifted) * inverse_total);
     }
 }
 
@@ -31,6 +32,7 @@ __device__ __forceinline__ void backward(const Element* __restrict__ dy, const E
     Accum sum = 0;
     for (int i = first_column(); i < classes; i += ROW_THREADS) sum += LOG ? widen(dy[i]) : widen(dy[i]) * widen(y[i]);
     sum = row_reduce(sum, Sum());
+#pragma unroll ROW_UNROLL
     for (int i = first_column(); i < classes; i += ROW_THREADS) {
         const Accum gradient = widen(dy[i]), value = widen(y[i]);
         dx[i] = narrow(LOG ? gradient - math::exp(value) * sum : value * (gradient - sum));

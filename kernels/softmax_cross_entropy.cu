@@ -41,15 +41,16 @@ NAME(softmax_cross_entropy)(const Element* __restrict__ logits, const TARGET* __
     dlogits += (long long)row * classes;
     const RowTarget<TARGET> row_target(targets, row, classes);
     const Exponentials e = exponentials(logits, classes);
-    const Accum log_total = math::log(e.total);
+    const Accum log_total = math::log(e.total), inverse_total = 1 / e.total;
     const Accum poison = row_target.known ? 0 : math::not_a_number();
 
     Accum loss = poison;
+#pragma unroll ROW_UNROLL
     for (int i = first_column(); i < classes; i += ROW_THREADS) {
         const Accum shifted = widen(logits[i]) - e.largest;
         const Accum target = (1 - smoothing) * row_target[i] + smoothing / classes;
         if (target != 0) loss -= target * (shifted - log_total);
-        dlogits[i] = narrow(scale * (math::exp(shifted) / e.total - target) + poison);
+        dlogits[i] = narrow(scale * (math::exp(shifted) * inverse_total - target) + poison);
     }
     loss = row_reduce(loss, Sum());
     if (first_column() == 0) losses[row] = loss;
