@@ -153,7 +153,7 @@ def make(name: str, classes: int, input_shape: Shape, dtype: Any = None) -> Sequ
     Raises:
         ValueError: there is no such network, or the pictures are too small for it.
     """
-    as_choice("gpucnn.models", "the model", name, ("auto", *MODELS))
+    as_choice("make", "name", name, ("auto", *MODELS))
     return MODELS[fitting(input_shape) if name == "auto" else name](classes, input_shape, dtype)
 
 

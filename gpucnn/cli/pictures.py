@@ -8,16 +8,7 @@ import numpy as np
 
 from ..data import Dataset
 from ..history import History
-from ..layers import Conv2D
 from ..network import Network, Sequential
-
-
-def first_kernel(model: Network) -> np.ndarray | None:
-    """Return the filters of the first convolution, (filters, r, s, channels), or None."""
-    for _, layer in model.walk():
-        if isinstance(layer, Conv2D):
-            return model.backend.to_numpy(layer.params["kernel"]).astype(np.float32)
-    return None
 
 
 def draw_network(
@@ -30,7 +21,7 @@ def draw_network(
     from .. import plots
 
     files = []
-    kernel = first_kernel(model)
+    kernel = plots.first_kernel(model)
     if kernel is not None:
         plots.filter_grid(kernel).savefig(folder / "filters.png")
         files.append("filters.png")

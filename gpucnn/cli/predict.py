@@ -55,7 +55,7 @@ def predict(
         f" {'inverted' if invert else 'not inverted'}.",
         style="dim", markup=False,
     )  # fmt: skip
-    _warn(images, trained)
+    _warn(images, trained, invert)
 
 
 def read_pictures(pictures: list[Path], trained: Trained, invert: bool = False) -> np.ndarray:
@@ -78,16 +78,15 @@ def read_pictures(pictures: list[Path], trained: Trained, invert: bool = False) 
     return images.astype(np.float32) * np.float32(trained.peak / 255.0)
 
 
-def _warn(images: np.ndarray, trained: Trained) -> None:
+def _warn(images: np.ndarray, trained: Trained, invert: bool) -> None:
     """Say so where pictures are light at the border while the training images are dark."""
     import numpy as np
 
-    border = np.concatenate([images[:, 0].ravel(), images[:, -1].ravel(), images[:, :, 0].ravel()])
+    border = np.concatenate([images[:, [0, -1]].ravel(), images[:, :, [0, -1]].ravel()])
     light = border.mean() > 0.6 * trained.peak
-    dark_training = trained.normalize and np.mean(trained.normalize.mean) < 0.4 * trained.peak
-    if light and dark_training:
+    if light and trained.normalize and np.mean(trained.normalize.mean) < 0.4 * trained.peak:
+        advice = "leave out --invert" if invert else "try --invert"
         console.print(
-            "The pictures are light at the border, where the training images were dark:"
-            " try --invert.",
+            f"The pictures are light at the border and the training images were dark: {advice}.",
             style="yellow",
         )

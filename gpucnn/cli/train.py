@@ -113,7 +113,9 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
         ValueError: the folder holds another run, or an option does not fit.
         FileNotFoundError: there is no run to continue, or no such data set.
     """
+    from .. import models
     from ..arguments import as_choice
+    from ..backends.base import FLOATS
     from . import recipes, runs
 
     if resume:
@@ -130,12 +132,14 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
     if out is not None and (out / "run.json").exists():
         raise ValueError(f"{out} holds a run; continue it with --resume, or give another --out")
     recipe = recipes.recipe_for(name)
-    optimizer = as_choice(
-        "gpucnn train",
-        "--optimizer",
-        given.get("optimizer", recipe.optimizer),
-        tuple(recipes.RATES),
-    )
+    choices = {
+        "model": ("auto", *models.MODELS),
+        "optimizer": tuple(recipes.RATES),
+        "dtype": FLOATS,
+    }
+    for option, names in choices.items():
+        as_choice("gpucnn train", f"--{option}", given.get(option, names[0]), names)
+    optimizer = given.get("optimizer", recipe.optimizer)
     defaults = {
         "data": name if name in recipes.RECIPES else str(Path(name).resolve()),
         "size": None,

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 
 from .confusion import confusion_matrix
 from .curves import learning_curve
-from .filters import filter_comparison, filter_grid
+from .filters import filter_comparison, filter_grid, first_kernel
 from .maps import feature_maps
 from .overview import overview
 
@@ -27,6 +27,7 @@ __all__ = [
     "feature_maps",
     "filter_comparison",
     "filter_grid",
+    "first_kernel",
     "learning_curve",
     "overview",
 ]

@@ -7,18 +7,29 @@ import math
 import numpy as np
 from matplotlib.figure import FigureBase
 
+from ..layers import Conv2D
+from ..network import Network
 from . import style
 
-MOST_FILTERS, MOST_CHANNELS, COLUMNS = 64, 16, 8
+MOST_FILTERS, MOST_CHANNELS = 64, 16
+
+
+def first_kernel(model: Network) -> np.ndarray | None:
+    """Return the filters of the first convolution, (filters, r, s, channels), or None."""
+    for _, layer in model.walk():
+        if isinstance(layer, Conv2D):
+            return model.backend.to_numpy(layer.params["kernel"]).astype(np.float32)
+    return None
 
 
 def filter_grid(
-    kernel: np.ndarray, *, title: str | None = None, on: FigureBase | None = None
+    kernel: np.ndarray, *, columns: int = 8, title: str | None = None, on: FigureBase | None = None
 ) -> FigureBase:
     """Draw the filters of a convolution of pictures, (filters, r, s, channels).
 
     Filters of one channel are drawn blue where negative and red where positive, those of three in
-    colour; of others each row is a filter and each column a channel. All share one scale.
+    colour, so many columns of them; of others each row is a filter and each column a channel. All
+    share one scale.
 
     Raises:
         ValueError: the kernel has not four axes.
@@ -35,7 +46,6 @@ def filter_grid(
     colour = channels == 3
     if channels in (1, 3):
         drawn = list(kernel[:MOST_FILTERS] if colour else kernel[:MOST_FILTERS, :, :, 0])
-        columns = COLUMNS
     else:
         columns = min(channels, MOST_CHANNELS)
         # (filters, r, s, channels) -> a row for each filter of (channels, r, s)

@@ -61,7 +61,7 @@ def feature_maps(
 def _run(
     model: Sequential, image: np.ndarray
 ) -> tuple[list[tuple[list[str], np.ndarray]], np.ndarray]:
-    """Return kinds of layers and maps (H, W, C), a pair for each row, and the outputs (classes,)."""
+    """Return (kinds of layers, their maps (H, W, C)) for each row, and the outputs (classes,)."""
     stages: list[tuple[list[str], np.ndarray]] = []
     with inference_mode():
         x = model.backend.asarray(image[None], model.dtype)  # (H, W, C) -> (1, H, W, C)

@@ -12,6 +12,7 @@ from ..network import Sequential
 from . import style
 from .confusion import confusion_matrix
 from .curves import learning_curve
+from .filters import filter_grid, first_kernel
 from .maps import feature_maps
 
 if TYPE_CHECKING:
@@ -22,14 +23,17 @@ def overview(
     history: History, matrix: np.ndarray, model: Sequential, image: np.ndarray, *,
     classes: Sequence[str] | None = None, picture: np.ndarray | None = None,
 ) -> Figure:  # fmt: skip
-    """Draw the feature maps of an image over the learning curve and the confusion matrix.
+    """Draw the feature maps of an image over learning curve, first filters and confusion matrix.
 
     The arguments are those of ``feature_maps``, ``learning_curve`` and ``confusion_matrix``.
     """
-    page = style.canvas(None, 10.0, 8.2)
-    top, bottom = page.subfigures(2, 1, height_ratios=(1.0, 1.5), hspace=0.03)
-    left, right = bottom.subfigures(1, 2, width_ratios=(1.0, 1.12), wspace=0.03)
+    kernel = first_kernel(model)
+    page = style.canvas(None, 11.5, 8.4)
+    top, bottom = page.subfigures(2, 1, height_ratios=(1.0, 1.35), hspace=0.03)
     feature_maps(model, image, classes=classes, picture=picture, on=top)
+    left, middle, right = bottom.subfigures(1, 3, width_ratios=(1.0, 0.55, 1.2), wspace=0.03)
     learning_curve(history, stacked=True, on=left)
+    if kernel is not None:
+        filter_grid(kernel, columns=4, title="First filters", on=middle)
     confusion_matrix(matrix, classes, on=right)
     return page

@@ -35,8 +35,8 @@ def canvas(on: FigureBase | None, width: float, height: float) -> FigureBase:
 
 
 def title(on: FigureBase, text: str) -> None:
-    width = on.bbox.width / on.dpi  # inches
-    on.suptitle(text, x=MARGIN / width, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
+    x = MARGIN / (on.bbox.width / on.dpi) if isinstance(on, Figure) else 0.01
+    on.suptitle(text, x=x, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
 
 
 def clean(axes: Axes) -> None:
