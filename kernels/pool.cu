@@ -60,7 +60,8 @@ __device__ __forceinline__ int locate(const PoolGeometry& g, unsigned i, const D
 // The taps of a window that fall on [low, high) of axis a; its first tap lies at `corner` < high.
 __device__ __forceinline__ Span taps_on(const PoolGeometry& g, int a, int corner, int low, int high) {
     const int before = max(low - corner, 0), until = high - corner, last = g.dilation[a] - 1;
-    return {(int)divide(before + last, g.by_dilation[a]), min(g.window[a], (int)divide(until + last, g.by_dilation[a]))};
+    return {(int)divide(before + last, g.by_dilation[a]),
+            min(g.window[a], (int)divide(until + last, g.by_dilation[a]))};
 }
 
 // How many taps of the window at output place `at` an average divides by.
@@ -144,8 +145,9 @@ extern "C" __global__ void NAME(pool_backward)(const Element* __restrict__ dy, c
                 bool hit = true;
 #pragma unroll
                 for (int a = FIRST_AXIS; a < AXES; ++a) {
+                    const int distance = in.axis[a] + g.pad[a] - out.axis[a] * g.stride[a];
                     int remainder;
-                    tap.axis[a] = divide(in.axis[a] + g.pad[a] - out.axis[a] * g.stride[a], g.by_dilation[a], remainder);
+                    tap.axis[a] = divide(distance, g.by_dilation[a], remainder);
                     hit &= remainder == 0;
                 }
                 if (!hit) continue;  // this input lies between two taps

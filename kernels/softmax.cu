@@ -45,8 +45,8 @@ NAME(softmax_forward)(const Element* __restrict__ x, Element* __restrict__ y, in
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
-NAME(softmax_backward)(const Element* __restrict__ dy, const Element* __restrict__ y, Element* __restrict__ dx, int rows,
-                       int classes) {
+NAME(softmax_backward)(const Element* __restrict__ dy, const Element* __restrict__ y, Element* __restrict__ dx,
+                       int rows, int classes) {
     backward<false>(dy, y, dx, rows, classes);
 }
 

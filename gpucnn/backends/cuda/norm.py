@@ -8,9 +8,9 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import Array, accumulator
-from .conv import DIVISOR, divisor
 from .kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
-from .launch import KernelCaller, ceil_div
+from .launch import KernelCaller, batch_parts, ceil_div
+from .spatial import DIVISOR, divisor
 
 _TERM: Axis = {
     name: (name, {"TERM": name.upper()})
@@ -74,7 +74,7 @@ class NormOps(KernelCaller):
         y = self.xp.empty_like(x)
         kernel = BATCH_FORWARD(shape.channels_last, x.dtype.name)
         eps = accumulator(x.dtype).type(epsilon)
-        for part in self._parts(x, shape):
+        for part in batch_parts(shape.batch, shape.channels * shape.length):
             self.launch_elements(
                 kernel, x[part].size, x[part], gamma, beta, mean, var, eps, y[part], x[part].size,
                 norm_record(shape),
@@ -92,7 +92,7 @@ class NormOps(KernelCaller):
         kernel = BATCH_BACKWARD(shape.channels_last, x.dtype.name)
         number = accumulator(x.dtype).type
         inverse_count = 1.0 / max(1, shape.batch * shape.length) if training else 0.0
-        for part in self._parts(x, shape):
+        for part in batch_parts(shape.batch, shape.channels * shape.length):
             self.launch_elements(
                 kernel, x[part].size, dy[part], x[part], gamma, mean, var, number(epsilon), dgamma,
                 dbeta, number(inverse_count), dx[part], x[part].size, norm_record(shape),
@@ -152,9 +152,3 @@ class NormOps(KernelCaller):
             result.size,
         )  # fmt: skip
         return result
-
-    @staticmethod
-    def _parts(x: Array, shape: NormShape) -> list[slice]:
-        """Cut the batch so that an elementwise launch counts fewer than 2^31 elements."""
-        step = max(1, (2**31 - 1) // max(1, shape.channels * shape.length))
-        return [slice(n, n + step) for n in range(0, shape.batch, step)]
