@@ -17,6 +17,7 @@ ROUNDINGS = 20
 ALPHA = 0.3
 KINDS = sorted(ACTIVATIONS)
 SHAPE = (3, 7, 53)  # an odd number of elements, more than one block of threads
+MANY = 131  # copies of them: more than a backend takes in one go
 
 
 def inputs(dtype: str) -> np.ndarray:
@@ -56,6 +57,23 @@ def test_backward(run, kind, dtype):
     assert_close(got, expected, dtype=x.dtype, reduction=ROUNDINGS, magnitude=magnitude)
 
 
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+def test_many_elements(run, kind):
+    x = inputs("float32")
+    many, dy = np.tile(x, (MANY, 1, 1)), np.ones((MANY * SHAPE[0], *SHAPE[1:]), np.float32)
+    saved = np.maximum(many, 0) if kind == "relu" else many
+    for got, expected in (
+        (run("activation_forward", many, kind, 0.0), reference.activation_forward(x, kind, 0.0)),
+        (
+            run("activation_backward", dy, saved, kind, 0.0),
+            reference.activation_backward(dy[:3], saved[:3], kind, 0.0),
+        ),
+    ):
+        magnitude = size(x, expected)
+        expected, magnitude = (np.tile(a, (MANY, 1, 1)) for a in (expected, magnitude))
+        assert_close(got, expected, dtype=x.dtype, reduction=ROUNDINGS, magnitude=magnitude)
+
+
 def size(x: np.ndarray, result: np.ndarray | float) -> np.ndarray:
     """The terms of f and f' that cancel, 1 + tanh in a GELU for one, are as large as 1 or x."""
     near = np.minimum(np.abs(x.astype(np.float64)), 10)  # beyond, f is 0, x or a constant
@@ -79,7 +97,7 @@ def test_nothing_to_do(run, kind):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels_last", [True, False])
-@pytest.mark.parametrize("x_shape", [(3, 5, 7, 37), (65, 3), (1, 4, 600, 2)])
+@pytest.mark.parametrize("x_shape", [(3, 5, 7, 37), (65, 3), (1, 4, 600, 2), (5, 71, 97, 2)])
 def test_prelu(run, dtype, channels_last, x_shape):
     s = NormShape.of(x_shape, channels_last=channels_last)
     x, dy = (random(name, x_shape, DTYPES[dtype]) for name in ("x", "dy"))
@@ -96,7 +114,10 @@ def test_prelu(run, dtype, channels_last, x_shape):
     )
 
 
-ROWS = {"digits": (5, 10), "one_class": (4, 1), "one_row": (1, 33), "wide": (3, 1029)}
+ROWS = {
+    "digits": (5, 10), "one_class": (4, 1), "one_row": (1, 33), "hundred": (3, 133), "wide": (3, 1029),
+    "many": (135, 1001),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -118,7 +139,7 @@ def test_softmax(run, name, log, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("name", ["digits", "one_class", "one_row"])
+@pytest.mark.parametrize("name", ["digits", "one_class", "one_row", "hundred"])
 def test_softmax_backward(run, name, log, dtype):
     shape = ROWS[name]
     y = reference.softmax_forward(random(name, shape, np.float64, -4, 4), log).astype(DTYPES[dtype])

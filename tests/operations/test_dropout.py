@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,17 @@ def test_the_reference_says_which_fall(run, rate, shape, dtype):
     got = run("dropout", x, rate, 1234, 7)
     assert np.array_equal(got != 0, expected != 0)
     assert_close(got, expected, dtype=x.dtype, reduction=2)
+
+
+@cache
+def many() -> tuple[np.ndarray, np.ndarray]:
+    x = ones_and_more((70001,), np.float32)
+    return x, reference.dropout(x, 0.3, 5, 6)
+
+
+def test_many_elements(run):
+    x, expected = many()
+    assert_close(run("dropout", x, 0.3, 5, 6), expected, dtype=x.dtype, reduction=2)
 
 
 @pytest.mark.parametrize(

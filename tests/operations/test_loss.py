@@ -49,6 +49,12 @@ def test_cross_entropy(run, shape, dtype, targets, smoothing):
     check_cross_entropy(run, logits, chosen, smoothing, scale=1 / shape[0])
 
 
+def test_many_rows(run):
+    logits = random("logits", (135, 1001), np.float32, -9, 9)
+    labels = random("labels", (135,), np.float64, 0, 1001).astype(np.int64)
+    check_cross_entropy(run, logits, labels, 0.1, 1.0)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("labels", ["int32", "int64"])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -87,7 +93,7 @@ def test_cross_entropy_of_no_rows(run):
 
 @pytest.mark.parametrize("kind", sorted(POINTWISE_LOSSES))
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(5, 3, 11), (1, 1), (7, 101)])
+@pytest.mark.parametrize("shape", [(5, 3, 11), (1, 1), (7, 101), (135, 1001)])
 def test_pointwise(run, kind, dtype, shape):
     z = random("z", shape, np.float64, -4, 4)
     t = random("t", shape, np.float64, 0, 1)

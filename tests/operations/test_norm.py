@@ -124,10 +124,8 @@ def test_batch_norm_with_given_statistics(run, name, dtype, channels_last):
     )  # fmt: skip
 
 
-@every_case
-def test_group_norm(run, name, dtype, channels_last):
-    s = NORMS[name]
-    p, accum = problem(s, DTYPES[dtype]), accumulator(DTYPES[dtype])
+def check_group_norm(run, s: NormShape, p: SimpleNamespace, channels_last: bool) -> None:
+    accum = accumulator(p.x.dtype)
     given = replace(s, channels_last=channels_last)
     x, dy = (in_layout(a, channels_last) for a in (p.x, p.dy))
     count = s.length * (s.channels // s.groups) + ROUNDINGS
@@ -154,6 +152,24 @@ def test_group_norm(run, name, dtype, channels_last):
         ("dgamma", dgamma, exact[1], terms.dgamma), ("dbeta", dbeta, exact[2], terms.dbeta),
     ):  # fmt: skip
         assert_close(got, value, dtype=p.x.dtype, reduction=count, magnitude=most, what=what)
+
+
+@every_case
+def test_group_norm(run, name, dtype, channels_last):
+    s = NORMS[name]
+    check_group_norm(run, s, problem(s, DTYPES[dtype]), channels_last)
+
+
+LARGE = [(5, 97, 71, 4), (1, 301, 229, 2)]  # several blocks of work; one sample of several
+
+
+@pytest.mark.parametrize("x_shape", LARGE)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_many_elements(run, x_shape, channels_last):
+    s = NormShape.of(x_shape, groups=2)
+    p = problem(s, np.dtype(np.float32))
+    check_batch_norm(run, s, p, channels_last)
+    check_group_norm(run, s, p, channels_last)
 
 
 @every_case

@@ -102,6 +102,17 @@ def test_more_tensors_than_one_launch_may_take(every_backend):
     check_updates(every_backend, "sgd_update", "float32", 1, None, settings, shapes)
 
 
+def test_large_tensors(every_backend):
+    def settings(step: int) -> dict[str, Any]:
+        return {
+            "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.98, "epsilon": 1e-3, "step": step,
+            "decoupled": True,
+        }  # fmt: skip
+
+    shapes = [(139, 1001), (3,), (65537,)]
+    check_updates(every_backend, "adam_update", "float32", 2, 0.5, settings, shapes)
+
+
 def test_no_tensors_at_all(every_backend):
     every_backend.sgd_update(
         [], [], [], [], learning_rate=0.1, momentum=0.9, nesterov=False, grad_scale=None
@@ -119,6 +130,12 @@ def test_global_norm(run, dtype):
     got = run("global_norm", arrays)
     expected = np.array(reference.global_norm(arrays))
     assert_close(got, expected, dtype=accumulator(DTYPES[dtype]), reduction=count)
+
+
+def test_global_norm_of_many_elements(run):
+    arrays = [random("g", shape, np.float32) for shape in ((139, 1001), (3,), (65537,))]
+    expected = np.array(reference.global_norm(arrays))
+    assert_close(run("global_norm", arrays), expected, dtype=np.float32, reduction=204679)
 
 
 def test_global_norm_of_several_dtypes(run):

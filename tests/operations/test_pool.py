@@ -141,6 +141,25 @@ def test_a_window_of_many_taps_has_a_wide_index(run):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("name", "copies"), [("ceil_padded", 451), ("large_window", 191)])
+def test_many_images(run, name, copies, mode, channels_last):
+    """More elements than a backend takes in one go."""
+    s = replace(POOLS[name], mode=mode, channels_last=channels_last)
+    batch = replace(s, batch=s.batch * copies)
+    x, y, index, y_terms, dy, dx, dx_terms = (
+        np.concatenate([in_layout(a, channels_last)] * copies)
+        for a in forward(name, mode, "float32") + backward(name, mode, "float32")
+    )
+    got, place = run("pool_forward", x, batch)
+    assert_close(got, y, dtype=x.dtype, reduction=s.taps + 1, magnitude=y_terms)
+    if mode in ("max", "min"):
+        assert_close(place, index, dtype=s.index_dtype, what="index")
+    got = run("pool_backward", dy, place, batch)
+    assert_close(got, dx, dtype=x.dtype, reduction=2 * s.taps, magnitude=dx_terms)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_an_empty_batch(run, mode):
     s = replace(POOLS["padded"], mode=mode, batch=0)
     x, dy = np.zeros(s.x_shape, np.float32), np.zeros(s.y_shape, np.float32)
