@@ -115,8 +115,8 @@ def test_prelu(run, dtype, channels_last, x_shape):
 
 
 ROWS = {
-    "digits": (5, 10), "one_class": (4, 1), "one_row": (1, 33), "hundred": (3, 133), "wide": (3, 1029),
-    "many": (135, 1001),
+    "digits": (5, 10), "one_class": (4, 1), "one_row": (1, 33), "hundred": (3, 133),
+    "wide": (3, 1029), "many": (135, 1001),
 }  # fmt: skip
 
 

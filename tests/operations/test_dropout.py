@@ -66,6 +66,12 @@ def test_the_threshold_is_exact(run):
     assert run("dropout", x, (word + 1) / 2**32, 9, 3)[2] == 0
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_infinities_and_nan_fall_too(run, dtype):
+    x = np.array([np.inf, np.nan, -np.inf, 1] * 9, np.float64).astype(DTYPES[dtype])
+    assert_close(run("dropout", x, 0.5, 3, 1), reference.dropout(x, 0.5, 3, 1), dtype=x.dtype)
+
+
 def test_nothing_falls_out_of_nothing(run):
     empty = np.zeros((0, 3), np.float16)
     assert_close(run("dropout", empty, 0.5, 1, 2), empty)
