@@ -4,8 +4,8 @@
 
 A timeline of the steps after the warm-up, with the ranges of the domain "gpucnn" over the kernels:
 
-    nsys profile --trace cuda,nvtx --capture-range cudaProfilerApi --output train \\
-        python profiling/train_nvtx.py --backend cuda
+    nsys profile --trace cuda,nvtx --capture-range cudaProfilerApi --capture-range-end stop \\
+        --output train python profiling/train_nvtx.py --backend cuda
     nsys stats --report nvtx_sum,cuda_gpu_kern_sum train.nsys-rep
 
 What one kernel is limited by; the second command looks into one layer's backward alone:
@@ -66,6 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--warm-up", type=int, default=3, help="steps before the profile begins")
     parser.add_argument("--steps", type=int, default=10, help="steps in the profile")
     options = parser.parse_args(arguments)
+    if min(options.batch_size, options.warm_up, options.steps) < 1:
+        parser.error("--batch-size, --warm-up and --steps must be at least 1")
 
     tracing.enable()
     backend = get_backend(options.backend) if options.backend else default_backend()

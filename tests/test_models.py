@@ -49,7 +49,7 @@ def test_names_are_given_by_the_size_of_the_images():
 def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="make: name must be one of 'auto', 'digits_cnn'"):
         models.make("alexnet", 10, (32, 32, 3))
-    with pytest.raises(ValueError, match="lenet5.*conv2d_1 fails"):
+    with pytest.raises(ValueError, match=r"lenet5.*conv2d_1 fails"):
         models.make("lenet5", 10, (6, 6, 1))
 
 

@@ -39,10 +39,10 @@ def recipe_for(data: str) -> Recipe:
 
 
 def make_optimizer(name: str, peak: float, steps: int) -> Optimizer:
-    """Return an optimizer whose learning rate rises to ``peak`` and falls within ``steps``.
+    """Return the optimizer, one of ``RATES``; its rate rises to ``peak`` and falls in ``steps``.
 
     Raises:
-        ValueError: it is none of ``RATES``.
+        ValueError: the peak is negative.
     """
     schedule = OneCycle(peak, steps)
     if name == "sgd":

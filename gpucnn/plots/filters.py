@@ -43,9 +43,8 @@ def filter_grid(
     filters, height, width, channels = kernel.shape
     kind = {1: "blue below 0, red above", 3: "in colour"}.get(channels, "a row each, by channel")
     peak = float(np.abs(kernel).max()) or 1.0
-    colour = channels == 3
     if channels in (1, 3):
-        drawn = list(kernel[:MOST_FILTERS] if colour else kernel[:MOST_FILTERS, :, :, 0])
+        drawn = list(kernel[:MOST_FILTERS] if channels == 3 else kernel[:MOST_FILTERS, :, :, 0])
     else:
         columns = min(channels, MOST_CHANNELS)
         # (filters, r, s, channels) -> a row for each filter of (channels, r, s)
@@ -54,13 +53,11 @@ def filter_grid(
     rows = math.ceil(len(drawn) / columns)
     figure = style.canvas(on, 0.5 + 0.72 * columns, 0.6 + 0.72 * rows)
     style.title(figure, title or f"{filters} filters of {height}x{width}, {kind}")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
-    for axes, one in zip(figure.axes, drawn, strict=False):
-        if colour:
-            style.show(axes, 0.5 + one / (2 * peak))
-        else:
-            style.show(axes, one, cmap=style.DIVERGING, vmin=-peak, vmax=peak)
+    axes = figure.subplots()
+    if channels == 3:
+        style.mosaic(axes, [0.5 + one / (2 * peak) for one in drawn], columns)
+    else:
+        style.mosaic(axes, drawn, columns, cmap=style.DIVERGING, vmin=-peak, vmax=peak)
     return figure
 
 

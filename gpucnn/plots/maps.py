@@ -51,9 +51,9 @@ def feature_maps(
     style.show(shown, picture, cmap="gray", vmin=0, vmax=1)
     size = "x".join(str(length) for length in np.shape(image))
     shown.set_title(f"input {size}", loc="left", pad=3, fontsize=style.SMALL, color=style.MUTED)
-    rows = middle.subplots(len(stages), COLUMNS, squeeze=False)
-    for axes, (names, maps) in zip(rows, stages, strict=True):
-        _row(axes, names, maps)
+    rows = middle.subplots(len(stages), 1, squeeze=False).flat
+    for axes, (kinds, maps) in zip(rows, stages, strict=True):
+        _row(axes, kinds, maps)
     _answer(right.subplots(), answer, classes)
     return figure
 
@@ -76,20 +76,14 @@ def _run(
     return stages[:MOST_LAYERS], answer
 
 
-def _row(axes: Sequence[Axes], kinds: Sequence[str], maps: np.ndarray) -> None:
+def _row(axes: Axes, kinds: Sequence[str], maps: np.ndarray) -> None:
     height, width, channels = maps.shape
-    for one in axes:
-        one.set_axis_off()
-        one.set_title(" ", fontsize=style.SMALL, pad=3)  # keeps the room that the label needs
     lively = np.sort(np.argsort(-maps.var(axis=(0, 1)), kind="stable")[:COLUMNS])
-    for one, channel in zip(axes, lively, strict=False):
-        style.show(one, maps[..., channel], cmap="magma")
-    label = axes[0].annotate(
-        f"{' + '.join(kinds)}: {channels} maps of {height}x{width}", (0, 1), (0, 3),
-        xycoords="axes fraction", textcoords="offset points", fontsize=style.SMALL,
-        color=style.MUTED,
+    style.mosaic(axes, [maps[..., channel] for channel in lively], COLUMNS, cmap="magma")
+    axes.set_title(
+        f"{' + '.join(kinds)}: {channels} maps of {height}x{width}", loc="left", pad=3,
+        fontsize=style.SMALL, color=style.MUTED,
     )  # fmt: skip
-    label.set_in_layout(False)  # it runs over its neighbours
 
 
 def _answer(axes: Axes, answer: np.ndarray, classes: Sequence[str] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,21 @@ def show(axes: Axes, pixels: np.ndarray, **options: Any) -> None:
     """Show pixels (H, W) or (H, W, 3) as they are, with no frame and no numbers."""
     axes.imshow(pixels, interpolation="nearest", **options)
     axes.set_axis_off()
+
+
+def mosaic(
+    axes: Axes, pictures: Sequence[np.ndarray], columns: int, gap: float = 0.12, **options: Any
+) -> None:
+    """Show pictures of one size side by side in rows of ``columns``, on the given colour scale."""
+    height, width = pictures[0].shape[:2]
+    across, down = width * (1 + gap), height * (1 + gap)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        left, top = column * across, row * down
+        show(axes, picture, extent=(left, left + width, top + height, top), **options)
+    rows = -(-len(pictures) // columns)
+    axes.set_xlim(0, columns * across - gap * width)
+    axes.set_ylim(rows * down - gap * height, 0)
 
 
 def as_picture(image: np.ndarray) -> np.ndarray:
