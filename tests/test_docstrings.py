@@ -7,13 +7,14 @@ import pkgutil
 import numpy as np
 import pytest
 
-import gpucnn
+import gpucnn.cli
+import gpucnn.plots
 from gpucnn.backends import use_backend
 
-PACKAGES = (gpucnn.functional, gpucnn.layers)
+PACKAGES = (gpucnn.cli, gpucnn.functional, gpucnn.layers, gpucnn.plots)
 ALONE = (
     "arguments", "callbacks", "checkpoint", "configured", "functional", "history", "losses",
-    "metrics", "optimizers", "progress", "schedules", "shapes", "trainer",
+    "metrics", "models", "optimizers", "plots", "progress", "schedules", "shapes", "trainer",
 )  # fmt: skip
 MODULES = [f"gpucnn.{name}" for name in ALONE] + [
     f"{package.__name__}.{module.name}"
