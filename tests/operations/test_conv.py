@@ -101,16 +101,29 @@ def test_an_empty_batch(run, channels_last):
     assert_close(run("conv_wgrad", x, dy, s), np.zeros(s.w_shape, np.float32))
 
 
-def test_a_nan_reaches_all_that_it_should_and_nothing_else(run):
-    """Padding and the rest of a tile are skipped or zero: a NaN under them must not spread."""
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_reaches_all_that_it_should_and_nothing_else(run, dtype, channels_last):
+    """What lies beside a tile is left out, not multiplied by zero."""
     s = CONVS["asymmetric_padding"]
-    x, w, b = np.zeros(s.x_shape), np.ones(s.w_shape), np.zeros(s.filters)
-    x[0, 2, 3, 1] = np.nan
-    expected = reference.conv_fprop(x, w, b, s)
-    assert 0 < np.isnan(expected).sum() < expected.size
-    for dtype in ("float32", "float64"):
-        got = run("conv_fprop", *(a.astype(dtype) for a in (x, w, b)), s)
-        assert_close(got, expected, dtype=dtype)
+    given = replace(s, channels_last=channels_last)
+    x, w, dy = (np.zeros(shape, DTYPES[dtype]) for shape in (s.x_shape, s.w_shape, s.y_shape))
+    zero = dy.copy()
+    x[0, 0, 3, 1] = dy[0, 1, 2, 3] = np.nan
+    x_given, dy_given, zero_given = (in_layout(a, channels_last) for a in (x, dy, zero))
+    for got, expected in (
+        (
+            run("conv_fprop", x_given, w, None, given),
+            in_layout(reference.conv_fprop(x, w, None, s), channels_last),
+        ),
+        (
+            run("conv_dgrad", dy_given, w, None, given),
+            in_layout(reference.conv_dgrad(dy, w, None, s), channels_last),
+        ),
+        (run("conv_wgrad", x_given, zero_given, given), reference.conv_wgrad(x, zero, s)),
+    ):
+        assert 0 < np.isnan(expected).sum() < expected.size
+        assert_close(got, expected, dtype=x.dtype)
 
 
 @pytest.mark.parametrize(
