@@ -60,7 +60,7 @@ def _cells(axes: Axes, matrix: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
     if count > MOST_NUMBERS:
         return
-    dark = np.where(diagonal, of_row, shade) > 0.7
+    dark = np.where(diagonal, of_row, shade) > 0.85
     for row, column in np.argwhere(matrix > 0):
         axes.text(
             column, row, f"{matrix[row, column]:,}", ha="center", va="center",

@@ -65,7 +65,7 @@ def filter_comparison(
     image: np.ndarray, filtered: np.ndarray, name: str, *, on: FigureBase | None = None
 ) -> FigureBase:
     """Draw a picture (H, W, C) beside what the filter called ``name`` makes of it."""
-    figure = style.canvas(on, 8.0, 0.4 + 4.0 * image.shape[0] / image.shape[1])
+    figure = style.canvas(on, 8.0, 0.5 + 3.8 * image.shape[0] / image.shape[1])
     parts = zip(figure.subplots(1, 2), (image, filtered), ("picture", name), strict=True)
     for axes, pixels, label in parts:
         style.show(axes, style.as_picture(pixels), cmap="gray", vmin=0, vmax=1)

@@ -13,12 +13,13 @@ from ..models import probabilities
 from ..network import Sequential
 from . import style
 
-MOST_LAYERS, MOST_CLASSES, COLUMNS = 8, 10, 8
+MOST_CLASSES, COLUMNS = 10, 8
 
 
 def feature_maps(
     model: Sequential, image: np.ndarray, *, classes: Sequence[str] | None = None,
-    picture: np.ndarray | None = None, title: str | None = None, on: FigureBase | None = None,
+    picture: np.ndarray | None = None, rows: int = 8, title: str | None = None,
+    on: FigureBase | None = None,
 ) -> FigureBase:  # fmt: skip
     """Draw what the layers of a network make of an image, and its answer.
 
@@ -26,8 +27,9 @@ def feature_maps(
         model: a chain of layers on (H, W, C); its outputs are logits or probabilities of classes.
         image: (H, W, C), ready for the network. picture: what to show of it, by default itself.
         classes: the name of each output.
+        rows: at most; of more, some are left out evenly.
 
-    A row is a layer with those that leave its shape as it is (a norm, an activation), and shows the
+    A row is a layer with those behind it that keep the shape (a norm, an activation); it shows the
     maps that vary most, each on its own scale, dark where it is smallest.
 
     Raises:
@@ -43,6 +45,8 @@ def feature_maps(
             f"feature_maps: a layer of the model must give maps (height, width, channels)."
             f" Received: {model!r}"
         )
+    if len(stages) > rows:
+        stages = [stages[round(i)] for i in np.linspace(0, len(stages) - 1, rows)]
     picture = style.as_picture(image if picture is None else picture)
     figure = style.canvas(on, 9.0, 0.7 + 0.88 * len(stages))
     style.title(figure, title or "One picture on its way through the layers")
@@ -51,8 +55,8 @@ def feature_maps(
     style.show(shown, picture, cmap="gray", vmin=0, vmax=1)
     size = "x".join(str(length) for length in np.shape(image))
     shown.set_title(f"input {size}", loc="left", pad=3, fontsize=style.SMALL, color=style.MUTED)
-    rows = middle.subplots(len(stages), 1, squeeze=False).flat
-    for axes, (kinds, maps) in zip(rows, stages, strict=True):
+    panels = middle.subplots(len(stages), 1, squeeze=False).flat
+    for axes, (kinds, maps) in zip(panels, stages, strict=True):
         _row(axes, kinds, maps)
     _answer(right.subplots(), answer, classes)
     return figure
@@ -69,11 +73,12 @@ def _run(
             x = layer.forward(x)
             if x.ndim == 4:
                 maps = model.backend.to_numpy(x)[0].astype(np.float32)
-                same = stages and stages[-1][1].shape == maps.shape and "kernel" not in layer.params
-                before = stages.pop()[0] if same else []
-                stages.append(([*before, type(layer).__name__], maps))
+                mixes = any(a.ndim > 1 for _, part in layer.walk() for a in part.params.values())
+                joins = stages and not mixes and stages[-1][1].shape == maps.shape
+                kinds = stages.pop()[0] if joins else []
+                stages.append(([*kinds, type(layer).__name__], maps))
         answer = probabilities(model.backend.to_numpy(x))[0]
-    return stages[:MOST_LAYERS], answer
+    return stages, answer
 
 
 def _row(axes: Axes, kinds: Sequence[str], maps: np.ndarray) -> None:
@@ -95,9 +100,9 @@ def _answer(axes: Axes, answer: np.ndarray, classes: Sequence[str] | None) -> No
     colours = [style.BLUE if place == top else style.FAINT for place in places]
     axes.barh(places, answer[best], color=colours, height=0.72)
     axes.set_yticks(places, [names[i] for i in best], fontsize=style.SMALL, color=style.INK)
-    axes.text(
-        0.02, top, f"{answer[best[top]]:.1%}", va="center", fontsize=style.SMALL, color="white"
-    )
+    share = answer[best[top]]
+    place, colour = (0.02, "white") if share > 0.4 else (share + 0.02, style.BLUE)
+    axes.text(place, top, f"{share:.1%}", va="center", fontsize=style.SMALL, color=colour)
     axes.set_xlim(0, 1)
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -30,7 +30,7 @@ def overview(
     kernel = first_kernel(model)
     page = style.canvas(None, 11.5, 8.4)
     top, bottom = page.subfigures(2, 1, height_ratios=(1.0, 1.35), hspace=0.03)
-    feature_maps(model, image, classes=classes, picture=picture, on=top)
+    feature_maps(model, image, classes=classes, picture=picture, rows=3, on=top)
     left, middle, right = bottom.subfigures(1, 3, width_ratios=(1.0, 0.55, 1.2), wspace=0.03)
     learning_curve(history, stacked=True, on=left)
     if kernel is not None:

@@ -69,6 +69,7 @@ def mosaic(
     rows = -(-len(pictures) // columns)
     axes.set_xlim(0, columns * across - gap * width)
     axes.set_ylim(rows * down - gap * height, 0)
+    axes.set_anchor("NW")
 
 
 def as_picture(image: np.ndarray) -> np.ndarray:
