@@ -51,9 +51,15 @@ CONVS: dict[str, ConvShape] = {
     "depthwise": conv((3, 9, 7, 37), (37, 3, 3, 1), groups=37, padding=1),
     "depthwise_doubled": conv((1, 8, 7, 6), (12, 3, 2, 1), groups=6, strides=(2, 1)),
     "1d": conv((3, 37, 5), (6, 4, 5)),
+    "1d_many_pixels": conv((3, 601, 2), (3, 4, 2)),
+    "1d_wide_tiles": conv((1, 4133, 66), (68, 2, 33), groups=2),
+    "1d_wide_filters": conv((1, 4, 1379), (65, 3, 1379), padding=1),
     "1d_causal": conv((1, 33, 6), (10, 3, 3), padding="causal", dilation=4, groups=2),
     "1d_strided": conv((1, 65, 1), (8, 7, 1), strides=3, padding=((1, 4),)),
     "3d": conv((1, 5, 6, 7, 5), (6, 2, 3, 2, 5)),
+    "3d_many_pixels": conv((3, 9, 10, 11, 2), (3, 2, 1, 2, 2)),
+    "3d_wide_tiles": conv((1, 20, 21, 20, 33), (34, 1, 1, 1, 33)),
+    "3d_wide_filters": conv((1, 2, 1, 2, 153), (65, 3, 3, 3, 153), padding=1),
     "3d_everything": conv(
         (3, 6, 5, 8, 4), (6, 2, 3, 2, 2), strides=(2, 1, 3), padding=((1, 0), (0, 2), (2, 1)),
         dilation=(2, 1, 2), groups=2,
@@ -84,7 +90,9 @@ POOLS: dict[str, PoolShape] = {
     "many_channels": pool((1, 4, 5, 131), 2, strides=1),
     "large_window": pool((1, 20, 19, 2), (17, 18), strides=(2, 1)),
     "1d": pool((3, 35, 5), 3, strides=2, padding=1),
+    "1d_large_window": pool((1, 313, 2), 301, strides=5),
     "1d_ceil": pool((1, 34, 3), 4, strides=3, ceil_mode=True),
+    "3d_large_window": pool((1, 7, 8, 9, 1), (6, 7, 8), strides=1),
     "3d": pool((1, 5, 6, 7, 3), (2, 3, 2), strides=(1, 2, 2), padding=((1, 0), (1, 2), (0, 1))),
 }
 

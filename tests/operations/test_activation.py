@@ -115,7 +115,7 @@ def test_prelu(run, dtype, channels_last, x_shape):
 
 
 ROWS = {
-    "digits": (5, 10), "one_class": (4, 1), "one_row": (1, 33), "hundred": (3, 133),
+    "digits": (5, 10), "one_class": (4, 1), "one_row": (1, 33), "hundreds": (3, 301),
     "wide": (3, 1029), "many": (135, 1001),
 }  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_softmax(run, name, log, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("name", ["digits", "one_class", "one_row", "hundred"])
+@pytest.mark.parametrize("name", ["digits", "one_class", "one_row", "hundreds"])
 def test_softmax_backward(run, name, log, dtype):
     shape = ROWS[name]
     y = reference.softmax_forward(random(name, shape, np.float64, -4, 4), log).astype(DTYPES[dtype])

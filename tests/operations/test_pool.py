@@ -129,15 +129,23 @@ def test_the_index_can_be_left_out(run, name):
     assert_close(y, run("pool_forward", x, s)[0], magnitude=0)
 
 
-def test_a_window_of_many_taps_has_a_wide_index(run):
-    assert {s.index_dtype for s in POOLS.values()} == {"uint8", "uint16"}
-    s = PoolShape.of((1, 260, 258, 1), (258, 257), strides=1, mode="max", rank=2)
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("window", [(65537,), (258, 257), (41, 42, 40)])
+def test_a_window_of_many_taps_has_a_wide_index(run, window, channels_last, mode):
+    """Two windows, one step apart along the last axis; the extreme is the last of the first."""
+    x = np.zeros((1, *window[:-1], window[-1] + 1, 1), np.float32)
+    x[(0, *(n - 1 for n in window), 0)] = 1 if mode == "max" else -1
+    x = in_layout(x, channels_last)
+    s = PoolShape.of(
+        x.shape, window, strides=1, mode=mode, rank=len(window), channels_last=channels_last
+    )
     assert s.index_dtype == "uint32"
-    x = np.zeros(s.x_shape, np.float32)
-    x[0, 257, 256, 0] = 1  # the last tap of the first window
-    check = run("pool_forward", x, s)[1][0, :, :, 0]
-    assert check[0, 0] == 258 * 257 - 1
-    assert check[1, 1] == 256 * 257 + 255
+    y, index = run("pool_forward", x, s)
+    assert y.ravel().tolist() == [x.sum()] * 2
+    assert index.ravel().tolist() == [s.taps - 1, s.taps - 2]
+    dy = np.array([3, 4], x.dtype).reshape(y.shape)
+    assert (run("pool_backward", dy, index, s) == 7 * np.abs(x)).all()
 
 
 @pytest.mark.parametrize("mode", MODES)
