@@ -285,7 +285,7 @@ def test_summary(newest):
     output = run("summary", "--model", "vgg_small", "--input", "48,64,3", "--classes", 7)
     assert "(None, 24, 32, 32)" in output
     assert "(None, 7)" in output
-    assert "61,706" in run("summary", "--model", "lenet5")
+    assert "61,932" in run("summary", "--model", "lenet5")
 
 
 def test_filters_of_a_network(colours, folder):

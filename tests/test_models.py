@@ -10,11 +10,10 @@ from gpucnn import models
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        # conv1 3x3x1x32 + norm 64, conv2 3x3x32x64 + norm 128, dense 4x4x64x10 + 10
-        ("digits_cnn", 288 + 64 + 18_432 + 128 + 10_250),
-        # LeCun et al. 1998, but C3 joined to every map of S2: 2,416 in place of 1,516; trainable
-        # sums of S2 and S4 are max pools, and the output is a dense layer
-        ("lenet5", 156 + 2_416 + 48_120 + 10_164 + 850),
+        # conv 3x3x1x16, norm, conv 3x3x16x32, norm, dense 4x4x32 -> 10
+        ("digits_cnn", 144 + 32 + 4_608 + 64 + 5_130),
+        # C1 5x5x1x6, C3 5x5x6x16, C5 400 -> 120, F6 120 -> 84, each with a norm, output 84 -> 10
+        ("lenet5", 150 + 12 + 2_400 + 32 + 48_000 + 240 + 10_080 + 168 + 850),
         # He et al. 2016, table 6, say 0.27 M
         ("resnet20", 272_474),
     ],

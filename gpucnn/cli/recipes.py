@@ -10,7 +10,7 @@ from ..optimizers import SGD, Adam, AdamW, Optimizer
 from ..schedules import OneCycle
 
 # The peak of the learning rate that suits each optimizer on networks of this size.
-RATES = {"adamw": 0.005, "adam": 0.005, "sgd": 0.1}
+RATES = {"adamw": 0.01, "adam": 0.01, "sgd": 0.1}
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(epochs=20, batch_size=32, augment=Shift(1)),
-    "mnist": Recipe(epochs=5, batch_size=64, augment=Shift(2)),
-    "fashion-mnist": Recipe(epochs=5, batch_size=64, augment=Flip()),
-    "cifar10": Recipe(epochs=15, batch_size=64, augment=Compose((Crop(4), Flip()))),
+    "digits": Recipe(epochs=30, batch_size=32, augment=Shift(1)),
+    "mnist": Recipe(epochs=5, batch_size=128, augment=Shift(2)),
+    "fashion-mnist": Recipe(epochs=5, batch_size=128, augment=Flip()),
+    "cifar10": Recipe(epochs=15, batch_size=128, augment=Compose((Crop(4), Flip()))),
 }
 # Nobody knows whether a stranger's pictures may be mirrored.
 OTHERS = Recipe(epochs=20, batch_size=32, augment=Shift(2), augmented=False)
