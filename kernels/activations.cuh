@@ -2,7 +2,8 @@
 //   forward(x, alpha)           y = f(x)
 //   backward(dy, saved, alpha)  dx = dy * f'(x); saved is y for those of the first part, else x
 // alpha is the slope of LeakyRelu and Elu. Comparisons are written so that a NaN stays a NaN, and
-// formulas so that small results keep their digits: 1 - sigmoid(x) is sigmoid(-x), and so on.
+// formulas so that small results keep their digits: 1 - sigmoid(x) is sigmoid(-x), and so on. At the
+// infinities f and f' are their limits (but Softsign's f is NaN there).
 #pragma once
 #include "common.cuh"
 #include "math.cuh"
@@ -11,6 +12,12 @@ __device__ __forceinline__ Accum sigmoid(Accum x) {
     const Accum e = math::exp(-math::abs(x));  // never overflows
     return (x >= 0 ? 1 : e) / (1 + e);
 }
+
+// Where x goes into a product with a gate that falls to 0, or a slope, it is cut to where these are
+// constant to the last bit: infinity * 0 would be NaN.
+const int FAR = 1000;
+__device__ __forceinline__ Accum above_far(Accum x) { return x < -FAR ? -FAR : x; }
+__device__ __forceinline__ Accum within_far(Accum x) { return x > FAR ? FAR : above_far(x); }
 
 // ---- f' is a function of y ---------------------------------------------------------------------
 
@@ -75,8 +82,9 @@ struct Gelu {
     static constexpr Accum SQRT_HALF = (Accum)0.70710678118654752440;
     static constexpr Accum INVERSE_SQRT_2_PI = (Accum)0.39894228040143267794;
     static __device__ Accum phi(Accum x) { return (Accum)0.5 * math::erfc(-x * SQRT_HALF); }
-    static __device__ Accum forward(Accum x, Accum) { return x * phi(x); }
+    static __device__ Accum forward(Accum x, Accum) { return above_far(x) * phi(x); }
     static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        x = within_far(x);
         return dy * (phi(x) + x * INVERSE_SQRT_2_PI * math::exp((Accum)-0.5 * x * x));
     }
 };
@@ -86,8 +94,9 @@ struct GeluTanh {
     static constexpr Accum TWICE_SQRT_2_OVER_PI = (Accum)1.59576912160573071176;
     static constexpr Accum CUBIC = (Accum)0.044715;
     static __device__ Accum twice_u(Accum x) { return TWICE_SQRT_2_OVER_PI * x * (1 + CUBIC * x * x); }
-    static __device__ Accum forward(Accum x, Accum) { return x * sigmoid(twice_u(x)); }
+    static __device__ Accum forward(Accum x, Accum) { return above_far(x) * sigmoid(twice_u(x)); }
     static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        x = within_far(x);
         const Accum s = sigmoid(twice_u(x)), slope = TWICE_SQRT_2_OVER_PI * (1 + 3 * CUBIC * x * x);
         return dy * (s + x * s * sigmoid(-twice_u(x)) * slope);
     }
@@ -95,8 +104,11 @@ struct GeluTanh {
 
 // Swish. Ramachandran et al., "Searching for activation functions", 2017.
 struct Silu {
-    static __device__ Accum forward(Accum x, Accum) { return x * sigmoid(x); }
-    static __device__ Accum backward(Accum dy, Accum x, Accum) { return dy * sigmoid(x) * (1 + x * sigmoid(-x)); }
+    static __device__ Accum forward(Accum x, Accum) { return above_far(x) * sigmoid(x); }
+    static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        x = within_far(x);
+        return dy * sigmoid(x) * (1 + x * sigmoid(-x));
+    }
 };
 
 // x tanh(softplus(x)). Misra, "Mish: a self regularized non-monotonic activation function", 2020.
@@ -112,9 +124,10 @@ struct Mish {
     }
     static __device__ Accum forward(Accum x, Accum) {
         const Mish m(x);
-        return x * (m.n / m.d);
+        return above_far(x) * (m.n / m.d);
     }
     static __device__ Accum backward(Accum dy, Accum x, Accum) {
+        x = within_far(x);
         const Mish m(x);
         const Accum t = m.n / m.d;
         return dy * (t + x * (m.rest / m.d) * (1 + t) * sigmoid(x));

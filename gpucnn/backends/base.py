@@ -55,13 +55,13 @@ class Backend(ABC):
 
     @abstractmethod
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Copy to the host; the one call here that waits for the device."""
+        """Copy to the host, C-contiguous; with ``synchronize`` all that waits for the device."""
 
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work that was started is done."""
 
-    # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) ---------------------
+    # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) -------------------
 
     @abstractmethod
     def conv_fprop(self, x: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
@@ -99,9 +99,9 @@ class Backend(ABC):
 
     @abstractmethod
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
-        """dy (y_shape) -> dx (x_shape); each dx gathers from the windows over it, in fixed order."""
+        """dy (y_shape) -> dx (x_shape), gathered from the windows over it in a fixed order."""
 
-    # ---- activations and softmax -----------------------------------------------------------------
+    # ---- activations and softmax -------------------------------------------------------------
 
     @abstractmethod
     def activation_forward(self, x: Array, kind: str, alpha: float) -> Array:
@@ -129,7 +129,7 @@ class Backend(ABC):
     def softmax_backward(self, dy: Array, y: Array, log: bool = False) -> Array:
         """dx = y * (dy - sum(dy * y)) for each row; for the logarithm dy - exp(y) * sum(dy)."""
 
-    # ---- losses --------------------------------------------------------------------------------
+    # ---- losses ------------------------------------------------------------------------------
 
     @abstractmethod
     def softmax_cross_entropy(
@@ -147,13 +147,13 @@ class Backend(ABC):
     def pointwise_loss(
         self, prediction: Array, target: Array, kind: str, scale: float
     ) -> tuple[Array, Array]:
-        """Elementwise losses of ``POINTWISE_LOSSES``: -> losses in Accum, scale * dloss/dprediction.
+        """One of ``POINTWISE_LOSSES``, elementwise: -> losses in Accum, scale * dloss/dprediction.
 
         With d = prediction - target: mse d^2; mae |d|; huber d^2/2 for |d| <= 1, else |d| - 1/2;
         bce_logits max(z,0) - z*t + log(1 + exp(-|z|)), the cross-entropy of sigmoid(z).
         """
 
-    # ---- normalisation -------------------------------------------------------------------------
+    # ---- normalisation -----------------------------------------------------------------------
 
     @abstractmethod
     def batch_norm_train(
@@ -194,7 +194,7 @@ class Backend(ABC):
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype."""
 
-    # ---- random numbers ------------------------------------------------------------------------
+    # ---- random numbers ----------------------------------------------------------------------
 
     @abstractmethod
     def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
@@ -206,13 +206,13 @@ class Backend(ABC):
         backward pass, and every backend draws the same numbers.
         """
 
-    # ---- optimizers: one launch for all tensors, in place -----------------------------------------
+    # ---- optimizers: one launch for all tensors, in place ------------------------------------
 
     @abstractmethod
     def global_norm(self, arrays: Sequence[Array]) -> Array:
-        """sqrt of the sum of squares over all the arrays, a 0-d float32 array on the device.
+        """sqrt of the sum of squares over all the arrays, summed in float64.
 
-        Summed in float64 if any array is float64 (and then a 0-d float64 array).
+        -> a 0-d array on the device, float32, or float64 if any of the arrays is.
         """
 
     @abstractmethod

@@ -1,5 +1,7 @@
 """Activations and their derivatives, in forms that neither overflow nor cancel.
 
+At the infinities they are their limits (softsign itself is NaN there).
+
 Hendrycks & Gimpel 2016 (gelu), Elfwing et al. 2017 and Ramachandran et al. 2017 (silu), Misra 2019
 (mish), Clevert et al. 2015 (elu), Klambauer et al. 2017 (selu), Howard et al. 2019 (hard_silu),
 He et al. 2015 (PReLU). relu, relu6, hard_sigmoid and hard_silu have the derivative of the flat side
@@ -21,6 +23,8 @@ from .special import erfc
 # The fixed point of mean 0 and variance 1, Klambauer et al. 2017, equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
+
+_FLOOR = -1000  # exp is 0 below, and a product of it with -inf would be NaN
 
 
 def _limited(x: np.ndarray) -> np.ndarray:
@@ -74,7 +78,7 @@ def _gelu_tanh_slope(x: np.ndarray) -> np.ndarray:
 
 def _silu_slope(x: np.ndarray) -> np.ndarray:
     gate = _sigmoid(x)
-    return gate * (1 + _limited(x) * (1 - gate))
+    return gate * (1 + np.minimum(_limited(x), 100) * (1 - gate))  # the gate is 1 beyond
 
 
 def _mish_gate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +93,7 @@ def _mish_gate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _mish_slope(x: np.ndarray) -> np.ndarray:
     gate, slope = _mish_gate(x)
-    return gate + np.minimum(x, 20) * slope
+    return gate + np.clip(x, _FLOOR, 20) * slope
 
 
 # kind -> y from x and alpha
@@ -103,12 +107,12 @@ _FORWARD = {
     "tanh": lambda x, a: np.tanh(x),
     "softplus": lambda x, a: _softplus(x),
     "softsign": lambda x, a: x / (1 + np.abs(x)),
-    "gelu": lambda x, a: x * _normal_cdf(x),
+    "gelu": lambda x, a: np.maximum(x, _FLOOR) * _normal_cdf(x),
     "gelu_tanh": lambda x, a: _gelu_tanh(x),
     "silu": lambda x, a: _limited(x) * _sigmoid(x),
-    "mish": lambda x, a: x * _mish_gate(x)[0],
+    "mish": lambda x, a: np.maximum(x, _FLOOR) * _mish_gate(x)[0],
     "hard_sigmoid": lambda x, a: np.clip(x + 3, 0, 6) / 6,
-    "hard_silu": lambda x, a: x * (np.clip(x + 3, 0, 6) / 6),
+    "hard_silu": lambda x, a: np.maximum(x, -3) * (np.clip(x + 3, 0, 6) / 6),
 }
 
 # kind -> dx from dy, the saved y (a kind of FROM_OUTPUT) or x, and alpha
@@ -162,5 +166,5 @@ class Activations:
         for block in channel_blocks(shape):
             part, grad = wide(view[block]), wide(dy[block])
             dx[block] = choose(part > 0, grad, factor * grad)
-            dslope += channel_sums(np.minimum(part, 0) * grad, shape.channels_last)
+            dslope += channel_sums(keep(part * grad, ~(part > 0)), shape.channels_last)
         return dx.reshape(x.shape), rounded(dslope, slope.dtype)

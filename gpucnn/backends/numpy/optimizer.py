@@ -32,13 +32,12 @@ class Optimizers:
 
     def global_norm(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         double = any(array.dtype == np.float64 for array in arrays)
-        dtype = np.dtype(np.float64 if double else np.float32)
-        total = np.zeros((), dtype)
+        total = 0.0
         for array in arrays:
             for (part,) in _flat_blocks(array):
-                part = part.astype(dtype, copy=False)
+                part = part.astype(np.float64, copy=False)
                 total += part @ part
-        return np.sqrt(total, out=total)
+        return np.array(math.sqrt(total), np.float64 if double else np.float32)
 
     def sgd_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray],

@@ -16,7 +16,7 @@ from .blocks import BLOCK, pieces, sample_blocks, wide
 def _shifted(x: np.ndarray) -> np.ndarray:
     """Return rows minus their maxima, a new array in the dtype of the sums."""
     x = wide(x)
-    return x - x.max(-1, keepdims=True)
+    return x - x.max(-1, keepdims=True, initial=-np.inf)  # a row may be empty
 
 
 class SoftmaxAndLosses:
@@ -79,8 +79,9 @@ def _cross_entropy(
     log_total = np.log(total)
     if targets.ndim == 2:
         target = (1 - smoothing) * wide(targets) + smoothing / classes
-        # -sum t log softmax
-        losses = (target * (log_total[:, None] - z)).sum(-1)
+        # -sum t log softmax; 0 log 0 is 0
+        terms = target * (log_total[:, None] - z)
+        losses = terms.sum(-1, where=target != 0)
         softmax -= target
         return losses, softmax
     known = (targets >= 0) & (targets < classes)
