@@ -360,6 +360,10 @@ def test_help_names_every_command():
         assert "Usage: " in run(name, "--help")
 
 
+def test_version():
+    assert run("--version") == f"gpucnn {gpucnn.__version__}\n"
+
+
 def test_help_loads_nothing_heavy():
     code = (
         "import sys, gpucnn.cli\n"

@@ -6,9 +6,12 @@ answers at once.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from .console import Commands
+from .. import __version__
+from .console import Commands, console
 from .evaluate import evaluate
 from .filters import filters
 from .info import info
@@ -26,5 +29,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"gpucnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (train, evaluate, predict, filters, summary, info):
     app.command()(command)

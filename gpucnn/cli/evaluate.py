@@ -21,7 +21,9 @@ def evaluate(
     data: options.Data = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Pixels a side, that pictures of a folder are resized to."),
+        typer.Option(
+            min=1, metavar="N", help="Pixels a side, that pictures of a folder are resized to."
+        ),
     ] = None,
     grey: Annotated[
         bool, typer.Option("--grey", help="Read pictures of a folder without colour.")
@@ -29,7 +31,9 @@ def evaluate(
     backend: options.Backend = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The picture to draw.", show_default="confusion_matrix.png in the run"),
+        typer.Option(
+            metavar="PICTURE", help="What to draw.", show_default="confusion_matrix.png in the run"
+        ),
     ] = None,
 ) -> None:
     """Test a network: accuracy, a line for each class, and the confusion matrix.

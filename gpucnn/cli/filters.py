@@ -16,7 +16,7 @@ def filters(
         typer.Argument(
             help="A run's folder or a checkpoint, by default the newest in runs/; with --apply, the"
             " picture.",
-            metavar="[CHECKPOINT|PICTURE]",
+            metavar="CHECKPOINT|PICTURE",
         ),
     ] = None,
     apply: Annotated[
@@ -30,6 +30,7 @@ def filters(
     picture: Annotated[
         Path | None,
         typer.Option(
+            metavar="PICTURE",
             help="What the feature maps are drawn for.",
             show_default="the first test image",
         ),
@@ -40,6 +41,7 @@ def filters(
     out: Annotated[
         Path | None,
         typer.Option(
+            metavar="PATH",
             help="The folder for the drawings; with --apply, the picture to write.",
             show_default="the run; beside the picture",
         ),

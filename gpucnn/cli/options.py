@@ -13,7 +13,10 @@ Backend = Annotated[
 ]
 Checkpoint = Annotated[
     Path | None,
-    typer.Argument(help="A run's folder or a checkpoint in it; by default the newest in runs/."),
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A run's folder or a checkpoint in it; by default the newest in runs/.",
+    ),
 ]
 Data = Annotated[
     str | None,

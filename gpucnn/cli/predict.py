@@ -20,11 +20,14 @@ BEST = 3
 
 def predict(
     pictures: Annotated[
-        list[Path], typer.Argument(help="Picture files.", show_default=False, metavar="PICTURE...")
+        list[Path], typer.Argument(help="Picture files.", show_default=False, metavar="PICTURE")
     ],
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A run's folder or a checkpoint in it; by default the newest in runs/."),
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="A run's folder or a checkpoint in it; by default the newest in runs/.",
+        ),
     ] = None,
     invert: Annotated[
         bool,

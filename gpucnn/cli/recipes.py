@@ -15,23 +15,26 @@ RATES = {"adamw": 0.01, "adam": 0.01, "sgd": 0.1}
 
 @dataclass(frozen=True)
 class Recipe:
-    """augment: what ``--augment`` means; augmented: whether that is the default."""
+    """augment: what ``--augment`` does, ``changes`` in words; augmented: whether by default."""
 
     epochs: int
     batch_size: int
     augment: Augmentation
+    changes: str
     augmented: bool = True
     optimizer: str = "adamw"
 
 
 RECIPES = {
-    "digits": Recipe(epochs=30, batch_size=32, augment=Shift(1)),
-    "mnist": Recipe(epochs=5, batch_size=128, augment=Shift(2)),
-    "fashion-mnist": Recipe(epochs=5, batch_size=128, augment=Flip()),
-    "cifar10": Recipe(epochs=15, batch_size=128, augment=Compose((Crop(4), Flip()))),
+    "digits": Recipe(epochs=30, batch_size=32, augment=Shift(1), changes="shifts by 1"),
+    "mnist": Recipe(epochs=5, batch_size=128, augment=Shift(2), changes="shifts by 2"),
+    "fashion-mnist": Recipe(epochs=5, batch_size=128, augment=Flip(), changes="flips"),
+    "cifar10": Recipe(
+        epochs=15, batch_size=128, augment=Compose((Crop(4), Flip())), changes="crops and flips"
+    ),
 }
 # Nobody knows whether a stranger's pictures may be mirrored.
-OTHERS = Recipe(epochs=20, batch_size=32, augment=Shift(2), augmented=False)
+OTHERS = Recipe(epochs=20, batch_size=32, augment=Shift(2), changes="shifts by 2", augmented=False)
 
 
 def recipe_for(data: str) -> Recipe:

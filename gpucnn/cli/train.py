@@ -28,14 +28,20 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the images.", show_default="by the data")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Passes over the images.", show_default="by the data"
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step.", show_default="by the data")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Images a step.", show_default="by the data"),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="The peak of its one cycle.", show_default="by the optimizer"),
+        typer.Option(
+            metavar="RATE", help="The peak of its one cycle.", show_default="by the optimizer"
+        ),
     ] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="adamw, adam or sgd.", metavar="NAME", show_default="adamw")
@@ -51,13 +57,15 @@ def train(
     validation: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=0.9, show_default="0.1",
+            min=0.0, max=0.9, metavar="SHARE", show_default="0.1",
             help="Share of the training images that is held out to follow the training.",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Of weights, order and augmentation.", show_default="0"),
+        typer.Option(
+            min=0, metavar="N", help="Of weights, order and augmentation.", show_default="0"
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
@@ -67,7 +75,9 @@ def train(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Pixels a side, that pictures of a folder are resized to."),
+        typer.Option(
+            min=1, metavar="N", help="Pixels a side, that pictures of a folder are resized to."
+        ),
     ] = None,
     grey: Annotated[
         bool | None, typer.Option("--grey", help="Read pictures of a folder without colour.")
@@ -75,7 +85,7 @@ def train(
     backend: options.Backend = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to fill; by default a new one in runs/."),
+        typer.Option(metavar="FOLDER", help="What to fill; by default a new one in runs/."),
     ] = None,
     resume: Annotated[
         bool,
@@ -84,8 +94,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train a network: by default on handwritten digits, in seconds.
 
-    The folder of the run gets the checkpoint, history.csv and pictures of what was learnt. Ctrl-C
-    is no loss: [bold]gpucnn train --resume[/bold] continues, bit for bit.
+    The folder of the run gets the checkpoint, history.csv and pictures of what was learnt.
+    Ctrl-C is no loss: [bold]gpucnn train --resume[/bold] continues, bit for bit.
     """
     given = {
         "data": data, "model": model, "epochs": epochs, "batch_size": batch_size,
@@ -205,7 +215,8 @@ def _head(settings: Settings, dataset: Dataset, trainer: Trainer) -> dict[str, s
 
     model: Sequential = trainer.model
     work = model.multiply_adds(dataset.image_shape)
-    changes = recipes.recipe_for(settings.data).augment if settings.augment else "no augmentation"
+    recipe = recipes.recipe_for(settings.data)
+    changes = recipe.changes if settings.augment else "no augmentation"
     return {
         "data": f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test "
         f"images of {shape_text(dataset.image_shape)}, {len(dataset.classes)} classes",
@@ -226,6 +237,7 @@ def _conclude(
 
     from ..metrics import confusion_matrix
     from .pictures import draw_training
+    from .runs import RUNS
 
     test = dataset.test
     predicted = trainer.predict(test.images).argmax(axis=-1)
@@ -236,7 +248,8 @@ def _conclude(
     image = trainer.normalize(test.images[:1])[0]
     try:
         files += draw_training(folder, trainer.history, matrix, trainer.model, image, dataset)
-        following = f"gpucnn predict {folder / 'example.png'} --checkpoint {folder}"
+        checkpoint = "" if folder.parent == RUNS else f" --checkpoint {folder}"
+        following = f"gpucnn predict {folder / 'example.png'}{checkpoint}"
     except ModuleNotFoundError as error:
         missing = f"none drawn: {error}"
         following = f"gpucnn evaluate {folder}"

@@ -52,6 +52,7 @@ def _panel(axes: Axes, history: History, name: str) -> None:
     axes.set_title(name.replace("_", " "), loc="left", fontsize=style.TEXT, color=style.INK)
     axes.set_xlabel("epoch", fontsize=style.SMALL, color=style.MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.set_xlim(0.5, history.records[-1]["epoch"] + 0.5)
     of_one = "accuracy" in name
     if of_one:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))

@@ -50,8 +50,9 @@ def filter_grid(
         # (filters, r, s, channels) -> a row for each filter of (channels, r, s)
         part = kernel[: MOST_FILTERS // 4, :, :, :columns].transpose(0, 3, 1, 2)
         drawn = list(part.reshape(-1, height, width))
+    columns = min(columns, len(drawn))
     rows = math.ceil(len(drawn) / columns)
-    figure = style.canvas(on, 0.5 + 0.72 * columns, 0.6 + 0.72 * rows)
+    figure = style.canvas(on, max(0.5 + 0.72 * columns, 5.0), 0.6 + 0.72 * rows)
     style.title(figure, title or f"{filters} filters of {height}x{width}, {kind}")
     axes = figure.subplots()
     if channels == 3:

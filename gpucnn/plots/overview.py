@@ -28,12 +28,14 @@ def overview(
     The arguments are those of ``feature_maps``, ``learning_curve`` and ``confusion_matrix``.
     """
     kernel = first_kernel(model)
+    columns = 4 if kernel is not None and len(kernel) > 16 else 2
     page = style.canvas(None, 11.5, 8.4)
     top, bottom = page.subfigures(2, 1, height_ratios=(1.0, 1.35), hspace=0.03)
     feature_maps(model, image, classes=classes, picture=picture, rows=3, on=top)
-    left, middle, right = bottom.subfigures(1, 3, width_ratios=(1.0, 0.55, 1.2), wspace=0.03)
+    ratios = (1.0, 0.14 * columns, 1.2)
+    left, middle, right = bottom.subfigures(1, 3, width_ratios=ratios, wspace=0.03)
     learning_curve(history, stacked=True, on=left)
     if kernel is not None:
-        filter_grid(kernel, columns=4, title="First filters", on=middle)
+        filter_grid(kernel, columns=columns, title="First filters", on=middle)
     confusion_matrix(matrix, classes, on=right)
     return page
