@@ -6,9 +6,13 @@ Each helper knows the name of the argument and of its owner, so that every error
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 Pairs = tuple[tuple[int, int], ...]
@@ -21,6 +25,16 @@ def _integer(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def integers(value: Any) -> tuple[int, ...] | None:
+    """Return a sequence of integers as a tuple of ints; None for anything else."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return None
+    numbers = tuple(map(_integer, value))
+    return None if None in numbers else numbers
 
 
 def as_int(owner: str, name: str, value: Any, *, minimum: int = 1) -> int:
@@ -36,29 +50,43 @@ def as_int(owner: str, name: str, value: Any, *, minimum: int = 1) -> int:
 def as_tuple(owner: str, name: str, value: Any, rank: int, *, minimum: int = 1) -> tuple[int, ...]:
     """Return ``value``, an int or a sequence of ``rank`` ints, as a tuple of ``rank`` ints."""
     single = _integer(value)
-    if single is not None:
-        numbers: list[int | None] = [single] * rank
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        numbers = [_integer(item) for item in value]
-    else:
-        numbers = []
-    if len(numbers) != rank or any(number is None or number < minimum for number in numbers):
+    numbers = integers(value) if single is None else (single,) * rank
+    if numbers is None or len(numbers) != rank or min(numbers) < minimum:
         sizes = "an integer" if rank == 1 else f"an integer or {rank} integers"
         raise ValueError(
             f"{owner}: {name} must be {sizes} of at least {minimum}. Received: {name}={value!r}"
         )
-    return tuple(numbers)  # type: ignore[arg-type]
+    return numbers
 
 
-def as_fraction(owner: str, name: str, value: Any) -> float:
-    """Return ``value`` as a float in [0, 1)."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0.0 <= number < 1.0:
-        raise ValueError(f"{owner}: {name} must lie in [0, 1). Received: {name}={value!r}")
-    return number
+def as_shape(owner: str, name: str, value: Any, *, minimum: int = 0) -> tuple[int, ...]:
+    """Return ``value``, the sizes of one sample, as a tuple of ints of at least ``minimum``."""
+    sizes = integers(value)
+    if sizes is None or min(sizes, default=minimum) < minimum:
+        raise ValueError(
+            f"{owner}: {name} must be the sizes of one sample without the batch axis, such as"
+            f" (28, 28, 1). Received: {name}={value!r}"
+        )
+    return sizes
+
+
+def as_number(
+    owner: str, name: str, value: Any, *, above: float | None = None, least: float | None = None,
+    below: float = math.inf,
+) -> float:  # fmt: skip
+    """Return ``value`` as a float > above or >= least, and < below."""
+    if (
+        not isinstance(value, Real)
+        or isinstance(value, bool)
+        or not value < below
+        or (above is not None and not value > above)
+        or (least is not None and not value >= least)
+    ):
+        low = f"[{least:g}" if above is None else f"({above:g}"
+        raise ValueError(
+            f"{owner}: {name} must be a number in {low}, {below:g}). Received: {name}={value!r}"
+        )
+    return float(value)
 
 
 def as_choice(owner: str, name: str, value: Any, choices: Sequence[Any]) -> Any:
@@ -67,6 +95,11 @@ def as_choice(owner: str, name: str, value: Any, choices: Sequence[Any]) -> Any:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{owner}: {name} must be one of {listed}. Received: {name}={value!r}")
     return value
+
+
+def check_data_format(owner: str, data_format: Any) -> str:
+    """Return ``data_format`` if it is "channels_last" or "channels_first"."""
+    return as_choice(owner, "data_format", data_format, ("channels_last", "channels_first"))
 
 
 def check_padding(owner: str, padding: Any, rank: int) -> str | Pairs:

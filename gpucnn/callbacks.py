@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import as_choice, as_int
+from .arguments import as_choice, as_int, as_number
 from .history import Record
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ class LambdaCallback(Callback):
 
     def __init__(self, **functions: Callable) -> None:
         for name, function in functions.items():
-            as_choice("LambdaCallback", "the event", name, EVENTS)
+            as_choice("LambdaCallback", "event", name, EVENTS)
+            if not callable(function):
+                raise TypeError(
+                    f"LambdaCallback: {name} must be a function. Received: {function!r}"
+                )
             setattr(self, name, function)
 
 
@@ -95,7 +99,7 @@ class Best(Callback):
         as_choice(type(self).__name__, "mode", mode, ("auto", "min", "max"))
         self.monitor = monitor
         self.sign = 1.0 if mode == "max" or (mode == "auto" and "accuracy" in monitor) else -1.0
-        self.min_delta = min_delta
+        self.min_delta = as_number(type(self).__name__, "min_delta", min_delta, least=0)
         self.reset()
 
     def reset(self) -> None:

@@ -49,8 +49,11 @@ def save(
     path: the checkpoint's name, with or without ".json".
     classes: the name of each label. normalize: what is done to images before the network.
 
-    Returns the path of the JSON file. Raises RuntimeError when the network is not built.
+    Returns the path of the JSON file. Raises RuntimeError when the network is not built, TypeError
+    when it is no network.
     """
+    if not isinstance(model, Network):
+        raise TypeError(f"save: model must be a network, a Sequential say. Received: {model!r}")
     return write(path, describe(model, classes, normalize), {"model": model.state_dict()})
 
 
@@ -165,7 +168,7 @@ def _arrays(data: bytes) -> Arrays:
     for full_name, tensor in sorted(deserialize(data), key=lambda item: item[0]):
         group, _, name = full_name.partition("/")
         kind = DTYPES[tensor["dtype"]]
-        dtype = as_dtype(kind) if kind == "bfloat16" else np.dtype(kind)
+        dtype = as_dtype("checkpoint", kind) if kind == "bfloat16" else np.dtype(kind)
         array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
         groups.setdefault(group, {})[name] = array
     return groups

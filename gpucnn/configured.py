@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
+from .arguments import as_number
+
 C = TypeVar("C", bound="Configured")
 
 
@@ -27,10 +31,7 @@ class Configured:
     def config(self) -> dict[str, Any]:
         """Return the alias and the arguments as JSON values; ``from_config`` makes a twin."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
-        return {"type": self.alias} | {
-            name: value.config() if isinstance(value, Configured) else value
-            for name, value in values.items()
-        }
+        return {"type": self.alias} | {name: _plain(value) for name, value in values.items()}
 
     @classmethod
     def from_config(cls: type[C], config: dict[str, Any]) -> C:
@@ -55,8 +56,20 @@ class Configured:
 
     @classmethod
     def of(cls: type[C], value: str | C) -> C:
-        """Return ``value`` itself, or what it names with its default arguments."""
-        return value if isinstance(value, cls) else cls.from_config({"type": value})
+        """Return ``value`` itself, or what it names with its default arguments.
+
+        Raises:
+            ValueError: the name is unknown.
+            TypeError: it is neither a name nor an object of this class.
+        """
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise TypeError(
+                f"{cls.__name__.lower()} must be a name or an instance of {cls.__name__}."
+                f" Received: {value!r}"
+            )
+        return cls.from_config({"type": value})
 
     @classmethod
     def _aliases(cls) -> Iterator[tuple[str, type]]:
@@ -66,21 +79,17 @@ class Configured:
             yield from subclass._aliases()
 
 
+def _plain(value: Any) -> Any:
+    """Return a field's value as JSON takes it."""
+    if isinstance(value, Configured):
+        return value.config()
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def check_range(
     owner: Configured, name: str, *, above: float | None = None, least: float | None = None,
     below: float = math.inf,
 ) -> None:  # fmt: skip
     """Check that the field ``name`` is a number > above or >= least, and < below."""
     value = getattr(owner, name)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if (
-        not number
-        or not value < below
-        or (above is not None and not value > above)
-        or (least is not None and not value >= least)
-    ):
-        low = f"[{least:g}" if above is None else f"({above:g}"
-        raise ValueError(
-            f"{type(owner).__name__}: {name} must be a number in {low}, {below:g})."
-            f" Received: {name}={value!r}"
-        )
+    as_number(type(owner).__name__, name, value, above=above, least=least, below=below)

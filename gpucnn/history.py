@@ -44,6 +44,7 @@ class History:
 
     def to_csv(self, path: str | Path) -> None:
         """Write a line for each epoch, under a line of names; a value that is missing is empty."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.names, lineterminator="\n")
             writer.writeheader()
@@ -60,4 +61,5 @@ class History:
         """
         from .plots import learning_curve
 
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         learning_curve(self).savefig(path)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .arguments import as_choice
+from .arguments import as_choice, as_int
 
 Initializer = str | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
@@ -21,7 +21,7 @@ _generator = np.random.default_rng(0)
 def set_seed(seed: int) -> None:
     """Restart the generator that initial weights and layer seeds are drawn from."""
     global _generator
-    _generator = np.random.default_rng(seed)
+    _generator = np.random.default_rng(as_int("set_seed", "seed", seed, minimum=0))
 
 
 def draw_seed() -> int:
@@ -62,18 +62,19 @@ def check_initializer(owner: str, name: str, value: Initializer) -> Initializer:
 
 
 def initialize(
-    initializer: Initializer, shape: Sequence[int], fans: tuple[int, int], dtype: np.dtype
-) -> np.ndarray:
+    owner: str, initializer: Initializer, shape: Sequence[int], fans: tuple[int, int],
+    dtype: np.dtype,
+) -> np.ndarray:  # fmt: skip
     """Draw an array of ``shape``; ``fans`` are the inputs and outputs of one unit.
 
-    For a KRSC filter they are R*S*C/groups and R*S*K/groups.
+    For a KRSC filter they are R*S*C/groups and R*S*K/groups. ``owner`` opens the error message.
     """
     shape = tuple(shape)
     if callable(initializer):
         values = np.asarray(initializer(shape, _generator))
         if values.shape != shape:
             raise ValueError(
-                f"the initializer must return an array of shape {shape}."
+                f"{owner}: the initializer must return an array of shape {shape}."
                 f" Received: shape {values.shape}"
             )
     elif initializer in _CONSTANT:

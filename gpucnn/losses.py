@@ -19,10 +19,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from .arguments import as_fraction
 from .backends import backend_of
 from .backends.base import Array
-from .configured import Configured
+from .configured import Configured, check_range
 from .functional.checks import prepare
 
 
@@ -44,15 +43,11 @@ class Loss(Configured):
         """
         raise NotImplementedError
 
+    def check(self, shape: tuple[int, ...], target: Array) -> None:
+        """Raise a ValueError where a target does not fit predictions of this shape.
 
-def check_labels(labels: np.ndarray, classes: int, owner: str = "CrossEntropy") -> None:
-    """Raise a ValueError unless every one of the integer ``labels`` is one of 0 to classes - 1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        raise ValueError(
-            f"{owner}: labels must be 0 to {classes - 1}, for the prediction has {classes} classes"
-            f" (its last axis). Received: label {labels.flat[wrong[0]]} at index {wrong[0]}"
-        )
+        A trainer asks for all of its data before the first step.
+        """
 
 
 @dataclass(frozen=True)
@@ -70,23 +65,32 @@ class CrossEntropy(Loss):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        as_fraction("CrossEntropy", "label_smoothing", self.label_smoothing)
+        check_range(self, "label_smoothing", least=0, below=1)
+
+    def check(self, shape: tuple[int, ...], target: Array) -> None:
+        integer = target.dtype.kind in "iu"
+        if target.shape != (shape[:-1] if integer else shape) or 0 in shape:
+            raise ValueError(
+                f"CrossEntropy: the target must hold integer labels of shape {shape[:-1]} or"
+                f" probabilities of shape {shape}, at least one sample."
+                f" Received: {target.dtype.name} of shape {target.shape}"
+            )
+        if not integer or not isinstance(target, np.ndarray):
+            return
+        classes = shape[-1]
+        wrong = np.flatnonzero((target < 0) | (target >= classes))
+        if wrong.size:
+            raise ValueError(
+                f"CrossEntropy: labels must be 0 to {classes - 1}, for the prediction has {classes}"
+                " classes (its last axis)."
+                f" Received: label {target.flat[wrong[0]]} at index {wrong[0]}"
+            )
 
     def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
         backend = backend_of("CrossEntropy", prediction=prediction, target=target)
-        classes = prediction.shape[-1]
-        integer = target.dtype.kind in "iu"
-        wanted = prediction.shape[:-1] if integer else prediction.shape
-        if target.shape != wanted or prediction.size == 0:
-            raise ValueError(
-                "CrossEntropy: the target must hold integer labels of shape"
-                f" {prediction.shape[:-1]} or probabilities of shape {prediction.shape}, at least"
-                f" one sample. Received: {target.dtype.name} of shape {target.shape}"
-            )
-        rows = math.prod(prediction.shape[:-1])
-        if integer:
-            if isinstance(target, np.ndarray):
-                check_labels(target, classes)
+        self.check(prediction.shape, target)
+        rows, classes = math.prod(prediction.shape[:-1]), prediction.shape[-1]
+        if target.dtype.kind in "iu":
             target = target.astype(np.int64, copy=False).reshape(rows)  # (...) -> (rows,)
         else:
             target = target.astype(prediction.dtype, copy=False).reshape(rows, classes)
@@ -106,14 +110,17 @@ class Pointwise(Loss):
 
     kind: ClassVar[str]
 
+    def check(self, shape: tuple[int, ...], target: Array) -> None:
+        if shape != target.shape or 0 in shape:
+            raise ValueError(
+                f"{type(self).__name__}: prediction and target must have one shape, and at least"
+                f" one element. Received: prediction {shape}, target {target.shape}"
+            )
+
     def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
         owner = type(self).__name__
         backend = backend_of(owner, prediction=prediction, target=target)
-        if prediction.shape != target.shape or prediction.size == 0:
-            raise ValueError(
-                f"{owner}: prediction and target must have one shape, and at least one element."
-                f" Received: prediction {prediction.shape}, target {target.shape}"
-            )
+        self.check(prediction.shape, target)
         target = target.astype(prediction.dtype, copy=False)
         _, prediction, target = prepare(owner, prediction=prediction, target=target)
         scale = 1.0 / prediction.size

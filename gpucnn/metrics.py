@@ -55,11 +55,13 @@ METRICS: dict[str, Metric] = {
 def named(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
     """Return the metrics by name; each is given by its name or is a function itself.
 
+    A single name may stand alone.
+
     Raises:
         ValueError: no metric has this name.
     """
     found = {}
-    for metric in metrics:
+    for metric in [metrics] if isinstance(metrics, str) else metrics:
         if not callable(metric) and metric not in METRICS:
             raise ValueError(
                 f"metrics must be of {', '.join(METRICS)}, or functions. Received: {metric!r}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import Loader, Split
+from .data import Dataset, Loader, Split
 from .data.dataset import stratified
 
 
@@ -27,7 +27,10 @@ def as_samples(owner: str, x: Any, y: Any = None) -> Split | Samples | Loader:
 
     Raises:
         ValueError: x and y are of different lengths, or empty, or y is missing.
+        TypeError: x is a whole Dataset.
     """
+    if isinstance(x, Dataset):
+        raise TypeError(f"{owner}: give one of its splits, .train or .test. Received: {x!r}")
     if isinstance(x, (Split, Loader)):
         if y is not None:
             raise ValueError(f"{owner}: a {type(x).__name__} holds its labels. Received: y as well")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from .arguments import as_number, integers
 from .configured import Configured, check_range
 
 
@@ -25,10 +26,12 @@ class Schedule(Configured):
         raise NotImplementedError
 
     def __post_init__(self) -> None:
-        if hasattr(self, "learning_rate"):
-            check_range(self, "learning_rate", least=0)
-        if hasattr(self, "steps"):
-            check_range(self, "steps", above=0)
+        for name in ("learning_rate", "final"):
+            if hasattr(self, name):
+                check_range(self, name, least=0)
+        for name in ("steps", "factor", "divisor", "final_divisor"):
+            if hasattr(self, name):
+                check_range(self, name, above=0)
 
 
 @dataclass(frozen=True)
@@ -82,18 +85,21 @@ class PiecewiseConstant(Schedule):
     rates: Sequence[float]
 
     def __post_init__(self) -> None:
-        for name in ("boundaries", "rates"):  # lists from JSON compare equal to the tuples given
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        rising = sorted(set(self.boundaries)) == list(self.boundaries)
-        if len(self.rates) != len(self.boundaries) + 1 or not rising:
+        steps = integers(self.boundaries)
+        rates = self.rates if isinstance(self.rates, Sequence) else ()
+        if steps is None or len(rates) != len(steps) + 1 or sorted(set(steps)) != list(steps):
             raise ValueError(
                 "PiecewiseConstant: boundaries must rise, and rates be one more than they are."
                 f" Received: boundaries={self.boundaries}, rates={self.rates}"
             )
+        rates = [as_number("PiecewiseConstant", "each of rates", rate, least=0) for rate in rates]
+        # lists from JSON compare equal to the tuples given
+        object.__setattr__(self, "boundaries", steps)
+        object.__setattr__(self, "rates", tuple(rates))
 
     def __call__(self, step: int) -> float:
         passed = sum(step >= boundary for boundary in self.boundaries)
-        return float(self.rates[passed])
+        return self.rates[passed]
 
 
 def _anneal(start: float, end: float, progress: float) -> float:
@@ -163,7 +169,8 @@ class WarmUp(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.schedule, Schedule):
-            object.__setattr__(self, "schedule", Constant(self.schedule))
+            rate = as_number("WarmUp", "schedule", self.schedule, least=0)
+            object.__setattr__(self, "schedule", Constant(rate))
 
     def __call__(self, step: int) -> float:
         if step < self.steps:

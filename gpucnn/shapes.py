@@ -59,6 +59,17 @@ def check_rank(owner: str, x_shape: Sequence[int], rank: int, channels_last: boo
         )
 
 
+def kernel_rank(owner: str, w_shape: Sequence[int]) -> int:
+    """Return how many spatial axes a kernel has, or raise a ValueError."""
+    rank = len(w_shape) - 2
+    if rank not in (1, 2, 3):
+        raise ValueError(
+            f"{owner}: the kernel must have 3, 4 or 5 axes, (filters, *window, channels /"
+            f" groups). Received: kernel of shape {tuple(w_shape)}"
+        )
+    return rank
+
+
 def split_axes(shape: Sequence[int], channels_last: bool) -> tuple[int, int, tuple[int, ...]]:
     """Split an activation's shape into (batch, channels, spatial sizes)."""
     if channels_last:
@@ -104,12 +115,7 @@ class ConvShape:
             ValueError: a rank, a channel count or a group count does not fit, or the window is
                 larger than the padded input.
         """
-        rank = len(w_shape) - 2
-        if rank not in (1, 2, 3):
-            raise ValueError(
-                f"{owner}: the kernel must have 3, 4 or 5 axes, (filters, *window, channels /"
-                f" groups). Received: kernel of shape {tuple(w_shape)}"
-            )
+        rank = kernel_rank(owner, w_shape)
         check_rank(owner, x_shape, rank, channels_last)
         groups = as_int(owner, "groups", groups)
         strides = as_tuple(owner, "strides", strides, rank)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import as_fraction, as_int
+from .arguments import as_int, as_number
 from .backends import default_backend, get_backend
 from .backends.base import Array, Backend
 from .callbacks import Callback
@@ -19,7 +19,7 @@ from .checkpoint import json_path
 from .data import Augmentation, Loader, Normalize, Split
 from .history import History, Record
 from .layers.base import inference_mode
-from .losses import CrossEntropy, Loss, check_labels
+from .losses import Loss
 from .metrics import Meter, Metric, named
 from .network import Network
 from .optimizers import Optimizer
@@ -74,13 +74,19 @@ class Trainer:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
+        if not isinstance(model, Network) or model.takes_many or model.gives_many:
+            raise TypeError(
+                "Trainer: model must be a network of one input and one output, a Sequential say."
+                f" Received: {model!r}"
+            )
         self.model = model
         self.loss = Loss.of(loss)
         self.optimizer = Optimizer.of(optimizer)
         self.metrics = named(self.loss.metrics if metrics is None else metrics)
-        self.callbacks = list(callbacks)
-        self.backend = get_backend(backend) if isinstance(backend, str) else backend
-        self.backend = self.backend or default_backend()
+        self.callbacks = _checked(callbacks)
+        if not isinstance(backend, (Backend, NoneType)):
+            backend = get_backend(backend)
+        self.backend = backend or default_backend()
         self.seed = as_int("Trainer", "seed", seed, minimum=0)
         self.progress = progress
         self.history = History()
@@ -139,7 +145,14 @@ class Trainer:
         """
         owner = "Trainer.fit"
         epochs = as_int(owner, "epochs", epochs)
-        as_fraction(owner, "validation_split", validation_split)
+        batch_size = as_int(owner, "batch_size", batch_size)
+        as_number(owner, "validation_split", validation_split, least=0, below=1)
+        kept = x.normalize if isinstance(x, Loader) else normalize
+        if not isinstance(kept, (Normalize, NoneType)):
+            raise TypeError(
+                f"{owner}: normalize must be a gpucnn.data.Normalize, which a checkpoint can keep."
+                f" Received: {kept!r}"
+            )
         if resume and checkpoint_dir is None:
             raise ValueError(f"{owner}: resume needs checkpoint_dir. Received: None")
         checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir) / "last"
@@ -158,11 +171,6 @@ class Trainer:
         self.classes = self.classes if classes is None else list(classes)
         loader = self._loader(train, batch_size, augment=augment, prefetch=prefetch)
         self.normalize = loader.normalize
-        if not isinstance(self.normalize, (Normalize, NoneType)):
-            raise TypeError(
-                f"{owner}: normalize must be a gpucnn.data.Normalize, which a checkpoint can keep."
-                f" Received: {self.normalize!r}"
-            )
         held_out = held_out and self._loader(held_out, batch_size, shuffle=False)
         self._fit(loader, held_out, last, checkpoint)
         return self.history
@@ -318,16 +326,14 @@ class Trainer:
     # ---- parts -----------------------------------------------------------------------------------
 
     def _prepare(self, data: Split | Samples | Loader) -> None:
-        """Build the model for the data, on the backend, and check that the labels fit it."""
+        """Build the model for the data, on the backend, and check that the targets fit it."""
         samples = data.split if isinstance(data, Loader) else data
         shape = tuple(samples.images.shape[1:])
         if self.model.built:
             self.model.to(self.backend)
         else:
             self.model.build(shape, backend=self.backend)
-        output = self.model.output_shape(shape)
-        if isinstance(self.loss, CrossEntropy) and samples.labels.dtype.kind in "iu":
-            check_labels(samples.labels, output[-1], "Trainer")
+        self.loss.check((len(samples), *self.model.output_shape(shape)), samples.labels)
 
     def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
         if isinstance(data, Loader):
@@ -352,6 +358,13 @@ class Trainer:
         for callback in self.callbacks:
             callback.trainer = self
             getattr(callback, event)(*arguments)
+
+
+def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [None]
+    if not all(isinstance(callback, Callback) for callback in listed):
+        raise TypeError(f"Trainer: callbacks must be a list of them. Received: {callbacks!r}")
+    return listed
 
 
 def _kept(checkpoint: Path | None) -> str:

@@ -67,6 +67,8 @@ def test_events_come_in_order():
 def test_an_unknown_event_is_named():
     with pytest.raises(ValueError, match=r"LambdaCallback: .*'on_train_begin'.*'on_lunch'"):
         LambdaCallback(on_lunch=print)
+    with pytest.raises(TypeError, match=r"on_epoch_end must be a function. Received: 3"):
+        LambdaCallback(on_epoch_end=3)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,7 @@ def test_a_monitor_that_is_not_recorded_is_named():
     ("make", "message"),
     [
         (lambda: EarlyStopping(patience=0), "EarlyStopping: patience must be .*patience=0"),
+        (lambda: Best(min_delta="little"), "Best: min_delta must be a number"),
         (lambda: Best(mode="up"), "Best: mode must be one of 'auto', 'min', 'max'.*'up'"),
     ],
 )
@@ -134,14 +137,14 @@ def test_bad_arguments_are_named(make, message):
 
 
 def test_a_record_says_all(tmp_path):
-    trainer = fit(CSVLogger(tmp_path / "log.csv"))
+    trainer = fit(CSVLogger(tmp_path / "new folder" / "log.csv"))
     assert trainer.history.names == [
         "epoch", "loss", "accuracy", "val_loss", "val_accuracy",
         "learning_rate", "images_per_second", "seconds",
     ]  # fmt: skip
     assert trainer.history["epoch"] == [1, 2]
     assert all(0 < second < 60 for second in trainer.history["seconds"])
-    with open(tmp_path / "log.csv", newline="") as file:
+    with open(tmp_path / "new folder" / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [{k: float(v) for k, v in row.items()} for row in rows] == trainer.history.records
 

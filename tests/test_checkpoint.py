@@ -50,6 +50,11 @@ def names(folder: Path) -> set[str]:
     return {re.sub("-[0-9a-f]{16}[.]", "-#.", file.name) for file in folder.iterdir()}
 
 
+def test_a_layer_is_no_network(tmp_path):
+    with pytest.raises(TypeError, match="save: model must be a network"):
+        checkpoint.save(gpucnn.Dense(3), tmp_path / "model")
+
+
 # ---- what comes back -----------------------------------------------------------------------------
 
 

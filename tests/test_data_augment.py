@@ -162,13 +162,19 @@ def test_config_survives_json(step):
         (lambda: Shift(1.5), "Shift: max_pixels .* Received: max_pixels=1.5"),
         (lambda: Crop(-2), "Crop: padding .* Received: padding=-2"),
         (lambda: Crop(2, mode="edge"), "Crop: mode .* Received: mode='edge'"),
-        (lambda: Flip(1.2), "Flip: p .* Received: 1.2"),
+        (lambda: Flip(1.2), "Flip: p .* Received: p=1.2"),
+        (lambda: Flip("often"), "Flip: p .* Received: p='often'"),
         (lambda: Cutout(0), "Cutout: size .* Received: size=0"),
-        (lambda: Normalize(0, 0), r"Normalize: std .* Received: \(0.0,\)"),
+        (lambda: Normalize(0, 0), r"Normalize: std .* Received: std=\(0.0,\)"),
+        (lambda: Normalize("dark", 1), "Normalize: mean must be a number .*mean='dark'"),
         (lambda: Normalize(0, float("nan")), "Normalize: std .* Received:"),
         (lambda: Normalize((1, 2, 3), 1)(batch()), "each of the 2 channels. Received:"),
-        (lambda: Shift(1, fill=256)(batch(), np.random.default_rng()), "Shift: fill .* 256"),
-        (lambda: Cutout(1, fill=0.5)(batch(), np.random.default_rng()), "Cutout: fill .* 0.5"),
+        (
+            lambda: Shift(1, fill=256)(batch(), np.random.default_rng()),
+            "Shift: fill .* Received: fill=256",
+        ),
+        (lambda: Cutout(1, fill=0.5)(batch(), np.random.default_rng()), "Cutout: fill .* fill=0.5"),
+        (lambda: Shift(1, fill="black"), "Shift: fill must be a number .*fill='black'"),
         (lambda: Augmentation.from_config({"type": "melt"}), "Received: 'melt'"),
     ],
 )
@@ -178,5 +184,5 @@ def test_bad_arguments_are_named(make, message):
 
 
 def test_compose_refuses_what_is_no_step():
-    with pytest.raises(TypeError, match=r"Compose: steps must be augmentations. Received: 3"):
+    with pytest.raises(TypeError, match=r"Compose: steps must be a list of augmentations. .* 3\]"):
         Compose([Shift(1), 3])

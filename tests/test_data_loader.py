@@ -198,6 +198,13 @@ def test_bad_arguments_are_named(arguments, message):
         Loader(SPLIT, **{"batch_size": 4} | arguments)
 
 
+def test_parts_of_another_kind_are_refused():
+    with pytest.raises(TypeError, match=r"Loader: split must be a gpucnn.data.Split.* ndarray"):
+        Loader(SPLIT.images, 4)
+    with pytest.raises(TypeError, match=r"Loader: augment must be a function.* augment='flip'"):
+        Loader(SPLIT, 4, augment="flip")
+
+
 def test_bad_epochs_are_refused_before_the_loop():
     loader = Loader(SPLIT, 4)
     with pytest.raises(ValueError, match="Received: epoch=-1, start=0"):

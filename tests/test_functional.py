@@ -264,7 +264,7 @@ def refusals() -> dict:
         "data format": (
             lambda: F.conv_forward(x, w, data_format="NCHW"),
             ValueError,
-            'data_format must be "channels_last" or "channels_first"',
+            "data_format must be one of 'channels_last', 'channels_first'",
         ),
         "dy": (
             lambda: F.conv_backward(y[:, 1:], x, w),
@@ -336,7 +336,7 @@ def refusals() -> dict:
         "rate": (
             lambda: F.dropout_forward(x, 1.0, seed=0),
             ValueError,
-            r"dropout: rate must lie in \[0, 1\)",
+            r"dropout: rate must be a number in \[0, 1\)",
         ),
         "seed": (lambda: F.dropout_forward(x, 0.1, seed=-1), ValueError, "seed must be an integer"),
     }

@@ -90,9 +90,20 @@ def test_an_input_that_does_not_fit(name):
             L.BatchNorm(),
             (2, 5, 3),
             (2, 5, 4),
-            r"gamma must have the shape \(4,\)\. Received: \(3,\)",
+            r"expects an input of size 3 on axis -1\. Received: .*\(batch, 5, 4\)",
         ),
-        (L.PReLU(), (2, 5, 3), (2, 5, 4), r"slope must have the shape \(4,\)\. Received: \(3,\)"),
+        (
+            L.LayerNorm(axis=(1, 2)),
+            (2, 5, 3),
+            (2, 5, 4),
+            r"expects an input of size 5, 3 on axis \(1, 2\)",
+        ),
+        (
+            L.PReLU(axis=1),
+            (2, 5, 3),
+            (2, 4, 3),
+            r"expects an input of 5 channels on axis 1\. Received: .*\(batch, 4, 3\)",
+        ),
     ],
 )
 def test_an_input_unlike_the_first_one(layer, good, bad, message):
@@ -108,6 +119,30 @@ def test_a_gradient_that_is_not_of_the_outputs_shape():
             ValueError, match=rf"{layer.label}: dy must have the shape .*Received: "
         ):
             layer.backward(np.ones((*y.shape, 2)))
+        with pytest.raises(TypeError, match=rf"{layer.label}: dy must be of numpy.*builtins.list"):
+            layer.backward(y.tolist())
+        assert layer.backward(y).shape == (1, 5, 6, 3)  # the right one can follow
+
+
+def test_a_build_that_fails_leaves_the_layer_as_it_was():
+    layer = L.Dense(3)
+    y = layer.forward(np.ones((1, 4), np.float16))
+    with pytest.raises(ValueError, match="expects an input"):
+        layer.build((), "float64")
+    assert layer.built and layer.dtype == np.float16 and layer.input_shape == (4,)
+    np.testing.assert_array_equal(layer.forward(np.ones((1, 4), np.float16)), y)
+
+
+def test_a_dropout_that_fails_draws_no_mask():
+    layer = L.Dropout(0.5)
+    with pytest.raises(TypeError, match="must be one of float16"):
+        layer.forward(np.ones((1, 4), np.complex64), training=True)
+    assert layer.counters["calls"] == 0
+
+
+def test_a_layers_name_is_a_string():
+    with pytest.raises(TypeError, match=r"Dense: name must be a string. Received: name=5"):
+        L.Dense(3, name=5)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +161,34 @@ def test_a_gradient_that_is_not_of_the_outputs_shape():
         (lambda: L.MaxPool2D(2, count_padding=True), "count_padding is for averages only"),
         (lambda: L.Dense(2.5), "units must be an integer of at least 1. Received: units=2.5"),
         (lambda: L.ReLU(5), "max_value must be one of None, 6. Received: max_value=5"),
-        (lambda: L.LeakyReLU(-0.1), "negative_slope must not be negative"),
-        (lambda: L.BatchNorm(momentum=1), r"momentum must lie in \[0, 1\)"),
+        (lambda: L.LeakyReLU(-0.1), r"negative_slope must be a number in \[0, inf\)"),
+        (lambda: L.BatchNorm(momentum=1), r"momentum must be a number in \[0, 1\)"),
         (lambda: L.BatchNorm(axis=2), "axis must be one of -1, 1"),
-        (lambda: L.BatchNorm(epsilon=-1), "epsilon must not be negative"),
+        (lambda: L.BatchNorm(epsilon=-1), r"epsilon must be a number in \[0, inf\)"),
         (lambda: L.LayerNorm(axis=(-3, -1)), "axis must be -1 or the last axes in order"),
         (lambda: L.LayerNorm(axis=0), "axis must be -1 or the last axes in order"),
-        (lambda: L.Dropout(1.0), r"rate must lie in \[0, 1\). Received: rate=1.0"),
+        (lambda: L.Dropout(1.0), r"rate must be a number in \[0, 1\). Received: rate=1.0"),
         (lambda: L.Reshape((-1, -1)), "target_shape must hold positive sizes, and -1 at most once"),
         (lambda: L.Permute((1, 3)), r"dims must hold each of 1 \.\.\. 2 once"),
         (lambda: L.Concatenate(axis=0), "axis must be an integer other than 0"),
+        (lambda: L.BatchNorm(epsilon="small"), "epsilon must be a number"),
+        (lambda: L.LeakyReLU(None), "negative_slope must be a number"),
+        (lambda: L.LayerNorm(axis=None), "axis must be -1 or the last axes in order"),
+        (lambda: L.Softmax(axis="channels"), "axis must be an integer"),
+        (lambda: L.Reshape(64), "target_shape must hold positive sizes"),
+        (lambda: L.Permute(3), r"dims must hold each of 1 \.\.\."),
+        (lambda: L.Dense(3, input_shape=28), "input_shape must be the sizes of one sample"),
+        (lambda: L.Conv2D(3, 3, input_shape=(None, 28, 1)), r"input_shape must .*\(None, 28, 1\)"),
+        (lambda: L.Conv2D(3, 3).build((8, 8, 1), "float8"), "dtype must be one of .*'float8'"),
+        (lambda: L.Conv2D(3, 3).astype(None), "dtype must be one of .*Received: dtype=None"),
+        (
+            lambda: L.Dense(3).forward(np.ones((1, 2), object)),
+            r"dtype must be one of .*dtype\('O'\)",
+        ),
+        (
+            lambda: L.Dense(3, bias_initializer=lambda *_: np.zeros(2)).forward(np.ones((1, 2))),
+            r"bias: the initializer must return an array of shape \(3,\)",
+        ),
     ],
 )
 def test_an_argument_that_cannot_be(make, message):
@@ -160,6 +213,8 @@ def test_merging_layers_say_what_they_need():
         L.Concatenate(axis=3).forward([x, x])
     with pytest.raises(ValueError, match="all inputs must hold as many samples"):
         L.Concatenate().forward([x, x[:1]])
+    with pytest.raises(TypeError, match=r"Add 'add': expects an array. Received: None"):
+        L.Add().forward([x, None])
     with pytest.raises(TypeError, match="all inputs must be of one dtype"):
         L.Add().forward([x, x.astype(np.float32)])
 

@@ -210,7 +210,7 @@ def test_small_dtypes_follow_float64(name, dtype):
     with use_backend("numpy") as backend:
         _, x = prepared(exact, case.x_shape, backend)
         many = exact.takes_many
-        dtype = as_dtype(dtype)
+        dtype = as_dtype("", dtype)
         # The rounded numbers are the problem, for both: what differs is the arithmetic alone.
         small = [a.astype(dtype) for a in x] if many else x.astype(dtype)
         layer.build(exact.input_shape, dtype, backend)

@@ -308,6 +308,26 @@ def test_a_class_is_no_layer() -> None:
         Sequential([Flatten])
 
 
+@pytest.mark.parametrize("kind", [Sequential, Residual])
+def test_a_layer_is_no_list_of_layers(kind: type) -> None:
+    with pytest.raises(TypeError, match=rf"{kind.__name__}: layers must be a list.*Flatten"):
+        kind(Flatten())
+
+
+def test_an_input_shape_stands_over_an_input() -> None:
+    model = Sequential([Input((4,)), Dense(3)], input_shape=(5,))
+    assert model.input_shape == (5,)
+
+
+def test_shapes_and_arrays_that_are_none() -> None:
+    model = Sequential([Dense(3)])
+    with pytest.raises(ValueError, match=r"Sequential 'sequential': input_shape must be the sizes"):
+        model.build((None, 4))
+    with pytest.raises(TypeError, match=r"Sequential 'sequential': expects an array. Received"):
+        model.forward(None)
+    assert not model.built and model.dtype is None
+
+
 # ---- shapes, and what errors say ---------------------------------------------------------------
 
 
@@ -398,7 +418,7 @@ def test_a_residual_whose_shapes_differ_says_what_to_do() -> None:
         (lambda x, z: ReLU()([x, z]), ValueError, "ReLU 're_lu': the layer takes one input"),
         (lambda x, z: Add()([x, 3]), TypeError, "Add 'add': an input must be.* Received: int"),
         (lambda x, z: Conv2D(1, 3)(x), ValueError, "Conv2D 'conv2d': .* 4 axes"),
-        (lambda x, z: Input((3, 0)), ValueError, "Input: each size of shape must be an integer"),
+        (lambda x, z: Input((3, 0)), ValueError, "Input: shape must be the sizes of one sample"),
     ],
     ids=["unused", "unlisted", "same", "no input", "twice", "layer", "nothing", "merge one",
          "list", "number", "shape", "size"],

@@ -447,15 +447,15 @@ def test_a_function_is_a_metric():
         ((X[:0], Y[:0]), {}, r"at least one\. Received: x of shape \(0, 8, 6, 1\)"),
         ((X, None), {}, "Trainer.fit: y, the targets of x, must be given"),
         ((Split(X, Y), Y), {}, "Trainer.fit: a Split holds its labels"),
-        ((X, Y + 1), {}, "Trainer: labels must be 0 to 2, .* 3 classes .*label 3 at index 2"),
-        ((X, Y[:, None]), {}, r"CrossEntropy: .*int64 of shape \(16, 1\)"),
+        ((X, Y + 1), {}, "CrossEntropy: labels must be 0 to 2, .* 3 classes .*label 3 at index 2"),
+        ((X, Y[:, None]), {}, r"CrossEntropy: .*int64 of shape \(120, 1\)"),
         ((X[:, :7], Y), {}, r"\(7, 6, 1\)"),
         ((X, Y), {"epochs": 0}, "Trainer.fit: epochs must be .*Received: epochs=0"),
         ((X, Y), {"batch_size": 0}, "batch_size must be .*Received: batch_size=0"),
-        ((X, Y), {"validation_split": 1.0}, "validation_split must lie in .*1.0"),
+        ((X, Y), {"validation_split": 1.0}, "validation_split must be a number in .*1.0"),
         ((X, Y), {"resume": True}, "Trainer.fit: resume needs checkpoint_dir"),
         ((X, Y), {"validation": (X, Y[1:])}, r"x and y .*y of shape \(119,\)"),
-        ((X, Y), {"validation": (X, Y + 1)}, "Trainer: labels must be 0 to 2"),
+        ((X, Y), {"validation": (X, Y + 1)}, "CrossEntropy: labels must be 0 to 2"),
     ],
 )
 def test_bad_input_is_named(data, options, message):
@@ -463,11 +463,53 @@ def test_bad_input_is_named(data, options, message):
         fit(make_trainer(), **({"data": data, "epochs": 1} | options))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": gpucnn.Dense(3)}, r"Trainer: model must be a network .*Received: Dense\("),
+        ({"loss": CrossEntropy}, "loss must be a name or an instance of Loss.*CrossEntropy"),
+        ({"optimizer": Adam}, "optimizer must be a name or an instance of Optimizer"),
+        ({"callbacks": Callback()}, "Trainer: callbacks must be a list"),
+        ({"callbacks": [Callback]}, "Trainer: callbacks must be a list"),
+    ],
+)
+def test_a_part_that_is_none_is_named(options, message):
+    with pytest.raises(TypeError, match=message):
+        make_trainer(**options)
+
+
+def test_a_backend_is_a_name_or_an_object():
+    with pytest.raises(ValueError, match=r'backend must be "numpy" or "cuda". Received: 3'):
+        make_trainer(backend=3)
+
+
+def test_the_name_of_one_metric():
+    assert list(make_trainer(metrics="accuracy").metrics) == ["accuracy"]
+
+
+def test_a_data_set_is_asked_for_one_of_its_splits():
+    digits = gpucnn.data.load("digits")
+    with pytest.raises(TypeError, match=r"Trainer\.evaluate: give one of its splits, \.train or"):
+        make_trainer().evaluate(digits)
+
+
+def test_targets_that_do_not_fit_leave_the_statistics_as_they_were():
+    trainer = make_trainer()
+    fit(trainer, 1)
+    before = trainer.model.state_dict()
+    assert any("moving_mean" in path for path in before)
+    with pytest.raises(ValueError, match="CrossEntropy: the target must hold integer labels"):
+        fit(trainer, data=(X, Y.astype(float)))
+    after = trainer.model.state_dict()
+    assert all(np.array_equal(before[path], after[path]) for path in before)
+
+
 def test_a_normalisation_that_no_checkpoint_can_keep_is_refused():
     with pytest.raises(
         TypeError, match=r"Trainer\.fit: normalize must be a gpucnn\.data\.Normalize"
     ):
-        fit(make_trainer(), normalize=lambda images: images / 255)
+        fit(trainer := make_trainer(), normalize=lambda images: images / 255)
+    assert trainer.normalize is None
 
 
 @pytest.mark.parametrize(

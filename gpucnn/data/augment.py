@@ -11,13 +11,16 @@ random numbers come from `rng` alone, so that a seed settles the result.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arguments import as_choice, as_int
+from ..arguments import as_choice, as_int, as_number
 from ..configured import Configured
 
 
@@ -48,6 +51,7 @@ class Shift(Augmentation):
 
     def __post_init__(self) -> None:
         _check_int(self, "max_pixels", 0)
+        as_number("Shift", "fill", self.fill, least=-math.inf)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         m = self.max_pixels
@@ -86,8 +90,8 @@ class Flip(Augmentation):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"Flip: p must be from 0 to 1. Received: {self.p}")
+        if not isinstance(self.p, Real) or not 0 <= self.p <= 1:
+            raise ValueError(f"Flip: p must be a number from 0 to 1. Received: p={self.p!r}")
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         flipped = rng.random(len(images)) < self.p
@@ -108,6 +112,7 @@ class Cutout(Augmentation):
 
     def __post_init__(self) -> None:
         _check_int(self, "size", 1)
+        as_number("Cutout", "fill", self.fill, least=-math.inf)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         count, height, width, _ = images.shape
@@ -140,10 +145,11 @@ class Normalize(Augmentation):
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            values = tuple(float(v) for v in np.ravel(getattr(self, name)))
+            values = np.ravel(getattr(self, name)).tolist()
+            values = tuple(as_number("Normalize", name, value, least=-math.inf) for value in values)
             object.__setattr__(self, name, values)
         if not all(std > 0 for std in self.std):
-            raise ValueError(f"Normalize: std must be above 0. Received: {self.std}")
+            raise ValueError(f"Normalize: std must be above 0. Received: std={self.std}")
 
     @classmethod
     def of(cls, images: np.ndarray) -> Normalize:
@@ -163,7 +169,7 @@ class Normalize(Augmentation):
             if len(getattr(self, name)) not in (1, images.shape[-1]):
                 raise ValueError(
                     f"Normalize: {name} must be one number, or one for each of the "
-                    f"{images.shape[-1]} channels. Received: {getattr(self, name)}"
+                    f"{images.shape[-1]} channels. Received: {name}={getattr(self, name)}"
                 )
         result = images.astype(np.float32)
         result -= np.float32(self.mean)
@@ -179,7 +185,14 @@ class Compose(Augmentation):
     steps: tuple[Augmentation, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(_step(step) for step in self.steps))
+        steps = self.steps if isinstance(self.steps, Sequence) else [None]
+        if all(isinstance(step, dict) for step in steps):  # from a checkpoint
+            steps = [Augmentation.from_config(step) for step in steps]
+        if not all(isinstance(step, Augmentation) for step in steps):
+            raise TypeError(
+                f"Compose: steps must be a list of augmentations. Received: steps={self.steps!r}"
+            )
+        object.__setattr__(self, "steps", tuple(steps))
 
     def config(self) -> dict[str, Any]:
         return {"type": self.alias, "steps": [step.config() for step in self.steps]}
@@ -188,14 +201,6 @@ class Compose(Augmentation):
         for step in self.steps:
             images = step(images, rng)
         return images
-
-
-def _step(step: Augmentation | dict[str, Any]) -> Augmentation:
-    if isinstance(step, dict):
-        return Augmentation.from_config(step)
-    if not isinstance(step, Augmentation):
-        raise TypeError(f"Compose: steps must be augmentations. Received: {step!r}")
-    return step
 
 
 def _check_int(step: Augmentation, name: str, minimum: int) -> None:
@@ -208,7 +213,7 @@ def _pixel(step: Augmentation, fill: float, images: np.ndarray) -> np.generic:
     if images.dtype == np.uint8 and (fill != int(fill) or not 0 <= fill <= 255):
         raise ValueError(
             f"{type(step).__name__}: fill must be a whole number from 0 to 255 for uint8 images. "
-            f"Received: {fill}"
+            f"Received: fill={fill}"
         )
     return images.dtype.type(fill)
 

@@ -52,6 +52,13 @@ class Loader:
         prefetch: int = 2,
         transfer: Callable[[np.ndarray], Any] | None = None,
     ) -> None:
+        if not hasattr(split, "images") or not hasattr(split, "labels"):
+            raise TypeError(
+                f"Loader: split must be a gpucnn.data.Split. Received: {type(split).__name__}"
+            )
+        for name, step in (("augment", augment), ("normalize", normalize), ("transfer", transfer)):
+            if step is not None and not callable(step):
+                raise TypeError(f"Loader: {name} must be a function. Received: {name}={step!r}")
         self.split = split
         self.batch_size = as_int("Loader", "batch_size", batch_size)
         self.shuffle = shuffle

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from ..arguments import check_data_format
 from ..backends import backend_of
 from ..backends.base import FLOATS, Array, accumulator
 from ..shapes import NormShape
@@ -74,12 +75,7 @@ def expect_shape(owner: str, shape: Sequence[int], **arrays: Array | None) -> No
 
 def is_channels_last(owner: str, data_format: str) -> bool:
     """Read a ``data_format`` argument."""
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(
-            f'{owner}: data_format must be "channels_last" or "channels_first".'
-            f" Received: data_format={data_format!r}"
-        )
-    return data_format == "channels_last"
+    return check_data_format(owner, data_format) == "channels_last"
 
 
 def channel_shape(owner: str, x: Array, axis: int, groups: int = 1) -> NormShape:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..arguments import Padding, as_int, as_tuple, check_padding
 from ..backends.base import Array
-from ..shapes import ConvShape, check_rank, split_axes
+from ..shapes import ConvShape, check_rank, kernel_rank, split_axes
 from .checks import expect_shape, is_channels_last, prepare
 from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
 
@@ -36,7 +36,7 @@ def conv_transpose_shape(
         (1, 14, 14, 8)
     """
     channels_last = is_channels_last(owner, data_format)
-    rank = len(w_shape) - 2
+    rank = kernel_rank(owner, w_shape)
     check_rank(owner, x_shape, rank, channels_last)
     batch, channels, size = split_axes(x_shape, channels_last)
     if channels != w_shape[0]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..arguments import as_fraction, as_int
+from ..arguments import as_int, as_number
 from ..backends.base import Array
 from .checks import prepare
 
@@ -23,7 +23,7 @@ def dropout_forward(
     Returns:
         y: as x.
     """
-    rate = as_fraction(owner, "rate", rate)
+    rate = as_number(owner, "rate", rate, least=0, below=1)
     seed, offset = (
         as_int(owner, name, value, minimum=0)
         for name, value in (("seed", seed), ("offset", offset))

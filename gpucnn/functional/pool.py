@@ -187,4 +187,6 @@ def global_pool_backward(
 
 def _global_shape(x_shape: Sequence[int], mode: str, data_format: str, owner: str) -> PoolShape:
     _, _, spatial = split_axes(x_shape, is_channels_last(owner, data_format))
+    if 0 in spatial:
+        raise ValueError(f"{owner}: the maps are empty. Received: input of shape {x_shape}")
     return pool_shape(x_shape, spatial, mode=mode, data_format=data_format, owner=owner)

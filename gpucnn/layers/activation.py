@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .. import functional as F
-from ..arguments import as_choice
+from ..arguments import as_choice, as_number, integers
 from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
-from .base import Layer, Shape
+from .base import Layer, Shape, sample_text
 
 
 class Activated(Layer):
@@ -90,9 +90,9 @@ class LeakyReLU(_Elementwise):
 
     def __init__(self, negative_slope: float = 0.3, **common: Any) -> None:
         super().__init__(**common)
-        self.negative_slope = self.alpha = _not_negative(
-            self.label, "negative_slope", negative_slope
-        )
+        # The derivative is read off the output, whose sign must be the input's.
+        self.alpha = as_number(self.label, "negative_slope", negative_slope, least=0)
+        self.negative_slope = self.alpha
 
 
 class ELU(_Elementwise):
@@ -103,7 +103,7 @@ class ELU(_Elementwise):
 
     def __init__(self, alpha: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        self.alpha = _not_negative(self.label, "alpha", alpha)
+        self.alpha = as_number(self.label, "alpha", alpha, least=0)  # as for LeakyReLU
 
 
 class SELU(_Elementwise):
@@ -182,7 +182,9 @@ class Softmax(_Elementwise):
 
     def __init__(self, axis: int = -1, **common: Any) -> None:
         super().__init__(**common)
-        self.axis = axis
+        if integers([axis]) is None:
+            raise ValueError(f"{self.label}: axis must be an integer. Received: axis={axis!r}")
+        self.axis = int(axis)
 
 
 class PReLU(Layer):
@@ -204,6 +206,16 @@ class PReLU(Layer):
         )
         self.axis = as_choice(self.label, "axis", axis, (-1, 1))
 
+    def output_shape(self, input_shape: Shape) -> Shape:
+        channels = self.params["alpha"].size if self.built else None
+        place = -1 if self.axis == -1 else 0
+        if not input_shape or channels not in (None, input_shape[place]):
+            raise ValueError(
+                f"{self.label}: expects an input of {channels or 'any'} channels on axis"
+                f" {self.axis}. Received: input of shape {sample_text(input_shape)}"
+            )
+        return input_shape
+
     def _build(self, input_shape: Shape) -> None:
         channels = input_shape[-1 if self.axis == -1 else 0]
         self._add("alpha", (channels,), self.alpha_initializer)
@@ -224,10 +236,3 @@ def as_activation(activation: str | Layer | None) -> Layer | None:
     if activation is None or isinstance(activation, Layer):
         return activation
     return Activation(activation)
-
-
-def _not_negative(owner: str, name: str, value: float) -> float:
-    # The derivative is read off the output, whose sign must be the input's.
-    if not value >= 0:
-        raise ValueError(f"{owner}: {name} must not be negative. Received: {name}={value!r}")
-    return float(value)

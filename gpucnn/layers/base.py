@@ -10,16 +10,20 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
+from ..arguments import as_shape
 from ..backends import backend_of, default_backend, get_backend
 from ..backends.base import FLOATS, Array, Backend, accumulator
 from ..initializers import Initializer, initialize
 from ..tracing import nvtx_range
 
 Shape = tuple[int, ...]
+
+DTYPES = (*FLOATS, "complex64", "complex128")
 
 _saving: ContextVar[bool] = ContextVar("gpucnn_saving", default=True)
 
@@ -39,13 +43,13 @@ def inference_mode() -> Iterator[None]:
         _saving.reset(token)
 
 
-def as_dtype(name: Any) -> np.dtype:
-    """Return a floating dtype by name or type; "bfloat16" needs the package ml_dtypes.
+def as_dtype(owner: str, dtype: Any) -> np.dtype:
+    """Return one of ``DTYPES`` by name or type; "bfloat16" needs the package ml_dtypes.
 
     Raises:
-        ValueError: not one of float16, bfloat16, float32, float64.
+        ValueError: it is another one.
     """
-    if name == "bfloat16":
+    if isinstance(dtype, str) and dtype == "bfloat16":
         try:
             from ml_dtypes import bfloat16
         except ModuleNotFoundError as error:
@@ -53,10 +57,15 @@ def as_dtype(name: Any) -> np.dtype:
                 'bfloat16 needs the package ml_dtypes: pip install "gpucnn[bfloat16]"'
             ) from error
         return np.dtype(bfloat16)
-    dtype = np.dtype(name)
-    if dtype.name not in (*FLOATS, "complex64", "complex128"):
-        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}. Received: {name!r}")
-    return dtype
+    try:
+        found = None if dtype is None else np.dtype(dtype)  # np.dtype(None) is float64
+    except TypeError:
+        found = None
+    if found is None or found.name not in DTYPES:
+        raise ValueError(
+            f"{owner}: dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}"
+        )
+    return found
 
 
 def snake_case(name: str) -> str:
@@ -92,9 +101,12 @@ class Layer:
     needs_input_gradient = True
 
     def __init__(self, *, name: str | None = None, input_shape: Shape | None = None) -> None:
+        if not isinstance(name, (str, NoneType)):
+            kind = type(self).__name__
+            raise TypeError(f"{kind}: name must be a string. Received: name={name!r}")
         self.name = name or snake_case(type(self).__name__)
-        self.given_name = name is not None
-        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.given_name = bool(name)
+        self.input_shape = None if input_shape is None else self._as_shape(input_shape)
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
@@ -157,15 +169,24 @@ class Layer:
     def build(
         self, input_shape: Shape, dtype: Any = "float32", backend: str | Backend | None = None
     ) -> None:
-        """Create the parameters for inputs of this shape (no batch axis); forward does it too."""
+        """Create the parameters for inputs of this shape (no batch axis); forward does it too.
+
+        Raises:
+            ValueError: the shape or the dtype does not fit; the layer is left as it was.
+        """
+        dtype, shape = as_dtype(self.label, dtype), self._as_shape(input_shape)
         if isinstance(backend, str):
             backend = get_backend(backend)
+        before = dict(vars(self))
         self._backend = backend or default_backend()
-        self.dtype = as_dtype(dtype)
-        self.input_shape = tuple(input_shape)
-        self.built = False
-        self.output_shape(self.input_shape)  # before any parameter exists: a misfit leaves nothing
-        self._build(self.input_shape)
+        self.dtype, self.input_shape, self.built = dtype, shape, False
+        self.params, self.grads, self.state = {}, {}, {}
+        try:
+            self.output_shape(shape)
+            self._build(shape)
+        except BaseException:
+            vars(self).update(before)
+            raise
         self.built = True
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -186,14 +207,16 @@ class Layer:
         Raises:
             RuntimeError: no forward since the last backward, or it ran in inference mode.
             ValueError: dy is not of the output's shape.
+            TypeError: dy is of another backend than the output.
         """
         if self._saved is None:
             raise RuntimeError(
                 f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
             )
-        saved, self._saved = self._saved, None
         with nvtx_range(self.name, "backward"):
-            return self._backward(self._contiguous(dy), *saved)
+            dx = self._backward(self._contiguous(dy), *self._saved)
+        self._saved = None  # but not after an error, so that a right dy can follow a wrong one
+        return dx
 
     @property
     def label(self) -> str:
@@ -219,7 +242,7 @@ class Layer:
 
     def astype(self, dtype: Any) -> Layer:
         """Convert the parameters to a floating dtype, in place; return self."""
-        dtype = as_dtype(dtype)
+        dtype = as_dtype(self.label, dtype)
         self._map_arrays(lambda array: array.astype(dtype), None, dtype)
         return self
 
@@ -233,14 +256,13 @@ class Layer:
 
     def _check(self, x: Array) -> Array:
         """Return x C-contiguous and floating, with the parameters built to fit it."""
-        if x is None:
-            raise TypeError(f"{self.label}: expects an array. Received: None")
+        self._expect_arrays(x)
         backend = backend_of(self.label, input=x, **self.params)
         if x.dtype.kind in "iub":
             x = x.astype(self.dtype or np.float32)
+        self._require(tuple(x.shape))
         if not self.built:
-            self._require(tuple(x.shape))
-            self.build(tuple(x.shape[1:]), x.dtype, backend)
+            self.build(tuple(x.shape[1:]), self.dtype or x.dtype, backend)
         self._backend = backend
         if self.params and x.dtype != self.dtype:
             raise TypeError(
@@ -250,20 +272,38 @@ class Layer:
         return backend.xp.ascontiguousarray(x)
 
     def _require(self, x_shape: Shape) -> None:
-        """Raise unless a first input of this shape, the batch axis too, fits: the text shows it."""
+        """Raise unless an input of this shape, the batch axis too, fits: the text shows it."""
         self.output_shape(x_shape[1:])
 
+    def _expect_arrays(self, *arrays: Any) -> None:
+        """Raise where one is missing; what else they are, ``backend_of`` looks at."""
+        if any(array is None for array in arrays):
+            raise TypeError(f"{self.label}: expects an array. Received: None")
+
+    def _as_shape(self, input_shape: Any) -> Shape | tuple[Shape, ...]:
+        """Return the shape of a sample as a tuple; for many inputs, a tuple of such tuples."""
+        if not self.takes_many:
+            return as_shape(self.label, "input_shape", input_shape)
+        shapes = input_shape if isinstance(input_shape, (tuple, list)) else [input_shape]
+        return tuple(as_shape(self.label, "each input_shape", shape) for shape in shapes)
+
     def _contiguous(self, dy: Array) -> Array:
+        if not self.backend.owns(dy):
+            raise TypeError(
+                f"{self.label}: dy must be of {self.backend.xp.__name__}, as the output was."
+                f" Received: {type(dy).__module__}.{type(dy).__name__}"
+            )
         return self.backend.xp.ascontiguousarray(dy)
 
     def _add(
         self, name: str, shape: Shape, initializer: Initializer, fans: tuple[int, int] = (1, 1)
     ) -> None:
-        values = initialize(initializer, shape, fans, self.dtype)
+        values = initialize(f"{self.label}: {name}", initializer, shape, fans, self.dtype)
         self.params[name] = self.backend.asarray(values)
 
     def _add_state(self, name: str, shape: Shape, initializer: Initializer) -> None:
-        values = initialize(initializer, shape, (1, 1), accumulator(self.dtype))
+        dtype = accumulator(self.dtype)
+        values = initialize(f"{self.label}: {name}", initializer, shape, (1, 1), dtype)
         self.state[name] = self.backend.asarray(values)
 
     @property
@@ -304,7 +344,7 @@ def sample_text(shape: Shape) -> str:
     >>> sample_text((28, 28, 1))
     '(batch, 28, 28, 1)'
     """
-    return f"({', '.join(('batch', *map(str, shape)))})"
+    return f"(batch, {', '.join(map(str, shape))})" if shape else "(batch,)"
 
 
 def _as_lists(value: Any) -> Any:

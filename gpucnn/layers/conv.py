@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from .. import functional as F
-from ..arguments import Padding, as_choice, as_int, as_tuple, check_padding
+from ..arguments import Padding, as_int, as_tuple, check_data_format, check_padding
 from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
@@ -85,9 +85,7 @@ class Conv(Activated):
         self.kernel_size = as_tuple(label, "kernel_size", kernel_size, self.rank)
         self.strides = as_tuple(label, "strides", strides, self.rank)
         self.padding = check_padding(label, padding, self.rank)
-        self.data_format = as_choice(
-            label, "data_format", data_format, ("channels_last", "channels_first")
-        )
+        self.data_format = check_data_format(label, data_format)
         self.dilation_rate = as_tuple(label, "dilation_rate", dilation_rate, self.rank)
         self.groups = as_int(label, "groups", groups)
         if self.filters % self.groups:

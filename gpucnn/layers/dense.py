@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .. import functional as F
-from ..arguments import as_choice, as_int
+from ..arguments import as_int, as_shape, check_data_format
 from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
@@ -81,7 +81,8 @@ class Dense(Activated):
 
         Source: Long et al. 2015, "Fully convolutional networks for semantic segmentation".
         """
-        as_choice(self.label, "data_format", data_format, ("channels_last", "channels_first"))
+        check_data_format(self.label, data_format)
+        input_shape = as_shape(self.label, "input_shape", input_shape)
         features = self.params["kernel"].shape[1] if self.built else None
         if math.prod(input_shape) != features or len(input_shape) not in (2, 3, 4):
             expected = "a built layer" if features is None else f"a map of {features} numbers"
@@ -115,7 +116,6 @@ class Dense(Activated):
             self._add("bias", (self.units,), self.bias_initializer)
 
     def _forward(self, x: Array, training: bool) -> Array:
-        self.output_shape(x.shape[1:])
         y, kept = self._activate(
             F.dense_forward(x, self.params["kernel"], self.params.get("bias"), owner=self.label)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import functional as F
-from ..arguments import as_fraction, as_int
+from ..arguments import as_int, as_number
 from ..backends.base import Array
 from ..initializers import draw_seed
 from .base import Layer
@@ -29,7 +29,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, seed: int | None = None, **common: Any) -> None:
         super().__init__(**common)
-        self.rate = as_fraction(self.label, "rate", rate)
+        self.rate = as_number(self.label, "rate", rate, least=0, below=1)
         seed = draw_seed() if seed is None else as_int(self.label, "seed", seed, minimum=0)
         self.counters.update(seed=seed, calls=0)
 
@@ -42,9 +42,10 @@ class Dropout(Layer):
             self._save(None)
             return x
         call = self.counters["calls"]
+        y = F.dropout_forward(x, self.rate, seed=self.seed, offset=call, owner=self.label)
         self.counters["calls"] += 1
         self._save(call)
-        return F.dropout_forward(x, self.rate, seed=self.seed, offset=call, owner=self.label)
+        return y
 
     def _backward(self, dy: Array, call: int | None) -> Array:
         if call is None:

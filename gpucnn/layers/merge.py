@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import integers
 from ..backends import backend_of
 from ..backends.base import Array, accumulator
 from ..functional.checks import expect_shape
@@ -22,6 +23,7 @@ class Merge(Layer):
             raise ValueError(
                 f"{self.label}: expects a list of two inputs or more. Received: {type(x).__name__}"
             )
+        self._expect_arrays(*x)
         named = {f"input {index}": array for index, array in enumerate(x)}
         backend = backend_of(self.label, **named)
         dtypes = {name: array.dtype.name for name, array in named.items()}
@@ -33,6 +35,7 @@ class Merge(Layer):
                 f"{self.label}: all inputs must hold as many samples."
                 f" Received: shapes {[array.shape for array in x]}"
             )
+        self.output_shape(shapes)
         if not self.built:
             self.build(shapes, x[0].dtype, backend)
         self._backend = backend
@@ -57,7 +60,6 @@ class Add(Merge):
         return tuple(input_shape[0])
 
     def _forward(self, x: list[Array], training: bool) -> Array:
-        self.output_shape([array.shape[1:] for array in x])
         self._save(x[0].shape, len(x))
         y = x[0] + x[1]
         for array in x[2:]:
@@ -88,7 +90,6 @@ class Multiply(Merge):
         return tuple(size.pop() if size else 1 for size in sizes)
 
     def _forward(self, x: list[Array], training: bool) -> Array:
-        self.output_shape([array.shape[1:] for array in x])
         self._save(x)
         return math.prod(x[1:], start=x[0])
 
@@ -113,12 +114,12 @@ class Concatenate(Merge):
 
     def __init__(self, axis: int = -1, **common: Any) -> None:
         super().__init__(**common)
-        if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
+        if integers([axis]) in (None, (0,)):
             raise ValueError(
                 f"{self.label}: axis must be an integer other than 0, the batch."
                 f" Received: axis={axis!r}"
             )
-        self.axis = axis
+        self.axis = int(axis)
 
     def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         first = tuple(input_shape[0])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import functional as F
-from ..arguments import as_choice, as_fraction, as_int
+from ..arguments import as_choice, as_int, as_number, integers
 from ..backends.base import Array
 from ..initializers import Initializer, check_initializer
 from .base import Layer, Shape, sample_text
@@ -28,11 +28,7 @@ class _Norm(Layer):
         input_shape: Shape | None = None,
     ) -> None:
         super().__init__(name=name, input_shape=input_shape)
-        self.epsilon = float(epsilon)
-        if not self.epsilon >= 0:
-            raise ValueError(
-                f"{self.label}: epsilon must not be negative. Received: epsilon={epsilon!r}"
-            )
+        self.epsilon = as_number(self.label, "epsilon", epsilon, least=0)
         self.axis = self._check_axis(axis)
         self.gamma_initializer = check_initializer(
             self.label, "gamma_initializer", gamma_initializer
@@ -55,7 +51,8 @@ class _Norm(Layer):
         shape = self._parameter_shape(input_shape)
         if self.built and shape != self.params["gamma"].shape:
             raise ValueError(
-                f"{self.label}: expects {self.params['gamma'].shape} on axis {self.axis}."
+                f"{self.label}: expects an input of size"
+                f" {', '.join(map(str, self.params['gamma'].shape))} on axis {self.axis}."
                 f" Received: input of shape {sample_text(input_shape)}"
             )
         return input_shape
@@ -89,7 +86,7 @@ class BatchNorm(_Norm):
 
     def __init__(self, *, momentum: float = 0.99, **options: Any) -> None:
         super().__init__(**options)
-        self.momentum = as_fraction(self.label, "momentum", momentum)
+        self.momentum = as_number(self.label, "momentum", momentum, least=0, below=1)
 
     def _build(self, input_shape: Shape) -> None:
         super()._build(input_shape)
@@ -196,10 +193,11 @@ class LayerNorm(_Norm):
     """
 
     def _check_axis(self, axis: int | Sequence[int]) -> int | tuple[int, ...]:
-        axes = (axis,) if isinstance(axis, int) else tuple(axis)
+        alone = integers([axis])
+        axes = alone or integers(axis)
         in_order = axes and axes == tuple(range(axes[0], axes[0] + len(axes)))
         if in_order and (axes[-1] == -1 or axes[0] >= 1):
-            return axis if isinstance(axis, int) else axes
+            return axes[0] if alone else axes
         raise ValueError(
             f"{self.label}: axis must be -1 or the last axes in order, such as (-2, -1)."
             f" Received: axis={axis!r}"

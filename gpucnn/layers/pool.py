@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from .. import functional as F
-from ..arguments import Padding, as_choice, as_tuple, check_padding
+from ..arguments import Padding, as_tuple, check_data_format, check_padding
 from ..backends.base import Array
 from ..shapes import PoolShape, check_rank, split_axes
 from .base import Layer, Shape
@@ -64,7 +64,7 @@ class Pool(Layer):
             self.pool_size if strides is None else as_tuple(label, "strides", strides, self.rank)
         )
         self.padding = check_padding(label, padding, self.rank)
-        self.data_format = _check_format(label, data_format)
+        self.data_format = check_data_format(label, data_format)
         self.ceil_mode = bool(ceil_mode)
         self.count_padding = bool(count_padding)
         if count_padding and self.mode != "average":
@@ -130,7 +130,7 @@ class GlobalPool(Layer):
     ) -> None:
         super().__init__(name=name, input_shape=input_shape)
         self.keepdims = bool(keepdims)
-        self.data_format = _check_format(self.label, data_format)
+        self.data_format = check_data_format(self.label, data_format)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         self._require((1, *input_shape))
@@ -143,7 +143,6 @@ class GlobalPool(Layer):
         check_rank(self.label, x_shape, self.rank, self.data_format == "channels_last")
 
     def _forward(self, x: Array, training: bool) -> Array:
-        self._require(x.shape)
         y, index = F.global_pool_forward(
             x,
             mode=self.mode,
@@ -159,10 +158,6 @@ class GlobalPool(Layer):
         return F.global_pool_backward(
             dy, index, x_shape, mode=self.mode, data_format=self.data_format, owner=self.label
         )
-
-
-def _check_format(owner: str, data_format: str) -> str:
-    return as_choice(owner, "data_format", data_format, ("channels_last", "channels_first"))
 
 
 class MaxPool1D(Pool):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import integers
 from ..backends.base import Array
 from ..functional.checks import expect_shape
 from .base import Layer, Shape, sample_text
@@ -23,13 +24,13 @@ class Reshape(Layer):
 
     def __init__(self, target_shape: Sequence[int], **common: Any) -> None:
         super().__init__(**common)
-        self.target_shape = tuple(target_shape)
-        sizes = [size for size in self.target_shape if size != -1]
-        if len(self.target_shape) - len(sizes) > 1 or any(size < 1 for size in sizes):
+        sizes = integers(target_shape)
+        if sizes is None or sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
             raise ValueError(
                 f"{self.label}: target_shape must hold positive sizes, and -1 at most once."
-                f" Received: target_shape={target_shape}"
+                f" Received: target_shape={target_shape!r}"
             )
+        self.target_shape = sizes
 
     def output_shape(self, input_shape: Shape) -> Shape:
         size, known = math.prod(input_shape), math.prod(abs(n) for n in self.target_shape)
@@ -70,12 +71,13 @@ class Permute(Layer):
 
     def __init__(self, dims: Sequence[int], **common: Any) -> None:
         super().__init__(**common)
-        self.dims = tuple(dims)
-        if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
+        places = integers(dims)
+        if places is None or sorted(places) != list(range(1, len(places) + 1)):
+            last = "the number of axes" if places is None else len(places)
             raise ValueError(
-                f"{self.label}: dims must hold each of 1 ... {len(self.dims)} once."
-                f" Received: dims={dims}"
+                f"{self.label}: dims must hold each of 1 ... {last} once. Received: dims={dims!r}"
             )
+        self.dims = places
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != len(self.dims):
@@ -86,7 +88,6 @@ class Permute(Layer):
         return tuple(input_shape[dim - 1] for dim in self.dims)
 
     def _forward(self, x: Array, training: bool) -> Array:
-        self.output_shape(x.shape[1:])
         self._save(x.shape)
         return self.backend.xp.ascontiguousarray(x.transpose(0, *self.dims))
 

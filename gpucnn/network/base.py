@@ -45,7 +45,7 @@ class Network(Layer):
         input_shape: Shape | None = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(name=name, input_shape=input_shape)
-        self.dtype = None if dtype is None else as_dtype(dtype)
+        self.dtype = None if dtype is None else as_dtype(self.label, dtype)
         self.layers = adopt(self.label, layers)
 
     # ---- what a kind of network says -------------------------------------------------------------
@@ -86,7 +86,7 @@ class Network(Layer):
         return network_table(self, self._known_shape(input_shape))
 
     def _known_shape(self, input_shape: Shape | None) -> Shape:
-        shape = self.input_shape if input_shape is None else tuple(input_shape)
+        shape = self.input_shape if input_shape is None else self._as_shape(input_shape)
         if shape is None:
             raise ValueError(
                 f"{self.label}: no shape is known before the first forward; give the shape of one"
@@ -109,7 +109,8 @@ class Network(Layer):
         Raises:
             ValueError: a layer's input does not fit, or a layer is of another dtype.
         """
-        dtype = as_dtype(self._settled_dtype() or "float32" if dtype is None else dtype)
+        settled = self._settled_dtype() or "float32"
+        dtype = as_dtype(self.label, settled if dtype is None else dtype)
         if self.dtype is not None and dtype != self.dtype:
             raise ValueError(
                 f"{self.label}: the dtype is {self.dtype.name}; convert it with astype."
@@ -235,6 +236,7 @@ class Network(Layer):
     def _check(self, x: Any) -> Any:
         """Return the input in the network's dtype, with the network built to fit it."""
         xs = self._listed(x)
+        self._expect_arrays(*xs)
         parameter = next((a for _, layer in self.walk() for a in layer.params.values()), None)
         names = [f"input_{i}" if i else "input" for i in range(len(xs))]
         backend = backend_of(self.label, **dict(zip(names, xs, strict=True)), parameters=parameter)

@@ -8,6 +8,17 @@ from typing import Any
 from ..layers.base import Layer
 
 
+def listed(owner: str, name: str, layers: Any) -> list:
+    """Return ``layers`` as a list.
+
+    Raises:
+        TypeError: it is a single layer, say.
+    """
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"{owner}: {name} must be a list of layers. Received: {name}={layers!r}")
+    return list(layers)
+
+
 def adopt(owner: str, layers: Iterable[Layer]) -> list[Layer]:
     """Return the layers as a list, each with a name that is unique among them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from ..arguments import as_int
+from ..arguments import as_shape
 from ..layers.base import Layer, Shape
 
 _serials = itertools.count()
@@ -71,7 +71,7 @@ def Input(shape: Sequence[int], *, name: str | None = None) -> Node:
         >>> Conv2D(8, 3)(x)
         <Conv2D 'conv2d': (None, 26, 26, 8)>
     """
-    node = Node(None, (), tuple(as_int("Input", "each size of shape", size) for size in shape))
+    node = Node(None, (), as_shape("Input", "shape", shape, minimum=1))
     if name is not None:
         node.name, node.given_name = name, True
     return node

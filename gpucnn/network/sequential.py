@@ -10,6 +10,7 @@ from ..layers import from_config, to_config
 from ..layers.activation import as_activation
 from ..layers.base import Layer, Shape
 from .base import Network, Step
+from .naming import listed
 from .node import Node
 
 
@@ -42,9 +43,10 @@ class Sequential(Network):
         self, layers: Iterable[Layer | Node], *, name: str | None = None,
         input_shape: Shape | None = None, dtype: Any = None,
     ) -> None:  # fmt: skip
-        layers = list(layers)
+        layers = listed(type(self).__name__, "layers", layers)
         if layers and isinstance(layers[0], Node) and layers[0].layer is None:
-            input_shape = input_shape or layers.pop(0).shape
+            shape = layers.pop(0).shape
+            input_shape = shape if input_shape is None else input_shape
         if input_shape is None and layers:
             input_shape = getattr(layers[0], "input_shape", None)
         super().__init__(layers, name=name, input_shape=input_shape, dtype=dtype)
@@ -104,8 +106,12 @@ class Residual(Network):
         activation: str | Layer | None = None, *, name: str | None = None,
         input_shape: Shape | None = None, dtype: Any = None,
     ) -> None:  # fmt: skip
-        self.body = list(layers)
-        self.shortcut = [shortcut] if isinstance(shortcut, Layer) else list(shortcut or ())
+        self.body = listed("Residual", "layers", layers)
+        self.shortcut = (
+            [shortcut]
+            if isinstance(shortcut, Layer)
+            else listed("Residual", "shortcut", shortcut or ())
+        )
         self.activation = as_activation(activation)
         last = [] if self.activation is None else [self.activation]
         super().__init__(
