@@ -27,7 +27,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: typer.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):  # RuntimeErrors, by which typer ends a command
+        except (typer.Exit, typer.Abort, BrokenPipeError):  # typer's own to end quietly
             raise
         except MISTAKES as error:
             if os.environ.get("GPUCNN_DEBUG") == "1":
