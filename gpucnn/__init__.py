@@ -35,6 +35,7 @@ _LATER = {
     "filters": "filters",
     "losses": "losses",
     "metrics": "metrics",
+    "models": "models",
     "optimizers": "optimizers",
     "schedules": "schedules",
 }

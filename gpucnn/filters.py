@@ -53,7 +53,7 @@ def apply_filter(image: np.ndarray, name: str) -> np.ndarray:
         too; an integer picture gives its own dtype again, rounded and cut off at its limits.
 
     Raises:
-        ValueError: there is no such filter, or the picture has not 2 or 3 axes.
+        ValueError: there is no such filter, or the picture has not 2 or 3 axes, or is empty.
 
     Example:
         >>> apply_filter(np.eye(3), "laplacian")
@@ -63,10 +63,10 @@ def apply_filter(image: np.ndarray, name: str) -> np.ndarray:
     """
     image = np.asarray(image)
     kernel = FILTERS[as_choice("apply_filter", "name", name, tuple(FILTERS))]
-    if image.ndim not in (2, 3):
+    if image.ndim not in (2, 3) or not image.size:
         raise ValueError(
             "apply_filter: the picture must have 2 axes, (height, width), or 3, (height, width,"
-            f" channels). Received: image of shape {image.shape}"
+            f" channels), none empty. Received: image of shape {image.shape}"
         )
     whole = image.dtype.kind in "iu"
     x = image[..., None] if image.ndim == 2 else image  # (H, W, C)

@@ -87,10 +87,11 @@ def confusion_matrix(
                [0, 1]])
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
-    if labels.shape != predicted.shape or labels.ndim != 1:
+    kinds = labels.dtype.kind + predicted.dtype.kind
+    if labels.shape != predicted.shape or labels.ndim != 1 or not set(kinds) <= set("iu"):
         raise ValueError(
-            "confusion_matrix: labels and predicted must be (N,), equally many."
-            f" Received: {labels.shape} and {predicted.shape}"
+            "confusion_matrix: labels and predicted must be integers (N,), equally many. Received:"
+            f" {labels.dtype} {labels.shape} and {predicted.dtype} {predicted.shape}"
         )
     both = np.concatenate([labels, predicted])
     classes = 1 + int(both.max(initial=0)) if classes is None else classes

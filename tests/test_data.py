@@ -72,7 +72,7 @@ def test_split_follows_its_seed():
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 0.001])
 def test_split_refuses_an_empty_side(fraction):
-    with pytest.raises(ValueError, match=rf"fraction .*Received: {fraction}"):
+    with pytest.raises(ValueError, match=rf"Split: fraction .*Received: fraction={fraction}"):
         Split(images(20), np.arange(20)).split(fraction)
 
 

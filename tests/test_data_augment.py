@@ -186,3 +186,14 @@ def test_bad_arguments_are_named(make, message):
 def test_compose_refuses_what_is_no_step():
     with pytest.raises(TypeError, match=r"Compose: steps must be a list of augmentations. .* 3\]"):
         Compose([Shift(1), 3])
+
+
+@pytest.mark.parametrize("step", [Shift(1), Crop(1), Flip(), Cutout(1)])
+def test_steps_take_batches_of_images_alone(step):
+    with pytest.raises(ValueError, match=r"images must be \(N, H, W, C\).*shape \(4, 5\)"):
+        step(np.ones((4, 5)), np.random.default_rng())
+
+
+def test_a_normalisation_of_no_images():
+    with pytest.raises(ValueError, match=r"Normalize.of: images must be .*shape \(0, 3, 3, 1\)"):
+        Normalize.of(np.ones((0, 3, 3, 1)))

@@ -58,3 +58,5 @@ def test_what_apply_filter_refuses() -> None:
         apply_filter(np.zeros((3, 3)), "x")
     with pytest.raises(ValueError, match=r"must have 2 axes.* Received: image of shape \(3,\)"):
         apply_filter(np.zeros(3), "blur")
+    with pytest.raises(ValueError, match=r"none empty. Received: image of shape \(0, 3\)"):
+        apply_filter(np.zeros((0, 3)), "blur")

@@ -51,7 +51,8 @@ def test_confusion_matrix_against_a_loop():
 @pytest.mark.parametrize(
     ("labels", "predicted", "classes", "message"),
     [
-        ([0, 1], [0], None, r"equally many\. Received: \(2,\) and \(1,\)"),
+        ([0, 1], [0], None, r"equally many\. Received: int64 \(2,\) and int64 \(1,\)"),
+        ([0.5], [1], None, "must be integers .*float64"),
         ([0, 3], [0, 1], 3, "must be 0 to 2. Received: 0 to 3"),
         ([0, -1], [0, 1], None, "Received: -1 to 1"),
     ],

@@ -25,6 +25,7 @@ from gpucnn.layers import (
 )
 from gpucnn.layers.base import Layer, inference_mode
 from gpucnn.network import Graph, Input, Residual, Sequential
+from gpucnn.optimizers import SGD
 
 
 @pytest.fixture(autouse=True)
@@ -317,6 +318,12 @@ def test_a_layer_is_no_list_of_layers(kind: type) -> None:
 def test_an_input_shape_stands_over_an_input() -> None:
     model = Sequential([Input((4,)), Dense(3)], input_shape=(5,))
     assert model.input_shape == (5,)
+
+
+def test_a_gradient_before_any_backward() -> None:
+    model = Sequential([Dense(3, input_shape=(4,))])
+    with pytest.raises(KeyError, match="dense/kernel has no gradient yet; run forward and backwa"):
+        SGD(0.1).step(model.parameters())
 
 
 def test_shapes_and_arrays_that_are_none() -> None:

@@ -54,6 +54,7 @@ class Shift(Augmentation):
         as_number("Shift", "fill", self.fill, least=-math.inf)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        _check_images(self, images)
         m = self.max_pixels
         fill = _pixel(self, self.fill, images)
         padded = np.pad(images, _border(m), constant_values=fill)
@@ -76,6 +77,7 @@ class Crop(Augmentation):
         as_choice("Crop", "mode", self.mode, ("reflect", "zero"))
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        _check_images(self, images)
         mode = "reflect" if self.mode == "reflect" else "constant"
         padded = np.pad(images, _border(self.padding), mode=mode)
         offsets = rng.integers(0, 2 * self.padding + 1, (2, len(images)))
@@ -94,6 +96,7 @@ class Flip(Augmentation):
             raise ValueError(f"Flip: p must be a number from 0 to 1. Received: p={self.p!r}")
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        _check_images(self, images)
         flipped = rng.random(len(images)) < self.p
         return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
@@ -115,6 +118,7 @@ class Cutout(Augmentation):
         as_number("Cutout", "fill", self.fill, least=-math.inf)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        _check_images(self, images)
         count, height, width, _ = images.shape
         fill = _pixel(self, self.fill, images)
         rows = self._covered(rng.integers(0, height, count), height)
@@ -157,6 +161,12 @@ class Normalize(Augmentation):
 
         A channel that holds one value alone gets std 1. The sums are float64.
         """
+        images = np.asarray(images)
+        if images.ndim != 4 or not images.size:
+            raise ValueError(
+                "Normalize.of: images must be (N, H, W, C), at least one."
+                f" Received: shape {images.shape}"
+            )
         # A part at a time, that float64 copies of a whole data set need not fit in memory.
         parts = [images[i : i + 1024] for i in range(0, len(images), 1024)]
         count = images.size // images.shape[-1]
@@ -206,6 +216,13 @@ class Compose(Augmentation):
 def _check_int(step: Augmentation, name: str, minimum: int) -> None:
     value = as_int(type(step).__name__, name, getattr(step, name), minimum=minimum)
     object.__setattr__(step, name, value)
+
+
+def _check_images(step: Augmentation, images: np.ndarray) -> None:
+    if images.ndim != 4:
+        raise ValueError(
+            f"{type(step).__name__}: images must be (N, H, W, C). Received: shape {images.shape}"
+        )
 
 
 def _pixel(step: Augmentation, fill: float, images: np.ndarray) -> np.generic:

@@ -126,7 +126,9 @@ def _files(place: Path) -> Iterator[tuple[str, str, bytes]]:
             while stream.read(1 << 20):  # to the end, where gzip compares its checksum
                 pass
     except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
-        raise ValueError(f"{place}: damaged archive. Received: {error}") from error
+        raise ValueError(
+            f"{place}: not an archive (.tar.gz) of CIFAR-10, or a damaged archive. Received: {error}"
+        ) from error
 
 
 def _binary(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:

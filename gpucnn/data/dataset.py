@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import as_number
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
@@ -27,13 +29,13 @@ class Split:
     def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         if images.ndim != 4 or 0 in images.shape[1:]:
-            raise ValueError(f"images must be (N, H, W, C). Received: shape {images.shape}")
+            raise ValueError(f"Split: images must be (N, H, W, C). Received: shape {images.shape}")
         if images.dtype != np.uint8 and images.dtype.kind != "f":
-            raise ValueError(f"images must be uint8 or floating. Received: {images.dtype}")
-        labels = check_labels(labels, None, "labels")
+            raise ValueError(f"Split: images must be uint8 or floating. Received: {images.dtype}")
+        labels = check_labels(labels, None, "Split")
         if len(images) != len(labels):
             raise ValueError(
-                "images and labels must be equally many. "
+                "Split: images and labels must be equally many. "
                 f"Received: {len(images)} images, {len(labels)} labels"
             )
         object.__setattr__(self, "images", images)
@@ -60,10 +62,11 @@ class Split:
         >>> split.split(0.2)
         (Split(8 images 8x8x1 uint8), Split(2 images 8x8x1 uint8))
         """
-        count = round(fraction * len(self))
+        count = round(as_number("Split", "fraction", fraction, above=0, below=1) * len(self))
         if not 0 < count < len(self):
             raise ValueError(
-                f"fraction must leave images on both sides of {len(self)}. Received: {fraction}"
+                f"Split: fraction must leave images on both sides of {len(self)}."
+                f" Received: fraction={fraction}"
             )
         part = stratified(self.labels, count, seed)
         return self.take(~part), self.take(part)

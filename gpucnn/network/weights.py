@@ -27,6 +27,8 @@ class Parameter(NamedTuple):
 
     @property
     def gradient(self) -> Array:
+        if self.key not in self.layer.grads:
+            raise KeyError(f"{self.path} has no gradient yet; run forward and backward first")
         return self.layer.grads[self.key]
 
 
