@@ -18,6 +18,7 @@ import gpucnn
 from gpucnn import models
 from gpucnn.backends import get_backend
 from gpucnn.cli import app
+from gpucnn.cli.console import console, errors
 from gpucnn.cli.info import VARIABLES, _describe_gpu
 from gpucnn.cli.runs import Settings
 from gpucnn.filters import apply_filter
@@ -32,6 +33,7 @@ QUICK = ("--epochs", "2", "--batch-size", "64")
 
 def run(*arguments: object, code: int = 0) -> str:
     """Run ``gpucnn`` on the NumPy backend and return what it prints, lines unbroken."""
+    console.width = errors.width = 250  # rich asks a terminal before it asks COLUMNS
     environment = {"COLUMNS": "250", "GPUCNN_BACKEND": "numpy"}
     result = CliRunner(env=environment).invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
@@ -146,7 +148,7 @@ def test_a_run_that_was_interrupted_is_resumed_to_the_same_end(undrawn, colours,
         patch.setattr(Trainer, "_run_epoch", interrupt)
         output = run("train", *options, "--out", "runs/parts", code=130)
     assert "gpucnn train --resume --out runs/parts" in output
-    output = run("train", "--resume")
+    output = run("train", "--resume", "--data", colours.name)
     assert "epoch 1/3" not in output
     whole, parts = (gpucnn.load(name).state_dict() for name in ("whole", "runs/parts"))
     assert list(whole) == list(parts)
@@ -413,6 +415,9 @@ def test_mistakes_with_a_trained_network(newest, colours, folder):
     assert "missing.png: no such picture" in run("predict", "missing.png", code=2)
     message = run("evaluate", "--data", "colours.npz", code=2)
     assert "takes images of shape (8, 8, 1)" in message
+    test = gpucnn.data.load("digits").test
+    np.savez(folder / "more.npz", images=test.images, labels=test.labels + 1)
+    assert "tells 10 classes apart" in run("evaluate", "--data", "more.npz", code=2)
     (folder / "half").mkdir()
     (folder / "half" / "run.json").write_text("{}")
     assert "run.json: damaged" in run("train", "--resume", "--out", "half", code=2)

@@ -48,7 +48,7 @@ def evaluate(
         dataset = trained.load_data(data, size, grey)
         labels, names = dataset.test.labels, trained.classes
         answers = trained.probabilities(dataset.test.images).argmax(axis=-1)
-        matrix = confusion_matrix(labels, answers, max(len(names), len(dataset.classes)))
+        matrix = confusion_matrix(labels, answers, len(names))
         right = int(matrix.trace())
         wrong = len(labels) - right
         rows = {

@@ -165,6 +165,11 @@ class Trained:
                 f"the network of {self.file} takes images of shape {self.model.input_shape}."
                 f" Received: {dataset}"
             )
+        if len(dataset.classes) > len(self.classes):
+            raise ValueError(
+                f"the network of {self.file} tells {len(self.classes)} classes apart."
+                f" Received: {dataset}"
+            )
         return dataset
 
     def prepare(self, images: np.ndarray) -> np.ndarray:

@@ -128,6 +128,9 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
     from ..backends.base import FLOATS
     from . import recipes, runs
 
+    name = given.pop("data", None)
+    if name is not None:  # the run may be resumed from another folder
+        given["data"] = name if name in recipes.RECIPES else str(Path(name).resolve())
     if resume:
         folder = out or runs.newest()
         settings, _ = runs.read_begin(folder)
@@ -138,7 +141,7 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
                 f"--resume continues {folder} as it was begun; leave out {names}, or start anew"
             )
         return folder, settings, settings.load()
-    name = given.pop("data", "digits")
+    name = name or "digits"
     if out is not None and (out / "run.json").exists():
         raise ValueError(f"{out} holds a run; continue it with --resume, or give another --out")
     recipe = recipes.recipe_for(name)
@@ -151,7 +154,7 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
         as_choice("gpucnn train", f"--{option}", given.get(option, names[0]), names)
     optimizer = given.get("optimizer", recipe.optimizer)
     defaults = {
-        "data": name if name in recipes.RECIPES else str(Path(name).resolve()),
+        "data": "digits",
         "size": None,
         "grey": False,
         "model": "auto",
