@@ -234,5 +234,5 @@ def test_an_archive_with_a_changed_byte_is_refused(tmp_path):
 def test_what_is_no_archive_is_refused(tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("nothing of the kind")
-    with pytest.raises(ValueError, match=r"notes\.txt: not an archive"):
+    with pytest.raises(ValueError, match=r"notes\.txt: not a .tar.gz archive"):
         data.load(file)

@@ -127,7 +127,7 @@ def _files(place: Path) -> Iterator[tuple[str, str, bytes]]:
                 pass
     except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise ValueError(
-            f"{place}: not an archive (.tar.gz) of CIFAR-10, or a damaged archive. Received: {error}"
+            f"{place}: not a .tar.gz archive of CIFAR-10, or a damaged archive. Received: {error}"
         ) from error
 
 
