@@ -33,15 +33,21 @@ def test_a_name_that_is_not_there():
         gpucnn.Conv9D  # noqa: B018 - the access is the test
 
 
-def test_the_import_is_light():
-    loaded, seconds = python(
-        "import sys, time, numpy; start = time.process_time(); import gpucnn;"
-        "heavy = ('cupy', 'matplotlib', 'PIL', 'pooch', 'rich', 'safetensors', 'typer');"
-        "print([name for name in heavy if name in sys.modules], time.process_time() - start,"
-        " sep=';')"
-    ).split(";")
-    assert loaded == "[]"
-    assert float(seconds) < 0.2  # beside NumPy's own 0.1
+def test_the_import_loads_nothing_heavy():
+    heavy = "cupy", "matplotlib", "PIL", "pooch", "rich", "safetensors", "typer"
+    heavy += "gpucnn.backends.cuda", "gpucnn.cli", "gpucnn.data", "gpucnn.trainer"
+    code = f"import sys, gpucnn; print([name for name in {heavy} if name in sys.modules])"
+    assert python(code) == "[]"
+
+
+def test_the_import_is_fast():
+    code = (
+        "import time, numpy; start = time.process_time(); import gpucnn;"
+        "print(time.process_time() - start)"
+    )
+    # Beside NumPy's own 0.1 s. One quiet moment in five will do: on a busy machine the same work
+    # takes twice as long, and no import gets faster than it is.
+    assert any(float(python(code)) < 0.2 for _ in range(5))
 
 
 def test_it_runs_where_numpy_is_all_there_is():

@@ -70,6 +70,8 @@ def chosen_backend() -> Backend | None:
     """Return what ``use_backend`` or ``GPUCNN_BACKEND`` says, or None."""
     backend = _chosen.get()
     if backend is None and (name := os.environ.get("GPUCNN_BACKEND")):
+        if name.lower() not in NAMES:
+            raise ValueError(f'GPUCNN_BACKEND must be "numpy" or "cuda". Received: {name!r}')
         backend = get_backend(name.lower())
     return backend
 
