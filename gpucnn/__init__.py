@@ -1,13 +1,14 @@
 """Convolutional networks for CuPy and NumPy arrays, on hand-written CUDA C kernels.
 
->>> import gpucnn
+>>> import gpucnn, numpy as np
 >>> model = gpucnn.Sequential([
 ...     gpucnn.Conv2D(32, (3, 3), activation="relu", input_shape=(28, 28, 1)),
 ...     gpucnn.MaxPool2D((2, 2)),
 ...     gpucnn.Flatten(),
 ...     gpucnn.Dense(10),
 ... ])
->>> y = model.forward(x)  # NumPy in, NumPy out; CuPy in, CuPy out
+>>> model.forward(np.zeros((5, 28, 28, 1), "float32")).shape  # NumPy in, NumPy out; and CuPy
+(5, 10)
 
 The import is light: NumPy alone. What trains, reads data or writes files is loaded on first use.
 """

@@ -7,20 +7,10 @@ import pkgutil
 import numpy as np
 import pytest
 
-import gpucnn.cli
-import gpucnn.plots
+import gpucnn
 from gpucnn.backends import use_backend
 
-PACKAGES = (gpucnn.cli, gpucnn.functional, gpucnn.layers, gpucnn.plots)
-ALONE = (
-    "arguments", "callbacks", "checkpoint", "configured", "functional", "history", "losses",
-    "metrics", "models", "optimizers", "plots", "progress", "schedules", "shapes", "trainer",
-)  # fmt: skip
-MODULES = [f"gpucnn.{name}" for name in ALONE] + [
-    f"{package.__name__}.{module.name}"
-    for package in PACKAGES
-    for module in pkgutil.iter_modules(package.__path__)
-]
+MODULES = ["gpucnn", *(m.name for m in pkgutil.walk_packages(gpucnn.__path__, "gpucnn."))]
 
 
 @pytest.mark.parametrize("name", MODULES)
