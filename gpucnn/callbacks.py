@@ -88,9 +88,13 @@ class CSVLogger(Callback):
 class Best(Callback):
     """Follows a value of the record and knows when it was best; calls ``on_best`` then.
 
-    monitor: the name of the value, such as "val_loss" or "accuracy".
-    mode: "min" or "max" is better; "auto" takes "max" for accuracies.
-    min_delta: a smaller improvement is none.
+    Args:
+        monitor: the name of the value, such as "val_loss" or "accuracy".
+        mode: "min" or "max" is better; "auto" takes "max" for accuracies.
+        min_delta: a smaller improvement is none.
+
+    Raises:
+        ValueError: an argument does not fit, or no record holds such a value.
     """
 
     def __init__(
@@ -145,8 +149,10 @@ class ModelCheckpoint(Best):
 class EarlyStopping(Best):
     """Stop after ``patience`` epochs with no improvement.
 
-    restore_best: give the model back the weights of the best epoch when the training ends, early or
-        not. Checkpoints hold them meanwhile, so that a resumed training has them too.
+    Args:
+        monitor, mode, min_delta: as for ``Best``.
+        restore_best: give the model back the weights of the best epoch when the training ends,
+            early or not. Checkpoints hold them meanwhile, so that a resumed training has them too.
     """
 
     def __init__(

@@ -46,11 +46,17 @@ def save(
 ) -> Path:  # fmt: skip
     """Save a network: its architecture, its weights and states, and what its users need.
 
-    path: the checkpoint's name, with or without ".json".
-    classes: the name of each label. normalize: what is done to images before the network.
+    Args:
+        path: the checkpoint's name, with or without ".json".
+        classes: the name of each label.
+        normalize: what is done to images before the network.
 
-    Returns the path of the JSON file. Raises RuntimeError when the network is not built, TypeError
-    when it is no network.
+    Returns:
+        The path of the JSON file.
+
+    Raises:
+        RuntimeError: the network is not built.
+        TypeError: it is no network.
     """
     if not isinstance(model, Network):
         raise TypeError(f"save: model must be a network, a Sequential say. Received: {model!r}")

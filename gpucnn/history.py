@@ -53,7 +53,8 @@ class History:
     def plot(self, path: str | Path) -> None:
         """Draw the learning curve: a panel for the loss and for each metric, with validation.
 
-        path: a picture's name; its suffix (.png, .svg, .pdf) says the format.
+        Args:
+            path: a picture's name; its suffix (.png, .svg, .pdf) says the format.
 
         Raises:
             ModuleNotFoundError: matplotlib is not installed.

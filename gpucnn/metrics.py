@@ -25,7 +25,7 @@ def _labels(prediction: Array, target: Array) -> Array:
 def accuracy(prediction: Array, target: Array) -> Array:
     """Return how often the largest of ``prediction`` (..., classes) is the target's class.
 
-    target: integer labels (...), or probabilities (..., classes).
+    The target is integer labels (...), or probabilities (..., classes).
     """
     return (prediction.argmax(axis=-1) == _labels(prediction, target)).mean()
 
@@ -76,7 +76,9 @@ def confusion_matrix(
 ) -> np.ndarray:
     """Count how often each class was taken for each: (classes, classes), rows the true class.
 
-    labels, predicted: integers (N,). classes: their number; by default one more than the largest.
+    Args:
+        labels, predicted: integers (N,).
+        classes: their number; by default one more than the largest.
 
     Raises:
         ValueError: the lengths differ, or a label is not one of the classes.

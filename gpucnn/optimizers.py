@@ -3,7 +3,7 @@
     >>> optimizer = SGD(0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, clip_norm=1.0)
     >>> optimizer.step(model.parameters())                                       # doctest: +SKIP
 
-The learning rate is a number or a `Schedule` of the step. Velocities and moments are float32
+The learning rate is a number or a ``Schedule`` of the step. Velocities and moments are float32
 (float64 for float64 parameters), whatever the parameters are. Weight decay leaves out parameters
 of one axis, the biases and the scales and shifts of normalisation, which gain nothing from it (Jia
 et al., "Highly Scalable Deep Learning Training System with Mixed-Precision", 2018), unless

@@ -13,7 +13,7 @@ from .data.dataset import stratified
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Arrays of any shape where a `Split` holds pictures: images (N, ...) and labels (N, ...)."""
+    """Arrays of any shape where a ``Split`` holds pictures: images (N, ...) and labels (N, ...)."""
 
     images: np.ndarray
     labels: np.ndarray

@@ -120,24 +120,27 @@ class Trainer:
     ) -> History:
         """Train for so many more epochs and return the history.
 
-        x, y: arrays (N, ...) of as many samples, or a ``Split`` (no y), or a ``Loader`` (no y),
-            which has its own batch size, seed, augmentation and normalisation.
-        validation: (x, y), a Split or a Loader, evaluated after every epoch. Where it is None, the
-            fraction ``validation_split`` of the samples is held out, each class by its share; 0
-            holds none out, and a Loader is never divided.
-        augment: called as ``augment(images, rng)`` on training batches (see ``gpucnn.data``).
-        normalize: applied to all images, later ones in ``evaluate`` and ``predict`` too.
-        classes: the names of the labels, for checkpoints.
-        checkpoint_dir: after every epoch a checkpoint ``last`` is written there.
-        resume: continue from that checkpoint, if there is one; its epochs count towards ``epochs``,
-            and the end is the same, bit for bit, as without the stop. The other arguments must be
-            those of the first call.
-        prefetch: batches made ahead by a thread.
+        Args:
+            x, y: arrays (N, ...) of as many samples, or a ``Split`` (no y), or a ``Loader`` (no y),
+                which has its own batch size, seed, augmentation and normalisation.
+            validation: (x, y), a Split or a Loader, evaluated after every epoch. Where it is None,
+                the fraction ``validation_split`` of the samples is held out, each class by its
+                share; 0 holds none out, and a Loader is never divided.
+            augment: called as ``augment(images, rng)`` on training batches (see ``gpucnn.data``).
+            normalize: applied to all images, later ones in ``evaluate`` and ``predict`` too.
+            classes: the names of the labels, for checkpoints.
+            checkpoint_dir: after every epoch a checkpoint ``last`` is written there.
+            resume: continue from that checkpoint, if there is one; its epochs count towards
+                ``epochs``, and the end is the same, bit for bit, as without the stop. The other
+                arguments must be those of the first call.
+            prefetch: batches made ahead by a thread.
 
         Losses and metrics stay on the device and are read about ten times a second.
 
         Raises:
-            ValueError: x and y are of different lengths or empty, or do not fit the model.
+            ValueError: x and y are of different lengths or empty, or do not fit the model, or a
+                Loader comes with an augmentation or a normalisation besides its own.
+            TypeError: x is a whole Dataset, or normalize is no Normalize.
             FloatingPointError: the loss became NaN or infinite. The checkpoint on disk stays that
                 of the last finished epoch.
             KeyboardInterrupt: after Ctrl-C, likewise; one line says so. ``history`` holds the
@@ -147,6 +150,11 @@ class Trainer:
         epochs = as_int(owner, "epochs", epochs)
         batch_size = as_int(owner, "batch_size", batch_size)
         as_number(owner, "validation_split", validation_split, least=0, below=1)
+        if isinstance(x, Loader) and (augment, normalize) != (None, None):
+            raise ValueError(
+                f"{owner}: a Loader has an augmentation and a normalisation of its own."
+                f" Received: augment={augment!r}, normalize={normalize!r}"
+            )
         kept = x.normalize if isinstance(x, Loader) else normalize
         if not isinstance(kept, (Normalize, NoneType)):
             raise TypeError(
@@ -299,8 +307,9 @@ class Trainer:
     ) -> Trainer:  # fmt: skip
         """Return a trainer made of a checkpoint alone, that ``fit`` continues.
 
-        metrics: to be given again where they were functions; by default those of the checkpoint.
-        callbacks: to be given again; each continues from its state.
+        Args:
+            metrics: to be given again where they were functions; by default the checkpoint's.
+            callbacks: to be given again; each continues from its state.
 
         Raises:
             FileNotFoundError: there is no such checkpoint.

@@ -447,6 +447,7 @@ def test_a_function_is_a_metric():
         ((X[:0], Y[:0]), {}, r"at least one\. Received: x of shape \(0, 8, 6, 1\)"),
         ((X, None), {}, "Trainer.fit: y, the targets of x, must be given"),
         ((Split(X, Y), Y), {}, "Trainer.fit: a Split holds its labels"),
+        ((Loader(Split(X, Y), 9),), {}, "Trainer.fit: a Loader has .* normalisation of its own"),
         ((X, Y + 1), {}, "CrossEntropy: labels must be 0 to 2, .* 3 classes .*label 3 at index 2"),
         ((X, Y[:, None]), {}, r"CrossEntropy: .*int64 of shape \(120, 1\)"),
         ((X[:, :7], Y), {}, r"\(7, 6, 1\)"),

@@ -46,24 +46,29 @@ NAMES = {
 
 
 def available() -> dict[str, str]:
-    """The names that `load` knows, with a line about each."""
+    """Return the names that ``load`` knows, with a line about each."""
     return dict(NAMES)
 
 
 def load(name_or_path: str | Path = "digits", **options: Any) -> Dataset:
     """Read a data set, by its name or from a path.
 
-    name_or_path: one of `available()`; an .npz file; a folder of pictures with a folder a class; a
-        folder with the IDX files of MNIST; a folder or .tar.gz with the files of CIFAR-10. A folder
-        that is called like a name is reached as "./digits".
-    options: those of the reader: `folder, download` for the public sets; `size, channels,
-        test_fraction, seed` for pictures; `test_fraction, seed` for .npz; `classes` for IDX.
+    Args:
+        name_or_path: one of ``available()``; an .npz file; a folder of pictures with a folder a
+            class; a folder with the IDX files of MNIST; a folder or .tar.gz with the files of
+            CIFAR-10. A folder that is called like a name is reached as "./digits".
+        options: those of the reader: ``folder, download`` for the public sets; ``size, channels,
+            test_fraction, seed`` for pictures; ``test_fraction, seed`` for .npz; ``classes`` for
+            IDX.
 
-    Raises FileNotFoundError that says what to do, ValueError that names a damaged file, TypeError
-    for an option that the reader does not take.
+    Raises:
+        FileNotFoundError: there is no such data set; the text says what to do.
+        ValueError: a file is damaged; the text names it.
+        TypeError: the reader does not take such an option.
 
-    >>> load("digits")
-    Dataset(digits: 1437 train, 360 test, 8x8x1 uint8, 10 classes)
+    Example:
+        >>> load("digits")
+        Dataset(digits: 1437 train, 360 test, 8x8x1 uint8, 10 classes)
     """
     read, arguments = _reader(name_or_path)
     try:
@@ -74,7 +79,7 @@ def load(name_or_path: str | Path = "digits", **options: Any) -> Dataset:
 
 
 def _reader(name_or_path: str | Path) -> tuple[Any, tuple[Any, ...]]:
-    """The function that reads it, and its positional arguments."""
+    """Return the function that reads it, and its positional arguments."""
     # The readers are imported here, and Pillow and pooch within them: most programs need one.
     if name_or_path == "digits":
         from . import digits

@@ -1,8 +1,8 @@
 """Random changes to a batch of training images, and normalisation.
 
-Each is a small frozen record that is called as `step(images, rng)`: images (N, H, W, C) in, new
-images of the same shape and dtype out (`Normalize` gives float32); labels are not touched. The
-random numbers come from `rng` alone, so that a seed settles the result.
+Each is a small frozen record that is called as ``step(images, rng)``: images (N, H, W, C) in, new
+images of the same shape and dtype out (``Normalize`` gives float32); labels are not touched. The
+random numbers come from ``rng`` alone, so that a seed settles the result.
 
 >>> augment = Compose([Shift(2), Flip(), Cutout(4)])
 >>> augment(np.zeros((8, 28, 28, 1), np.uint8), np.random.default_rng(0)).shape
@@ -25,24 +25,33 @@ from ..configured import Configured
 
 
 class Augmentation(Configured, ABC):
-    """The base of the steps. `config()` gives a JSON-able dictionary, `from_config` the twin.
+    """The base of the steps. ``config()`` gives a JSON-able dictionary, ``from_config`` the twin.
 
-    >>> Shift(2).config()
-    {'type': 'shift', 'max_pixels': 2, 'fill': 0}
-    >>> Augmentation.from_config({"type": "shift", "max_pixels": 2})
-    Shift(max_pixels=2, fill=0)
+    Example:
+        >>> Shift(2).config()
+        {'type': 'shift', 'max_pixels': 2, 'fill': 0}
+        >>> Augmentation.from_config({"type": "shift", "max_pixels": 2})
+        Shift(max_pixels=2, fill=0)
     """
 
     @abstractmethod
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """`images` (N, H, W, C), changed."""
+        """Return ``images`` (N, H, W, C), changed.
+
+        Raises:
+            ValueError: the images are of another shape.
+        """
 
 
 @dataclass(frozen=True)
 class Shift(Augmentation):
-    """Move each image by up to `max_pixels` either way in each direction; `fill` enters.
+    """Move each image by up to ``max_pixels`` either way in each direction; ``fill`` enters.
 
     Every whole shift from -max_pixels to max_pixels, in rows and in columns, is equally likely.
+
+    Args:
+        max_pixels: 0 or more.
+        fill: a value of the images; for uint8 a whole number from 0 to 255.
     """
 
     alias: ClassVar[str] = "shift"
@@ -63,9 +72,12 @@ class Shift(Augmentation):
 
 @dataclass(frozen=True)
 class Crop(Augmentation):
-    """Pad each image by `padding` pixels on all sides, and cut a window of its own size anywhere.
+    """Pad each image by ``padding`` pixels on all sides, and cut a window of its own size anywhere.
 
-    mode: "reflect" mirrors the image about its edge pixels; "zero" pads with 0, as `Shift` does.
+    Args:
+        padding: 0 or more.
+        mode: "reflect" mirrors the image about its edge pixels; "zero" pads with 0, as ``Shift``
+            does.
     """
 
     alias: ClassVar[str] = "crop"
@@ -86,7 +98,7 @@ class Crop(Augmentation):
 
 @dataclass(frozen=True)
 class Flip(Augmentation):
-    """Mirror each image left to right with probability `p`."""
+    """Mirror each image left to right with probability ``p``."""
 
     alias: ClassVar[str] = "flip"
     p: float = 0.5
@@ -103,10 +115,12 @@ class Flip(Augmentation):
 
 @dataclass(frozen=True)
 class Cutout(Augmentation):
-    """Cover a square of `size` pixels with `fill`, centred on a random pixel of each image.
+    """Cover a square of ``size`` pixels with ``fill``, centred on a random pixel of each image.
 
-    Part of the square may fall outside: T. DeVries and G. Taylor, "Improved Regularization of
-    Convolutional Neural Networks with Cutout", arXiv:1708.04552.
+    Part of the square may fall outside.
+
+    Source: DeVries & Taylor, "Improved Regularization of Convolutional Neural Networks with
+    Cutout", 2017.
     """
 
     alias: ClassVar[str] = "cutout"
@@ -128,19 +142,24 @@ class Cutout(Augmentation):
         return np.where(square, fill, images)
 
     def _covered(self, centre: np.ndarray, length: int) -> np.ndarray:
-        """(N, length): whether a row (or column) lies in the square about its image's centre."""
+        """Return (N, length): does a row (or column) lie in the square about its image's centre?"""
         place = np.arange(length) - (centre[:, None] - self.size // 2)
         return (place >= 0) & (place < self.size)
 
 
 @dataclass(frozen=True)
 class Normalize(Augmentation):
-    """(images - mean) / std in float32; `mean` and `std` are one number, or one for each channel.
+    """(images - mean) / std in float32.
 
-    It draws no random numbers, so `rng` may be left out.
+    It draws no random numbers, so ``rng`` may be left out.
 
-    >>> Normalize(128, 64)(np.full((1, 1, 1, 1), 160, np.uint8)).item()
-    0.5
+    Args:
+        mean: one number, or one for each channel.
+        std: likewise, above 0.
+
+    Example:
+        >>> Normalize(128, 64)(np.full((1, 1, 1, 1), 160, np.uint8)).item()
+        0.5
     """
 
     alias: ClassVar[str] = "normalize"
@@ -157,9 +176,12 @@ class Normalize(Augmentation):
 
     @classmethod
     def of(cls, images: np.ndarray) -> Normalize:
-        """The normalisation that gives `images` mean 0 and deviation 1 in each channel.
+        """Return the normalisation that gives ``images`` mean 0 and deviation 1 in each channel.
 
         A channel that holds one value alone gets std 1. The sums are float64.
+
+        Raises:
+            ValueError: the images are not (N, H, W, C), or there are none.
         """
         images = np.asarray(images)
         if images.ndim != 4 or not images.size:
@@ -226,7 +248,7 @@ def _check_images(step: Augmentation, images: np.ndarray) -> None:
 
 
 def _pixel(step: Augmentation, fill: float, images: np.ndarray) -> np.generic:
-    """`fill` as a value of the images' dtype."""
+    """Return ``fill`` as a value of the images' dtype."""
     if images.dtype == np.uint8 and (fill != int(fill) or not 0 <= fill <= 255):
         raise ValueError(
             f"{type(step).__name__}: fill must be a whole number from 0 to 255 for uint8 images. "
@@ -236,12 +258,12 @@ def _pixel(step: Augmentation, fill: float, images: np.ndarray) -> np.generic:
 
 
 def _border(width: int) -> tuple[tuple[int, int], ...]:
-    """What np.pad takes to widen the rows and the columns of (N, H, W, C)."""
+    """Return what np.pad takes to widen the rows and the columns of (N, H, W, C)."""
     return ((0, 0), (width, width), (width, width), (0, 0))
 
 
 def _windows(padded: np.ndarray, images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The (H, W) window of each padded image that begins at its offset (row, column); (2, N)."""
+    """Cut a window (H, W) out of each padded image; offsets (2, N) are its first row and column."""
     count, height, width, _ = images.shape
     rows = offsets[0][:, None] + np.arange(height)  # (N, H)
     columns = offsets[1][:, None] + np.arange(width)  # (N, W)

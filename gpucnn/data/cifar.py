@@ -50,17 +50,23 @@ SOURCE = (
 
 
 def load(path: str | Path, *, images_per_file: int | None = 10_000) -> Dataset:
-    """Read the six files of CIFAR-10: `data_batch_1` to `data_batch_5` and `test_batch`.
-
-    path: their folder, the folder that holds `cifar-10-batches-bin` or `cifar-10-batches-py`, or
-        a .tar.gz of either, which is read without unpacking. ".bin" files are preferred.
-    images_per_file: what each file must hold; None takes any number.
+    """Read the six files of CIFAR-10: ``data_batch_1`` to ``data_batch_5`` and ``test_batch``.
 
     Images are (32, 32, 3) uint8. A pickle may build NumPy arrays and nothing else.
-    Raises FileNotFoundError that names the missing files, or ValueError that names the wrong one.
 
-    >>> load("cifar-10-binary.tar.gz")                                      # doctest: +SKIP
-    Dataset(cifar10: 50000 train, 10000 test, 32x32x3 uint8, 10 classes)
+    Args:
+        path: their folder, the folder that holds ``cifar-10-batches-bin`` or
+            ``cifar-10-batches-py``, or a .tar.gz of either, which is read without unpacking. ".bin"
+            files are preferred.
+        images_per_file: what each file must hold; None takes any number.
+
+    Raises:
+        FileNotFoundError: files are missing; the text names them.
+        ValueError: a file is damaged; the text names it.
+
+    Example:
+        >>> load("cifar-10-binary.tar.gz")                                       # doctest: +SKIP
+        Dataset(cifar10: 50000 train, 10000 test, 32x32x3 uint8, 10 classes)
     """
     path = Path(path)
     place = locate(path)
@@ -95,7 +101,7 @@ def load(path: str | Path, *, images_per_file: int | None = 10_000) -> Dataset:
 
 
 def locate(path: Path) -> Path | None:
-    """The archive or the folder under `path` that holds batches; None when nothing does."""
+    """Return the archive or the folder under ``path`` that holds batches, or None."""
     if path.is_file():
         return path
     for folder in (path / sub for sub in FOLDERS):
@@ -107,7 +113,7 @@ def locate(path: Path) -> Path | None:
 
 
 def _files(place: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(name, what to call it in an error, content) of each file of CIFAR-10 in `place`."""
+    """Yield (name, what to call it in an error, content) of each file of CIFAR-10 in ``place``."""
     wanted = {f"{name}.bin" for name in BATCHES} | {"batches.meta.txt"}
     if place.is_dir():
         if not any((place / f"{name}.bin").is_file() for name in BATCHES):

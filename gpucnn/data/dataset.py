@@ -1,4 +1,4 @@
-"""What every reader returns: a `Dataset` of two `Split`s, images channels last."""
+"""What every reader returns: a ``Dataset`` of two ``Split``s, images channels last."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from ..arguments import as_number
 class Split:
     """Images and their labels.
 
-    images: (N, H, W, C), uint8 or floating.
-    labels: (N,), integers >= 0, kept as int64.
+    Args:
+        images: (N, H, W, C), uint8 or floating.
+        labels: (N,), integers >= 0, kept as int64.
 
-    Raises ValueError when a shape, a dtype or the two counts do not fit.
+    Raises:
+        ValueError: a shape, a dtype or the two counts do not fit.
 
-    >>> split = Split(np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1])
-    >>> split
-    Split(4 images 8x8x1 uint8)
+    Example:
+        >>> Split(np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1])
+        Split(4 images 8x8x1 uint8)
     """
 
     images: np.ndarray
@@ -49,18 +51,21 @@ class Split:
         return f"Split({len(self)} images {size} {self.images.dtype})"
 
     def take(self, indices: np.ndarray) -> Split:
-        """The images and labels at `indices` (integers or a boolean mask), copied."""
+        """Return the images and labels at ``indices`` (integers or a boolean mask), copied."""
         return Split(self.images[indices], self.labels[indices])
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Split, Split]:
-        """Divide into (rest, part), the part holding `fraction` of the images.
+        """Divide into (rest, part), the part holding ``fraction`` of the images.
 
-        Seeded, disjoint, and stratified: see `stratified`. Both keep the order of the images.
-        Raises ValueError when either would be empty.
+        Seeded, disjoint, and stratified: see ``stratified``. Both keep the order of the images.
 
-        >>> split = Split(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10) % 2)
-        >>> split.split(0.2)
-        (Split(8 images 8x8x1 uint8), Split(2 images 8x8x1 uint8))
+        Raises:
+            ValueError: either would be empty.
+
+        Example:
+            >>> split = Split(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10) % 2)
+            >>> split.split(0.2)
+            (Split(8 images 8x8x1 uint8), Split(2 images 8x8x1 uint8))
         """
         count = round(as_number("Split", "fraction", fraction, above=0, below=1) * len(self))
         if not 0 < count < len(self):
@@ -76,12 +81,16 @@ class Split:
 class Dataset:
     """A training and a test split of the same kind of image.
 
-    classes: a name for each label, in label order.
-    source: a line that says where the images come from, and their licence.
-    peak: the value of a full-bright pixel, 16 for the bundled digits; when it is not given, 255 for
-        uint8 and the greatest training value for floating images.
+    Args:
+        train, test: the splits.
+        classes: a name for each label, in label order.
+        name: a short one, for titles and folders.
+        source: a line that says where the images come from, and their licence.
+        peak: the value of a full-bright pixel, 16 for the bundled digits; when it is not given, 255
+            for uint8 and the greatest training value for floating images.
 
-    Raises ValueError when the splits or the classes do not fit each other.
+    Raises:
+        ValueError: the splits or the classes do not fit each other.
     """
 
     train: Split
@@ -118,10 +127,10 @@ class Dataset:
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """A mask (N,) that picks `count` of N images at random, each class by its share.
+    """Return a mask (N,) that picks ``count`` of N images at random, each class by its share.
 
-    Each class gives its share of `count` rounded down or up, so that the picked classes are
-    balanced as the whole is, and the total is exactly `count`.
+    Each class gives its share of ``count`` rounded down or up, so that the picked classes are
+    balanced as the whole is, and the total is exactly ``count``.
     """
     total = len(labels)
     shuffled = np.random.default_rng(seed).permutation(total)
@@ -135,9 +144,14 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def check_labels(labels: np.ndarray, classes: int | None, where: object) -> np.ndarray:
-    """`labels` as int64 (N,), or a ValueError that begins with `where` (a file, an argument).
+    """Return ``labels`` as int64 (N,).
 
-    `classes` bounds them from above; None leaves that open.
+    Args:
+        classes: bounds the labels from above; None leaves that open.
+        where: opens the error (a file, an argument).
+
+    Raises:
+        ValueError: they are not integers in one dimension, or out of bounds.
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(

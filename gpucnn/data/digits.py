@@ -16,13 +16,14 @@ SOURCE = (
 
 
 def load() -> Dataset:
-    """1,437 training and 360 test images, (8, 8, 1) uint8 with values 0 to 16.
+    """Return 1,437 training and 360 test images, (8, 8, 1) uint8 with values 0 to 16.
 
     The test images were drawn once, stratified by class, and are stored apart. The thirteen
     writers appear on both sides, so the test accuracy says how well new digits of known hands are
     read.
 
-    >>> load()
-    Dataset(digits: 1437 train, 360 test, 8x8x1 uint8, 10 classes)
+    Example:
+        >>> load()
+        Dataset(digits: 1437 train, 360 test, 8x8x1 uint8, 10 classes)
     """
     return replace(npz.load(FILE), source=SOURCE, peak=16.0)

@@ -25,13 +25,16 @@ FILES = (
 
 
 def read(path: str | Path) -> np.ndarray:
-    """The array in an IDX file, in the machine's byte order.
+    """Return the array in an IDX file, in the machine's byte order.
 
-    Raises FileNotFoundError, or a ValueError that names the file and says what does not fit:
-    damaged gzip data, a wrong magic number, or more or fewer bytes than the dimensions ask for.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: damaged gzip data, a wrong magic number, or more or fewer bytes than the
+            dimensions ask for; the text names the file.
 
-    >>> read("train-images-idx3-ubyte.gz").shape                            # doctest: +SKIP
-    (60000, 28, 28)
+    Example:
+        >>> read("train-images-idx3-ubyte.gz").shape                             # doctest: +SKIP
+        (60000, 28, 28)
     """
     data = _unzipped(Path(path))
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in DTYPES or data[3] == 0:
@@ -64,12 +67,17 @@ def load(
     name: str | None = None,
     source: str | None = None,
 ) -> Dataset:
-    """Read the four files of an MNIST-like set from `folder`: see `FILES`, each plain or .gz.
+    """Read the four files of an MNIST-like set from ``folder``: see ``FILES``, each plain or .gz.
 
-    Images are (N, H, W) or (N, H, W, C) in their files. `classes` names the labels; None takes
-    "0", "1", ... up to the greatest training label. `source` opens the line that tells the origin.
+    Args:
+        folder: where they lie; images are (N, H, W) or (N, H, W, C) in their files.
+        classes: the names of the labels; None takes "0", "1", ... up to the greatest training one.
+        name: of the set; by default the folder's.
+        source: opens the line that tells the origin.
 
-    Raises FileNotFoundError that names the missing files, or ValueError that names the wrong one.
+    Raises:
+        FileNotFoundError: files are missing; the text names them.
+        ValueError: a file is damaged; the text names it.
     """
     folder = Path(folder)
     paths = locate(folder)
@@ -98,12 +106,12 @@ def load(
 
 
 def complete(folder: Path) -> bool:
-    """Whether all of `FILES` lie in `folder`."""
+    """Return whether all of ``FILES`` lie in ``folder``."""
     return len(locate(folder)) == len(FILES)
 
 
 def locate(folder: Path) -> dict[str, Path]:
-    """The files of `FILES` that lie in `folder`.
+    """Return the files of ``FILES`` that lie in ``folder``.
 
     Both names in use are known: "train-images-idx3-ubyte" and "train-images.idx3-ubyte".
     """
@@ -117,7 +125,7 @@ def locate(folder: Path) -> dict[str, Path]:
 
 
 def _unzipped(path: Path) -> bytes:
-    """The file's bytes; gzip is told by its first two bytes, whatever the name."""
+    """Return the file's bytes; gzip is told by its first two bytes, whatever the name."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of an IDX file")
     data = path.read_bytes()

@@ -21,22 +21,29 @@ SHUFFLE, AUGMENT = 0, 1
 class Loader:
     """Cut a split into batches, epoch by epoch.
 
-    batch_size: images a batch; the last of an epoch holds the rest, unless `drop_last`.
-    shuffle: a new order each epoch, which (seed, epoch) settle; else the order of the split.
-    augment: called as `augment(images, rng)` with a NumPy generator that (seed, epoch, batch)
-        settle; see `augment.py`.
-    normalize: called as `normalize(images)` last, such as `Normalize.of(split.images)`.
-    prefetch: batches made ahead by one thread; 0 makes each when it is asked for, without one.
-    transfer: called on the images and on the labels of each batch by the thread that takes it, such
-        as `cupy.asarray`.
-
     Every batch is a pure function of the arguments, the epoch and its index: the same with any
-    `prefetch`, and after a resume at any batch. Raises ValueError for a bad argument.
+    ``prefetch``, and after a resume at any batch.
 
-    >>> split = Split(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10))
-    >>> loader = Loader(split, 4)
-    >>> [len(labels) for images, labels in loader.epoch(0)]
-    [4, 4, 2]
+    Args:
+        split: what has ``images`` and ``labels``, equally many.
+        batch_size: images a batch; the last of an epoch holds the rest, unless ``drop_last``.
+        shuffle: a new order each epoch, which (seed, epoch) settle; else the order of the split.
+        augment: called as ``augment(images, rng)`` with a NumPy generator that (seed, epoch, batch)
+            settle; see ``augment.py``.
+        normalize: called as ``normalize(images)`` last, such as ``Normalize.of(split.images)``.
+        prefetch: batches made ahead by one thread; 0 makes each when it is asked for, without one.
+        transfer: called on the images and on the labels of each batch by the thread that takes it,
+            such as ``cupy.asarray``.
+
+    Raises:
+        ValueError: a number is out of its range, or the split fills no batch.
+        TypeError: the split is none, or a step is no function.
+
+    Example:
+        >>> split = Split(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10))
+        >>> loader = Loader(split, 4)
+        >>> [len(labels) for images, labels in loader.epoch(0)]
+        [4, 4, 2]
     """
 
     def __init__(
@@ -75,18 +82,18 @@ class Loader:
             )
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         rest = 0 if self.drop_last else self.batch_size - 1
         return (len(self.split) + rest) // self.batch_size
 
     def order(self, epoch: int) -> np.ndarray:
-        """The indices (N,) of the images in the order in which `epoch` takes them."""
+        """Return the indices (N,) of the images in the order in which ``epoch`` takes them."""
         if not self.shuffle:
             return np.arange(len(self.split))
         return self._rng(SHUFFLE, epoch).permutation(len(self.split))
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[tuple[Any, Any], None, None]:
-        """Yield (images, labels) of each batch from the `start`-th on: (n, H, W, C) and (n,).
+        """Yield (images, labels) of each batch from the ``start``-th on: (n, H, W, C) and (n,).
 
         Leaving the loop early, or closing the iterator, ends the thread. What goes wrong in the
         thread is raised here, with the traceback of the thread.
@@ -124,9 +131,9 @@ class Loader:
 
 
 def ahead(make: Callable[[int], T], indices: Sequence[int], depth: int) -> Generator[T, None, None]:
-    """Yield `make(i)` for each of `indices`, in order, made by one thread up to `depth` ahead.
+    """Yield ``make(i)`` for each index, in order, made by one thread up to ``depth`` ahead.
 
-    The thread ends with the iterator, however that ends. What `make` raises is raised here.
+    The thread ends with the iterator, however that ends. What ``make`` raises is raised here.
     A depth of 0 makes each when it is asked for, with no thread.
     """
     if depth == 0:

@@ -16,16 +16,22 @@ PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load(path: str | Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """Read `x_train, y_train, x_test, y_test` (Keras's names), or `images, labels`.
+    """Read ``x_train, y_train, x_test, y_test`` (Keras's names), or ``images, labels``.
 
     Images are (N, H, W) or (N, H, W, C), uint8 or floating; labels are integers, (N,) or (N, 1).
-    An array `classes` of strings, if there, names the labels; else they are "0", "1", ...
-    `images, labels` are divided by `Split.split(test_fraction, seed)`.
+    An array ``classes`` of strings, if there, names the labels; else they are "0", "1", ...
 
-    Raises FileNotFoundError, or a ValueError that names the file when it is damaged or its arrays
-    do not fit. Pickled objects are refused.
+    Args:
+        path: the file.
+        test_fraction, seed: divide ``images, labels`` as ``Split.split`` does.
 
-    >>> data = load("flowers.npz")                                          # doctest: +SKIP
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, holds pickled objects, or its arrays do not fit; the text names
+            it.
+
+    Example:
+        >>> data = load("flowers.npz")                                           # doctest: +SKIP
     """
     path = Path(path)
     arrays = _arrays(path)

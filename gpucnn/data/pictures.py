@@ -23,20 +23,25 @@ def load(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Read `folder/train/<class>/*.png` and `folder/test/<class>/*.png`, or `folder/<class>/*.png`.
+    """Read ``train/<class>/*.png`` and ``test/<class>/*.png`` in a folder, or ``<class>/*.png``.
 
-    The second form is divided by `Split.split(test_fraction, seed)`. Class names are the folders'
-    in alphabetical order; hidden files and those that are not of `SUFFIXES` are passed over.
+    The second form is divided as ``Split.split`` does. Class names are the folders' in alphabetical
+    order; hidden files and those that are not of ``SUFFIXES`` are passed over.
 
-    size: (H, W), or one number for both, that every picture is resized to; None keeps the pictures'
-        own size, which must then be one.
-    channels: 3 for red, green and blue; 1 for grey.
+    Args:
+        size: (H, W), or one number for both, that every picture is resized to; None keeps the
+            pictures' own size, which must then be one.
+        channels: 3 for red, green and blue; 1 for grey.
+        test_fraction, seed: of the division.
 
-    Raises FileNotFoundError when there is no class folder, ImportError without Pillow, or a
-    ValueError that names a broken picture, one of another size, or a class without pictures.
+    Raises:
+        FileNotFoundError: there is no class folder.
+        ImportError: Pillow is not installed.
+        ValueError: a picture is broken or of another size, or a class has none; the text names it.
 
-    >>> load("flowers", size=64)                                            # doctest: +SKIP
-    Dataset(flowers: 2936 train, 734 test, 64x64x3 uint8, 5 classes)
+    Example:
+        >>> load("flowers", size=64)                                             # doctest: +SKIP
+        Dataset(flowers: 2936 train, 734 test, 64x64x3 uint8, 5 classes)
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -69,15 +74,23 @@ def load(
 def read_picture(
     path: str | Path, *, size: int | tuple[int, int] | None = None, channels: int = 3
 ) -> np.ndarray:
-    """One picture as (H, W, C) uint8, upright as its EXIF tag says, resized when `size` is given.
+    """Return a picture as (H, W, C) uint8, upright as its EXIF tag says.
 
     Resizing averages over the pixels it drops and stretches to the size asked for. Transparency
-    is dropped; 16-bit grey keeps its upper 8 bits. `size` and `channels` are those of `load`.
+    is dropped; 16-bit grey keeps its upper 8 bits.
 
-    Raises FileNotFoundError, ImportError without Pillow, or a ValueError that names the picture.
+    Args:
+        size: (H, W), or one number for both; None keeps the picture's own.
+        channels: 3 for red, green and blue; 1 for grey.
 
-    >>> read_picture("cat.jpg", size=(32, 48)).shape                        # doctest: +SKIP
-    (32, 48, 3)
+    Raises:
+        FileNotFoundError: there is no such picture.
+        ImportError: Pillow is not installed.
+        ValueError: it is broken; the text names it.
+
+    Example:
+        >>> read_picture("cat.jpg", size=(32, 48)).shape                         # doctest: +SKIP
+        (32, 48, 3)
     """
     try:
         from PIL import Image, ImageOps
@@ -104,7 +117,7 @@ def read_picture(
 
 
 def _read_all(files: list[Path], size: int | tuple[int, int] | None, channels: int) -> np.ndarray:
-    """(N, H, W, C) of `files`, decoded in threads since Pillow works outside the GIL."""
+    """Return (N, H, W, C) of ``files``, decoded in threads: Pillow works outside the GIL."""
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(partial(read_picture, size=size, channels=channels), files))
     for file, picture in zip(files, pictures, strict=True):
@@ -117,7 +130,7 @@ def _read_all(files: list[Path], size: int | tuple[int, int] | None, channels: i
 
 
 def _files(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]:
-    """The pictures of every class folder that `root` has, and their labels."""
+    """Return the pictures of every class folder that ``root`` has, and their labels."""
     files, labels = [], []
     for label, name in enumerate(classes):
         if not (root / name).is_dir():

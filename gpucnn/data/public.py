@@ -28,9 +28,13 @@ CLOTHES = (
 
 @dataclass(frozen=True)
 class PublicSet:
-    """hashes: what each file at `url` must hash to, in pooch's notation.
+    """Where a set lies, and how it is read.
 
-    system: where a package of the operating system puts the files; advice: how to get them there.
+    Attributes:
+        hashes: what each file at ``url`` must hash to, in pooch's notation.
+        present: says whether a folder holds the set; ``read`` reads it there.
+        system: where a package of the operating system puts the files.
+        advice: how to get them there.
     """
 
     url: str
@@ -97,15 +101,19 @@ SETS = {
 def load(name: str, *, folder: str | Path | None = None, download: bool = True) -> Dataset:
     """Read "fashion-mnist", "mnist" or "cifar10".
 
-    folder: read from there alone. None looks in `data_folder()/name`, then where the operating
-        system's package puts it, and else fetches it into `data_folder()/name` with pooch.
-    download: False never uses the network.
+    Args:
+        folder: read from there alone. None looks in ``data_folder()/name``, then where the
+            operating system's package puts it, and else fetches it into ``data_folder()/name`` with
+            pooch.
+        download: False never uses the network.
 
-    Raises FileNotFoundError that says where it looked and what to do, or ValueError that names a
-    damaged file.
+    Raises:
+        FileNotFoundError: it is not there; the text says where it looked and what to do.
+        ValueError: a file is damaged; the text names it.
 
-    >>> load("fashion-mnist")                                               # doctest: +SKIP
-    Dataset(fashion-mnist: 60000 train, 10000 test, 28x28x1 uint8, 10 classes)
+    Example:
+        >>> load("fashion-mnist")                                                # doctest: +SKIP
+        Dataset(fashion-mnist: 60000 train, 10000 test, 28x28x1 uint8, 10 classes)
     """
     public = SETS[name]
     if folder is not None:
@@ -130,12 +138,12 @@ def load(name: str, *, folder: str | Path | None = None, download: bool = True) 
 
 
 def data_folder() -> Path:
-    """Where public sets are kept: $GPUCNN_DATA, or ~/.cache/gpucnn/data."""
+    """Return where public sets are kept: $GPUCNN_DATA, or ~/.cache/gpucnn/data."""
     return Path(os.environ.get("GPUCNN_DATA") or "~/.cache/gpucnn/data").expanduser()
 
 
 def _fetch(public: PublicSet, folder: Path) -> str | None:
-    """Download every file of the set into `folder`; the reason why not, or None."""
+    """Download every file of the set into ``folder``; return the reason why not, or None."""
     try:
         import pooch
     except ImportError:
