@@ -28,6 +28,12 @@ from .schedules import Schedule
 class Optimizer(Configured):
     """Counts steps and keeps its slots by parameter path; subclasses say ``_update``.
 
+    Args:
+        learning_rate: a number, or a ``Schedule`` of the step.
+        weight_decay: the pull of each weight towards 0; see the kinds of optimizer.
+        clip_norm: all gradients are scaled down together where their norm is larger.
+        decay_all: let the decay reach parameters of one axis (biases, scales, shifts) too.
+
     Attributes:
         steps: how many were made; the schedule is asked for this one next.
         slots: arrays like the parameters, by the slot's name and the parameter's path.
@@ -132,11 +138,16 @@ class Optimizer(Configured):
 
 @dataclass
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum, plain or Nesterov's.
+    """Stochastic gradient descent with momentum, plain or Nesterov's (``nesterov=True``).
 
     v = momentum * v - learning_rate * g; p += v, or with Nesterov p += momentum * v -
     learning_rate * g (Sutskever et al., "On the importance of initialization and momentum in deep
-    learning", 2013). Weight decay is L2: g = gradient + weight_decay * p.
+    learning", 2013). Weight decay is L2: g = gradient + weight_decay * p. The other arguments are
+    those of every ``Optimizer``.
+
+    Example:
+        >>> SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0).rate
+        0.1
     """
 
     alias: ClassVar[str] = "sgd"
@@ -165,7 +176,8 @@ class Adam(Optimizer):
 
     m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
     p -= learning_rate * (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon).
-    Weight decay is L2: g = gradient + weight_decay * p.
+    Weight decay is L2: g = gradient + weight_decay * p. The other arguments are those of every
+    ``Optimizer``.
     """
 
     alias: ClassVar[str] = "adam"
@@ -196,7 +208,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with the weight decay apart: p -= learning_rate * weight_decay * p first.
 
-    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019. The other arguments are
+    those of ``Adam``.
     """
 
     alias: ClassVar[str] = "adamw"

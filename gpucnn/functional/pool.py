@@ -71,6 +71,8 @@ def pool_forward(
         x: (N, H, W, C), or (N, C, H, W) with ``data_format="channels_first"``; with one or three
             axes between them for 1-D and 3-D.
         pool_size: the window, an int or one for each axis; strides default to it.
+        mode: what is kept of a window.
+        dilation: the step between the inputs of a window.
         padding: as in ``conv_forward``, and smaller than the window. It never enters a maximum, a
             minimum or a sum.
         ceil_mode: round the output's size up, so that the last window may stick out.
@@ -158,7 +160,15 @@ def global_pool_forward(
 ) -> tuple[Array, Array | None]:
     """Reduce each channel's whole map: x (N, H, W, C) -> y (N, C), or (N, 1, 1, C) with keepdims.
 
-    Returns y and the index for ``global_pool_backward`` (of y's shape with keepdims).
+    Args:
+        x, mode, data_format, with_index: as for ``pool_forward``.
+
+    Returns:
+        y, and the index for ``global_pool_backward`` (of y's shape with keepdims).
+
+    Raises:
+        ValueError: x has no three to five axes, or a map is empty.
+        TypeError: x is not floating.
 
     Example:
         >>> global_pool_forward(np.arange(8.0).reshape(1, 2, 2, 2))[0]

@@ -171,6 +171,8 @@ class Layer:
     ) -> None:
         """Create the parameters for inputs of this shape (no batch axis); forward does it too.
 
+        They lie on ``backend``, a name or an object, by default on ``default_backend()``.
+
         Raises:
             ValueError: the shape or the dtype does not fit; the layer is left as it was.
         """
@@ -191,6 +193,10 @@ class Layer:
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return the layer's output for a batch ``x``; the first call builds the parameters.
+
+        Args:
+            x: with the batch axis first.
+            training: whether dropout drops, and batch norm takes the batch's own statistics.
 
         Raises:
             ValueError: x has the wrong rank, size or number of channels.
@@ -232,6 +238,7 @@ class Layer:
         yield self.name, self
 
     def parameter_count(self) -> int:
+        """Return how many numbers ``params`` hold, those of all layers within too."""
         return sum(array.size for _, layer in self.walk() for array in layer.params.values())
 
     def to(self, backend: str | Backend) -> Layer:

@@ -86,6 +86,7 @@ class Residual(Network):
         layers: f, a chain of layers.
         shortcut: a layer or a chain of layers; by default x itself, whose shape f must keep.
         activation: a name or an activation layer, after the sum; by default none.
+        input_shape, dtype: as for ``Sequential``.
 
     Raises:
         ValueError: f(x) and shortcut(x) are of different shapes.
