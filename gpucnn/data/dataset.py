@@ -57,7 +57,8 @@ class Split:
     def split(self, fraction: float, seed: int = 0) -> tuple[Split, Split]:
         """Divide into (rest, part), the part holding ``fraction`` of the images.
 
-        Chosen by ``seed``, disjoint, and stratified: see ``stratified``. Both keep the order of the images.
+        Chosen by ``seed``, disjoint, and stratified: see ``stratified``. Both keep the images'
+        order.
 
         Raises:
             ValueError: either would be empty.
