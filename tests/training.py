@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 import gpucnn
+from gpucnn.data import Normalize
 from gpucnn.history import History
+from gpucnn.optimizers import Adam
+from gpucnn.trainer import Trainer
 
 CLASSES = ("rows", "columns", "neither")
 TIMES = ("seconds", "images_per_second")
@@ -54,3 +57,26 @@ def assert_same_arrays(actual: dict[str, Any], expected: dict[str, Any]) -> None
     for name, value in expected.items():
         assert actual[name].dtype == value.dtype, name
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
+def assert_same_training(actual: Trainer, expected: Trainer) -> None:
+    """Require the same weights, records and optimizer state, bit for bit."""
+    assert_same_arrays(actual.model.state_dict(), expected.model.state_dict())
+    assert measured(actual.history) == measured(expected.history)
+    assert actual.optimizer.steps == expected.optimizer.steps
+    for name, slots in expected.optimizer.slots.items():
+        assert_same_arrays(actual.optimizer.slots[name], slots)
+
+
+X, Y = stripes(120)
+NORMALIZE = Normalize(100.0, 50.0)
+
+
+def make_trainer(**options) -> Trainer:
+    model = options.pop("model", None) or network()
+    return Trainer(model, **({"optimizer": Adam(0.01), "progress": False} | options))
+
+
+def fit(trainer: Trainer, epochs: int = 2, **options) -> History:
+    options = {"batch_size": 16, "normalize": NORMALIZE, "prefetch": 0} | options
+    return trainer.fit(*options.pop("data", (X, Y)), epochs=epochs, **options)
