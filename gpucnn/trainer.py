@@ -180,7 +180,8 @@ class Trainer:
         loader = self._loader(train, batch_size, augment=augment, prefetch=prefetch)
         self.normalize = loader.normalize
         held_out = held_out and self._loader(held_out, batch_size, shuffle=False)
-        self._fit(loader, held_out, last, checkpoint)
+        with self.backend.running():
+            self._fit(loader, held_out, last, checkpoint)
         return self.history
 
     def _fit(
@@ -269,7 +270,7 @@ class Trainer:
 
     def _evaluate(self, loader: Loader, where: str) -> dict[str, float]:
         meter = self._meter(where)
-        with inference_mode(), np.errstate(all="ignore"):
+        with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
             for images, labels in self._batches(loader, 0):
                 prediction = self.model.forward(images)
                 value, _ = self.loss(prediction, labels)

@@ -450,26 +450,3 @@ def test_settings_survive_json(trained):
     settings = Settings(**values)
     assert (settings.data, settings.epochs, settings.batch_size) == ("digits", 2, 64)
     assert settings.augment
-
-
-def test_blas_threads_are_limited_and_given_back(monkeypatch):
-    from threadpoolctl import threadpool_info
-
-    from gpucnn.cli.console import limited_blas
-
-    def threads() -> set[int]:
-        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-        return {pool["num_threads"] for pool in pools}
-
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.delenv(variable, raising=False)
-    before = threads()
-    with limited_blas():
-        assert threads() == {1}
-    assert threads() == before
-    monkeypatch.setenv("GPUCNN_NUM_THREADS", "many")
-    with pytest.raises(ValueError, match="must be a positive integer"):
-        limited_blas().__enter__()
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
-    with limited_blas():
-        assert threads() == before

@@ -11,7 +11,7 @@ import pytest
 from gpucnn.backends import get_backend
 from gpucnn.backends.numpy import columns, pool
 from gpucnn.backends.numpy.blocks import choose, keep, pieces, window_slices
-from gpucnn.backends.numpy.random import philox
+from gpucnn.backends.numpy.dropout import philox
 from gpucnn.backends.numpy.special import erfc
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +61,10 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work that was started is done."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return a context for a run of many calls, as a training is one."""
+        return nullcontext()
 
     # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) -------------------
 

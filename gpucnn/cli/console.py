@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -42,33 +42,9 @@ def on_backend(name: str | None) -> Iterator[Backend]:
     """Run the body on the backend called ``name``, or on the default one."""
     from ..backends import default_backend, use_backend
 
-    with limited_blas():
-        if name is None:
-            yield default_backend()
-        else:
-            with use_backend(name) as backend:
-                yield backend
-
-
-@contextmanager
-def limited_blas() -> Iterator[None]:
-    """Run the body with ``GPUCNN_NUM_THREADS`` threads in NumPy's BLAS, 1 unless it is set.
-
-    The products of small networks gain little from more, and lose much where another program has
-    a core: BLAS threads wait for each other by spinning. With one, a result does not depend on the
-    number of cores either. Variables of the BLAS itself (``OPENBLAS_NUM_THREADS`` ...) come first.
-    """
-    from threadpoolctl import threadpool_limits
-
-    own = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    if any(variable in os.environ for variable in own):
-        yield
-        return
-    threads = os.environ.get("GPUCNN_NUM_THREADS", "1")
-    if not threads.isdecimal() or int(threads) < 1:
-        raise ValueError(f"GPUCNN_NUM_THREADS must be a positive integer. Received: {threads!r}")
-    with threadpool_limits(int(threads), "blas"):
-        yield
+    chosen = nullcontext(default_backend()) if name is None else use_backend(name)
+    with chosen as backend, backend.running():
+        yield backend
 
 
 def describe(backend: Backend) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 VARIABLES = {
     "GPUCNN_BACKEND": ("by the arrays", "numpy or cuda: where everything runs"),
     "GPUCNN_DATA": ("~/.cache/gpucnn/data", "where public data sets are kept"),
-    "GPUCNN_NUM_THREADS": ("1", "threads of NumPy's BLAS under the command line"),
+    "GPUCNN_NUM_THREADS": ("1", "threads of NumPy's BLAS in a training or a prediction"),
     "GPUCNN_NVTX": ("0; 1 under nsys", "1 marks ranges for Nsight Systems, by layer"),
     "GPUCNN_DEBUG": ("0", "1 shows the traceback of an error on the command line"),
 }

@@ -219,7 +219,7 @@ class Network(Layer):
         count = counts.pop()
         backend, on_host = self.backend, isinstance(xs[0], np.ndarray)
         answers = []
-        with inference_mode():
+        with backend.running(), inference_mode():
             for start in range(0, count, batch_size):
                 batch = [backend.asarray(item[start : start + batch_size]) for item in xs]
                 y = self.forward(batch if self.takes_many else batch[0])

@@ -7,6 +7,7 @@ what overflows is an infinity, and a difference of infinities a NaN, without a w
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ import numpy as np
 from ..base import Array, Backend
 from .activation import Activations
 from .conv import Convolutions
+from .dropout import Dropout
 from .norm import Normalisations
 from .optimizer import Optimizers
 from .pool import Pools
-from .random import Dropout
 from .softmax_loss import SoftmaxAndLosses
+from .threads import limited_blas
 
 __all__ = ["NumpyBackend"]
 
@@ -50,6 +52,9 @@ class NumpyBackend(
 
     def synchronize(self) -> None:
         """Nothing to wait for: every call has done its work when it returns."""
+
+    def running(self) -> AbstractContextManager[None]:
+        return limited_blas()
 
 
 for _name in Backend.__abstractmethods__:
