@@ -23,10 +23,7 @@ struct OutputThroughTap {
         const Element* image;
         Place corner;  // of the input pixel, pad added
     };
-    struct Col {
-        Place tap;
-        int filter;
-    };
+    typedef Tap Col;  // its channel is the filter
     const Element* dy;
     const ConvGeometry& g;
     int group;
@@ -42,26 +39,20 @@ struct OutputThroughTap {
         return row;
     }
     __device__ __forceinline__ Col col(unsigned k) const {
-        Col col;
-        split(divide(k < k_end ? k : 0, g.by_group_filters, col.filter), g.by_kernel, col.tap);
-        col.filter += group * g.group_filters;
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a)
-            col.tap.axis[a] = k < k_end ? col.tap.axis[a] * g.dilation[a] : OUTSIDE_TAP;
-        return col;
+        return tap_of(g, k, k < k_end, g.by_group_filters, group * g.group_filters);
     }
-    __device__ __forceinline__ Accum load(const Row& row, const Col& col) const {
+    __device__ __forceinline__ Accum load(const Row& row, const Col& tap) const {
         Place at;
         bool hit = true;
 #pragma unroll
         for (int a = FIRST_AXIS; a < AXES; ++a) {
-            const int distance = row.corner.axis[a] - col.tap.axis[a];
+            const int distance = row.corner.axis[a] - tap.offset.axis[a];
             int remainder;
             at.axis[a] = divide(distance < 0 ? 0 : distance, g.by_stride[a], remainder);
             hit &= distance >= 0 && remainder == 0;
         }
         if (!hit || !inside(at, g.output)) return 0;
-        return widen(row.image[element(pixel(at, g.output), col.filter, pixels(g.output), g.filters)]);
+        return widen(row.image[element(pixel(at, g.output), tap.channel, pixels(g.output), g.filters)]);
     }
 };
 
@@ -91,7 +82,8 @@ struct ChannelWeights {
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __restrict__ w,
-                               const Element* __restrict__ bias, Element* __restrict__ dx, const __grid_constant__ ConvGeometry g) {
+                               const Element* __restrict__ bias, Element* __restrict__ dx,
+                               const __grid_constant__ ConvGeometry g) {
     const int group = blockIdx.x % g.groups;
     const unsigned row0 = blockIdx.x / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
     const unsigned m_end = (unsigned)g.batch * pixels(g.input);

@@ -16,43 +16,19 @@
 // A(m, k): the input under tap k of output pixel m.
 struct InputUnderTap {
     static const bool LANES_ALONG_K = CHANNELS_LAST;  // k runs over channels, m over pixels of a row
-    struct Row {
-        const Element* image;
-        Place corner;  // of the window, in input coordinates
-    };
-    struct Col {
-        Place tap;
-        int channel;
-    };
+    typedef Window Row;
+    typedef Tap Col;
     const Element* x;
     const ConvGeometry& g;
     int group;
     unsigned m_end, k_end;
 
-    __device__ __forceinline__ Row row(unsigned m) const {
-        Row row;
-        const unsigned n = split(m < m_end ? m : 0, g.by_output, row.corner);
-        row.image = x + n * image_size(pixels(g.input), g.channels);
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a)
-            row.corner.axis[a] = m < m_end ? row.corner.axis[a] * g.stride[a] - g.pad[a] : OUTSIDE_CORNER;
-        return row;
-    }
+    __device__ __forceinline__ Row row(unsigned m) const { return window_of(g, x, m, m < m_end); }
     __device__ __forceinline__ Col col(unsigned k) const {
-        Col col;
-        split(divide(k < k_end ? k : 0, g.by_group_channels, col.channel), g.by_kernel, col.tap);
-        col.channel += group * g.group_channels;
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a)
-            col.tap.axis[a] = k < k_end ? col.tap.axis[a] * g.dilation[a] : OUTSIDE_TAP;
-        return col;
+        return tap_of(g, k, k < k_end, g.by_group_channels, group * g.group_channels);
     }
-    __device__ __forceinline__ Accum load(const Row& row, const Col& col) const {
-        Place at;
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = row.corner.axis[a] + col.tap.axis[a];
-        if (!inside(at, g.input)) return 0;
-        return widen(row.image[element(pixel(at, g.input), col.channel, pixels(g.input), g.channels)]);
+    __device__ __forceinline__ Accum load(const Row& window, const Col& tap) const {
+        return input_under(g, window, tap);
     }
 };
 
@@ -80,7 +56,8 @@ struct FilterWeights {
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ w,
-                               const Element* __restrict__ bias, Element* __restrict__ y, const __grid_constant__ ConvGeometry g) {
+                               const Element* __restrict__ bias, Element* __restrict__ y,
+                               const __grid_constant__ ConvGeometry g) {
     const int group = blockIdx.x % g.groups;
     const unsigned row0 = blockIdx.x / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
     const unsigned m_end = (unsigned)g.batch * pixels(g.output);

@@ -21,43 +21,19 @@
 // A(m, k): the input under tap m of output pixel k.
 struct InputUnderTap {
     static const bool LANES_ALONG_K = !CHANNELS_LAST;  // m runs over channels, k over pixels of a row
-    struct Row {
-        Place tap;
-        int channel;
-    };
-    struct Col {
-        const Element* image;
-        Place corner;  // of the window, in input coordinates
-    };
+    typedef Tap Row;
+    typedef Window Col;
     const Element* x;
     const ConvGeometry& g;
     int group;
     unsigned m_end, k_end;
 
     __device__ __forceinline__ Row row(unsigned m) const {
-        Row row;
-        split(divide(m < m_end ? m : 0, g.by_group_channels, row.channel), g.by_kernel, row.tap);
-        row.channel += group * g.group_channels;
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a)
-            row.tap.axis[a] = m < m_end ? row.tap.axis[a] * g.dilation[a] : OUTSIDE_TAP;
-        return row;
+        return tap_of(g, m, m < m_end, g.by_group_channels, group * g.group_channels);
     }
-    __device__ __forceinline__ Col col(unsigned k) const {
-        Col col;
-        const unsigned n = split(k < k_end ? k : 0, g.by_output, col.corner);
-        col.image = x + n * image_size(pixels(g.input), g.channels);
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a)
-            col.corner.axis[a] = k < k_end ? col.corner.axis[a] * g.stride[a] - g.pad[a] : OUTSIDE_CORNER;
-        return col;
-    }
-    __device__ __forceinline__ Accum load(const Row& row, const Col& col) const {
-        Place at;
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = col.corner.axis[a] + row.tap.axis[a];
-        if (!inside(at, g.input)) return 0;
-        return widen(col.image[element(pixel(at, g.input), row.channel, pixels(g.input), g.channels)]);
+    __device__ __forceinline__ Col col(unsigned k) const { return window_of(g, x, k, k < k_end); }
+    __device__ __forceinline__ Accum load(const Row& tap, const Col& window) const {
+        return input_under(g, window, tap);
     }
 };
 
@@ -90,7 +66,8 @@ struct OutputGradient {
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_wgrad_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ dy,
-                               Accum* __restrict__ partial, unsigned pixels_per_split, const __grid_constant__ ConvGeometry g) {
+                               Accum* __restrict__ partial, unsigned pixels_per_split,
+                               const __grid_constant__ ConvGeometry g) {
     const int group = blockIdx.x % g.groups;
     const unsigned row0 = blockIdx.x / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
     const unsigned m_end = (unsigned)pixels(g.kernel) * g.group_channels;
