@@ -15,7 +15,8 @@
 // channel_sums: block (x, y) sums the positions [y, y + 1) * positions_per_split of LANES_C channels
 //   and writes partial[y][q][c]. Each thread walks every LANES_P-th position, then a tree adds the
 //   threads of a channel. Shared memory: 2 * 256 * sizeof(Accum) at most.
-// channel_sums_finish: one thread adds the partials of one (q, c) in ascending order.
+// channel_sums_finish: one thread adds the partials of one (q, c) in ascending order. The sums are in
+//   Accum; where `rounded` is not null, it gets them in Element, too.
 #include "norm_geometry.cuh"
 
 #define SUM 1
@@ -24,13 +25,12 @@
 #define GROUP_GRADIENT 4
 #define SLOPE 5
 
-const int THREADS = 256;
 const int TERMS = TERM == BATCH_GRADIENT || TERM == GROUP_GRADIENT ? 2 : 1;
 // Neighbouring threads read neighbouring memory: channels, or positions of one channel.
 const int LANES_C = CHANNELS_LAST ? 32 : 1;
-const int LANES_P = THREADS / LANES_C;
+const int LANES_P = BLOCK_THREADS / LANES_C;
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x, const Accum* __restrict__ mean,
                    const Accum* __restrict__ var, Accum epsilon, Accum* __restrict__ partial,
                    unsigned positions_per_split, const __grid_constant__ NormGeometry g) {
@@ -76,12 +76,14 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
             partial[((long long)blockIdx.y * TERMS + q) * g.channels + c] = tree[q][0][lane_c];
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-NAME(channel_sums_finish)(const Accum* __restrict__ partial, Accum* __restrict__ sums, Accum scale, int splits,
-                          int count) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+NAME(channel_sums_finish)(const Accum* __restrict__ partial, Accum* __restrict__ sums, Element* __restrict__ rounded,
+                          Accum scale, int splits, int count) {
     const long long i = global_thread();  // q * C + c
     if (i >= count) return;
     Accum sum = 0;
     for (int split = 0; split < splits; ++split) sum += partial[(long long)split * count + i];
-    sums[i] = sum * scale;
+    sum *= scale;
+    sums[i] = sum;
+    if (rounded) rounded[i] = narrow(sum);
 }

@@ -41,6 +41,9 @@ __device__ __forceinline__ Element narrow(Accum v) { return v; }
 #error "ELEMENT must be F16, BF16, F32 or F64"
 #endif
 
+// Threads of a block; a convolution's follow from its tile. As in gpucnn/backends/cuda/launch.py.
+const int BLOCK_THREADS = 256;
+
 // Index of this thread in a one-dimensional grid, 64-bit: a tensor may pass 2^31 elements.
 __device__ __forceinline__ long long global_thread() {
     return (long long)blockIdx.x * blockDim.x + threadIdx.x;

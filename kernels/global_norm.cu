@@ -7,29 +7,30 @@
 //   squares, in double; shared memory 2 KB.
 // global_norm_finish: one block adds them in a fixed order and takes the root.
 #include "block_sum.cuh"
+#include "math.cuh"
 #include "multi_tensor.cuh"
 
-extern "C" __global__ void __launch_bounds__(MULTI_TENSOR_THREADS)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(global_norm_squares)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                           double* __restrict__ partial) {
-    __shared__ double scratch[MULTI_TENSOR_THREADS];
+    __shared__ double scratch[BLOCK_THREADS];
     const Chunk chunk = chunks[blockIdx.x];
     const TensorEntry tensor = table[chunk.tensor];
     double sum = 0;
-    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += MULTI_TENSOR_THREADS) {
+    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += BLOCK_THREADS) {
         const double value = widen(tensor.grad[i]);
         sum += value * value;
     }
-    sum = block_sum<MULTI_TENSOR_THREADS>(sum, scratch);
+    sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
 // Result in Accum: float for all element types but double.
-extern "C" __global__ void __launch_bounds__(MULTI_TENSOR_THREADS)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(global_norm_finish)(const double* __restrict__ partial, long long count, Accum* __restrict__ norm) {
-    __shared__ double scratch[MULTI_TENSOR_THREADS];
+    __shared__ double scratch[BLOCK_THREADS];
     double sum = 0;
-    for (long long i = threadIdx.x; i < count; i += MULTI_TENSOR_THREADS) sum += partial[i];
-    sum = block_sum<MULTI_TENSOR_THREADS>(sum, scratch);
-    if (threadIdx.x == 0) *norm = (Accum)sqrt(sum);
+    for (long long i = threadIdx.x; i < count; i += BLOCK_THREADS) sum += partial[i];
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) *norm = (Accum)math::sqrt(sum);
 }

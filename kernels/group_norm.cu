@@ -12,8 +12,6 @@
 #include "block_sum.cuh"
 #include "norm_geometry.cuh"
 
-const int THREADS = 256;
-
 // One group of one sample; element e of it, counted along memory.
 struct Group {
     const NormGeometry& g;
@@ -36,27 +34,27 @@ struct Group {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, 4)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
 NAME(group_norm_forward)(const Element* __restrict__ x, const Element* __restrict__ gamma,
                          const Element* __restrict__ beta, Accum epsilon, Element* __restrict__ y,
                          Accum* __restrict__ mean, Accum* __restrict__ var, const __grid_constant__ NormGeometry g) {
-    __shared__ Accum scratch[THREADS];
+    __shared__ Accum scratch[BLOCK_THREADS];
     const Group group(g);
     int c;
 
     Accum sum = 0;
-    for (unsigned e = threadIdx.x; e < group.size; e += THREADS) sum += widen(x[group.at(e, c)]);
-    const Accum center = block_sum<THREADS>(sum, scratch) / (Accum)group.size;
+    for (unsigned e = threadIdx.x; e < group.size; e += BLOCK_THREADS) sum += widen(x[group.at(e, c)]);
+    const Accum center = block_sum(sum, scratch) / (Accum)group.size;
 
     sum = 0;
-    for (unsigned e = threadIdx.x; e < group.size; e += THREADS) {
+    for (unsigned e = threadIdx.x; e < group.size; e += BLOCK_THREADS) {
         const Accum deviation = widen(x[group.at(e, c)]) - center;
         sum += deviation * deviation;
     }
-    const Accum variance = block_sum<THREADS>(sum, scratch) / (Accum)group.size;
+    const Accum variance = block_sum(sum, scratch) / (Accum)group.size;
 
     const Accum inverse = inverse_deviation(variance, epsilon);
-    for (unsigned e = threadIdx.x; e < group.size; e += THREADS) {
+    for (unsigned e = threadIdx.x; e < group.size; e += BLOCK_THREADS) {
         const long long i = group.at(e, c);
         y[i] = narrow(widen(gamma[c]) * ((widen(x[i]) - center) * inverse) + widen(beta[c]));
     }
@@ -66,27 +64,27 @@ NAME(group_norm_forward)(const Element* __restrict__ x, const Element* __restric
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 4)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
 NAME(group_norm_backward)(const Element* __restrict__ dy, const Element* __restrict__ x,
                           const Element* __restrict__ gamma, const Accum* __restrict__ mean,
                           const Accum* __restrict__ var, Accum epsilon, Element* __restrict__ dx,
                           const __grid_constant__ NormGeometry g) {
-    __shared__ Accum scratch[THREADS];
+    __shared__ Accum scratch[BLOCK_THREADS];
     const Group group(g);
     const Accum center = mean[blockIdx.x], inverse = inverse_deviation(var[blockIdx.x], epsilon);
     int c;
 
     Accum sum_d = 0, sum_d_xhat = 0;
-    for (unsigned e = threadIdx.x; e < group.size; e += THREADS) {
+    for (unsigned e = threadIdx.x; e < group.size; e += BLOCK_THREADS) {
         const long long i = group.at(e, c);
         const Accum d = widen(dy[i]) * widen(gamma[c]);
         sum_d += d;
         sum_d_xhat += d * ((widen(x[i]) - center) * inverse);
     }
-    const Accum mean_d = block_sum<THREADS>(sum_d, scratch) / (Accum)group.size;
-    const Accum mean_d_xhat = block_sum<THREADS>(sum_d_xhat, scratch) / (Accum)group.size;
+    const Accum mean_d = block_sum(sum_d, scratch) / (Accum)group.size;
+    const Accum mean_d_xhat = block_sum(sum_d_xhat, scratch) / (Accum)group.size;
 
-    for (unsigned e = threadIdx.x; e < group.size; e += THREADS) {
+    for (unsigned e = threadIdx.x; e < group.size; e += BLOCK_THREADS) {
         const long long i = group.at(e, c);
         const Accum xhat = (widen(x[i]) - center) * inverse;
         dx[i] = narrow(inverse * (widen(dy[i]) * widen(gamma[c]) - mean_d - xhat * mean_d_xhat));

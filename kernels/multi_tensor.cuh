@@ -2,7 +2,6 @@
 #pragma once
 #include "common.cuh"
 
-const int MULTI_TENSOR_THREADS = 256;
 const int CHUNK = 4096;  // elements of a tensor that one block works on
 
 struct TensorEntry {
@@ -21,6 +20,3 @@ struct Chunk {
 __device__ __forceinline__ long long chunk_end(const Chunk& chunk, const TensorEntry& tensor) {
     return min(chunk.begin + CHUNK, tensor.size);
 }
-
-__device__ __forceinline__ float square_root(float v) { return sqrtf(v); }
-__device__ __forceinline__ double square_root(double v) { return sqrt(v); }

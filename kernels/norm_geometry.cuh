@@ -1,10 +1,11 @@
 // How the normalisation kernels see a tensor: N samples, L positions, C channels in G groups.
-// The host's twin is `norm_record` in gpucnn/backends/cuda/norm.py.
+// The host's twin is `norm_record` in gpucnn/backends/cuda/channels.py.
 //
 // Memory: (N, L, C) with channels last, (N, C, L) with channels first. Macro: CHANNELS_LAST.
 #pragma once
 #include "common.cuh"
 #include "divisor.cuh"
+#include "math.cuh"
 
 struct NormGeometry {
     int batch, channels, length, groups, group_channels;
@@ -27,5 +28,4 @@ __device__ __forceinline__ int channel(const NormGeometry& g, unsigned i) {
 }
 
 // 1 / sqrt(var + epsilon)
-__device__ __forceinline__ float inverse_deviation(float var, float epsilon) { return 1 / sqrtf(var + epsilon); }
-__device__ __forceinline__ double inverse_deviation(double var, double epsilon) { return 1 / sqrt(var + epsilon); }
+__device__ __forceinline__ Accum inverse_deviation(Accum var, Accum epsilon) { return 1 / math::sqrt(var + epsilon); }

@@ -12,16 +12,17 @@
 // table: one TensorEntry a tensor; chunks: (tensor, first element) of each block;
 // s: one number in Accum, or null for 1. Arithmetic and slots are in Accum. rest = 1 - beta and
 // correction = 1 - beta^step come from the host, where they lose no digits.
-// grid: one block a chunk; CHUNK elements, CHUNK / 256 a thread.
+// grid: one block a chunk; CHUNK elements, CHUNK / BLOCK_THREADS a thread.
+#include "math.cuh"
 #include "multi_tensor.cuh"
 
-extern "C" __global__ void __launch_bounds__(MULTI_TENSOR_THREADS)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(sgd_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                  const Accum* __restrict__ grad_scale, Accum rate, Accum momentum, int nesterov) {
     const Chunk chunk = chunks[blockIdx.x];
     const TensorEntry tensor = table[chunk.tensor];
     const Accum scale = grad_scale ? *grad_scale : (Accum)1;
-    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += MULTI_TENSOR_THREADS) {
+    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += BLOCK_THREADS) {
         const Accum p = widen(tensor.param[i]);
         const Accum g = scale * widen(tensor.grad[i]) + (Accum)tensor.weight_decay * p;
         const Accum v = momentum * tensor.first_slot[i] - rate * g;
@@ -30,7 +31,7 @@ NAME(sgd_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict_
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MULTI_TENSOR_THREADS)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                   const Accum* __restrict__ grad_scale, Accum rate, Accum beta_1, Accum rest_1, Accum beta_2,
                   Accum rest_2, Accum epsilon, Accum correction_1, Accum correction_2, int decoupled) {
@@ -38,7 +39,7 @@ NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
     const TensorEntry tensor = table[chunk.tensor];
     const Accum scale = grad_scale ? *grad_scale : (Accum)1;
     const Accum decay = (Accum)tensor.weight_decay;
-    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += MULTI_TENSOR_THREADS) {
+    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += BLOCK_THREADS) {
         Accum p = widen(tensor.param[i]);
         Accum g = scale * widen(tensor.grad[i]);
         if (decoupled)
@@ -49,6 +50,6 @@ NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
         const Accum v = beta_2 * tensor.second_slot[i] + rest_2 * g * g;
         tensor.first_slot[i] = m;
         tensor.second_slot[i] = v;
-        tensor.param[i] = narrow(p - rate * (m / correction_1) / (square_root(v / correction_2) + epsilon));
+        tensor.param[i] = narrow(p - rate * (m / correction_1) / (math::sqrt(v / correction_2) + epsilon));
     }
 }

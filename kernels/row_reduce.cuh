@@ -7,7 +7,6 @@
 #include "common.cuh"
 #include "math.cuh"
 
-const int BLOCK_THREADS = 256;  // as in gpucnn/backends/cuda/softmax.py
 const int BLOCK_ROWS = BLOCK_THREADS / ROW_THREADS;
 // Steps of a loop over a row to keep in flight; the exponentials of several doubles would spill.
 const int ROW_UNROLL = sizeof(Accum) == 8 ? 1 : 4;

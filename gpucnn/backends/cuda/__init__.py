@@ -13,7 +13,7 @@ def cupy_backend() -> CudaBackend:
     """Return the backend on CuPy arrays.
 
     Raises:
-        RuntimeError: CuPy is not installed, or no GPU answers; the text says which.
+        RuntimeError: CuPy is not installed or broken, or no GPU answers; the text says which.
     """
     try:
         import cupy
@@ -22,6 +22,8 @@ def cupy_backend() -> CudaBackend:
             "the CUDA backend needs CuPy, which is not installed:"
             ' pip install "gpucnn[cuda13]" (or [cuda12])'
         ) from error
+    except ImportError as error:  # it is there, but its own libraries are not
+        raise RuntimeError(f"the CUDA backend needs CuPy, which says: {error}") from error
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...shapes import NormShape
 from ..base import ACTIVATIONS, Array, accumulator
+from .channels import ChannelSums, norm_record
 from .kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
 from .launch import batch_parts
-from .norm import NormOps, norm_record
 
 # leaky_relu -> struct LeakyRelu of kernels/activations.cuh
 _KIND: Axis = {
@@ -18,27 +18,27 @@ PRELU_FORWARD = KernelFamily("prelu.cu", "prelu_forward", CHANNELS_LAST, DTYPE)
 PRELU_BACKWARD = KernelFamily("prelu.cu", "prelu_backward", CHANNELS_LAST, DTYPE)
 
 
-class ActivationOps(NormOps):
-    """The activations of ``Backend``."""
+class Activations(ChannelSums):
+    """``activation_forward`` and ``_backward``, ``prelu_forward`` and ``_backward``."""
 
     def activation_forward(self, x: Array, kind: str, alpha: float) -> Array:
         y = self.xp.empty_like(x)
-        self.launch_packs(FORWARD(kind, x.dtype.name), x, x, y, accumulator(x.dtype).type(alpha))
+        self.launch_packs(FORWARD(kind, x.dtype), x, x, y, accumulator(x.dtype).type(alpha))
         return y
 
     def activation_backward(self, dy: Array, saved: Array, kind: str, alpha: float) -> Array:
         dx = self.xp.empty_like(dy)
         self.launch_packs(
-            BACKWARD(kind, dy.dtype.name), dy, dy, saved, dx, accumulator(dy.dtype).type(alpha)
+            BACKWARD(kind, dy.dtype), dy, dy, saved, dx, accumulator(dy.dtype).type(alpha)
         )
         return dx
 
     def prelu_forward(self, x: Array, slope: Array, shape: NormShape) -> Array:
         y = self.xp.empty_like(x)
-        kernel = PRELU_FORWARD(shape.channels_last, x.dtype.name)
-        for part in batch_parts(shape.batch, shape.channels * shape.length):
+        kernel = PRELU_FORWARD(shape.channels_last, x.dtype)
+        for part, y_part in batch_parts(shape.channels * shape.length, x, y):
             self.launch_elements(
-                kernel, x[part].size, x[part], slope, y[part], x[part].size, norm_record(shape)
+                kernel, part.size, part, slope, y_part, part.size, norm_record(shape)
             )
         return y
 
@@ -46,11 +46,10 @@ class ActivationOps(NormOps):
         self, dy: Array, x: Array, slope: Array, shape: NormShape
     ) -> tuple[Array, Array]:
         dx = self.xp.empty_like(x)
-        kernel = PRELU_BACKWARD(shape.channels_last, x.dtype.name)
-        for part in batch_parts(shape.batch, shape.channels * shape.length):
+        kernel = PRELU_BACKWARD(shape.channels_last, x.dtype)
+        for dy_part, part, dx_part in batch_parts(shape.channels * shape.length, dy, x, dx):
             self.launch_elements(
-                kernel, x[part].size, dy[part], x[part], slope, dx[part], x[part].size,
-                norm_record(shape),
-            )  # fmt: skip
-        dslope = self._channel_sums("slope", dy, shape, x=x)[0]
-        return dx, dslope.astype(slope.dtype, copy=False)
+                kernel, part.size, dy_part, part, slope, dx_part, part.size, norm_record(shape)
+            )
+        _, (dslope,) = self._channel_sums("slope", dy, shape, x=x)
+        return dx, dslope

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from ..base import Array, Backend
-from .activation import ActivationOps
-from .conv import ConvOps
-from .dropout import DropoutOps
+from .activation import Activations
+from .conv import Convolutions
+from .dropout import Dropout
 from .launch import Launcher
-from .norm import NormOps
-from .optimizer import OptimizerOps
-from .pool import PoolOps
-from .softmax import SoftmaxOps
+from .norm import Normalisations
+from .optimizer import Optimizers
+from .pool import Pools
+from .softmax_loss import SoftmaxAndLosses
 
 
 class CudaBackend(
-    ConvOps, PoolOps, ActivationOps, SoftmaxOps, NormOps, DropoutOps, OptimizerOps, Backend
+    Convolutions, Pools, Activations, SoftmaxAndLosses, Normalisations, Dropout, Optimizers, Backend
 ):
     """Raw kernels on the arrays of ``xp``.
 
@@ -49,4 +49,4 @@ class CudaBackend(
 
     def synchronize(self) -> None:
         if self.xp is not np:
-            self.xp.cuda.get_current_stream().synchronize()
+            self.xp.cuda.Device().synchronize()

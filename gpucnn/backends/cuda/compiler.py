@@ -1,8 +1,9 @@
-"""From files in kernels/ to functions on the GPU: NVRTC through ``cupy.RawModule``.
+"""From files in kernels/ to functions on the GPU: NVRTC through ``cupy.RawKernel``.
 
-The only file that touches RawModule. CuPy keeps the cubin on disk, keyed by source, options,
+The only file that touches RawKernel. CuPy keeps the cubin on disk, keyed by source, options,
 architecture and compiler; its key does not see the headers that we include, so their hash goes
-into the source.
+into the source. CuPy adds -ftz=true to the options: as in its own kernels, float32 numbers below
+2^-126 count as 0.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def compile_cubin(kernel: Kernel, architecture: str) -> tuple[bytes, dict[str, R
     from cupy.cuda.compiler import CompileException
 
     program = nvrtc.createProgram(source(kernel.file), kernel.file, (), ())
-    # CuPy adds -ftz=true at run time, so that is what a cubin here shows as well
+    # with CuPy's own option, so that the cubin is the one that runs
     arguments = (f"-arch={architecture}", "-ftz=true", "--ptxas-options=-v", *options(kernel))
     try:
         nvrtc.compileProgram(program, arguments)
@@ -111,8 +112,7 @@ class CupyLauncher:
     """Launches kernels on the current device and CuPy's current stream."""
 
     def __init__(self) -> None:
-        self._functions: dict[tuple[int, Kernel], Any] = {}
-        self._modules: dict[tuple[int, str, tuple], Any] = {}
+        self._functions: dict[Kernel, Any] = {}
 
     def launch(
         self,
@@ -122,19 +122,24 @@ class CupyLauncher:
         arguments: tuple,
         pointees: Sequence[Any] = (),
     ) -> None:
-        """Start a kernel; ``pointees`` are arrays reached through a table of addresses."""
-        from cupy.cuda import Device
+        """Start a kernel; ``pointees`` are arrays reached through a table of addresses.
 
-        key = (Device().id, kernel)
-        function = self._functions.get(key)
-        if function is None:
-            function = self._functions[key] = self._get(key[0], kernel)
-        function(grid, block, arguments)
-
-    def _get(self, device: int, kernel: Kernel) -> Any:
+        Raises:
+            ValueError: an array lies on another device than the current one.
+        """
         import cupy
 
-        key = (device, kernel.file, tuple(kernel.defines.items()))
-        if key not in self._modules:
-            self._modules[key] = cupy.RawModule(code=source(kernel.file), options=options(kernel))
-        return self._modules[key].get_function(kernel.symbol)
+        device = cupy.cuda.runtime.getDevice()
+        for array in (*arguments, *pointees):
+            if isinstance(array, cupy.ndarray) and array.data.device_id != device:
+                raise ValueError(
+                    f"{kernel.symbol}: all arrays must lie on the current device, {device}; choose"
+                    f" theirs by `with array.device:`. Received: one on {array.data.device_id}"
+                )
+        function = self._functions.get(kernel)
+        if function is None:
+            # CuPy compiles it for each device that it runs on, and kernels of one file with the
+            # same macros together.
+            function = cupy.RawKernel(source(kernel.file), kernel.symbol, options(kernel))
+            self._functions[kernel] = function
+        function(grid, block, arguments)

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...shapes import ConvShape
+from ...shapes import ConvShape, NormShape
 from ..base import Array, accumulator
+from .channels import ChannelSums
 from .kernel import CHANNELS_LAST, DTYPE, RANK, KernelFamily
-from .launch import KernelCaller
 from .plans import TILES, plan_dgrad, plan_fprop, plan_wgrad
 from .spatial import AXES, DIVISOR, divisor, per_axis
 
@@ -37,19 +37,23 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
     """Return a shape as the struct that the kernels take by value, missing leading axes as 1.
 
     Raises:
-        ValueError: one image, or the pixels of the batch, pass the 2^31 that the kernels count to.
+        ValueError: one image, the pixels of the batch or the like pass what the kernels count to.
     """
-    sizes = {
-        "one input image": math.prod(shape.input) * shape.channels,
-        "one output image": math.prod(shape.output) * shape.filters,
-        "the pixels of the batch": shape.batch * max(map(math.prod, (shape.input, shape.output))),
-        "one filter": shape.taps * (shape.channels // shape.groups),
-    }
-    for name, size in sizes.items():
-        if size >= 2**31:
-            raise ValueError(f"convolution: {name} must be below 2^31 elements. Received: {size}")
-    record = np.zeros(1, _GEOMETRY)
     group_channels, group_filters = shape.channels // shape.groups, shape.filters // shape.groups
+    pixels = max(math.prod(shape.input), math.prod(shape.output))
+    longest = max(size + sum(pad) for size, pad in zip(shape.input, shape.padding, strict=True))
+    for name, size, bits in (
+        ("one input image", math.prod(shape.input) * shape.channels, 31),
+        ("one output image", math.prod(shape.output) * shape.filters, 31),
+        ("the pixels of the batch", shape.batch * pixels, 31),
+        ("a filter or a channel's weights", shape.taps * max(group_channels, group_filters), 31),
+        ("an axis of the padded input", longest, 29),
+    ):
+        if size >= 2**bits:
+            raise ValueError(
+                f"convolution: {name} must be below 2^{bits} elements. Received: {size}"
+            )
+    record = np.zeros(1, _GEOMETRY)
     for name, value in (
         ("batch", shape.batch), ("channels", shape.channels), ("filters", shape.filters),
         ("groups", shape.groups), ("group_channels", group_channels),
@@ -64,26 +68,26 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
         padded = per_axis(values, neutral=0 if name == "pad" else 1)
         record[name] = padded
         if name in _DIVISORS:
-            record[f"by_{name}"] = [divisor(value) for value in padded]
+            record[f"by_{name}"] = list(map(divisor, padded))
     record["by_group_channels"] = divisor(group_channels)
     record["by_group_filters"] = divisor(group_filters)
     return record
 
 
-class ConvOps(KernelCaller):
-    """The convolutions of ``Backend``."""
+class Convolutions(ChannelSums):
+    """``conv_fprop``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
 
     def conv_fprop(self, x: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
         plan = plan_fprop(shape)
         y = self.xp.empty(shape.y_shape, x.dtype)
-        kernel = FPROP(shape.rank, shape.channels_last, x.dtype.name, plan.tile)
+        kernel = FPROP(shape.rank, shape.channels_last, x.dtype, plan.tile)
         self.launch(kernel, plan.grid, plan.tile.threads, x, w, b, y, geometry_record(shape))
         return y
 
     def conv_dgrad(self, dy: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
         plan = plan_dgrad(shape)
         dx = self.xp.empty(shape.x_shape, dy.dtype)
-        kernel = DGRAD(shape.rank, shape.channels_last, dy.dtype.name, plan.tile)
+        kernel = DGRAD(shape.rank, shape.channels_last, dy.dtype, plan.tile)
         self.launch(kernel, plan.grid, plan.tile.threads, dy, w, b, dx, geometry_record(shape))
         return dx
 
@@ -91,7 +95,7 @@ class ConvOps(KernelCaller):
         if shape.batch == 0:
             return self.xp.zeros(shape.w_shape, x.dtype)
         plan = plan_wgrad(shape)
-        choice = (shape.rank, shape.channels_last, x.dtype.name, plan.tile)
+        choice = (shape.rank, shape.channels_last, x.dtype, plan.tile)
         dw = self.xp.empty(shape.w_shape, x.dtype)
         sums = accumulator(x.dtype)
         # one split of a dtype that is its own accumulator needs no second pass
@@ -106,3 +110,7 @@ class ConvOps(KernelCaller):
                 WGRAD_SUM(*choice), dw.size, partial, dw, np.int64(dw.size), plan.splits
             )
         return dw
+
+    def bias_grad(self, dy: Array, shape: NormShape) -> Array:
+        _, (db,) = self._channel_sums("sum", dy, shape)
+        return db

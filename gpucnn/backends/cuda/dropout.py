@@ -11,13 +11,14 @@ from .launch import KernelCaller
 DROPOUT = KernelFamily("dropout.cu", "dropout", DTYPE)
 
 
-class DropoutOps(KernelCaller):
-    """The random numbers of ``Backend``."""
+class Dropout(KernelCaller):
+    """``dropout``."""
 
     def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
         y = self.xp.empty_like(x)
         self.launch_packs(
-            DROPOUT(x.dtype.name), x, x, y, np.uint32(int(rate * 2**32)),
-            accumulator(x.dtype).type(1 / (1 - rate)), np.uint64(seed), np.uint64(offset),
+            DROPOUT(x.dtype), x, x, y, np.uint32(int(rate * 2**32)),
+            accumulator(x.dtype).type(1 / (1 - rate)), np.uint64(seed % 2**64),
+            np.uint64(offset % 2**64),
         )  # fmt: skip
         return y

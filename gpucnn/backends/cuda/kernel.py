@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 # An axis maps a Python value to its tag in the symbol's name and the macros that it sets.
 Axis = Mapping[Any, tuple[str, Mapping[str, Any]]]
 
@@ -64,9 +66,9 @@ class KernelFamily:
         axes: each a mapping from a value to (tag, macros), in the order of the call.
 
     Example:
-        >>> relu = KernelFamily("activation.cu", "activation_forward", DTYPE)
-        >>> relu("float32").symbol
-        'activation_forward_f32'
+        >>> dropout = KernelFamily("dropout.cu", "dropout", DTYPE)
+        >>> dropout(np.dtype("float32")).symbol
+        'dropout_f32'
     """
 
     def __init__(self, file: str, function: str, *axes: Axis) -> None:
@@ -75,6 +77,7 @@ class KernelFamily:
         FAMILIES.append(self)
 
     def __call__(self, *values: Any) -> Kernel:
+        """Return the kernel for a value of each axis; a dtype stands for its name."""
         kernel = self._kernels.get(values)
         if kernel is None:
             kernel = self._kernels[values] = self._specialise(values)
@@ -83,6 +86,7 @@ class KernelFamily:
     def _specialise(self, values: tuple) -> Kernel:
         tags, macros = [], {}
         for axis, value in zip(self.axes, values, strict=True):
+            value = value.name if isinstance(value, np.dtype) else value
             if value not in axis:
                 raise TypeError(
                     f"{self.function}: no kernel for {value!r}, only for"

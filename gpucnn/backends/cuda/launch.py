@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -11,7 +11,8 @@ import numpy as np
 from .kernel import Kernel
 
 MAX_GRID = (2**31 - 1, 65535, 65535)
-BLOCK = 256  # threads of a block that works on elements independently
+MAX_COUNT = 2**31 - 1  # elements of a launch that numbers them in 32 bits
+BLOCK_THREADS = 256  # as in kernels/common.cuh; a convolution's follow from its tile
 
 
 class Launcher(Protocol):
@@ -31,16 +32,19 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def batch_parts(batch: int, sample: int) -> list[slice]:
-    """Cut a batch so that a launch over a part, ``sample`` elements each, counts below 2^31.
+def batch_parts(sample: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
+    """Cut arrays along the batch, so that a launch over a part counts at most ``MAX_COUNT``.
 
-    Kernels that split an element's index then do so in 32 bits.
-
-    >>> batch_parts(3, 2**30)
-    [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None)]
+    Kernels that split an element's index then do so in 32 bits. ``sample`` is how many elements a
+    sample of the largest array has; None stays None. What fits is handed on uncut: a slice of a
+    CuPy array takes as long to make as a launch.
     """
-    step = max(1, (2**31 - 1) // max(1, sample))
-    return [slice(first, min(first + step, batch)) for first in range(0, batch, step)]
+    batch, step = len(arrays[0]), max(1, MAX_COUNT // max(1, sample))
+    if batch <= step:
+        yield arrays
+        return
+    for first in range(0, batch, step):
+        yield tuple(None if a is None else a[first : first + step] for a in arrays)
 
 
 class KernelCaller:
@@ -60,9 +64,9 @@ class KernelCaller:
         """Check and convert the arguments, then launch.
 
         Arrays must be C-contiguous (a kernel sees only their address); None is a null pointer; a
-        Python int becomes int32 and a Python float float32, since a raw kernel would read eight
-        bytes of either; wider parameters are passed as ``numpy.int64`` or ``numpy.float64``; a
-        structured array of one element is a struct passed by value.
+        Python int or a bool becomes int32 and a Python float float32, since a raw kernel would be
+        handed eight bytes (or one); other parameters are passed as ``numpy.int64``,
+        ``numpy.float64`` and so on; a structured array of one element is a struct by value.
 
         Raises:
             ValueError: a grid that the device cannot run, an array that is not contiguous, or a
@@ -81,7 +85,7 @@ class KernelCaller:
 
     def launch_elements(self, kernel: Kernel, count: int, *arguments: Any) -> None:
         """Launch one thread for each of ``count`` elements."""
-        self.launch(kernel, ceil_div(count, BLOCK), BLOCK, *arguments)
+        self.launch(kernel, ceil_div(count, BLOCK_THREADS), BLOCK_THREADS, *arguments)
 
     def launch_packs(self, kernel: Kernel, array: Any, *arguments: Any) -> None:
         """Launch one thread for each pack of elements of ``array`` (kernels/pack.cuh)."""
@@ -89,10 +93,10 @@ class KernelCaller:
         self.launch_elements(kernel, ceil_div(array.size, pack), *arguments, np.int64(array.size))
 
     def _convert(self, kernel: Kernel, argument: Any) -> Any:
-        if isinstance(argument, np.generic):  # first, for numpy.float64 is a Python float too
-            return argument
-        if isinstance(argument, bool):
+        if isinstance(argument, (bool, np.bool_)):
             return np.int32(argument)
+        if isinstance(argument, np.generic):  # before float, for numpy.float64 is one
+            return argument
         if isinstance(argument, int):
             if not -(2**31) <= argument < 2**31:
                 raise ValueError(

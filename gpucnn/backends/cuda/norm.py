@@ -1,70 +1,29 @@
-"""Normalisation and channel sums on the GPU (kernels/{channel_sums,batch_norm,group_norm}.cu)."""
+"""Normalisation on the GPU (kernels/{batch_norm,group_norm}.cu, on sums of channels.py)."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
-
 from ...shapes import NormShape
 from ..base import Array, accumulator
-from .kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
-from .launch import KernelCaller, batch_parts, ceil_div
-from .spatial import DIVISOR, divisor
+from .channels import ChannelSums, norm_record
+from .kernel import CHANNELS_LAST, DTYPE, KernelFamily
+from .launch import BLOCK_THREADS, batch_parts
 
-_TERM: Axis = {
-    name: (name, {"TERM": name.upper()})
-    for name in ("sum", "squared_deviation", "batch_gradient", "group_gradient", "slope")
-}
 _AXES = (CHANNELS_LAST, DTYPE)
-SUMS = KernelFamily("channel_sums.cu", "channel_sums", _TERM, *_AXES)
-SUMS_FINISH = KernelFamily("channel_sums.cu", "channel_sums_finish", _TERM, *_AXES)
 BATCH_FORWARD = KernelFamily("batch_norm.cu", "batch_norm_forward", *_AXES)
 BATCH_BACKWARD = KernelFamily("batch_norm.cu", "batch_norm_backward", *_AXES)
 GROUP_FORWARD = KernelFamily("group_norm.cu", "group_norm_forward", *_AXES)
 GROUP_BACKWARD = KernelFamily("group_norm.cu", "group_norm_backward", *_AXES)
 
-THREADS = 256  # as in the kernels
-POSITIONS_PER_SPLIT = 1024
-MAX_SPLITS = 256
 
-# struct NormGeometry of kernels/norm_geometry.cuh
-_GEOMETRY = np.dtype(
-    [(name, "i4") for name in ("batch", "channels", "length", "groups", "group_channels")]
-    + [(f"by_{name}", DIVISOR) for name in ("channels", "length", "group_channels")]
-)
-
-
-@lru_cache(maxsize=1024)
-def norm_record(shape: NormShape) -> np.ndarray:
-    """Return a shape as the struct that the kernels take by value.
-
-    Raises:
-        ValueError: the positions of the batch, or one sample, pass the 2^31 that kernels count to.
-    """
-    for name, size in (
-        ("the positions of the batch", shape.batch * shape.length),
-        ("one sample", shape.channels * shape.length),
-    ):
-        if size >= 2**31:
-            raise ValueError(f"normalization: {name} must be below 2^31. Received: {size}")
-    sizes = (shape.channels, shape.length, shape.channels // shape.groups)
-    row = (shape.batch, *sizes[:2], shape.groups, sizes[2], *(divisor(max(1, s)) for s in sizes))
-    return np.array([row], _GEOMETRY)
-
-
-class NormOps(KernelCaller):
-    """The normalisations of ``Backend`` and the sums over all but the channels."""
-
-    def bias_grad(self, dy: Array, shape: NormShape) -> Array:
-        return self._channel_sums("sum", dy, shape)[0].astype(dy.dtype, copy=False)
+class Normalisations(ChannelSums):
+    """``batch_norm_train``, ``_infer`` and ``_backward``; ``group_norm_forward``, ``_backward``."""
 
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
     ) -> tuple[Array, Array, Array]:
         scale = 1.0 / max(1, shape.batch * shape.length)
-        mean = self._channel_sums("sum", x, shape, scale=scale)[0]
-        var = self._channel_sums("squared_deviation", x, shape, mean=mean, scale=scale)[0]
+        (mean,), _ = self._channel_sums("sum", x, shape, scale=scale)
+        (var,), _ = self._channel_sums("squared_deviation", x, shape, mean=mean, scale=scale)
         return self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape), mean, var
 
     def batch_norm_infer(
@@ -72,11 +31,11 @@ class NormOps(KernelCaller):
         shape: NormShape,
     ) -> Array:  # fmt: skip
         y = self.xp.empty_like(x)
-        kernel = BATCH_FORWARD(shape.channels_last, x.dtype.name)
-        eps = accumulator(x.dtype).type(epsilon)
-        for part in batch_parts(shape.batch, shape.channels * shape.length):
+        kernel = BATCH_FORWARD(shape.channels_last, x.dtype)
+        epsilon = accumulator(x.dtype).type(epsilon)
+        for part, y_part in batch_parts(shape.channels * shape.length, x, y):
             self.launch_elements(
-                kernel, x[part].size, x[part], gamma, beta, mean, var, eps, y[part], x[part].size,
+                kernel, part.size, part, gamma, beta, mean, var, epsilon, y_part, part.size,
                 norm_record(shape),
             )  # fmt: skip
         return y
@@ -85,19 +44,19 @@ class NormOps(KernelCaller):
         self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, epsilon: float,
         training: bool, shape: NormShape,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        dbeta, dgamma = self._channel_sums(
+        sums, (dbeta, dgamma) = self._channel_sums(
             "batch_gradient", dy, shape, x=x, mean=mean, var=var, epsilon=epsilon
         )
         dx = self.xp.empty_like(x)
-        kernel = BATCH_BACKWARD(shape.channels_last, x.dtype.name)
+        kernel = BATCH_BACKWARD(shape.channels_last, x.dtype)
         number = accumulator(x.dtype).type
-        inverse_count = 1.0 / max(1, shape.batch * shape.length) if training else 0.0
-        for part in batch_parts(shape.batch, shape.channels * shape.length):
+        inverse_count = number(1.0 / max(1, shape.batch * shape.length) if training else 0.0)
+        for dy_part, part, dx_part in batch_parts(shape.channels * shape.length, dy, x, dx):
             self.launch_elements(
-                kernel, x[part].size, dy[part], x[part], gamma, mean, var, number(epsilon), dgamma,
-                dbeta, number(inverse_count), dx[part], x[part].size, norm_record(shape),
+                kernel, part.size, dy_part, part, gamma, mean, var, number(epsilon), sums,
+                inverse_count, dx_part, part.size, norm_record(shape),
             )  # fmt: skip
-        return dx, dgamma.astype(gamma.dtype, copy=False), dbeta.astype(gamma.dtype, copy=False)
+        return dx, dgamma, dbeta
 
     def group_norm_forward(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
@@ -106,7 +65,7 @@ class NormOps(KernelCaller):
         y = self.xp.empty_like(x)
         mean, var = (self.xp.empty((shape.batch, shape.groups), sums) for _ in range(2))
         self.launch(
-            GROUP_FORWARD(shape.channels_last, x.dtype.name), shape.batch * shape.groups, THREADS,
+            GROUP_FORWARD(shape.channels_last, x.dtype), shape.batch * shape.groups, BLOCK_THREADS,
             x, gamma, beta, sums.type(epsilon), y, mean, var, norm_record(shape),
         )  # fmt: skip
         return y, mean, var
@@ -117,38 +76,10 @@ class NormOps(KernelCaller):
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         dx = self.xp.empty_like(x)
         self.launch(
-            GROUP_BACKWARD(shape.channels_last, x.dtype.name), shape.batch * shape.groups, THREADS,
+            GROUP_BACKWARD(shape.channels_last, x.dtype), shape.batch * shape.groups, BLOCK_THREADS,
             dy, x, gamma, mean, var, accumulator(x.dtype).type(epsilon), dx, norm_record(shape),
         )  # fmt: skip
-        dbeta, dgamma = self._channel_sums(
+        _, (dbeta, dgamma) = self._channel_sums(
             "group_gradient", dy, shape, x=x, mean=mean, var=var, epsilon=epsilon
         )
-        return dx, dgamma.astype(gamma.dtype, copy=False), dbeta.astype(gamma.dtype, copy=False)
-
-    def _channel_sums(
-        self, term: str, a: Array, shape: NormShape, *, x: Array | None = None,
-        mean: Array | None = None, var: Array | None = None, epsilon: float = 0.0,
-        scale: float = 1.0,
-    ) -> Array:  # fmt: skip
-        """Return (terms, C) sums in Accum: one term, or two for the gradients."""
-        sums = accumulator(a.dtype)
-        terms = 2 if term.endswith("gradient") else 1
-        positions = shape.batch * shape.length
-        if positions == 0:
-            return self.xp.zeros((terms, shape.channels), sums)
-        splits = min(MAX_SPLITS, ceil_div(positions, POSITIONS_PER_SPLIT))
-        per_split = ceil_div(positions, splits)
-        splits = ceil_div(positions, per_split)
-        tiles = ceil_div(shape.channels, 32) if shape.channels_last else shape.channels
-        choice = (term, shape.channels_last, a.dtype.name)
-        partial = self.xp.empty((splits, terms, shape.channels), sums)
-        self.launch(
-            SUMS(*choice), (tiles, splits), THREADS, a, x, mean, var, sums.type(epsilon), partial,
-            per_split, norm_record(shape),
-        )  # fmt: skip
-        result = self.xp.empty((terms, shape.channels), sums)
-        self.launch_elements(
-            SUMS_FINISH(*choice), result.size, partial, result, sums.type(scale), splits,
-            result.size,
-        )  # fmt: skip
-        return result
+        return dx, dgamma, dbeta

@@ -56,7 +56,7 @@ def pool_record(shape: PoolShape) -> np.ndarray:
         )
     record = np.zeros(1, _GEOMETRY)
     record["channels"], record["count_padding"] = shape.channels, shape.count_padding
-    record["by_channels"] = divisor(max(1, shape.channels))
+    record["by_channels"] = divisor(shape.channels)
     before, after = zip(*shape.padding, strict=True)
     axes = (
         shape.input, shape.window, shape.output, shape.strides, shape.dilation, before, after,
@@ -65,12 +65,12 @@ def pool_record(shape: PoolShape) -> np.ndarray:
         padded = per_axis(values, neutral=0 if name.startswith("pad") else 1)
         record[name] = padded
         if name in _DIVISORS:
-            record[f"by_{name}"] = [divisor(max(1, value)) for value in padded]
+            record[f"by_{name}"] = list(map(divisor, padded))
     return record
 
 
-class PoolOps(KernelCaller):
-    """The pooling of ``Backend``."""
+class Pools(KernelCaller):
+    """``pool_forward`` and ``pool_backward``."""
 
     def pool_forward(
         self, x: Array, shape: PoolShape, with_index: bool = True
@@ -79,24 +79,22 @@ class PoolOps(KernelCaller):
         selects = shape.mode in ("max", "min")
         index = self.xp.empty(shape.y_shape, shape.index_dtype) if selects and with_index else None
         kernel = self._kernel(FORWARD, shape, x)
-        for part in batch_parts(shape.batch, _largest_map(shape)):
+        for x_part, part, index_part in batch_parts(_largest_map(shape), x, y, index):
             self.launch_elements(
-                kernel, y[part].size, x[part], y[part], None if index is None else index[part],
-                y[part].size, pool_record(shape),
-            )  # fmt: skip
+                kernel, part.size, x_part, part, index_part, part.size, pool_record(shape)
+            )
         return y, index
 
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
         dx = self.xp.empty(shape.x_shape, dy.dtype)
         kernel = self._kernel(BACKWARD, shape, dy)
-        for part in batch_parts(shape.batch, _largest_map(shape)):
+        for dy_part, index_part, part in batch_parts(_largest_map(shape), dy, index, dx):
             self.launch_elements(
-                kernel, dx[part].size, dy[part], None if index is None else index[part], dx[part],
-                dx[part].size, pool_record(shape),
-            )  # fmt: skip
+                kernel, part.size, dy_part, index_part, part, part.size, pool_record(shape)
+            )
         return dx
 
     @staticmethod
     def _kernel(family: KernelFamily, shape: PoolShape, array: Array) -> Kernel:
         index = shape.index_dtype if shape.mode in ("max", "min") else None
-        return family((shape.mode, index), shape.rank, shape.channels_last, array.dtype.name)
+        return family((shape.mode, index), shape.rank, shape.channels_last, array.dtype)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from ..base import POINTWISE_LOSSES, Array, accumulator
 from .kernel import DTYPE, Axis, KernelFamily
-from .launch import KernelCaller, ceil_div
+from .launch import BLOCK_THREADS, KernelCaller, ceil_div
 
-THREADS = 256  # as in kernels/row_reduce.cuh
 LONGEST_ROW_OF_A_WARP = 256  # classes; longer rows take a block each
 
 _ROW_THREADS: Axis = {
     32: ("warp_rows", {"ROW_THREADS": 32}),
-    THREADS: ("block_rows", {"ROW_THREADS": THREADS}),
+    BLOCK_THREADS: ("block_rows", {"ROW_THREADS": BLOCK_THREADS}),
 }
 _TARGET: Axis = {
     "int32": ("i32", {"TARGET": "I32"}),
@@ -38,11 +37,11 @@ POINTWISE = KernelFamily("pointwise_loss.cu", "pointwise_loss", _LOSS, DTYPE)
 
 
 def _row_threads(classes: int) -> int:
-    return 32 if classes <= LONGEST_ROW_OF_A_WARP else THREADS
+    return 32 if classes <= LONGEST_ROW_OF_A_WARP else BLOCK_THREADS
 
 
-class SoftmaxOps(KernelCaller):
-    """Softmax and the losses of ``Backend``."""
+class SoftmaxAndLosses(KernelCaller):
+    """``softmax_forward`` and ``_backward``, ``softmax_cross_entropy``, ``pointwise_loss``."""
 
     def softmax_forward(self, x: Array, log: bool = False) -> Array:
         y = self.xp.empty_like(x)
@@ -60,7 +59,7 @@ class SoftmaxOps(KernelCaller):
         sums = accumulator(logits.dtype)
         losses = self.xp.empty(logits.shape[:1], sums)
         dlogits = self.xp.empty_like(logits)
-        kind = "probabilities" if targets.ndim == 2 else targets.dtype.name
+        kind = "probabilities" if targets.ndim == 2 else targets.dtype
         self._launch_rows(
             CROSS_ENTROPY, (kind,), logits, logits, targets, sums.type(label_smoothing),
             sums.type(scale), losses, dlogits,
@@ -74,7 +73,7 @@ class SoftmaxOps(KernelCaller):
         losses = self.xp.empty(prediction.shape, sums)
         gradient = self.xp.empty_like(prediction)
         self.launch_packs(
-            POINTWISE(kind, prediction.dtype.name), prediction, prediction, target,
+            POINTWISE(kind, prediction.dtype), prediction, prediction, target,
             sums.type(scale), losses, gradient,
         )  # fmt: skip
         return losses, gradient
@@ -85,5 +84,6 @@ class SoftmaxOps(KernelCaller):
         """Launch ``_row_threads`` threads for each row of ``matrix`` (rows, classes)."""
         rows, classes = matrix.shape
         threads = _row_threads(classes)
-        kernel = family(*choice, threads, matrix.dtype.name)
-        self.launch(kernel, ceil_div(rows * threads, THREADS), THREADS, *arguments, rows, classes)
+        kernel = family(*choice, threads, matrix.dtype)
+        blocks = ceil_div(rows * threads, BLOCK_THREADS)
+        self.launch(kernel, blocks, BLOCK_THREADS, *arguments, rows, classes)
