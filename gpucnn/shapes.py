@@ -49,7 +49,7 @@ def _activation_shape(
 
 
 def check_rank(owner: str, x_shape: Sequence[int], rank: int, channels_last: bool) -> None:
-    """Raise a ValueError that spells the axes out unless ``x_shape`` has ``rank`` spatial ones."""
+    """Raise a ValueError unless ``x_shape`` has ``rank`` spatial axes, and none of them empty."""
     if len(x_shape) != rank + 2:
         spatial = {1: "steps", 2: "height, width", 3: "depth, height, width"}[rank]
         axes = f"{spatial}, channels" if channels_last else f"channels, {spatial}"
@@ -57,15 +57,29 @@ def check_rank(owner: str, x_shape: Sequence[int], rank: int, channels_last: boo
             f"{owner}: expects an input of {rank + 2} axes (batch, {axes})."
             f" Received: input of shape {tuple(x_shape)}"
         )
+    check_sample(owner, x_shape)
+
+
+def check_sample(owner: str, x_shape: Sequence[int]) -> None:
+    """Raise a ValueError where a sample would hold nothing; the batch may be empty."""
+    if 0 in x_shape[1:]:
+        raise ValueError(
+            f"{owner}: no axis of the input but the batch may be empty."
+            f" Received: input of shape {tuple(x_shape)}"
+        )
 
 
 def kernel_rank(owner: str, w_shape: Sequence[int]) -> int:
-    """Return how many spatial axes a kernel has, or raise a ValueError."""
+    """Return how many spatial axes a kernel has; raise a ValueError if it can be none."""
     rank = len(w_shape) - 2
     if rank not in (1, 2, 3):
         raise ValueError(
             f"{owner}: the kernel must have 3, 4 or 5 axes, (filters, *window, channels /"
             f" groups). Received: kernel of shape {tuple(w_shape)}"
+        )
+    if 0 in w_shape:
+        raise ValueError(
+            f"{owner}: the kernel must not be empty. Received: kernel of shape {tuple(w_shape)}"
         )
     return rank
 
@@ -310,6 +324,7 @@ class NormShape:
                 f"{owner}: the input needs a batch axis and a channel axis."
                 f" Received: input of shape {tuple(x_shape)}"
             )
+        check_sample(owner, x_shape)
         batch, channels, spatial = split_axes(x_shape, channels_last)
         groups = as_int(owner, "groups", groups)
         if channels % groups:

@@ -256,6 +256,31 @@ def refusals() -> dict:
             ValueError,
             "conv: the kernel must have 3, 4 or 5 axes",
         ),
+        "empty kernel": (
+            lambda: F.conv_forward(x, numbers(0, 2, 2, 3)),
+            ValueError,
+            r"conv: the kernel must not be empty\. Received: kernel of shape \(0, 2, 2, 3\)",
+        ),
+        "empty maps": (
+            lambda: F.conv_forward(numbers(1, 0, 5, 3), w, padding=3),
+            ValueError,
+            r"conv: no axis of the input but the batch may be empty\. Received: .*\(1, 0, 5, 3\)",
+        ),
+        "nothing to pool": (
+            lambda: F.pool_forward(numbers(1, 0, 5, 3), padding=1),
+            ValueError,
+            "pool: no axis of the input but the batch may be empty",
+        ),
+        "no channels": (
+            lambda: F.prelu_forward(numbers(2, 0), numbers(0)),
+            ValueError,
+            "prelu: no axis of the input but the batch may be empty",
+        ),
+        "empty rows": (
+            lambda: F.layer_norm_forward(numbers(2, 0), numbers(0), numbers(0)),
+            ValueError,
+            "layer_norm: no axis of the input but the batch may be empty",
+        ),
         "bias": (
             lambda: F.conv_forward(x, w, numbers(3)),
             ValueError,

@@ -209,4 +209,4 @@ def _row_shape(owner: str, x: Array, gamma: Array) -> NormShape:
             f"{owner}: gamma must have the shape of the last axes of the input, {x.shape}."
             f" Received: gamma of shape {gamma.shape}"
         )
-    return NormShape(math.prod(x.shape[:first]), gamma.size, 1)
+    return NormShape.of((math.prod(x.shape[:first]), 1, gamma.size), owner=owner)

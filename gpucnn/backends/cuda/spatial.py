@@ -16,9 +16,7 @@ def divisor(value: int) -> tuple[int, int, int]:
     """Return struct Divisor of kernels/divisor.cuh: (value, multiplier, shift).
 
     For n < 2^31, (umulhi(n, multiplier) + n) >> shift == n // value (Granlund & Montgomery 1994).
-    A size of 0 gives that of 1: nothing is there to be divided.
     """
-    value = max(1, value)
     shift = (value - 1).bit_length()
     return value, (2**32 * (2**shift - value)) // value + 1, shift
 

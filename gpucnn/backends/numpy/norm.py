@@ -133,7 +133,7 @@ class Normalisations:
 def _group_means(part: np.ndarray, shape: NormShape) -> np.ndarray:
     """Average a block of samples over positions and the channels of a group: -> (n, G)."""
     sums = sample_sums(part, shape.channels_last).reshape(len(part), shape.groups, -1).sum(2)
-    return sums / max(1, shape.length * (shape.channels // shape.groups))
+    return sums / (shape.length * (shape.channels // shape.groups))
 
 
 def _spread(values: np.ndarray, shape: NormShape, gamma: np.ndarray | None = None) -> np.ndarray:
