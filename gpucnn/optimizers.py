@@ -100,12 +100,12 @@ class Optimizer(Configured):
         raise NotImplementedError
 
     def _slot(self, name: str, path: str, value: Array, backend: Backend) -> Array:
-        """Return the slot of a parameter on its device, zeros at first."""
-        slot = self.slots[name].get(path)
+        """Return the slot of a parameter, zeros at first; it follows its device and its dtype."""
+        slot, dtype = self.slots[name].get(path), accumulator(value.dtype)
         if slot is None:
-            slot = backend.xp.zeros(value.shape, accumulator(value.dtype))
-        elif not backend.owns(slot):
-            slot = backend.asarray(slot)
+            slot = backend.xp.zeros(value.shape, dtype)
+        elif not backend.owns(slot) or slot.dtype != dtype:
+            slot = backend.asarray(slot, dtype)
         if slot.shape != value.shape:
             raise ValueError(
                 f"{type(self).__name__}: the {name} of {path!r} must be of shape {value.shape}."

@@ -168,6 +168,18 @@ def test_a_restored_optimizer_continues_bit_for_bit(backend, make):
         np.testing.assert_array_equal(resumed[path], straight[path], err_msg=path)
 
 
+def test_slots_follow_parameters_to_another_dtype(backend):
+    optimizer, second = SGD(0.1, momentum=0.9), random_arrays(101)
+    values = run(backend, optimizer, range(1), random_arrays(0, np.float32))
+    values = {path: value.astype(np.float64) for path, value in values.items()}
+    slots = {p: backend.to_numpy(s) for p, s in optimizer.slots["velocity"].items()}
+    got = run(backend, optimizer, range(1, 2), values)
+    for path, value in values.items():
+        expected = value + 0.9 * slots[path].astype(np.float64) - 0.1 * second[path]
+        assert_close(got[path], expected, reduction=4, magnitude=8.0)
+        assert optimizer.slots["velocity"][path].dtype == np.float64
+
+
 def test_a_loaded_state_is_a_copy(backend):
     first, second = SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9)
     run(backend, first, range(1), random_arrays(0))
