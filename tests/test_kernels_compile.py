@@ -35,15 +35,10 @@ def test_compiles_without_spills(file: str, architecture: str) -> None:
         for symbol, used in resources.items():
             assert used.spill_bytes == 0, f"{symbol} spills on {architecture}: {used}"
             assert used.stack_bytes == 0, f"{symbol} uses local memory on {architecture}: {used}"
-            assert used.registers <= 255
-            assert used.shared_bytes <= 48 * 1024
 
 
 def test_every_kernel_file_is_declared() -> None:
     assert sorted(path.name for path in kernel_folder().glob("*.cu")) == FILES
-    for family in FAMILIES:
-        text = (kernel_folder() / family.file).read_text()
-        assert f"NAME({family.function})" in text
 
 
 def test_every_global_function_is_declared() -> None:
@@ -62,5 +57,3 @@ def test_undeclared_specialisation_is_refused() -> None:
     family = next(family for family in FAMILIES if family.function == "conv_fprop_implicit_gemm")
     with pytest.raises(TypeError, match="no kernel for 'int8'"):
         family(2, True, "int8", next(iter(family.axes[-1])))
-
-

@@ -10,7 +10,7 @@ from ...shapes import NormShape
 from ..base import Array, accumulator
 from .kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
 from .launch import BLOCK_THREADS, KernelCaller, ceil_div
-from .spatial import DIVISOR, divisor
+from .spatial import DIVISOR, check_sizes, divisor
 
 _TERM: Axis = {
     name: (name, {"TERM": name.upper()})
@@ -37,12 +37,11 @@ def norm_record(shape: NormShape) -> np.ndarray:
     Raises:
         ValueError: the positions of the batch, or one sample, pass the 2^31 that kernels count to.
     """
-    for name, size in (
-        ("the positions of the batch", shape.batch * shape.length),
-        ("one sample", shape.channels * shape.length),
-    ):
-        if size >= 2**31:
-            raise ValueError(f"normalization: {name} must be below 2^31. Received: {size}")
+    check_sizes(
+        "normalization",
+        ("the positions of the batch", shape.batch * shape.length, 31),
+        ("one sample", shape.channels * shape.length, 31),
+    )
     sizes = (shape.channels, shape.length, shape.channels // shape.groups)
     row = (shape.batch, *sizes[:2], shape.groups, sizes[2], *map(divisor, sizes))
     return np.array([row], _GEOMETRY)

@@ -12,7 +12,7 @@ from ..base import Array, accumulator
 from .channels import ChannelSums
 from .kernel import CHANNELS_LAST, DTYPE, RANK, KernelFamily
 from .plans import TILES, plan_dgrad, plan_fprop, plan_wgrad
-from .spatial import AXES, DIVISOR, divisor, per_axis
+from .spatial import AXES, DIVISOR, check_sizes, divisor, padded_sizes, per_axis
 
 _AXES = (RANK, CHANNELS_LAST, DTYPE)
 FPROP = KernelFamily("conv_fprop.cu", "conv_fprop_implicit_gemm", *_AXES, TILES)
@@ -41,18 +41,14 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
     """
     group_channels, group_filters = shape.channels // shape.groups, shape.filters // shape.groups
     pixels = max(math.prod(shape.input), math.prod(shape.output))
-    longest = max(size + sum(pad) for size, pad in zip(shape.input, shape.padding, strict=True))
-    for name, size, bits in (
+    check_sizes(
+        "convolution",
         ("one input image", math.prod(shape.input) * shape.channels, 31),
         ("one output image", math.prod(shape.output) * shape.filters, 31),
         ("the pixels of the batch", shape.batch * pixels, 31),
         ("a filter or a channel's weights", shape.taps * max(group_channels, group_filters), 31),
-        ("an axis of the padded input", longest, 29),
-    ):
-        if size >= 2**bits:
-            raise ValueError(
-                f"convolution: {name} must be below 2^{bits} elements. Received: {size}"
-            )
+        ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 29),
+    )
     record = np.zeros(1, _GEOMETRY)
     for name, value in (
         ("batch", shape.batch), ("channels", shape.channels), ("filters", shape.filters),

@@ -11,7 +11,7 @@ from ...shapes import PoolShape
 from ..base import Array
 from .kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
 from .launch import KernelCaller, batch_parts
-from .spatial import AXES, DIVISOR, divisor, per_axis
+from .spatial import AXES, DIVISOR, check_sizes, divisor, padded_sizes, per_axis
 
 # By mode and, for a maximum or minimum, the index's dtype.
 _MODE: Axis = {
@@ -48,12 +48,13 @@ def pool_record(shape: PoolShape) -> np.ndarray:
     """Return a shape as the struct that the kernels take by value, missing leading axes as 1.
 
     Raises:
-        ValueError: one image passes the 2^31 elements that the kernels count to.
+        ValueError: one image, or an axis, passes what the kernels count to.
     """
-    if _largest_map(shape) >= 2**31:
-        raise ValueError(
-            f"pooling: one image must be below 2^31 elements. Received: {_largest_map(shape)}"
-        )
+    check_sizes(
+        "pooling",
+        ("one image", _largest_map(shape), 31),
+        ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 30),
+    )
     record = np.zeros(1, _GEOMETRY)
     record["channels"], record["count_padding"] = shape.channels, shape.count_padding
     record["by_channels"] = divisor(shape.channels)

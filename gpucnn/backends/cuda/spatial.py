@@ -1,4 +1,4 @@
-"""What the records of kernels over windows are made of: the twin of kernels/spatial.cuh."""
+"""What the records of shapes are made of: the twin of kernels/{divisor,spatial}.cuh."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ def divisor(value: int) -> tuple[int, int, int]:
     """
     shift = (value - 1).bit_length()
     return value, (2**32 * (2**shift - value)) // value + 1, shift
+
+
+def check_sizes(owner: str, *limits: tuple[str, int, int]) -> None:
+    """Raise a ValueError unless each (name, size, bits) is below 2^bits, as kernels count."""
+    for name, size, bits in limits:
+        if size >= 2**bits:
+            raise ValueError(f"{owner}: {name} must be below 2^{bits}. Received: {size}")
+
+
+def padded_sizes(sizes: Iterable[int], padding: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """Return the size of each axis with its padding."""
+    return tuple(size + sum(pair) for size, pair in zip(sizes, padding, strict=True))
 
 
 def per_axis(values: Iterable[int], neutral: int = 1) -> tuple[int, ...]:
