@@ -271,6 +271,11 @@ def refusals() -> dict:
             ValueError,
             "pool: no axis of the input but the batch may be empty",
         ),
+        "alpha": (
+            lambda: F.activation_forward(x, "leaky_relu", alpha=-0.1),
+            ValueError,
+            r"activation: alpha must be a number in \[0, inf\)\. Received: alpha=-0\.1",
+        ),
         "no channels": (
             lambda: F.prelu_forward(numbers(2, 0), numbers(0)),
             ValueError,

@@ -110,7 +110,7 @@ class Backend(ABC):
 
     @abstractmethod
     def activation_forward(self, x: Array, kind: str, alpha: float) -> Array:
-        """y = f(x) for a kind of ``ACTIVATIONS``; ``alpha`` is the slope of leaky_relu and elu."""
+        """y = f(x) for a kind of ``ACTIVATIONS``; ``alpha`` >= 0 is leaky_relu's and elu's."""
 
     @abstractmethod
     def activation_backward(self, dy: Array, saved: Array, kind: str, alpha: float) -> Array:

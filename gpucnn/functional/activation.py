@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..arguments import as_choice
+from ..arguments import as_choice, as_number
 from ..backends.base import ACTIVATIONS, FROM_OUTPUT, Array
 from .checks import channel_shape, expect_shape, prepare
 from .softmax import softmax_backward, softmax_forward
@@ -44,13 +44,14 @@ def activation_forward(
             "gelu_tanh", its approximation (Hendrycks & Gimpel 2016); "silu" or "swish",
             x * sigmoid(x); "hard_silu" or "hard_swish", x * hard_sigmoid(x) (Howard et al. 2019);
             "mish", x * tanh(softplus(x)) (Misra 2020); "softmax" and "log_softmax" over ``axis``.
-        alpha: the slope of leaky_relu, the scale of elu.
+        alpha: the slope of leaky_relu, the scale of elu, not negative: the derivative is read off
+            the output, which must have the input's sign.
 
     Returns:
         y: as x.
 
     Raises:
-        ValueError: no such activation.
+        ValueError: no such activation, or alpha is negative.
         TypeError: x is not floating.
 
     Example:
@@ -63,7 +64,7 @@ def activation_forward(
     if kind in _SOFTMAX:
         return softmax_forward(x, axis, log=kind == "log_softmax", owner=owner)
     backend, x = prepare(owner, x=x)
-    return backend.activation_forward(x, kind, _ALPHA.get(kind, 0.0) if alpha is None else alpha)
+    return backend.activation_forward(x, kind, _checked_alpha(owner, kind, alpha))
 
 
 def activation_backward(
@@ -87,8 +88,13 @@ def activation_backward(
         return softmax_backward(dy, saved, axis, log=kind == "log_softmax", owner=owner)
     backend, dy, saved = prepare(owner, dy=dy, saved=saved)
     expect_shape(owner, saved.shape, dy=dy)
-    alpha = _ALPHA.get(kind, 0.0) if alpha is None else alpha
-    return backend.activation_backward(dy, saved, kind, alpha)
+    return backend.activation_backward(dy, saved, kind, _checked_alpha(owner, kind, alpha))
+
+
+def _checked_alpha(owner: str, kind: str, alpha: float | None) -> float:
+    if alpha is None:
+        return _ALPHA.get(kind, 0.0)
+    return as_number(owner, "alpha", alpha, least=0)
 
 
 def prelu_forward(x: Array, slope: Array, *, axis: int = -1, owner: str = "prelu") -> Array:
