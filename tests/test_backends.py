@@ -83,6 +83,12 @@ def test_mixed_arrays_are_refused_by_name() -> None:
     assert "Received: input: cupy.ndarray, kernel: numpy.ndarray" in text
 
 
+def test_an_index_of_another_device_is_refused() -> None:
+    y, index = gpucnn.functional.pool_forward(np.zeros((1, 4, 4, 1), np.float32))
+    with pytest.raises(TypeError, match=r"pool: .* one device.*dy: numpy.*index: cupy"):
+        gpucnn.functional.pool_backward(y, index.view(FakeCupyArray), (1, 4, 4, 1))
+
+
 @pytest.mark.parametrize("array", [[1.0, 2.0], "text", None], ids=repr)
 def test_what_is_no_array_is_refused(array: object) -> None:
     with pytest.raises((TypeError, ValueError), match="Received"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arguments import Padding
+from ..backends import backend_of
 from ..backends.base import Array
 from ..shapes import PoolShape, split_axes
 from .checks import expect_shape, is_channels_last, prepare
@@ -128,6 +129,7 @@ def pool_backward(
 
     Raises:
         ValueError: dy or index is not of the output's shape, or a maximum has no index.
+        TypeError: dy and index lie on different devices, or index has another dtype.
     """
     backend, dy = prepare(owner, dy=dy)
     if shape is None:
@@ -141,6 +143,7 @@ def pool_backward(
             f" Received: index=None"
         )
     if index is not None:
+        backend_of(owner, dy=dy, index=index)
         if index.dtype != shape.index_dtype:
             raise TypeError(
                 f"{owner}: index must be {shape.index_dtype}. Received: {index.dtype.name}"
