@@ -1,0 +1,9 @@
+"""The algorithms for convolution, one a file; ``gpucnn.backends.cuda.plans`` chooses among them."""
+
+from __future__ import annotations
+
+from .base import DIRECTIONS, Algorithm, Plan, Problem
+
+__all__ = ["ALGORITHMS", "DIRECTIONS", "Algorithm", "Plan", "Problem"]
+
+ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in ()}

@@ -1,0 +1,92 @@
+"""What an algorithm for convolution is: where it applies, its plans, their cost, and its launch.
+
+The planning half is pure functions of a ``Problem``, tested without a GPU; the running half gets
+arrays. ``gpucnn.backends.cuda.plans`` chooses among all algorithms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ....shapes import ConvShape
+from ...base import Array
+
+if TYPE_CHECKING:
+    from ..launch import KernelCaller
+
+DIRECTIONS = ("fprop", "dgrad", "wgrad")
+SHARED_BYTES = 48 * 1024  # of a block, without asking the driver for more
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a plan may depend on.
+
+    Attributes:
+        direction: "fprop", "dgrad" or "wgrad".
+        shape: the convolution's geometry.
+        dtype: "float16", "bfloat16", "float32" or "float64".
+        activation: applied to fprop's output with the bias, "linear" or "relu".
+        architecture: the GPU's, 90 for sm_90.
+    """
+
+    direction: str
+    shape: ConvShape
+    dtype: str
+    activation: str = "linear"
+    architecture: int = 90
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to run a problem. Its settings fix the order of every sum.
+
+    Attributes:
+        algorithm: the algorithm's name.
+        settings: the algorithm's own frozen record: tile, vector width, splits ...
+        grid: blocks along x, y and z.
+        threads: threads of a block.
+        shared_bytes: static shared memory of a block.
+    """
+
+    algorithm: str
+    settings: Any
+    grid: tuple[int, int, int]
+    threads: int
+    shared_bytes: int = 0
+
+    def is_legal(self) -> bool:
+        """Return whether a device can launch it."""
+        x, y, z = self.grid
+        return (
+            0 < x < 2**31
+            and 0 < y < 2**16
+            and 0 < z < 2**16
+            and self.threads % 32 == 0
+            and 0 < self.threads <= 1024
+            and self.shared_bytes <= SHARED_BYTES
+        )
+
+
+class Algorithm(ABC):
+    """A way to compute one or more directions of a convolution."""
+
+    name: str
+
+    @abstractmethod
+    def plans(self, problem: Problem) -> Iterator[Plan]:
+        """Yield the plans worth considering, none where the algorithm does not apply."""
+
+    @abstractmethod
+    def cost(self, problem: Problem, plan: Plan) -> float:
+        """Return an estimate of the microseconds on an H100, to rank plans of all algorithms."""
+
+    @abstractmethod
+    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        """Run a plan.
+
+        arrays: x, w, b for fprop; dy, w, b for dgrad; x, dy for wgrad; b may be None.
+        """

@@ -1,0 +1,67 @@
+"""Every plan of every algorithm for convolution, whether or not it is the one that is chosen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Problem
+from gpucnn.shapes import ConvShape
+from tests.cases import CONVS, DTYPES, in_layout
+from tests.operations.test_conv import problem as solved
+from tests.tolerance import assert_close
+
+
+def reduction(direction: str, s: ConvShape) -> int:
+    """Terms of each sum, the bias among them."""
+    if direction == "fprop":
+        return s.taps * (s.channels // s.groups) + 1
+    if direction == "dgrad":
+        return s.taps * (s.filters // s.groups) + 1
+    return s.batch * math.prod(s.output)
+
+
+@pytest.fixture(params=["emulated", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
+def cuda_backend(request: pytest.FixtureRequest):
+    """The CUDA backend: in the emulator, checked there, and on a GPU."""
+    from tests.conftest import make_backend
+
+    try:
+        return make_backend(request.param)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_every_plan(cuda_backend, algorithm, direction, dtype, channels_last) -> None:
+    ran = 0
+    for name, case in CONVS.items():
+        s, p = replace(case, channels_last=channels_last), solved(name, dtype)
+        x, dy = (cuda_backend.asarray(in_layout(a, channels_last)) for a in (p.x, p.dy))
+        w, b, b_dx = map(cuda_backend.asarray, (p.w, p.b, p.b_dx))
+        arrays = {"fprop": (x, w, b), "dgrad": (dy, w, b_dx), "wgrad": (x, dy)}[direction]
+        expected, terms = {
+            "fprop": (p.y, p.y_terms), "dgrad": (p.dx, p.dx_terms), "wgrad": (p.dw, p.dw_terms),
+        }[direction]  # fmt: skip
+        if direction != "wgrad":
+            expected, terms = (in_layout(a, channels_last) for a in (expected, terms))
+        for activation in ("linear", "relu") if direction == "fprop" else ("linear",):
+            question = Problem(direction, s, dtype, activation)
+            want = np.maximum(expected, 0) if activation == "relu" else expected
+            for plan in algorithm.plans(question):
+                assert plan.is_legal(), plan
+                got = algorithm.run(cuda_backend, question, plan, *arrays)
+                assert_close(
+                    cuda_backend.to_numpy(got), want, dtype=DTYPES[dtype],
+                    reduction=reduction(direction, s), magnitude=terms, what=f"{name}: {plan}",
+                )  # fmt: skip
+                assert algorithm.cost(question, plan) > 0
+                ran += 1
+    if not ran:
+        pytest.skip(f"{algorithm.name} has no plan for {direction} in {dtype} on these cases")
