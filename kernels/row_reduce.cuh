@@ -2,6 +2,7 @@
 // for short rows, a whole block for long ones. The order is fixed: a butterfly of shuffles in each
 // warp, then the warps in ascending order. Every thread of a row gets the same bits.
 //
+// Shared memory, where a block computes a row: one Accum a warp for each kind of reduction, 128 bytes.
 // Macro: ROW_THREADS, 32 or BLOCK_THREADS.
 #pragma once
 #include "common.cuh"

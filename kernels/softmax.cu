@@ -6,7 +6,7 @@
 //   log_softmax_backward:  dx = dy - exp(y) * sum(dy)
 //
 // x, y, dy, dx: (rows, classes). ROW_THREADS threads compute a row, each every ROW_THREADS-th element.
-// Shared memory: one Accum a warp, where a block computes a row; see row_reduce.cuh.
+// Shared memory: see row_reduce.cuh.
 #include "row_reduce.cuh"
 
 template <bool LOG>
