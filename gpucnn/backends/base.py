@@ -29,6 +29,8 @@ FROM_INPUT = frozenset(
     {"softplus", "softsign", "gelu", "gelu_tanh", "silu", "mish", "hard_sigmoid", "hard_silu"}
 )
 ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
+# What a convolution can do to its output on the way to memory.
+FUSED = ("linear", "relu")
 
 POINTWISE_LOSSES = frozenset({"mse", "mae", "huber", "bce_logits"})
 
@@ -69,8 +71,13 @@ class Backend(ABC):
     # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) -------------------
 
     @abstractmethod
-    def conv_fprop(self, x: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
-        """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape."""
+    def conv_fprop(
+        self, x: Array, w: Array, b: Array | None, shape: ConvShape, activation: str = "linear"
+    ) -> Array:
+        """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape.
+
+        ``activation``, one of ``FUSED``, is applied to y before it is written.
+        """
 
     @abstractmethod
     def conv_dgrad(self, dy: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
@@ -207,8 +214,8 @@ class Backend(ABC):
 
         Element i, in C order, is kept iff word i % 4 of Philox4x32-10 (Salmon et al., SC'11) with
         key (seed low, seed high) and counter (i // 4 low, i // 4 high, offset low, offset high) is
-        at least floor(rate * 2^32). Applied to dy with the same seed and offset it is its own
-        backward pass, and every backend draws the same numbers.
+        at least floor(rate * 2^32); seed and offset count modulo 2^64. Applied to dy with the same
+        seed and offset it is its own backward pass, and every backend draws the same numbers.
         """
 
     # ---- optimizers: one launch for all tensors, in place ------------------------------------

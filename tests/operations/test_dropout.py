@@ -51,6 +51,12 @@ def test_seeds_and_offsets_of_64_bits(run, seed, offset):
     assert not np.array_equal(got, other)
 
 
+def test_seeds_and_offsets_wrap_at_64_bits(run):
+    x = ones_and_more((133,), np.float32)
+    wrapped = run("dropout", x, 0.5, 2**64 + 7, 2**65 + 3)
+    assert_close(wrapped, reference.dropout(x, 0.5, 7, 3), dtype=x.dtype)
+
+
 def test_a_rate_of_nothing_and_of_almost_everything(run):
     x = ones_and_more((1000,), np.float32)
     assert_close(run("dropout", x, 0.0, 5, 0), x)

@@ -45,7 +45,7 @@ class CudaBackend(
         return self.xp.asarray(array, dtype, order="C")
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        return array.get() if hasattr(array, "get") else np.array(array)
+        return array.get() if hasattr(array, "get") else np.array(array, order="C")
 
     def synchronize(self) -> None:
         if self.xp is not np:
