@@ -66,8 +66,8 @@ class KernelFamily:
         axes: each a mapping from a value to (tag, macros), in the order of the call.
 
     Example:
-        >>> dropout = KernelFamily("dropout.cu", "dropout", DTYPE)
-        >>> dropout(np.dtype("float32")).symbol
+        >>> from gpucnn.backends.cuda.dropout import DROPOUT  # KernelFamily("dropout.cu", ...)
+        >>> DROPOUT(np.dtype("float32")).symbol
         'dropout_f32'
     """
 
