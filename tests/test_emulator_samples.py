@@ -65,6 +65,22 @@ def gemm_tf32(kernel: Callable, **options: object) -> float:
     return largest_error(y, a.astype(float) @ b.T.astype(float))
 
 
+def gemm_f64(kernel: Callable, rows: int, **options: object) -> float:
+    m, n, d = 48, 24, 64
+    a, b = array((m, d), np.float64), array((n, d), np.float64)
+    y = array((m, n), np.float64, np.nan)
+    kernel((m // rows, n // 8), (32,), (a, b, y, i32(n), i32(d)), **options)
+    return largest_error(y, a @ b.T)
+
+
+def gemm_m8n8k4_f64(kernel: Callable, **options: object) -> float:
+    return gemm_f64(kernel, 8, **options)
+
+
+def gemm_m16n8k16_f64(kernel: Callable, **options: object) -> float:
+    return gemm_f64(kernel, 16, **options)
+
+
 def gemm_wgmma_manual(kernel: Callable, **options: object) -> float:
     m, n, d = 128, 64, 320
     a, b = array((m, d), np.float16), array((n, d), np.float16)
@@ -110,6 +126,8 @@ def conv_wgmma(kernel: Callable, **options: object) -> float:
 CASES = {
     conv_igemm_f16: ("conv_mma.cu", 1e-3),
     gemm_tf32: ("conv_mma.cu", 1e-3),
+    gemm_m8n8k4_f64: ("mma_f64.cu", 1e-14),
+    gemm_m16n8k16_f64: ("mma_f64.cu", 1e-14),
     gemm_wgmma_manual: ("wgmma.cu", 1e-5),
     gemm_wgmma: ("wgmma.cu", 1e-5),
     conv_wgmma: ("wgmma.cu", 1e-5),
@@ -160,6 +178,20 @@ MUTANTS = [
     (conv_igemm_f16, "tail of the filters unguarded", "n0 + row < K && d < D", "d < D"),
     (gemm_tf32, "order of A's registers", "ra[8][t], ra[0][t + 4]", "ra[0][t + 4], ra[8][t]"),
     (gemm_tf32, "dynamic shared memory overrun", "smem + 32 * 48)", "smem + 33 * 48)"),
+    (gemm_m8n8k4_f64, "accumulator columns apart", "2 * t + e", "t + 4 * e"),
+    (
+        gemm_m8n8k4_f64,
+        "operands swapped",
+        "a[m * D + k], b[(n0 + group) * D + k]",
+        "b[(n0 + group) * D + k], a[m * D + k]",
+    ),
+    (
+        gemm_m16n8k16_f64,
+        "rows and columns of A's registers swapped",
+        "i % 2 * 8) * D + k0 + i / 2",
+        "i / 4 * 8) * D + k0 + i % 4",
+    ),
+    (gemm_m16n8k16_f64, "B's registers side by side", "k0 + i * 4", "k0 - t + t * 4 + i"),
     (gemm_wgmma, "result read before the wait", "wgmma_wait<0>();", "wgmma_wait<1>();"),
     (
         gemm_wgmma,

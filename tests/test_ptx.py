@@ -34,6 +34,14 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     mma_m16n8k16_bf16(d, four, two);
     mma_m16n8k8_tf32(d, four, two);
     y[1] = cvt_tf32(d[3]);
+    double e[2] = {};
+    mma_m8n8k4_f64(e, e[0], e[1]);
+    y[2] = e[0] < e[1];
+#endif
+#ifdef HOPPER
+    double f[4] = {}, eight[8] = {};
+    mma_m16n8k16_f64(f, eight, f);
+    y[3] = f[0] < f[3];
 #endif
 }
 """
@@ -53,13 +61,19 @@ def compile_cubin(text: str, name: str, *options: str) -> bytes:
 
 @pytest.mark.parametrize("architecture", [75, 80, 86, 89, 90, 100, 120])
 def test_header_compiles_for_every_architecture(architecture):
-    options = ["-DAMPERE"] if architecture >= 80 else []
+    generations = {80: "AMPERE", 90: "HOPPER"}
+    options = [f"-D{name}" for first, name in generations.items() if architecture >= first]
     assert compile_cubin(BASE, "probe.cu", f"-arch=sm_{architecture}", *options)
 
 
 @pytest.mark.parametrize(
     "file, architecture",
-    [("conv_mma.cu", "sm_80"), ("conv_mma.cu", "sm_120"), ("wgmma.cu", "sm_90a")],
+    [
+        ("conv_mma.cu", "sm_80"),
+        ("conv_mma.cu", "sm_120"),
+        ("mma_f64.cu", "sm_90"),
+        ("wgmma.cu", "sm_90a"),
+    ],
 )
 def test_samples_compile(file, architecture):
     headers = Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "include"

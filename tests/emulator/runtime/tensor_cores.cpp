@@ -1,5 +1,5 @@
-// ldmatrix, mma.sync and wgmma, on the register layouts of the PTX manual. Products are exact in
-// float; sums are added in the order of k, which a GPU need not do.
+// ldmatrix, mma.sync and wgmma, on the register layouts of the PTX manual. Products of 16-bit and
+// tf32 operands are exact in float; sums are added in the order of k, which a GPU need not do.
 #include "state.h"
 
 namespace emu {
@@ -120,6 +120,31 @@ void emu_mma(int kind, float* d, const uint32_t* a, const uint32_t* b, int line)
                 float sum = 0;
                 for (int k = 0; k < K; k++) sum += A[row][k] * B[k][column];
                 payload<Mma>(fibers[l]).d[i] += sum;
+            }
+        block->stats[MMA]++;
+    });
+}
+
+// An m x 8 x k multiplication, m = 8 or 16. Lane (group, t) holds column t of every 4 columns of A.
+void emu_mma_f64(int m, int k, double* d, const double* a, const double* b, int line) {
+    struct Mma {
+        double* d;
+        const double *a, *b;
+    } mine{d, a, b};
+    meet_all("mma.sync", line, 32, &mine, [=](auto& fibers) {
+        const int halves = m / 8;
+        double A[16][16], B[16][8];
+        for (int l = 0; l < 32; l++) {
+            const Mma& from = payload<Mma>(fibers[l]);
+            const int group = l / 4, t = l % 4;
+            for (int i = 0; i < halves * k / 4; i++) A[group + 8 * (i % halves)][t + 4 * (i / halves)] = from.a[i];
+            for (int i = 0; i < k / 4; i++) B[t + 4 * i][group] = from.b[i];
+        }
+        for (int l = 0; l < 32; l++)
+            for (int i = 0; i < 2 * halves; i++) {
+                const int row = l / 4 + 8 * (i / 2), column = l % 4 * 2 + i % 2;
+                double& sum = payload<Mma>(fibers[l]).d[i];
+                for (int j = 0; j < k; j++) sum += A[row][j] * B[j][column];
             }
         block->stats[MMA]++;
     });

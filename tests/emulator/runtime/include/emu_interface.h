@@ -51,6 +51,7 @@ void emu_fence_proxy();
 // Tensor cores.
 void emu_ldmatrix(uint32_t* r, const void* row, int matrices, int transposed, int line);
 void emu_mma(int kind, float* d, const uint32_t* a, const uint32_t* b, int line);
+void emu_mma_f64(int m, int k, double* d, const double* a, const double* b, int line);
 void emu_wgmma(int kind, int n, float* d, uint64_t a, uint64_t b, int scale_d, int trans_a, int trans_b,
                int line);
 void emu_wgmma_commit();

@@ -24,6 +24,12 @@ EMU_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p, EMU_LINE) {
 EMU_MMA(mma_m16n8k16_f16, EMU_F16)
 EMU_MMA(mma_m16n8k16_bf16, EMU_BF16)
 EMU_MMA(mma_m16n8k8_tf32, EMU_TF32)
+EMU_INLINE void mma_m8n8k4_f64(double (&d)[2], double a, double b, EMU_LINE) {
+    emu_mma_f64(8, 4, d, &a, &b, line);
+}
+EMU_INLINE void mma_m16n8k16_f64(double (&d)[4], const double (&a)[8], const double (&b)[4], EMU_LINE) {
+    emu_mma_f64(16, 16, d, a, b, line);
+}
 EMU_INLINE uint32_t cvt_tf32(float x) {
     uint32_t u = emu_bits<uint32_t>(x);
     return (u & 0x7f800000) == 0x7f800000 ? u : (u + 0x1000) & ~0x1fffu;
