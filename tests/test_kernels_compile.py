@@ -13,9 +13,11 @@ import pytest
 
 import gpucnn.backends.cuda  # noqa: F401 - declares all families
 from gpucnn.backends.cuda.compiler import compile_cubin, kernel_folder
-from gpucnn.backends.cuda.kernel import FAMILIES, modules
+from gpucnn.backends.cuda.kernel import FAMILIES, OLDEST_ARCHITECTURE, KernelFamily, modules
 
-pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
+CompileException = pytest.importorskip(
+    "cupy.cuda.compiler", reason="NVRTC is reached through CuPy"
+).CompileException
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 FILES = sorted({family.file for family in FAMILIES})
@@ -24,7 +26,11 @@ FILES = sorted({family.file for family in FAMILIES})
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", FILES)
 def test_compiles_without_spills(file: str, architecture: str) -> None:
-    groups = [kernels for key, kernels in modules().items() if key[0] == file]
+    groups = [
+        kernels
+        for kernels in modules().values()
+        if kernels[0].file == file and kernels[0].minimum_architecture <= int(architecture[3:])
+    ]
     # NVRTC releases the GIL; under xdist each worker has one core already
     threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count()
     with ThreadPoolExecutor(threads) as pool:
@@ -35,6 +41,21 @@ def test_compiles_without_spills(file: str, architecture: str) -> None:
         for symbol, used in resources.items():
             assert used.spill_bytes == 0, f"{symbol} spills on {architecture}: {used}"
             assert used.stack_bytes == 0, f"{symbol} uses local memory on {architecture}: {used}"
+
+
+def test_a_module_has_one_minimum_architecture() -> None:
+    for kernels in modules().values():
+        assert len({kernel.minimum_architecture for kernel in kernels}) == 1
+
+
+RECENT = [family for family in FAMILIES if family.minimum_architecture > OLDEST_ARCHITECTURE]
+
+
+@pytest.mark.parametrize("family", RECENT, ids=lambda family: f"{family.file}: {family.function}")
+def test_a_minimum_architecture_is_needed(family: KernelFamily) -> None:
+    older = [int(a[3:]) for a in ARCHITECTURES if int(a[3:]) < family.minimum_architecture]
+    with pytest.raises(CompileException):
+        compile_cubin(next(family.all()), f"sm_{older[-1]}")
 
 
 def test_every_kernel_file_is_declared() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+OLDEST_ARCHITECTURE = 75  # sm_75, Turing
+
 # An axis maps a Python value to its tag in the symbol's name and the macros that it sets.
 Axis = Mapping[Any, tuple[str, Mapping[str, Any]]]
 
@@ -38,6 +40,7 @@ class Kernel:
     function: str
     tags: tuple[str, ...]
     macros: tuple[tuple[str, str], ...]
+    minimum_architecture: int = OLDEST_ARCHITECTURE
 
     @cached_property
     def suffix(self) -> str:
@@ -64,6 +67,7 @@ class KernelFamily:
         file: the file's name.
         function: what the file passes to ``NAME(...)``.
         axes: each a mapping from a value to (tag, macros), in the order of the call.
+        minimum_architecture: the first that has the kernel's instructions, 80 for sm_80.
 
     Example:
         >>> from gpucnn.backends.cuda.dropout import DROPOUT  # KernelFamily("dropout.cu", ...)
@@ -71,8 +75,15 @@ class KernelFamily:
         'dropout_f32'
     """
 
-    def __init__(self, file: str, function: str, *axes: Axis) -> None:
+    def __init__(
+        self,
+        file: str,
+        function: str,
+        *axes: Axis,
+        minimum_architecture: int = OLDEST_ARCHITECTURE,
+    ) -> None:
         self.file, self.function, self.axes = file, function, axes
+        self.minimum_architecture = minimum_architecture
         self._kernels: dict[tuple, Kernel] = {}
         FAMILIES.append(self)
 
@@ -95,7 +106,9 @@ class KernelFamily:
             tag, defines = axis[value]
             tags.append(tag)
             macros.update({key: str(setting) for key, setting in defines.items()})
-        return Kernel(self.file, self.function, tuple(tags), tuple(macros.items()))
+        return Kernel(
+            self.file, self.function, tuple(tags), tuple(macros.items()), self.minimum_architecture
+        )
 
     def all(self) -> Iterator[Kernel]:
         """Yield every specialisation."""
