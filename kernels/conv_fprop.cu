@@ -1,6 +1,8 @@
 // Convolution, forward: implicit GEMM through a shared-memory tile.
 //
-//   y[n, p, q, k] = bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c]
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
+//
+// f is the identity, or with `relu` max(v, 0), a NaN staying one.
 //
 // As a matrix product, for each group of channels:
 //   GEMM_M = N*O*P*Q output pixels,  GEMM_N = K/groups filters,  GEMM_K = T*R*S*C/groups
@@ -56,7 +58,7 @@ struct FilterWeights {
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ w,
-                               const Element* __restrict__ bias, Element* __restrict__ y,
+                               const Element* __restrict__ bias, int relu, Element* __restrict__ y,
                                const __grid_constant__ ConvGeometry g) {
     const int group = blockIdx.x % g.groups;
     const unsigned row0 = blockIdx.x / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
@@ -77,8 +79,9 @@ NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __r
         for (int j = 0; j < THREAD_N; ++j) {
             const int local = col0 + thread_col() + j, k = group * g.group_filters + local;
             if (local >= g.group_filters) break;
+            const Accum value = acc[i][j] + (bias ? widen(bias[k]) : (Accum)0);
             image[element(pixel(at, g.output), k, pixels(g.output), g.filters)] =
-                narrow(acc[i][j] + (bias ? widen(bias[k]) : (Accum)0));
+                narrow(relu && value <= 0 ? (Accum)0 : value);
         }
     }
 }

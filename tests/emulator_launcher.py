@@ -20,6 +20,8 @@ class EmulatorLauncher:
         folder: where the kernel files lie; a test of planted bugs gives a damaged copy.
     """
 
+    architecture = 90
+
     def __init__(self, mode: str, folder: Path | None = None) -> None:
         self.mode = mode
         self.folder = folder or kernel_folder()

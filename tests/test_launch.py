@@ -21,6 +21,8 @@ KERNEL = DROPOUT("float32")
 class Recorder:
     """A launcher that only remembers."""
 
+    architecture = 90
+
     def __init__(self) -> None:
         self.launches: list[SimpleNamespace] = []
 

@@ -7,17 +7,21 @@ import math
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda.conv import divisor, geometry_record
-from gpucnn.backends.cuda.plans import (
+from gpucnn.backends.base import FLOATS
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Plan, Problem
+from gpucnn.backends.cuda.algorithms.tiles import (
     NARROW,
     PARTIAL_ELEMENTS,
     TILE_K,
     TILES,
     WIDE,
-    plan_dgrad,
-    plan_fprop,
-    plan_wgrad,
+    Matrix,
+    matrix_of,
+    split_pixels,
 )
+from gpucnn.backends.cuda.geometry import geometry_record
+from gpucnn.backends.cuda.plans import candidates, choose
+from gpucnn.backends.cuda.spatial import divisor
 from gpucnn.shapes import ConvShape
 
 
@@ -39,39 +43,87 @@ SHAPES = [
 ]
 
 
+PROBLEMS = [
+    Problem(direction, conv, dtype, architecture=architecture)
+    for conv in SHAPES
+    for direction in DIRECTIONS
+    for dtype in FLOATS
+    for architecture in (75, 90)
+]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_every_problem_has_a_plan_and_keeps_it(problem: Problem) -> None:
+    plans = list(candidates(problem))
+    assert choose(problem) in plans
+    choose.cache_clear()
+    assert choose(problem) == min(
+        plans, key=lambda plan: ALGORITHMS[plan.algorithm].cost(problem, plan)
+    )
+    for plan in plans:
+        assert plan.is_legal()
+        assert 0 < ALGORITHMS[plan.algorithm].cost(problem, plan) < float("inf")
+        hash(plan)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_tiles_cover_the_matrix(problem: Problem) -> None:
+    matrix = matrix_of(problem)
+    for plan in ALGORITHMS["implicit_gemm"].plans(problem):
+        tile = plan.settings.tile
+        assert plan.grid[0] % matrix.groups == 0
+        rows, cols = plan.grid[0] // matrix.groups * tile.m, plan.grid[1] * tile.n
+        assert matrix.m <= rows < matrix.m + tile.m
+        assert matrix.n <= cols < matrix.n + tile.n
+
+
+def test_matrices_by_hand() -> None:
+    conv = shape(3, 33, 6, 10, 3, strides=2, groups=2)
+    assert matrix_of(Problem("fprop", conv, "float32")) == Matrix(3 * 16 * 16, 5, 27, 2)
+    assert matrix_of(Problem("dgrad", conv, "float32")) == Matrix(3 * 33 * 33, 3, 45, 2)
+    assert matrix_of(Problem("wgrad", conv, "float32")) == Matrix(27, 5, 3 * 16 * 16, 2)
+
+
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("conv", SHAPES, ids=str)
-def test_grid_covers_the_matrix(conv: ConvShape) -> None:
-    group_filters, group_channels = conv.filters // conv.groups, conv.channels // conv.groups
-    pixels = conv.batch * math.prod(conv.output)
-    gemms = {
-        plan_fprop: (pixels, group_filters),
-        plan_dgrad: (conv.batch * math.prod(conv.input), group_channels),
-        plan_wgrad: (conv.taps * group_channels, group_filters),
-    }
-    for planner, (gemm_m, gemm_n) in gemms.items():
-        plan = planner(conv)
-        assert plan.tile in TILES
-        rows, cols = plan.grid[0] // conv.groups * plan.tile.m, plan.grid[1] * plan.tile.n
-        assert plan.grid[0] % conv.groups == 0
-        assert gemm_m <= rows < gemm_m + plan.tile.m
-        assert gemm_n <= cols < gemm_n + plan.tile.n
-        assert plan == planner(conv)
+def test_wgrad_splits_cover_every_pixel_once(conv: ConvShape, tile) -> None:
+    matrix = matrix_of(Problem("wgrad", conv, "float32"))
+    splits, per_split = split_pixels(matrix, tile)
+    assert per_split % TILE_K == 0
+    assert (splits - 1) * per_split < matrix.k <= splits * per_split
+    assert splits == 1 or splits * math.prod(conv.w_shape) <= PARTIAL_ELEMENTS
 
 
-@pytest.mark.parametrize("conv", SHAPES, ids=str)
-def test_wgrad_splits_cover_every_pixel_once(conv: ConvShape) -> None:
-    plan = plan_wgrad(conv)
-    pixels = conv.batch * math.prod(conv.output)
-    assert plan.pixels_per_split % TILE_K == 0
-    assert (plan.splits - 1) * plan.pixels_per_split < pixels
-    assert plan.splits * plan.pixels_per_split >= pixels
-    assert plan.splits == 1 or plan.splits * math.prod(conv.w_shape) <= PARTIAL_ELEMENTS
+def test_the_tile_follows_the_matrix() -> None:
+    def tile(conv: ConvShape) -> object:
+        problem = Problem("fprop", conv, "float32")
+        gemm = ALGORITHMS["implicit_gemm"]
+        plan = min(gemm.plans(problem), key=lambda plan: gemm.cost(problem, plan))
+        return plan.settings.tile
+
+    assert tile(shape(64, 28, 1, 6, 5)) == NARROW
+    assert tile(shape(32, 56, 64, 64, 3)) == WIDE
+    assert tile(shape(1, 4, 64, 64, 3)) == NARROW
 
 
-def test_tile_follows_the_matrix() -> None:
-    assert plan_fprop(shape(64, 28, 1, 6, 5)).tile == NARROW
-    assert plan_fprop(shape(32, 56, 64, 64, 3)).tile == WIDE
-    assert plan_fprop(shape(1, 4, 64, 64, 3)).tile == NARROW
+def test_what_no_launch_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="the tensor is too large for one launch"):
+        choose(Problem("fprop", ConvShape.of((1, 1, 1), (2**23, 1, 1)), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("plan", "legal"),
+    [
+        (Plan("x", None, (1, 1, 1), 256, 48 * 1024), True),
+        (Plan("x", None, (1, 2**16, 1), 256), False),
+        (Plan("x", None, (0, 1, 1), 256), False),
+        (Plan("x", None, (1, 1, 1), 48), False),
+        (Plan("x", None, (1, 1, 1), 2048), False),
+        (Plan("x", None, (1, 1, 1), 256, 48 * 1024 + 1), False),
+    ],
+)
+def test_what_a_device_can_launch(plan: Plan, legal: bool) -> None:
+    assert plan.is_legal() is legal
 
 
 @pytest.mark.parametrize("tile", TILES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..arguments import Padding
-from ..backends.base import Array
+from ..arguments import Padding, as_choice
+from ..backends.base import FUSED, Array
 from ..shapes import ConvShape
 from .checks import expect_shape, is_channels_last, prepare
 from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
@@ -51,6 +51,7 @@ def conv_forward(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     data_format: str = "channels_last",
+    activation: str = "linear",
     owner: str = "conv",
     shape: ConvShape | None = None,
 ) -> Array:
@@ -68,6 +69,8 @@ def conv_forward(
         padding: "valid", "same" (ceil(H / stride) outputs), "causal" (1-D), an int, one int an
             axis, or a (before, after) pair an axis.
         groups: how many separate convolutions the channels and filters are split into.
+        activation: "linear", or "relu" for max(y, 0) in the same pass over y; its gradient is
+            ``activation_backward``'s, taken before ``conv_backward``.
         owner: opens each error message.
         shape: the geometry, if at hand (``conv_shape``); the keywords above are then not read.
 
@@ -88,7 +91,9 @@ def conv_forward(
                [9., 9., 9.],
                [9., 9., 9.]], dtype=float32)
     """
-    backend, x, w, b = prepare(owner, allow_complex=True, x=x, w=w, b=b)
+    as_choice(owner, "activation", activation, FUSED)
+    complex_too = activation == "linear"  # no order among complex numbers, no relu
+    backend, x, w, b = prepare(owner, allow_complex=complex_too, x=x, w=w, b=b)
     shape = shape or conv_shape(
         x.shape,
         w.shape,
@@ -102,7 +107,7 @@ def conv_forward(
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.filters,), b=b)
-    return fprop(backend, x, w, b, shape)
+    return fprop(backend, x, w, b, shape, activation)
 
 
 def conv_backward(

@@ -9,7 +9,14 @@ from .checks import expect_shape
 from .conv import conv_backward, conv_forward
 
 
-def dense_forward(x: Array, w: Array, b: Array | None = None, *, owner: str = "dense") -> Array:
+def dense_forward(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    activation: str = "linear",
+    owner: str = "dense",
+) -> Array:
     """Return x @ w.T + b over the last axis.
 
     Every row of x is an image of one pixel with C channels, every unit a 1x1 filter, so that the
@@ -19,6 +26,7 @@ def dense_forward(x: Array, w: Array, b: Array | None = None, *, owner: str = "d
         x: (..., C), two axes or more.
         w: (units, C), the filters of that convolution.
         b: (units,), or None.
+        activation: "linear" or "relu", as in ``conv_forward``.
 
     Returns:
         y: (..., units).
@@ -33,7 +41,7 @@ def dense_forward(x: Array, w: Array, b: Array | None = None, *, owner: str = "d
     """
     _check(owner, x, w)
     # (rows, 1, C) * (units, 1, C) -> (rows, 1, units)
-    y = conv_forward(_pixels(x), w[:, None, :], b, owner=owner)
+    y = conv_forward(_pixels(x), w[:, None, :], b, activation=activation, owner=owner)
     return y.reshape(*x.shape[:-1], w.shape[0])
 
 

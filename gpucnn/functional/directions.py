@@ -28,10 +28,13 @@ def real_like(array: Array, operand: Array) -> Array:
     return array
 
 
-def fprop(backend: Backend, x: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
-    """x (x_shape), w (w_shape), b (filters,) -> y (y_shape)."""
+def fprop(
+    backend: Backend, x: Array, w: Array, b: Array | None, shape: ConvShape,
+    activation: str = "linear",
+) -> Array:  # fmt: skip
+    """x (x_shape), w (w_shape), b (filters,) -> y (y_shape); complex numbers have no relu."""
     if not any(map(is_complex, _given(x, w, b))):
-        return backend.conv_fprop(x, w, b, shape)
+        return backend.conv_fprop(x, w, b, shape, activation)
     y = _bilinear(backend, lambda x, w: backend.conv_fprop(x, w, None, shape), x, w)
     return _add_bias(y, b, shape.channels_last)
 

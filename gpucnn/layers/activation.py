@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .. import functional as F
 from ..arguments import as_choice, as_number, integers
-from ..backends.base import Array
+from ..backends.base import FUSED, Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
 from .base import Layer, Shape, sample_text
@@ -21,6 +22,7 @@ class Activated(Layer):
 
     activation: str
     softmax_axis = -1
+    fused: tuple[str, ...] = FUSED  # what the layer's own kernel can apply
 
     def _activate(self, y: Array) -> tuple[Array, Array | None]:
         """Return the activation's output and what ``_deactivate`` will need of it."""
@@ -28,6 +30,13 @@ class Activated(Layer):
             return y, None
         out = F.activation_forward(y, self.activation, axis=self.softmax_axis, owner=self.label)
         return out, out if F.saves_output(self.activation) else y
+
+    def _run_activated(self, run: Callable, *arrays: Any, **keywords: Any) -> tuple:
+        """``_activate`` the result of a convolution, in the same kernel where it knows how."""
+        if self.activation not in self.fused or arrays[0].dtype.kind == "c":
+            return self._activate(run(*arrays, owner=self.label, **keywords))
+        y = run(*arrays, activation=self.activation, owner=self.label, **keywords)
+        return y, None if self.activation == "linear" else y
 
     def _deactivate(self, dy: Array, kept: Array | None) -> Array:
         return F.activation_backward(

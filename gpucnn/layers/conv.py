@@ -161,7 +161,7 @@ class Conv(Activated):
     def _forward(self, x: Array, training: bool) -> Array:
         shape = self._geometry(x.shape)
         kernel, bias = self.params["kernel"], self.params.get("bias")
-        y, kept = self._activate(self._run(x, kernel, bias, shape=shape, owner=self.label))
+        y, kept = self._run_activated(self._run, x, kernel, bias, shape=shape)
         self._save(x, kept, shape)
         return y
 

@@ -116,9 +116,8 @@ class Dense(Activated):
             self._add("bias", (self.units,), self.bias_initializer)
 
     def _forward(self, x: Array, training: bool) -> Array:
-        y, kept = self._activate(
-            F.dense_forward(x, self.params["kernel"], self.params.get("bias"), owner=self.label)
-        )
+        kernel, bias = self.params["kernel"], self.params.get("bias")
+        y, kept = self._run_activated(F.dense_forward, x, kernel, bias)
         self._save(x, kept)
         return y
 

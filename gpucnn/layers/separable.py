@@ -117,7 +117,7 @@ class SeparableConv(Conv):
         label, params = self.label, self.params
         middle = F.conv_forward(x, params["depthwise_kernel"], shape=depthwise, owner=label)
         kernel, bias = params["pointwise_kernel"], params.get("bias")
-        y, kept = self._activate(F.conv_forward(middle, kernel, bias, shape=pointwise, owner=label))
+        y, kept = self._run_activated(F.conv_forward, middle, kernel, bias, shape=pointwise)
         self._save(x, middle, kept)
         return y
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
-from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda import plans
 from tests import reference
 from tests.cases import CONVS, DTYPES, in_layout, random
 from tests.tolerance import assert_close
@@ -77,6 +75,20 @@ def test_wgrad(run, name, dtype, channels_last):
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_relu_is_applied_on_the_way(run, dtype, channels_last):
+    p, s = problem("everything", dtype), replace(CONVS["everything"], channels_last=channels_last)
+    x, w = in_layout(p.x, channels_last).copy(), p.w.copy()
+    y = run("conv_fprop", x, w, p.b, s)
+    assert (np.sign(y.astype(np.float32)) == -1).any()
+    assert (run("conv_fprop", x, w, p.b, s, "relu") == np.maximum(y, 0)).all()
+    w[1] = np.nan  # a filter: one channel of the output
+    spoilt = run("conv_fprop", x, w, None, s, "relu").astype(np.float32)
+    channel = spoilt[..., 1] if channels_last else spoilt[:, 1]
+    assert np.isnan(channel).any() and np.isnan(spoilt).sum() == np.isnan(channel).sum()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
 def test_without_a_bias(run, channels_last):
     p, s = problem("everything", "float32"), CONVS["everything"]
     zero = np.zeros(s.filters, np.float32), np.zeros(s.channels, np.float32)
@@ -131,23 +143,3 @@ def test_a_nan_reaches_all_that_it_should_and_nothing_else(run, dtype, channels_
     ):
         assert 0 < np.isnan(expected).sum() < expected.size
         assert_close(got, expected, dtype=x.dtype)
-
-
-@pytest.mark.parametrize(
-    ("plan", "without"),
-    [
-        (plans.plan_fprop, "wide_filters"),
-        (plans.plan_dgrad, "wide_filters"),
-        (plans.plan_wgrad, "wide_tiles"),
-    ],
-    ids=["fprop", "dgrad", "wgrad"],
-)
-def test_the_cases_reach_every_tile_of_the_kernels(plan, without):
-    shapes = [shape for name, shape in CONVS.items() if not name.endswith(without)]
-    chosen = [(shape.rank, plan(shape)) for shape in shapes]
-    assert {(rank, p.tile) for rank, p in chosen} == set(product((1, 2, 3), plans.TILES))
-    assert any(p.grid[0] > 1 and p.grid[1] > 1 for _, p in chosen)
-    if plan is plans.plan_wgrad:
-        assert {(rank, p.splits > 1) for rank, p in chosen} == set(
-            product((1, 2, 3), (False, True))
-        )

@@ -113,6 +113,17 @@ class CupyLauncher:
 
     def __init__(self) -> None:
         self._functions: dict[Kernel, Any] = {}
+        self._architectures: dict[int, int] = {}
+
+    @property
+    def architecture(self) -> int:
+        """Return the current device's, 90 for sm_90."""
+        import cupy
+
+        device = cupy.cuda.runtime.getDevice()
+        if device not in self._architectures:
+            self._architectures[device] = int(cupy.cuda.Device(device).compute_capability)
+        return self._architectures[device]
 
     def launch(
         self,

@@ -18,6 +18,11 @@ BLOCK_THREADS = 256  # as in kernels/common.cuh; a convolution's follow from its
 class Launcher(Protocol):
     """Runs a kernel on arrays: ``CupyLauncher`` on a GPU, the tests' emulator on the CPU."""
 
+    @property
+    def architecture(self) -> int:
+        """The device's, 90 for sm_90: what plans may count on."""
+        ...
+
     def launch(
         self,
         kernel: Kernel,

@@ -77,8 +77,9 @@ class Convolutions:
     """``conv_fprop``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
 
     def conv_fprop(
-        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape
-    ) -> np.ndarray:
+        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
+        activation: str = "linear",
+    ) -> np.ndarray:  # fmt: skip
         y = np.empty(shape.y_shape, x.dtype)
         x, target = channels_last(x, shape), channels_last(y, shape)
         dtype, groups = accumulator(x.dtype), shape.groups
@@ -100,6 +101,8 @@ class Convolutions:
                 np.matmul(source, filters, out=_by_group(product, groups))
             if bias is not None:
                 by_channel(np.add, product, bias, product)
+            if activation == "relu":
+                np.maximum(product, 0, out=product)
             if not in_place:
                 part[...] = product
         return y

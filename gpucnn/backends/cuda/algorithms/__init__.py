@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from .base import DIRECTIONS, Algorithm, Plan, Problem
+from .implicit_gemm import ImplicitGemm
 
 __all__ = ["ALGORITHMS", "DIRECTIONS", "Algorithm", "Plan", "Problem"]
 
-ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in ()}
+ALGORITHMS: dict[str, Algorithm] = {
+    algorithm.name: algorithm
+    for algorithm in (
+        ImplicitGemm(),
+    )
+}  # fmt: skip
