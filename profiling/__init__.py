@@ -1,0 +1,1 @@
+"""Measurements of gpucnn: annotated runs for profilers, benchmarks against peers, their results."""

@@ -1,0 +1,120 @@
+"""The inputs of a case: drawn once with PyTorch, shared with gpucnn's backend without a copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpucnn.backends.base import Array, Backend, accumulator
+from gpucnn.shapes import ConvShape
+
+from .cases import Case
+
+Inputs = dict[str, Any]  # tensors, or lists of them, in gpucnn's layouts
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    return getattr(torch, dtype if isinstance(dtype, str) else np.dtype(dtype).name)
+
+
+def draw(case: Case, generator: torch.Generator) -> Inputs:
+    """Return new random inputs on the generator's device: normal numbers, weights scaled down.
+
+    x, dy and w have gpucnn's shapes, (N, *size, C) and (K, *window, C / groups).
+    """
+    dtype, shape = torch_dtype(case.dtype), case.shape
+
+    def normal(*size: int, scale: float = 1.0, kind: torch.dtype = dtype) -> torch.Tensor:
+        wide = torch.float64 if kind == torch.float64 else torch.float32
+        numbers = torch.randn(size, generator=generator, device=generator.device, dtype=wide)
+        return numbers.mul_(scale).to(kind)
+
+    if isinstance(shape, ConvShape):
+        terms = shape.taps * (shape.channels // shape.groups)
+        drawn = {
+            "x": lambda: normal(*shape.x_shape),
+            "w": lambda: normal(*shape.w_shape, scale=terms**-0.5),
+            "dy": lambda: normal(*shape.y_shape),
+            "b": lambda: normal(shape.filters),
+        }
+        return {name: drawn[name]() for name in CONV_INPUTS[case.op]}
+    if case.op.startswith(("max_pool", "average_pool")):
+        backward = case.op.endswith("backward")
+        return {
+            "x": normal(*shape.x_shape),
+            **({"dy": normal(*shape.y_shape)} if backward else {}),
+        }
+    if case.op.startswith("batch_norm"):
+        size = shape.axes
+        backward = case.op.endswith("backward")
+        return {
+            "x": normal(*size),
+            "gamma": normal(shape.channels),
+            "beta": normal(shape.channels),
+            **({"dy": normal(*size)} if backward else {}),
+        }
+    if case.op == "softmax_cross_entropy":
+        labels = torch.randint(
+            shape.classes, (shape.rows,), generator=generator, device=generator.device
+        )
+        return {"logits": normal(shape.rows, shape.classes), "labels": labels}
+    if case.op.startswith("activation"):
+        backward = case.op.endswith("backward")
+        return {"x": normal(shape.size), **({"dy": normal(shape.size)} if backward else {})}
+    sums = torch_dtype(accumulator(case.dtype))
+    states = 2 if case.op == "adam_update" else 1
+    return {
+        "params": [normal(size) for size in shape.sizes],
+        "grads": [normal(size) for size in shape.sizes],
+        "states": [
+            [normal(size, kind=sums).abs_() for size in shape.sizes] for _ in range(states)
+        ],
+    }
+
+
+CONV_INPUTS = {
+    "conv_fprop": ("x", "w"),
+    "conv_dgrad": ("dy", "w"),
+    "conv_wgrad": ("x", "dy"),
+    "conv_bias_relu": ("x", "w", "b"),
+    "conv_bias_relu_pool": ("x", "w", "b"),
+}
+
+
+def tensors(inputs: Any) -> list[torch.Tensor]:
+    """Return all tensors among inputs or results, in order."""
+    if isinstance(inputs, torch.Tensor):
+        return [inputs]
+    values = inputs.values() if isinstance(inputs, dict) else inputs
+    return [tensor for value in values for tensor in tensors(value)]
+
+
+def size_in_bytes(inputs: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors(inputs))
+
+
+def to_backend(backend: Backend, value: Any) -> Any:
+    """Return tensors, lists and dicts of them as the backend's arrays over the same memory."""
+    if isinstance(value, dict):
+        return {name: to_backend(backend, item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [to_backend(backend, item) for item in value]
+    if value.is_cuda:
+        return backend.xp.from_dlpack(value)
+    if value.dtype == torch.bfloat16:  # NumPy has it from ml_dtypes alone
+        import ml_dtypes
+
+        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
+def to_torch(array: Array) -> torch.Tensor:
+    """Return a backend's array as a tensor over the same memory."""
+    if not isinstance(array, np.ndarray):
+        return torch.from_dlpack(array)
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+

@@ -1,0 +1,169 @@
+"""The floor of an operation: no version runs faster than its arithmetic and its memory allow.
+
+floor = max(operations / peak rate, fewest bytes / bandwidth). A multiply-add is two operations, and
+padding counts as work, as everyone counts. Each input is read once and each output written once,
+but for a batch norm that does not fit the cache: its statistics need a pass of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backends.base import accumulator
+from gpucnn.shapes import ConvShape, PoolShape
+
+from .cases import Case
+
+# Datasheet rates of dense arithmetic in TFLOP/s by number format, and GB/s. float64 is that of the
+# tensor cores where they have it, 16 bits are summed in float32.
+DATASHEET: dict[str, dict[str, float]] = {
+    "H200": {
+        "float32 strict": 67, "float32 tf32": 494, "bfloat16 mixed": 989, "float16 mixed": 989,
+        "float64 strict": 67, "bandwidth": 4800,
+    },
+    "H100 80GB HBM3": {
+        "float32 strict": 67, "float32 tf32": 494, "bfloat16 mixed": 989, "float16 mixed": 989,
+        "float64 strict": 67, "bandwidth": 3350,
+    },
+    "A100": {
+        "float32 strict": 19.5, "float32 tf32": 156, "bfloat16 mixed": 312, "float16 mixed": 312,
+        "float64 strict": 19.5, "bandwidth": 2039,
+    },
+    "RTX 4090": {
+        "float32 strict": 82.6, "float32 tf32": 82.6, "bfloat16 mixed": 165, "float16 mixed": 165,
+        "float64 strict": 1.29, "bandwidth": 1008,
+    },
+    "T4": {"float32 strict": 8.1, "float16 mixed": 65, "float64 strict": 0.25, "bandwidth": 320},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Rates in TFLOP/s by number format ("float32 strict"), and the bandwidth in GB/s."""
+
+    tflops: dict[str, float]
+    bandwidth: float | None
+
+    @classmethod
+    def of(cls, gpu: str, measured: dict[str, float] | None = None) -> Ceilings:
+        """Return the ceilings of a GPU by its name, with what was measured in place.
+
+        Strict float32 keeps the datasheet's rate, for a library's matrix product leaves more of it
+        unused than our kernels may.
+        """
+        rates = next((rates for name, rates in DATASHEET.items() if name in gpu), {})
+        rates = rates | {
+            name: rate
+            for name, rate in (measured or {}).items()
+            if name != "float32 strict" or name not in rates
+        }
+        tflops = {name: rate for name, rate in rates.items() if name != "bandwidth"}
+        return cls(tflops, rates.get("bandwidth"))
+
+    def floor_us(self, case: Case) -> float | None:
+        """Return the floor in microseconds, or None where a rate is not known."""
+        rate = self.tflops.get(f"{case.dtype} {case.math}")
+        if self.bandwidth is None or (rate is None and flops(case)):
+            return None
+        arithmetic = flops(case) / rate / 1e6 if flops(case) else 0.0
+        return max(arithmetic, fewest_bytes(case) / self.bandwidth / 1e3)
+
+
+def flops(case: Case) -> int:
+    """Return the operations of a convolution; what the others do is not what they wait for."""
+    return 2 * case.shape.multiply_adds if isinstance(case.shape, ConvShape) else 0
+
+
+def fewest_bytes(case: Case) -> int:
+    """Return the bytes that must cross the memory bus."""
+    size, sums = _itemsize(case.dtype), accumulator(_dtype(case.dtype)).itemsize
+    shape = case.shape
+    if isinstance(shape, ConvShape):
+        x, w, y = _touched(shape), prod(shape.w_shape), prod(shape.y_shape)
+        if case.op == "conv_dgrad":
+            x = prod(shape.x_shape)  # all of dx is written, zeros where no window was
+        if case.op in ("conv_bias_relu", "conv_bias_relu_pool"):
+            w += shape.filters
+        if case.pool:
+            y = prod(case.pool.y_shape)
+        return (x + w + y) * size
+    if isinstance(shape, PoolShape):
+        index = np.dtype(shape.index_dtype).itemsize if shape.mode in ("max", "min") else 0
+        return prod(shape.x_shape) * size + prod(shape.y_shape) * (size + index)
+    if case.op == "batch_norm_train":
+        return 3 * prod(shape.axes) * size  # x twice, y
+    if case.op == "batch_norm_backward":
+        return 5 * prod(shape.axes) * size  # x and dy twice, dx
+    if case.op == "softmax_cross_entropy":
+        return 2 * shape.rows * shape.classes * size + shape.rows * (8 + sums)
+    if case.op == "activation_forward":
+        return 2 * shape.size * size
+    if case.op == "activation_backward":
+        return 3 * shape.size * size
+    states = 2 if case.op == "adam_update" else 1
+    return shape.parameters * (3 * size + 2 * states * sums)  # p, states read and written, g read
+
+
+def _dtype(name: str) -> np.dtype:
+    return np.dtype(np.float16 if name == "bfloat16" else name)  # of the same size
+
+
+def _itemsize(name: str) -> int:
+    return _dtype(name).itemsize
+
+
+def _touched(shape: ConvShape) -> int:
+    """Elements of x under any window: a 1x1 window of stride 2 reads a quarter of a map."""
+    size = shape.batch * shape.channels
+    for axis in range(shape.rank):
+        stride, dilation = shape.strides[axis], shape.dilation[axis]
+        before = shape.padding[axis][0]
+        under = {
+            p * stride - before + r * dilation
+            for p in range(shape.output[axis])
+            for r in range(shape.kernel[axis])
+        }
+        size *= len(under & set(range(shape.input[axis])))
+    return size
+
+
+def measure(torch: Any) -> dict[str, float]:
+    """Measure a device's copy bandwidth (GB/s) and its library's matrix products (TFLOP/s).
+
+    Random numbers, for products of zeros draw less power and run faster.
+    """
+    found = {}
+    source = torch.randn(2**28, device="cuda")  # 1 GiB
+    target = torch.empty_like(source)
+    found["bandwidth"] = 2 * source.nbytes / _seconds(torch, lambda: target.copy_(source)) / 1e9
+    del source, target
+    size = 8192
+    for name, dtype, tf32 in (
+        ("bfloat16 mixed", torch.bfloat16, False), ("float16 mixed", torch.float16, False),
+        ("float32 tf32", torch.float32, True), ("float32 strict", torch.float32, False),
+        ("float64 strict", torch.float64, False),
+    ):  # fmt: skip
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        a, b = (torch.randn(size, size, device="cuda").to(dtype) for _ in range(2))
+        found[name] = 2 * size**3 / _seconds(torch, lambda a=a, b=b: a @ b) / 1e12
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return found
+
+
+def _seconds(torch: Any, run: Any, times: int = 10) -> float:
+    """Return the median time of a call after warming up."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(times + 1)]
+    for _ in range(3):
+        run()
+    events[0].record()
+    for event in events[1:]:
+        run()
+        event.record()
+    torch.cuda.synchronize()
+    spans = sorted(a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False))
+    return spans[times // 2] / 1e3
+

@@ -1,0 +1,170 @@
+"""Each operation of the benchmark as calls of gpucnn's backend, the kernels that it runs included.
+
+``bind`` does what comes before the operation (a backward pass needs what the forward pass kept) and
+returns the call to be timed. A kernel that fuses several operations is put to use here, in place of
+their sequence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gpucnn.backends.base import Array, Backend
+
+from .arrays import to_backend
+from .cases import Case
+
+Call = Callable[[], tuple[Array, ...]]
+Arrays = dict[str, Any]
+
+EPSILON = 1e-3
+SGD = {"learning_rate": 1e-4, "momentum": 0.9, "nesterov": False}
+ADAM = {
+    "learning_rate": 1e-4, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "step": 10,
+    "decoupled": True,
+}  # fmt: skip
+WEIGHT_DECAY = 0.01
+
+
+def bind(backend: Backend, case: Case, inputs: dict[str, Any]) -> Call:
+    """Return the operation on these tensors, which the backend sees as its own arrays."""
+    return OPERATIONS[case.op](backend, case, to_backend(backend, inputs))
+
+
+def has_math(backend: Backend, math: str) -> bool:
+    """Return whether convolutions can be asked for this arithmetic."""
+    return math != "tf32" or "math" in inspect.signature(backend.conv_fprop).parameters
+
+
+def _math(case: Case) -> dict[str, str]:
+    return {"math": "tf32"} if case.math == "tf32" else {}
+
+
+def conv_fprop(backend: Backend, case: Case, a: Arrays) -> Call:
+    return lambda: (backend.conv_fprop(a["x"], a["w"], None, case.shape, **_math(case)),)
+
+
+def conv_dgrad(backend: Backend, case: Case, a: Arrays) -> Call:
+    return lambda: (backend.conv_dgrad(a["dy"], a["w"], None, case.shape, **_math(case)),)
+
+
+def conv_wgrad(backend: Backend, case: Case, a: Arrays) -> Call:
+    return lambda: (backend.conv_wgrad(a["x"], a["dy"], case.shape, **_math(case)),)
+
+
+def conv_bias_relu(backend: Backend, case: Case, a: Arrays) -> Call:
+    def call() -> tuple[Array, ...]:
+        y = backend.conv_fprop(a["x"], a["w"], a["b"], case.shape, **_math(case))
+        return (backend.activation_forward(y, "relu", 0.0),)
+
+    return call
+
+
+def conv_bias_relu_pool(backend: Backend, case: Case, a: Arrays) -> Call:
+    before = conv_bias_relu(backend, case, a)
+    return lambda: backend.pool_forward(*before(), case.pool, with_index=False)[:1]
+
+
+def pool(backend: Backend, case: Case, a: Arrays) -> Call:
+    """y and, of a maximum, the index, as in training."""
+    return lambda: backend.pool_forward(a["x"], case.shape)
+
+
+def pool_backward(backend: Backend, case: Case, a: Arrays) -> Call:
+    _, index = backend.pool_forward(a["x"], case.shape)
+    return lambda: (backend.pool_backward(a["dy"], index, case.shape),)
+
+
+def batch_norm_train(backend: Backend, case: Case, a: Arrays) -> Call:
+    return lambda: backend.batch_norm_train(a["x"], a["gamma"], a["beta"], EPSILON, case.shape)
+
+
+def batch_norm_backward(backend: Backend, case: Case, a: Arrays) -> Call:
+    _, mean, var = backend.batch_norm_train(a["x"], a["gamma"], a["beta"], EPSILON, case.shape)
+    return lambda: backend.batch_norm_backward(
+        a["dy"], a["x"], a["gamma"], mean, var, EPSILON, True, case.shape
+    )
+
+
+def softmax_cross_entropy(backend: Backend, case: Case, a: Arrays) -> Call:
+    """The gradient is that of the sum, so that its numbers are of the size of 1."""
+    return lambda: backend.softmax_cross_entropy(a["logits"], a["labels"], 0.0, 1.0)
+
+
+def activation_forward(backend: Backend, case: Case, a: Arrays) -> Call:
+    return lambda: (backend.activation_forward(a["x"], case.shape.kind, 0.0),)
+
+
+def activation_backward(backend: Backend, case: Case, a: Arrays) -> Call:
+    kind, saved = case.shape.kind, a["x"]
+    if kind == "relu":  # its derivative is a function of the output
+        saved = backend.activation_forward(saved, kind, 0.0)
+    return lambda: (backend.activation_backward(a["dy"], saved, kind, 0.0),)
+
+
+def sgd_update(backend: Backend, case: Case, a: Arrays) -> Call:
+    def call() -> tuple[Array, ...]:
+        decays = [0.0] * len(a["params"])
+        backend.sgd_update(a["params"], a["grads"], *a["states"], decays, grad_scale=None, **SGD)
+        return tuple(a["params"])
+
+    return call
+
+
+def adam_update(backend: Backend, case: Case, a: Arrays) -> Call:
+    def call() -> tuple[Array, ...]:
+        decays = [WEIGHT_DECAY] * len(a["params"])
+        backend.adam_update(a["params"], a["grads"], *a["states"], decays, grad_scale=None, **ADAM)
+        return tuple(a["params"])
+
+    return call
+
+
+OPERATIONS: dict[str, Callable[[Backend, Case, Arrays], Call]] = {
+    "conv_fprop": conv_fprop,
+    "conv_dgrad": conv_dgrad,
+    "conv_wgrad": conv_wgrad,
+    "conv_bias_relu": conv_bias_relu,
+    "conv_bias_relu_pool": conv_bias_relu_pool,
+    "max_pool": pool,
+    "max_pool_backward": pool_backward,
+    "average_pool": pool,
+    "average_pool_backward": pool_backward,
+    "batch_norm_train": batch_norm_train,
+    "batch_norm_backward": batch_norm_backward,
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "activation_forward": activation_forward,
+    "activation_backward": activation_backward,
+    "sgd_update": sgd_update,
+    "adam_update": adam_update,
+}
+UPDATES_IN_PLACE = frozenset({"sgd_update", "adam_update"})
+
+
+class _Recorder:
+    """Passes launches on and notes the kernels' names."""
+
+    def __init__(self, launcher: Any) -> None:
+        self.launcher, self.symbols = launcher, []
+
+    def launch(self, kernel: Any, *arguments: Any, **keywords: Any) -> Any:
+        if kernel.symbol not in self.symbols:
+            self.symbols.append(kernel.symbol)
+        return self.launcher.launch(kernel, *arguments, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.launcher, name)
+
+
+@contextmanager
+def kernels_of(backend: Any) -> Iterator[list[str]]:
+    """Note which kernels the backend launches: whatever its plans are, these are what ran."""
+    recorder = _Recorder(backend.launcher)
+    backend.launcher = recorder
+    try:
+        yield recorder.symbols
+    finally:
+        backend.launcher = recorder.launcher

@@ -1,0 +1,227 @@
+"""Run every operation once, on small odd shapes: ``python -m profiling.gpu.sanitized``.
+
+A short program for compute-sanitizer, which runs everything ten to a hundred times slower, and the
+substitute for the tests where pytest is missing: with ``--compare`` each result is held against the
+tests' reference. Needs NumPy and ml_dtypes, and CuPy for ``--backend cuda``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backends import get_backend
+from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
+from tests import reference
+from tests.cases import CONVS, DTYPES, NORMS, POOLS, in_layout, random
+
+from .accuracy import LIMITS, number_format, relative_error
+from .jobs import Deadline
+
+CONV_NAMES = (
+    "plain", "everything", "depthwise", "grouped_tiles", "many_tiles", "dense", "1d_causal",
+    "3d_everything",
+)  # fmt: skip
+POOL_NAMES = ("overlapping", "ceil_padded", "dilated", "1d", "3d")
+EPSILON, SMOOTHING, SCALE = 1e-3, 0.1, 0.37
+DECAYS = (0.05, 0.0, 0.01)
+SGD = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
+ADAM = {
+    "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.98, "epsilon": 1e-3, "step": 2,
+    "decoupled": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation of a backend on NumPy arrays, and what the reference makes of them.
+
+    ``in_place`` is how many of the leading arguments it updates: those are its results.
+    """
+
+    operation: str
+    arguments: tuple
+    keywords: dict[str, Any]
+    expected: Callable[[], Any]
+    in_place: int = 0
+
+
+def call(operation: str, *arguments: Any) -> Call:
+    return Call(operation, arguments, {}, lambda: getattr(reference, operation)(*arguments))
+
+
+def calls(name: str) -> Iterator[Call]:
+    """Yield the calls in one dtype; float32 has all kinds of activation and loss."""
+    dtype, everything = DTYPES[name], name == "float32"
+    yield from convolutions(dtype)
+    yield from poolings(dtype)
+    yield from norms(dtype)
+    yield from rows(dtype, everything)
+    yield from elementwise(dtype, everything)
+    yield from updates(dtype)
+
+
+def convolutions(dtype: np.dtype) -> Iterator[Call]:
+    for name in CONV_NAMES:
+        for channels_last in (True, False) if name in ("plain", "everything") else (True,):
+            s = replace(CONVS[name], channels_last=channels_last)
+            x, w = random("x", s.x_shape, dtype), random("w", s.w_shape, dtype)
+            dy = random("dy", s.y_shape, dtype)
+            yield call("conv_fprop", x, w, random("b", (s.filters,), dtype), s)
+            yield call("conv_dgrad", dy, w, random("b", (s.channels,), dtype), s)
+            yield call("conv_wgrad", x, dy, s)
+
+
+def poolings(dtype: np.dtype) -> Iterator[Call]:
+    for name in POOL_NAMES:
+        for mode in ("max", "min", "average", "sum"):
+            s = replace(POOLS[name], mode=mode, channels_last=mode in ("max", "sum"))
+            x, dy = random("x", s.x_shape, dtype), random("dy", s.y_shape, dtype)
+            keeps = mode in ("max", "min")
+            index = reference.pool_forward(x, s)[1].astype(s.index_dtype) if keeps else None
+            yield call("pool_forward", x, s)
+            yield call("pool_backward", dy, index, s)
+
+
+def norms(dtype: np.dtype) -> Iterator[Call]:
+    accum = accumulator(dtype)
+    for name, channels_last in (("image", True), ("wide", True), ("volume", False)):
+        s = replace(NORMS[name], channels_last=channels_last)
+        x, dy = (
+            in_layout(random(n, (s.batch, s.length, s.channels), dtype), channels_last)
+            for n in ("x", "dy")
+        )
+        gamma, beta = random("gamma", (s.channels,), dtype), random("beta", (s.channels,), dtype)
+        mean, var = (a.astype(accum) for a in reference.batch_norm_train(x, gamma, beta, 1, s)[1:])
+        yield call("batch_norm_train", x, gamma, beta, EPSILON, s)
+        yield call("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s)
+        yield call("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s)
+        mean, var = (
+            a.astype(accum) for a in reference.group_norm_forward(x, gamma, beta, 1, s)[1:]
+        )
+        yield call("group_norm_forward", x, gamma, beta, EPSILON, s)
+        yield call("group_norm_backward", dy, x, gamma, mean, var, EPSILON, s)
+        yield call("bias_grad", dy, s)
+        slope = random("slope", (s.channels,), dtype)
+        yield call("prelu_forward", x, slope, s)
+        yield call("prelu_backward", dy, x, slope, s)
+
+
+def rows(dtype: np.dtype, everything: bool) -> Iterator[Call]:
+    """Rows of a warp, and of a block."""
+    for shape in ((5, 37), (3, 301)):
+        x, dy = random("x", shape, dtype, -3, 3), random("dy", shape, dtype)
+        for log in (False, True):
+            y = reference.softmax_forward(x, log).astype(dtype)
+            yield call("softmax_forward", x, log)
+            yield call("softmax_backward", dy, y, log)
+        labels = np.arange(shape[0], dtype=np.int64) * 7
+        for targets in (labels, labels.astype(np.int32), np.abs(dy)):
+            yield call("softmax_cross_entropy", x, targets, SMOOTHING, SCALE)
+    for kind in sorted(POINTWISE_LOSSES if everything else {"mse"}):
+        yield call("pointwise_loss", x, dy, kind, SCALE)
+
+
+def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
+    x, dy = random("x", (3, 7, 13), dtype, -3, 3), random("dy", (3, 7, 13), dtype)
+    for kind in sorted(ACTIVATIONS if everything else {"relu", "gelu"}):
+        y = reference.activation_forward(x, kind, 0.5).astype(dtype)
+        yield call("activation_forward", x, kind, 0.5)
+        yield call("activation_backward", dy, y if kind in FROM_OUTPUT else x, kind, 0.5)
+    yield call("dropout", x, 0.3, 12345, 7)
+
+
+def updates(dtype: np.dtype) -> Iterator[Call]:
+    shapes, accum = ((3, 5, 7), (1,), (2, 2051)), accumulator(dtype)
+    params, grads = ([random(n, shape, dtype) for shape in shapes] for n in ("p", "g"))
+    states = [[random(n, shape, accum, 0) for shape in shapes] for n in ("m", "v")]
+    norm = np.float64 if dtype == np.float64 else np.float32
+    yield Call("global_norm", (grads,), {}, lambda: np.array(reference.global_norm(grads), norm))
+    for operation, settings, count in (("sgd_update", SGD, 1), ("adam_update", ADAM, 2)):
+        kept = states[:count]
+
+        def expected(operation=operation, settings=settings, kept=kept) -> list[np.ndarray]:
+            update = getattr(reference, operation)
+            tensors = zip(params, grads, *kept, DECAYS, strict=True)
+            updated = [update(*tensor, grad_scale=1.0, **settings) for tensor in tensors]
+            return [array for column in zip(*updated, strict=True) for array in column]
+
+        arguments = (params, grads, *kept, DECAYS)
+        yield Call(operation, arguments, {"grad_scale": None, **settings}, expected, 2 + count)
+
+
+def run(backend: Backend, given: Call) -> list[np.ndarray]:
+    """Run a call on the backend and bring its results here."""
+
+    def moved(argument: Any) -> Any:
+        if isinstance(argument, np.ndarray):
+            return backend.asarray(argument.copy())
+        return [moved(a) for a in argument] if isinstance(argument, list) else argument
+
+    arguments = [moved(argument) for argument in given.arguments]
+    results = getattr(backend, given.operation)(*arguments, **given.keywords)
+    if given.in_place:
+        results = [a for i, group in enumerate(arguments[: given.in_place]) if i != 1 for a in group]
+    results = results if isinstance(results, (tuple, list)) else [results]
+    return [backend.to_numpy(array) for array in results if array is not None]
+
+
+def wrong(results: Sequence[np.ndarray], expected: Any, limit: float) -> str:
+    """Return how results differ from what is expected, "" if they do not."""
+    expected = expected if isinstance(expected, (tuple, list)) else [expected]
+    pairs = zip(results, expected, strict=False)  # the reference has an index for averages, too
+    for place, (got, exact) in enumerate(pairs):
+        error = relative_error(got.astype(np.float64), exact.astype(np.float64))
+        if not error <= limit:
+            return f"result {place} is off by {error:.3g} of the root mean square"
+    return ""
+
+
+def backend_named(name: str) -> Backend:
+    if name != "emulated":
+        backend = get_backend(name)
+        if name == "cuda":  # an allocation an array, so that a bound is where the array ends
+            backend.xp.cuda.set_allocator(None)
+        return backend
+    from gpucnn.backends.cuda.backend import CudaBackend
+    from tests.emulator_launcher import EmulatorLauncher
+
+    return CudaBackend(np, EmulatorLauncher("fast"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the calls and return 1 if any of them failed, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m profiling.gpu.sanitized", description=__doc__)
+    parser.add_argument("--backend", choices=("cuda", "emulated", "numpy"), default="cuda")
+    parser.add_argument("--compare", action="store_true", help="with the tests' reference")
+    parser.add_argument("--dtype", nargs="+", choices=tuple(DTYPES), help="by default all four")
+    parser.add_argument("--seconds", type=float, default=3600, help="stop cleanly after these")
+    options = parser.parse_args(arguments)
+    deadline, backend = Deadline(options.seconds), backend_named(options.backend)
+    done = failed = 0
+    names = options.dtype or ("float32", "float16", "float64", "bfloat16")
+    for name in names:
+        limit = LIMITS[number_format(name)]
+        for given in calls(name):
+            if deadline.left() == 0:
+                print(f"{done} calls, {failed} failed; stopped in {name} after {options.seconds} s")
+                return int(failed > 0)
+            try:
+                results = run(backend, given)
+                message = wrong(results, given.expected(), limit) if options.compare else ""
+            except Exception as error:
+                message = f"{type(error).__name__}: {error}"
+            done, failed = done + 1, failed + bool(message)
+            if message:
+                print(f"{given.operation} in {name}: {message}", flush=True)
+    print(f"{done} calls, {failed} failed; {', '.join(names)}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
