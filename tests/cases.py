@@ -37,6 +37,9 @@ CONVS: dict[str, ConvShape] = {
     "wide_filters": conv((1, 4, 3, 457), (65, 3, 3, 457), padding=1),
     "many_pixels": conv((3, 33, 35, 3), (5, 3, 2, 3)),
     "many_filters": conv((1, 5, 4, 17), (145, 2, 3, 17), padding="same"),
+    "square_window_grouped": conv(
+        (3, 7, 10, 34), (40, 3, 3, 17), padding=((3, 0), (1, 2)), groups=2
+    ),
     "same_even_window": conv((1, 8, 9, 4), (8, 4, 2, 4), padding="same"),
     "strided": conv((1, 15, 18, 6), (5, 3, 4, 6), strides=(2, 3)),
     "stride_beyond_window": conv((3, 11, 10, 3), (4, 2, 1, 3), strides=(3, 4)),

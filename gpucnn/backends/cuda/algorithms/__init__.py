@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .base import DIRECTIONS, Algorithm, Plan, Problem
 from .implicit_gemm import ImplicitGemm
+from .winograd import Winograd
 
 __all__ = ["ALGORITHMS", "DIRECTIONS", "Algorithm", "Plan", "Problem"]
 
@@ -11,5 +12,6 @@ ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
     for algorithm in (
         ImplicitGemm(),
+        Winograd(),
     )
 }  # fmt: skip
