@@ -95,14 +95,14 @@ NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __
 
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
-        const unsigned m = row0 + thread_row() + i;
+        const unsigned m = row0 + thread_row(i);
         if (m >= m_end) break;
         Place at;
         const unsigned n = split(m, g.by_input, at);
         Element* image = dx + n * image_size(pixels(g.input), g.channels);
 #pragma unroll
         for (int j = 0; j < THREAD_N; ++j) {
-            const int local = col0 + thread_col() + j, c = group * g.group_channels + local;
+            const int local = col0 + thread_col(j), c = group * g.group_channels + local;
             if (local >= g.group_channels) break;
             image[element(pixel(at, g.input), c, pixels(g.input), g.channels)] =
                 narrow(acc[i][j] + (bias ? widen(bias[c]) : (Accum)0));

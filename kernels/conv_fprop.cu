@@ -70,14 +70,14 @@ NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __r
 
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
-        const unsigned m = row0 + thread_row() + i;
+        const unsigned m = row0 + thread_row(i);
         if (m >= m_end) break;
         Place at;
         const unsigned n = split(m, g.by_output, at);
         Element* image = y + n * image_size(pixels(g.output), g.filters);
 #pragma unroll
         for (int j = 0; j < THREAD_N; ++j) {
-            const int local = col0 + thread_col() + j, k = group * g.group_filters + local;
+            const int local = col0 + thread_col(j), k = group * g.group_filters + local;
             if (local >= g.group_filters) break;
             const Accum value = acc[i][j] + (bias ? widen(bias[k]) : (Accum)0);
             image[element(pixel(at, g.output), k, pixels(g.output), g.filters)] =

@@ -82,11 +82,11 @@ NAME(conv_wgrad_implicit_gemm)(const Element* __restrict__ x, const Element* __r
     partial += (long long)blockIdx.z * g.filters * m_end;
 #pragma unroll
     for (int j = 0; j < THREAD_N; ++j) {
-        const int local = col0 + thread_col() + j, k = group * g.group_filters + local;
+        const int local = col0 + thread_col(j), k = group * g.group_filters + local;
         if (local >= g.group_filters) break;
 #pragma unroll
         for (int i = 0; i < THREAD_M; ++i) {
-            const unsigned m = row0 + thread_row() + i;
+            const unsigned m = row0 + thread_row(i);
             if (m >= m_end) break;
             partial[(long long)k * m_end + m] = acc[i][j];
         }

@@ -18,12 +18,12 @@ class EmulatorLauncher:
     Args:
         mode: "fast", or "check" for bounds, initialisation, alignment and races.
         folder: where the kernel files lie; a test of planted bugs gives a damaged copy.
+        architecture: whose path through a kernel runs, where there are several.
     """
 
-    architecture = 90
-
-    def __init__(self, mode: str, folder: Path | None = None) -> None:
+    def __init__(self, mode: str, folder: Path | None = None, architecture: int = 90) -> None:
         self.mode = mode
+        self.architecture = architecture
         self.folder = folder or kernel_folder()
         self._functions: dict[Kernel, Any] = {}
 
@@ -49,6 +49,9 @@ class EmulatorLauncher:
             if other.defines == kernel.defines
         ]
         names = [other.symbol for other in kernels]
-        module = Module(self.folder / kernel.file, names, kernel.defines, self.mode)
+        defines = kernel.defines
+        if self.architecture != 90:  # the emulator's own
+            defines = {**defines, "__CUDA_ARCH__": 10 * self.architecture}
+        module = Module(self.folder / kernel.file, names, defines, self.mode)
         for other in kernels:
             self._functions[other] = module.get_function(other.symbol)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda import CudaBackend
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Problem
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -33,6 +34,7 @@ CONV = ConvShape.of(
     groups=2,
 )  # fmt: skip
 NARROW_MAP = replace(CONV, channels_last=False)
+WINOGRAD = ConvShape.of((1, 7, 9, 18), (20, 3, 3, 18), padding=((2, 0), (0, 2)))
 POOL = PoolShape.of((2, 7, 8, 5), (3, 2), mode="max", rank=2, strides=(2, 1), padding=(1, 0))
 NORM = NormShape(batch=3, channels=37, length=70, groups=1)
 
@@ -67,6 +69,48 @@ def wgrad(backend: CudaBackend) -> None:
     dw = reference.conv_wgrad(x, dy, shape)
     terms = reference.conv_wgrad(np.abs(x), np.abs(dy), shape)
     assert_close(backend.conv_wgrad(x, dy, shape), dw, reduction=1000, magnitude=terms)
+
+
+def on_tensor_cores(backend: CudaBackend, direction: str, expected: np.ndarray, *arrays) -> None:
+    problem = Problem(direction, CONV, "float64")
+    for plan in ALGORITHMS["dmma"].plans(problem):
+        got = ALGORITHMS["dmma"].run(backend, problem, plan, *arrays)
+        close(got, expected, dtype=np.float64, reduction=108, magnitude=108 * np.ones(got.shape))
+
+
+def fprop_f64(backend: CudaBackend) -> None:
+    x, w = draw("x", CONV.x_shape, np.float64), draw("w", CONV.w_shape, np.float64)
+    on_tensor_cores(backend, "fprop", reference.conv_fprop(x, w, None, CONV), x, w, None)
+
+
+def wgrad_f64(backend: CudaBackend) -> None:
+    x, dy = draw("x", CONV.x_shape, np.float64), draw("dy", CONV.y_shape, np.float64)
+    on_tensor_cores(backend, "wgrad", reference.conv_wgrad(x, dy, CONV), x, dy)
+
+
+def winograd(backend: CudaBackend) -> None:
+    problem = Problem("fprop", WINOGRAD, "float32", "relu")
+    algorithm = ALGORITHMS["winograd"]
+    plan, *_ = algorithm.plans(problem)  # the largest block
+    x, w, b = random("x", WINOGRAD.x_shape), random("w", WINOGRAD.w_shape), random("b", (20,))
+    y = np.maximum(reference.conv_fprop(x, w, b, WINOGRAD), 0)
+    terms = reference.conv_fprop(*map(np.abs, (x, w, b)), WINOGRAD)
+    got = algorithm.run(backend, problem, plan, x, w, b)
+    assert_close(got, y, reduction=163, magnitude=terms)
+
+
+def winograd_dgrad(backend: CudaBackend) -> None:
+    problem = Problem("dgrad", replace(WINOGRAD, channels_last=False), "float32")
+    algorithm = ALGORITHMS["winograd"]
+    *_, plan = algorithm.plans(problem)  # the smallest
+    dy, w = random("dy", WINOGRAD.y_shape), random("w", WINOGRAD.w_shape)
+    dx, terms = (
+        np.moveaxis(reference.conv_dgrad(*a, None, WINOGRAD), -1, 1)
+        for a in ((dy, w), (np.abs(dy), np.abs(w)))
+    )
+    dy = np.ascontiguousarray(np.moveaxis(dy, -1, 1))
+    got = algorithm.run(backend, problem, plan, dy, w, None)
+    assert_close(got, dx, reduction=180, magnitude=terms)
 
 
 def pool(backend: CudaBackend) -> None:
@@ -149,11 +193,19 @@ LAST_SYNC = "        __syncthreads();  // everyone has read the slab; it may be 
 BUGS = [
     Bug("no barrier after filling the slab", fprop, "tile_gemm.cuh", FIRST_SYNC, ""),
     Bug("no barrier before refilling the slab", fprop, "tile_gemm.cuh", LAST_SYNC, ""),
-    Bug("one step beyond the slab", fprop, "tile_gemm.cuh", "k < TILE_K; ++k", "k <= TILE_K; ++k"),
+    Bug("one step beyond the slab", fprop, "tile_fma.cuh", "k < TILE_K; ++k", "k <= TILE_K; ++k"),
     Bug("the last slab is not fetched", dgrad, "tile_gemm.cuh", "if (k0 + TILE_K < k_end)",
         "if (k0 + 2 * TILE_K < k_end)"),
-    Bug("rows and columns of the corner swapped", wgrad, "tile_gemm.cuh",
+    Bug("rows and columns of the corner swapped", wgrad, "tile_fma.cuh",
         "a_column[i] * b_column[j]", "a_column[j] * b_column[i % THREAD_N]"),
+    Bug("columns of mma.sync apart, not in pairs", fprop_f64, "tile_mma_f64.cuh",
+        "threadIdx.x % 4 * 2 + j % 2", "threadIdx.x % 4 + j % 2 * 4"),
+    Bug("every warp takes the first rows", fprop_f64, "tile_mma_f64.cuh",
+        "return warp_row() + i * 8", "return i * 8"),
+    Bug("the steps along k of one operand only", wgrad_f64, "tile_mma_f64.cuh",
+        "b.at(k + 4 * q + t,", "b.at(k + q + 4 * t,"),
+    Bug("columns of the slab overlap", wgrad_f64, "tile_mma_f64.cuh", "k * (TILE + SKEW)",
+        "k * (TILE - SKEW)"),
     Bug("bounds of the input off by one", fprop, "spatial.cuh",
         "(unsigned)at.axis[a] < (unsigned)size[a]", "(unsigned)at.axis[a] <= (unsigned)size[a]"),
     Bug("channels last taken for channels first", fprop_nchw, "conv_geometry.cuh",
@@ -175,6 +227,24 @@ BUGS = [
     Bug("a split left out of the sum", wgrad, "conv_wgrad.cu", "z < splits", "z < splits - 1"),
     Bug("the tail of the sum unchecked", wgrad, "conv_wgrad.cu", "if (i >= weights) return;", ""),
     Bug("the shift of the division dropped", fprop, "divisor.cuh", ") >> d.shift", ") >> 1"),
+    Bug("no barrier between slabs", winograd, "conv_winograd.cu",
+        "        __syncthreads();  // the next slab is complete, the present one read\n", ""),
+    Bug("the slab being multiplied is overwritten", winograd, "conv_winograd.cu",
+        "patch.put(shared.slabs[(slab + 1) % 2])", "patch.put(shared.slabs[slab % 2])"),
+    Bug("accumulators read too early", winograd_dgrad, "conv_winograd.cu",
+        "        __syncthreads();  // the rows of this pass are complete\n", ""),
+    Bug("accumulators overwritten too early", winograd, "conv_winograd.cu",
+        "        __syncthreads();  // everyone has read them\n", ""),
+    Bug("columns read unswizzled", winograd, "conv_winograd.cu",
+        "tile ^ (swizzle(c) & lane_bits)", "tile"),
+    Bug("channels beyond the last are read", winograd, "conv_winograd.cu",
+        "channel < g.group_channels ? inside : 0", "inside"),
+    Bug("the column beyond an odd row is stored", winograd, "conv_winograd.cu",
+        "column + 1 < g.output[1]", "true"),
+    Bug("the filters not turned", winograd_dgrad, "conv_winograd.cu", "turn ? 8 - tap : tap",
+        "tap"),
+    Bug("the last row of the transform negated", winograd_dgrad, "winograd.cuh", "v3 = v1 - v3",
+        "v3 = v3 - v1"),
     Bug("a later equal maximum wins", pool, "pool.cu", "value <= result", "value < result"),
     Bug("the index ignored", pool, "pool.cu", "index[o] != pixel(tap, g.window)", "false"),
     Bug("the tree starts at half its height", batch_norm, "channel_sums.cu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import DIRECTIONS, Algorithm, Plan, Problem
+from .dmma import Dmma
 from .implicit_gemm import ImplicitGemm
 from .winograd import Winograd
 
@@ -12,6 +13,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
     for algorithm in (
         ImplicitGemm(),
+        Dmma(),
         Winograd(),
     )
 }  # fmt: skip

@@ -9,19 +9,25 @@ import numpy as np
 
 from ...base import Array, accumulator
 from ..geometry import geometry_record
-from ..kernel import CHANNELS_LAST, DTYPE, RANK, KernelFamily
+from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
 from ..launch import KernelCaller, ceil_div
 from .base import Algorithm, Plan, Problem
 from .tiles import NARROW, TILE_K, TILES, WIDE, Tile, matrix_of, split_pixels
 
-_AXES = (RANK, CHANNELS_LAST, DTYPE)
-FPROP = KernelFamily("conv_fprop.cu", "conv_fprop_implicit_gemm", *_AXES, TILES)
-DGRAD = KernelFamily("conv_dgrad.cu", "conv_dgrad_implicit_gemm", *_AXES, TILES)
-WGRAD = KernelFamily("conv_wgrad.cu", "conv_wgrad_implicit_gemm", *_AXES, TILES)
-WGRAD_SUM = KernelFamily("conv_wgrad.cu", "conv_wgrad_sum", *_AXES, TILES)
 
-# For the cost model: an H100's multiprocessors, and multiply-adds a microsecond of one of them
-# that a tile reaches, as shares of 128 a clock at 1.7 GHz (64 in double precision).
+def kernel_families(*axes: Axis, **options: int) -> dict[str, KernelFamily]:
+    """Declare the kernels of all directions, specialised along the same axes."""
+    functions = {
+        "fprop": ("conv_fprop.cu", "conv_fprop_implicit_gemm"),
+        "dgrad": ("conv_dgrad.cu", "conv_dgrad_implicit_gemm"),
+        "wgrad": ("conv_wgrad.cu", "conv_wgrad_implicit_gemm"),
+        "wgrad_sum": ("conv_wgrad.cu", "conv_wgrad_sum"),
+    }
+    return {name: KernelFamily(*where, *axes, **options) for name, where in functions.items()}
+
+
+# For the cost model: an H100's multiprocessors, the multiply-adds of one of them in a microsecond,
+# 128 a clock at 1.7 GHz (64 in double precision), and the share of them that a tile reaches.
 MULTIPROCESSORS = 132
 PEAK = 128 * 1700.0
 EFFICIENCY = {WIDE: 0.6, NARROW: 0.2}
@@ -38,11 +44,13 @@ class Settings:
 
 class ImplicitGemm(Algorithm):
     name = "implicit_gemm"
+    tiles: tuple[Tile, ...] = (WIDE, NARROW)
+    kernels = kernel_families(RANK, CHANNELS_LAST, DTYPE, TILES)
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
         matrix = matrix_of(problem)
         itemsize = accumulator_bytes(problem)
-        for tile in (WIDE, NARROW):
+        for tile in self.tiles:
             splits, per_split = 1, 0
             if problem.direction == "wgrad":
                 splits, per_split = split_pixels(matrix, tile)
@@ -55,19 +63,24 @@ class ImplicitGemm(Algorithm):
         tile, matrix = plan.settings.tile, matrix_of(problem)
         x, y, z = plan.grid
         depth = ceil_div(ceil_div(matrix.k, z), TILE_K) * TILE_K
-        at_once = MULTIPROCESSORS * (1 if accumulator_bytes(problem) == 8 else 2)
-        waves = ceil_div(x * y * z, at_once)
-        rate = PEAK * EFFICIENCY[tile] * (0.5 if accumulator_bytes(problem) == 8 else 1)
-        block_us = tile.m * tile.n * depth / (rate * MULTIPROCESSORS / at_once)
-        return LAUNCH_US * (2 if z > 1 else 1) + waves * block_us
+        rate, blocks = self.speed(problem, tile)
+        waves = ceil_div(x * y * z, MULTIPROCESSORS * blocks)
+        return LAUNCH_US * (2 if z > 1 else 1) + waves * blocks * tile.m * tile.n * depth / rate
+
+    def speed(self, problem: Problem, tile: Tile) -> tuple[float, int]:
+        """Return a multiprocessor's multiply-adds in a microsecond, and how many blocks it runs."""
+        if accumulator_bytes(problem) == 8:
+            return PEAK / 2 * EFFICIENCY[tile], 1
+        return PEAK * EFFICIENCY[tile], 2
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         return getattr(self, f"_{problem.direction}")(caller, problem, plan, *arrays)
 
-    @staticmethod
-    def _choice(problem: Problem, plan: Plan, array: Array) -> tuple:
+    def _kernel(self, name: str, problem: Problem, plan: Plan) -> Kernel:
         shape = problem.shape
-        return shape.rank, shape.channels_last, array.dtype, plan.settings.tile
+        return self.kernels[name](
+            shape.rank, shape.channels_last, problem.dtype, plan.settings.tile
+        )
 
     def _fprop(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, w: Array,
@@ -75,7 +88,7 @@ class ImplicitGemm(Algorithm):
     ) -> Array:  # fmt: skip
         y = caller.xp.empty(problem.shape.y_shape, x.dtype)
         caller.launch(
-            FPROP(*self._choice(problem, plan, x)), plan.grid, plan.threads, x, w, b,
+            self._kernel("fprop", problem, plan), plan.grid, plan.threads, x, w, b,
             problem.activation == "relu", y, geometry_record(problem.shape),
         )  # fmt: skip
         return y
@@ -86,7 +99,7 @@ class ImplicitGemm(Algorithm):
     ) -> Array:  # fmt: skip
         dx = caller.xp.empty(problem.shape.x_shape, dy.dtype)
         caller.launch(
-            DGRAD(*self._choice(problem, plan, dy)), plan.grid, plan.threads, dy, w, b, dx,
+            self._kernel("dgrad", problem, plan), plan.grid, plan.threads, dy, w, b, dx,
             geometry_record(problem.shape),
         )  # fmt: skip
         return dx
@@ -94,20 +107,20 @@ class ImplicitGemm(Algorithm):
     def _wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
-        shape, sums = problem.shape, accumulator(x.dtype)
-        choice, splits = self._choice(problem, plan, x), plan.grid[2]
+        shape, sums, splits = problem.shape, accumulator(x.dtype), plan.grid[2]
         dw = caller.xp.empty(shape.w_shape, x.dtype)
         # one split of a dtype that is its own accumulator needs no second pass
         direct = splits == 1 and sums == x.dtype
         partial = dw if direct else caller.xp.empty((splits, *shape.w_shape), sums)
         caller.launch(
-            WGRAD(*choice), plan.grid, plan.threads, x, dy, partial,
+            self._kernel("wgrad", problem, plan), plan.grid, plan.threads, x, dy, partial,
             plan.settings.pixels_per_split, geometry_record(shape),
         )  # fmt: skip
         if not direct:
             caller.launch_elements(
-                WGRAD_SUM(*choice), dw.size, partial, dw, np.int64(dw.size), splits
-            )
+                self._kernel("wgrad_sum", problem, plan), dw.size, partial, dw, np.int64(dw.size),
+                splits,
+            )  # fmt: skip
         return dw
 
 

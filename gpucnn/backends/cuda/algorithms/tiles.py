@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ....shapes import ConvShape
@@ -42,18 +43,25 @@ class Tile:
 WIDE = Tile(128, 64, 8, 4)
 NARROW = Tile(64, 16, 2, 2)  # few filters or channels in a group, or a small grid
 
-TILES: Axis = {
-    tile: (
-        f"{tile.m}x{tile.n}",
-        {
-            "TILE_M": tile.m,
-            "TILE_N": tile.n,
-            "THREAD_M": tile.thread_m,
-            "THREAD_N": tile.thread_n,
-        },
-    )
-    for tile in (WIDE, NARROW)
-}
+
+def tile_axis(tiles: Iterable[Tile], tag: str = "", **macros: str) -> Axis:
+    """Return the axis of kernels over these tiles, all with these macros."""
+    return {
+        tile: (
+            f"{tag}{tile.m}x{tile.n}",
+            {
+                "TILE_M": tile.m,
+                "TILE_N": tile.n,
+                "THREAD_M": tile.thread_m,
+                "THREAD_N": tile.thread_n,
+                **macros,
+            },
+        )
+        for tile in tiles
+    }
+
+
+TILES = tile_axis((WIDE, NARROW))
 
 
 @dataclass(frozen=True)

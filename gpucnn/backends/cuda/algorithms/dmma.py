@@ -1,0 +1,42 @@
+"""Implicit GEMM in float64 on tensor cores (kernels/conv_*.cu with tile_mma_f64.cuh)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..kernel import CHANNELS_LAST, DTYPE, RANK
+from .base import Plan, Problem
+from .implicit_gemm import ImplicitGemm, kernel_families
+from .tiles import Tile, tile_axis
+
+# A warp computes 8 * thread_m rows and 4 * thread_n columns.
+SQUARE = Tile(64, 64, 4, 8)
+SLIM = Tile(64, 16, 4, 2)  # few filters or channels in a group, or a small grid
+
+# For the cost model: multiply-adds of an H100's multiprocessor in a microsecond, 128 a clock at
+# 1.9 GHz (67 TFLOP/s in all), and the share of them that a tile reaches.
+PEAK = 128 * 1900.0
+EFFICIENCY = {SQUARE: 0.6, SLIM: 0.25}
+# GPUs for computing. The others multiply 2 doubles a clock, on tensor cores as elsewhere.
+FAST = (80, 90, 100)
+SLOWDOWN = 64
+
+
+class Dmma(ImplicitGemm):
+    """For float64 on sm_80 or newer."""
+
+    name = "dmma"
+    tiles = (SQUARE, SLIM)
+    kernels = kernel_families(
+        RANK, CHANNELS_LAST, {"float64": DTYPE["float64"]},
+        tile_axis(tiles, "mma", MULTIPLY="MMA_F64"),
+        minimum_architecture=80,
+    )  # fmt: skip
+
+    def plans(self, problem: Problem) -> Iterator[Plan]:
+        if problem.dtype == "float64" and problem.architecture >= 80:
+            yield from super().plans(problem)
+
+    def speed(self, problem: Problem, tile: Tile) -> tuple[float, int]:
+        slowdown = 1 if problem.architecture in FAST else SLOWDOWN
+        return PEAK * EFFICIENCY[tile] / slowdown, 2
