@@ -80,9 +80,8 @@ union Shared {
     float exchange[POINTS][PASS_ROWS][EXCHANGE_ROW];
 };
 
-// Where a warp's lane stands among the tile lanes and filter lanes. They zigzag, so that of lanes l
-// and l ^ 1, or l and l ^ 2, one pair always asks for the same address: shared memory then answers 16
-// lanes, not 8, in one cycle.
+// Where a warp's lane stands among the tile lanes and filter lanes. They zigzag: any 16 lanes in a row
+// ask for 4 packs of tiles and 4 of filters, 64 bytes of each and not 128 of one of them.
 __device__ __forceinline__ int tile_lane() {
     const int lane = threadIdx.x % 32;
     return (lane & 1) | (lane >> 1 & 2) | (TILE_LANES == 8 ? lane >> 2 & 4 : 0);

@@ -103,6 +103,8 @@ def _record(s: ConvShape) -> np.ndarray:
 
 
 class Winograd(Algorithm):
+    """fprop and dgrad in float32. An infinity or NaN also reaches the rest of its 2x2 tile."""
+
     name = "winograd"
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
