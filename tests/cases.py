@@ -52,6 +52,16 @@ CONVS: dict[str, ConvShape] = {
     ),
     "grouped_tiles": conv((1, 6, 7, 134), (146, 2, 1, 67), groups=2),
     "depthwise": conv((3, 9, 7, 37), (37, 3, 3, 1), groups=37, padding=1),
+    "depthwise_vectors": conv((3, 9, 21, 24), (24, 3, 3, 1), groups=24, padding=1),
+    "depthwise_strided": conv(
+        (1, 10, 13, 16), (16, 3, 3, 1), groups=16, strides=2, padding=((0, 1), (1, 1)),
+    ),
+    "depthwise_5x5": conv((1, 9, 10, 8), (8, 5, 5, 1), groups=8, padding=2),
+    "depthwise_5x5_strided": conv((1, 11, 9, 8), (8, 5, 5, 1), groups=8, strides=2, padding=(1, 2)),
+    "depthwise_7x7": conv((1, 9, 10, 8), (8, 7, 7, 1), groups=8, padding=(3, 1)),
+    "depthwise_dilated": conv(
+        (1, 9, 8, 16), (16, 3, 3, 1), groups=16, dilation=(3, 1), padding="same",
+    ),
     "depthwise_doubled": conv((1, 8, 7, 6), (12, 3, 2, 1), groups=6, strides=(2, 1)),
     "1d": conv((3, 37, 5), (6, 4, 5)),
     "1d_many_pixels": conv((3, 601, 2), (3, 4, 2)),
@@ -59,10 +69,14 @@ CONVS: dict[str, ConvShape] = {
     "1d_wide_filters": conv((1, 4, 1379), (65, 3, 1379), padding=1),
     "1d_causal": conv((1, 33, 6), (10, 3, 3), padding="causal", dilation=4, groups=2),
     "1d_strided": conv((1, 65, 1), (8, 7, 1), strides=3, padding=((1, 4),)),
+    "1d_depthwise": conv((3, 37, 8), (8, 3, 1), groups=8, strides=2, padding="same"),
     "3d": conv((1, 5, 6, 7, 5), (6, 2, 3, 2, 5)),
     "3d_many_pixels": conv((3, 9, 10, 11, 2), (3, 2, 1, 2, 2)),
     "3d_wide_tiles": conv((1, 20, 21, 20, 33), (34, 1, 1, 1, 33)),
     "3d_wide_filters": conv((1, 2, 1, 2, 153), (65, 3, 3, 3, 153), padding=1),
+    "3d_depthwise": conv(
+        (1, 4, 6, 7, 8), (8, 3, 3, 3, 1), groups=8, strides=(2, 1, 1), padding=1,
+    ),
     "3d_everything": conv(
         (3, 6, 5, 8, 4), (6, 2, 3, 2, 2), strides=(2, 1, 3), padding=((1, 0), (0, 2), (2, 1)),
         dilation=(2, 1, 2), groups=2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import DIRECTIONS, Algorithm, Plan, Problem
+from .depthwise import Depthwise
 from .dmma import Dmma
 from .implicit_gemm import ImplicitGemm
 from .winograd import Winograd
@@ -14,6 +15,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     for algorithm in (
         ImplicitGemm(),
         Dmma(),
+        Depthwise(),
         Winograd(),
     )
 }  # fmt: skip

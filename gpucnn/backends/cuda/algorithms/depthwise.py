@@ -1,0 +1,331 @@
+"""Depthwise convolution, each channel with a window of its own (kernels/conv_depthwise*.cu)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from ....shapes import ConvShape
+from ...base import Array, accumulator
+from ..geometry import geometry_record
+from ..kernel import DTYPE, Axis, KernelFamily
+from ..launch import KernelCaller, ceil_div
+from ..spatial import DIVISOR, divisor, per_axis
+from ..split_sum import split_sum
+from .base import Algorithm, Plan, Problem
+
+VECTOR_BYTES = 16
+MAX_THREADS = 128  # as in kernels/depthwise.cuh
+WINDOW_BYTES = 12 * 1024  # as in kernels/conv_depthwise.cu
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one thread computes; see kernels/depthwise.cuh.
+
+    Attributes:
+        channels_last: the layout.
+        vector: 16 bytes of channels, else one.
+        taps: taps of a row of the window, with dilation 1; 0 for any row.
+        stride: along that row; 1 for any row.
+        rows: of the map.
+        transposed: the gradient of the input of a strided convolution.
+    """
+
+    channels_last: bool
+    vector: bool
+    taps: int = 0
+    stride: int = 1
+    rows: int = 1
+    transposed: bool = False
+
+    @property
+    def tag(self) -> str:
+        layout = ("nhwc16b" if self.vector else "nhwc") if self.channels_last else "nchw"
+        window = f"_{self.taps}s{self.stride}_{self.rows}rows" if self.taps else "_any"
+        return layout + window + ("_transposed" if self.transposed else "")
+
+    @property
+    def macros(self) -> dict[str, int]:
+        return {
+            "CHANNELS_LAST": int(self.channels_last),
+            "VECTOR": int(self.vector),
+            "TAPS": self.taps,
+            "STRIDE": self.stride,
+            "ROWS": self.rows,
+        }
+
+    @property
+    def columns(self) -> int:
+        """COLUMNS of the kernels."""
+        return 4 if self.channels_last else self.stride if self.transposed else 1
+
+    @property
+    def window_rows(self) -> int:
+        """Rows of the window that a thread of wgrad sums: as many as fit into its registers."""
+        return self.taps if self.taps == 3 or (self.taps and not self.channels_last) else 1
+
+    def channels(self, problem: Problem) -> int:
+        return VECTOR_BYTES // itemsize(problem) if self.vector else 1
+
+
+ANY = (Tile(True, False), Tile(True, True), Tile(False, False))
+# (taps, stride, rows)
+GATHER_TILES = (
+    *ANY,
+    *(Tile(True, True, *window) for window in ((3, 1, 1), (3, 1, 2), (5, 1, 1), (5, 1, 2))),
+    *(Tile(True, True, *window) for window in ((7, 1, 1), (3, 2, 1), (5, 2, 1))),
+    *(Tile(False, False, *window) for window in ((3, 1, 4), (5, 1, 4), (7, 1, 4))),
+    *(Tile(False, False, *window) for window in ((3, 2, 1), (5, 2, 1))),
+)
+_STRIDED = tuple(tile for tile in GATHER_TILES if not tile.taps or tile.stride > 1)
+TRANSPOSED_TILES = tuple(replace(tile, transposed=True) for tile in _STRIDED)
+WGRAD_TILES = (
+    *ANY,
+    *(Tile(True, True, *window) for window in ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))),
+    *(Tile(False, False, *window, rows=4) for window in ((3, 1), (5, 1), (3, 2), (5, 2))),
+    Tile(False, False, 7, 1, rows=2),
+)
+
+_GATHER: Axis = {
+    tile: (tile.tag, {**tile.macros, "TRANSPOSED": int(tile.transposed)})
+    for tile in GATHER_TILES + TRANSPOSED_TILES
+}
+_WGRAD: Axis = {
+    tile: (tile.tag, {**tile.macros, "WINDOW_ROWS": tile.window_rows}) for tile in WGRAD_TILES
+}
+GATHER = KernelFamily("conv_depthwise.cu", "conv_depthwise", DTYPE, _GATHER)
+WGRAD = KernelFamily("conv_depthwise_wgrad.cu", "conv_depthwise_wgrad", DTYPE, _WGRAD)
+
+# struct Tiling of kernels/depthwise.cuh
+_TILING = np.dtype(
+    [(name, "i4") for name in ("rows", "block_rows")]
+    + [(f"by_{name}", DIVISOR) for name in ("lanes", "columns", "channel_blocks", "column_blocks")]
+    + [(f"by_{name}", DIVISOR) for name in ("row_tiles", "taps")]
+)
+# struct Splitting of kernels/conv_depthwise_wgrad.cu
+_SPLITTING = np.dtype(
+    [(name, "i4") for name in ("tiles", "tiles_per_split", "groups")]
+    + [(f"by_{name}", DIVISOR) for name in ("lanes", "slots", "row_tiles", "column_tiles")]
+    + [(f"by_{name}", DIVISOR) for name in ("down", "across")]
+)
+
+# Blocks that wgrad is split into: four on each multiprocessor of an H100.
+BLOCKS_WANTED = 528
+PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
+
+# For the cost model, an H100's: bytes and multiply-adds a microsecond (half of these in double
+# precision), threads that it takes to reach them, a launch.
+BYTES_PER_US = 4.0e6
+MULTIPLY_ADDS_PER_US = 2.0e7
+THREADS_WANTED = 132 * 512
+LAUNCH_US = 2.5
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the gather: tiles along the channels, along a row and down the map."""
+
+    tile: Tile
+    lanes: int
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A block of wgrad: channels, groups of taps, threads that share its tiles; a split's tiles."""
+
+    tile: Tile
+    lanes: int
+    groups: int
+    slots: int
+    tiles_per_split: int
+
+
+def itemsize(problem: Problem) -> int:
+    return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[problem.dtype]
+
+
+def as_gather(problem: Problem) -> tuple[ConvShape, bool]:
+    """Return the shape that the gather runs on, and whether the window is turned.
+
+    The gradient of the input with stride 1 is a convolution of dy, padded by (R-1)*dilation - pad.
+    """
+    s = problem.shape
+    if problem.direction != "dgrad" or math.prod(s.strides) > 1:
+        return s, False
+    reach = [d * (r - 1) for r, d in zip(s.kernel, s.dilation, strict=True)]
+    padding = tuple((n - a, n - b) for n, (a, b) in zip(reach, s.padding, strict=True))
+    return replace(s, input=s.output, padding=padding), True
+
+
+def _targets(s: ConvShape, tile: Tile) -> tuple[int, int, int]:
+    """Maps of the batch, tiles down one and tiles across it."""
+    o, p, q = per_axis(s.input if tile.transposed else s.output)
+    before = s.padding[-1][0] % tile.stride if tile.transposed else 0
+    return s.batch * o, ceil_div(p, tile.rows), ceil_div(q + before, tile.columns)
+
+
+def _tap_groups(s: ConvShape, tile: Tile) -> tuple[int, int, int]:
+    """Groups of taps, which a thread of wgrad sums, along the axes of a window."""
+    t, r, taps = per_axis(s.kernel)
+    return t, ceil_div(r, tile.window_rows), ceil_div(taps, tile.taps or 1)
+
+
+def _even(count: int, limit: int) -> int:
+    """Return the size of the parts, none above ``limit``, that ``count`` falls into evenly."""
+    return ceil_div(count, ceil_div(count, limit))
+
+
+def _threads(count: int) -> int:
+    return ceil_div(count, 32) * 32
+
+
+class Depthwise(Algorithm):
+    name = "depthwise"
+
+    def plans(self, problem: Problem) -> Iterator[Plan]:
+        s = problem.shape
+        if s.groups != s.channels or (problem.direction == "dgrad" and s.filters != s.channels):
+            return
+        for tile in self._tiles(problem):
+            vectors = ceil_div(s.filters, tile.channels(problem))
+            widest = (8, 16) if tile.vector else (32,) if tile.channels_last else (1,)
+            for lanes in sorted({_even(vectors, limit) for limit in widest}):
+                if problem.direction == "wgrad":
+                    yield self._split(problem, tile, lanes)
+                elif s.taps * itemsize(problem) * tile.channels(problem) * lanes <= WINDOW_BYTES:
+                    yield self._block(problem, tile, lanes)
+
+    @staticmethod
+    def _tiles(problem: Problem) -> Iterator[Tile]:
+        """Tiles made for this row of the window; then those for any, the scalar one last."""
+        s = problem.shape
+        transposed = problem.direction == "dgrad" and math.prod(s.strides) > 1
+        tiles = TRANSPOSED_TILES if transposed else GATHER_TILES
+        vectors = s.filters == s.channels and s.filters * itemsize(problem) % VECTOR_BYTES == 0
+        square = s.dilation[-2:-1] in ((), (1,))
+        if problem.direction == "wgrad":
+            tiles = WGRAD_TILES
+            square = square and (s.rank == 1 or s.strides[-2] == s.strides[-1])
+        row = (s.kernel[-1], s.strides[-1]) if s.dilation[-1] == 1 else None
+        for tile in sorted(tiles, key=lambda tile: (not tile.taps, not tile.vector)):
+            if tile.channels_last != s.channels_last or (tile.vector and not vectors):
+                continue
+            plain = tile.rows == 1 and (problem.direction != "wgrad" or tile.window_rows == 1)
+            if not tile.taps or ((tile.taps, tile.stride) == row and (plain or square)):
+                yield tile
+
+    def _block(self, problem: Problem, tile: Tile, lanes: int) -> Plan:
+        s, _ = as_gather(problem)
+        maps, down, across = _targets(s, tile)
+        threads, wanted = MAX_THREADS // lanes, 4 if tile.channels_last else MAX_THREADS
+        columns = _even(across, min(wanted, threads))
+        rows = min(threads // columns, maps * down)
+        columns = _even(across, threads // rows)
+        channel_blocks = ceil_div(s.filters, lanes * tile.channels(problem))
+        blocks = ceil_div(maps * down, rows) * ceil_div(across, columns) * channel_blocks
+        settings = Block(tile, lanes, columns, rows)
+        return Plan(
+            self.name, settings, (blocks, 1, 1), _threads(lanes * columns * rows), WINDOW_BYTES
+        )
+
+    def _split(self, problem: Problem, tile: Tile, lanes: int) -> Plan:
+        s, channels = problem.shape, tile.channels(problem)
+        taps, down, across = _tap_groups(s, tile)
+        groups = _even(taps * down * across, min(16, MAX_THREADS // lanes))
+        slots = MAX_THREADS // (lanes * groups)
+        tiles = math.prod(_targets(s, tile))
+        grid = (ceil_div(s.filters, lanes * channels), ceil_div(taps * down * across, groups))
+        splits = min(
+            ceil_div(BLOCKS_WANTED, math.prod(grid)),
+            ceil_div(tiles, 4 * slots),
+            max(1, PARTIAL_ELEMENTS // (s.taps * s.filters)),
+        )
+        per_split = ceil_div(tiles, splits)
+        settings = Split(tile, lanes, groups, slots, per_split)
+        shared = MAX_THREADS * channels * max(4, itemsize(problem))
+        return Plan(
+            self.name, settings, (*grid, ceil_div(tiles, per_split)),
+            _threads(lanes * groups * slots), shared,
+        )  # fmt: skip
+
+    def cost(self, problem: Problem, plan: Plan) -> float:
+        """What memory takes for both maps at a tile's share of the bandwidth, or the arithmetic."""
+        s, tile = problem.shape, plan.settings.tile
+        share = 0.8 if tile.vector else 0.25 if tile.channels_last else 0.55
+        if tile.vector and tile.rows > 1:
+            share = 0.85
+        if not tile.taps:  # every tap is loaded by itself, out of the caches
+            share *= min(1, 5 / s.taps)
+        share *= min(1, math.prod(plan.grid) * plan.threads / THREADS_WANTED)
+        numbers = math.prod(s.x_shape) + math.prod(s.y_shape) + math.prod(s.w_shape)
+        memory_us = numbers * itemsize(problem) / (BYTES_PER_US * share)
+        rate = MULTIPLY_ADDS_PER_US * (0.5 if problem.dtype == "float64" else 1)
+        launches = 1
+        if problem.direction == "wgrad" and plan.grid[2] > 1:
+            launches = 2
+        return LAUNCH_US * launches + max(memory_us, s.multiply_adds / rate)
+
+    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        maps = arrays if problem.direction == "wgrad" else arrays[:1]
+        if plan.settings.tile.vector and not all(map(_aligned, maps)):
+            *_, plan = self.plans(problem)  # the scalar one
+        if problem.direction == "wgrad":
+            return self._sum(caller, problem, plan, *arrays)
+        return self._gather(caller, problem, plan, *arrays)
+
+    @staticmethod
+    def _gather(
+        caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        b: Array | None,
+    ) -> Array:  # fmt: skip
+        s, turned = as_gather(problem)
+        tile, shape = plan.settings.tile, problem.shape
+        target_shape = shape.y_shape if problem.direction == "fprop" else shape.x_shape
+        target = caller.xp.empty(target_shape, source.dtype)
+        caller.launch(
+            GATHER(source.dtype, tile), plan.grid, plan.threads, source, w, b, target, turned,
+            problem.activation == "relu", geometry_record(s),
+            _tiling(s, plan.settings, tile.channels(problem)),
+        )  # fmt: skip
+        return target
+
+    @staticmethod
+    def _sum(caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array) -> Array:
+        s, tile = problem.shape, plan.settings.tile
+        partial = caller.xp.empty((plan.grid[2], *s.w_shape), accumulator(x.dtype))
+        caller.launch(
+            WGRAD(x.dtype, tile), plan.grid, plan.threads, x, dy, partial, geometry_record(s),
+            _splitting(s, plan.settings),
+        )  # fmt: skip
+        return split_sum(caller, partial, x.dtype)
+
+
+def _aligned(array: Array) -> bool:
+    address = array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
+    return address % VECTOR_BYTES == 0
+
+
+@lru_cache(maxsize=1024)
+def _tiling(s: ConvShape, block: Block, channels: int) -> np.ndarray:
+    maps, down, across = _targets(s, block.tile)
+    divisors = (
+        block.lanes, block.columns, ceil_div(s.filters, block.lanes * channels),
+        ceil_div(across, block.columns), down, s.taps,
+    )  # fmt: skip
+    return np.array([(maps * down, block.rows, *map(divisor, divisors))], _TILING)
+
+
+@lru_cache(maxsize=1024)
+def _splitting(s: ConvShape, split: Split) -> np.ndarray:
+    maps, down, across = _targets(s, split.tile)
+    _, groups_down, groups_across = _tap_groups(s, split.tile)
+    divisors = (split.lanes, split.slots, down, across, groups_down, groups_across)
+    sizes = (maps * down * across, split.tiles_per_split, split.groups)
+    return np.array([(*sizes, *map(divisor, divisors))], _SPLITTING)

@@ -1,0 +1,120 @@
+// Depthwise convolution, gradient of the windows: the output pixels are split among blocks, whose sums
+// split_sum.cu then adds, all in a fixed order: deterministic.
+//
+//   dw[k, r, s] = sum over n, p, q of x[n, p*stride - pad + r*dilation, ..., k / M] * dy[n, p, q, k],  M = K / C
+//
+// x, dy: see conv_geometry.cuh; partial (splits, K, T, R, S) in Accum.
+// grid: x = blocks of channels, y = blocks of tap groups, z = splits. A thread sums a group of taps,
+// WINDOW_ROWS x ROW_TAPS of them, for CHANNELS channels, over every slots-th tile of its split, a tile being
+// ROWS x COLUMNS pixels. The threads that differ in nothing but the slot then add theirs up in ascending
+// order through shared memory: MAX_THREADS * CHANNELS * sizeof(Accum) bytes, 4 KB at most. The floor is
+// one read of x and of dy: what other tap groups read again comes out of the caches.
+//
+// Macros: see depthwise.cuh; ROWS and WINDOW_ROWS, 1 unless the window's rows have dilation 1 and
+// STRIDE is theirs, too.
+#include "depthwise.cuh"
+
+const int COLUMNS = CHANNELS_LAST ? 4 : 1;
+const int INPUT_ROWS = (ROWS - 1) * STRIDE + WINDOW_ROWS;
+const int INPUTS = TAPS ? (COLUMNS - 1) * STRIDE + TAPS : COLUMNS;
+const int COLUMN_STRIDE = TAPS ? STRIDE : 1;  // of the inputs that were loaded
+
+// The host's twin is `_SPLITTING` in gpucnn/backends/cuda/algorithms/depthwise.py.
+struct Splitting {
+    int tiles, tiles_per_split;             // of the batch, and of a split
+    int groups;                             // tap groups of a block
+    Divisor by_lanes, by_slots;             // threads of a block along the channels, and those that share its tiles
+    Divisor by_row_tiles, by_column_tiles;  // tiles down a map and across it
+    Divisor by_down, by_across;             // tap groups down a window and across it
+};
+
+// The first tap of a group; behind the last group it lies outside the window.
+__device__ __forceinline__ void first_tap(const Splitting& splitting, unsigned group, Place& tap) {
+    tap.axis[0] = divide(divide(group, splitting.by_across, tap.axis[2]), splitting.by_down, tap.axis[1]);
+    tap.axis[1] *= WINDOW_ROWS;
+}
+
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
+NAME(conv_depthwise_wgrad)(const Element* __restrict__ x, const Element* __restrict__ dy, Accum* __restrict__ partial,
+                           const __grid_constant__ ConvGeometry g, const __grid_constant__ Splitting splitting) {
+    int lane, slot;
+    const int group = divide(divide(threadIdx.x, splitting.by_lanes, lane), splitting.by_slots, slot);
+    const int slots = splitting.by_slots.value, width = splitting.by_lanes.value * CHANNELS;
+    const int channel = blockIdx.x * width + lane * CHANNELS;
+    const int x_channel = VECTOR ? channel : divide(channel, g.by_group_filters);
+
+    Place tap, at;
+    first_tap(splitting, blockIdx.y * splitting.groups + group, tap);
+    const bool works = group < splitting.groups && channel < g.filters && tap.axis[0] < g.kernel[0];
+    const int begin = blockIdx.z * splitting.tiles_per_split;
+    const int end = works ? min(begin + splitting.tiles_per_split, splitting.tiles) : begin;
+
+    Accum sums[WINDOW_ROWS][ROW_TAPS][CHANNELS] = {};
+    for (int tile = begin + slot; tile < end; tile += slots) {
+        Place first;
+        const unsigned map = divide(divide(tile, splitting.by_column_tiles, first.axis[2]), splitting.by_row_tiles,
+                                    first.axis[1]);
+        const unsigned n = divide(map, g.by_output[0], first.axis[0]);
+        if (!input_of(g, 0, first.axis[0], tap.axis[0], at.axis[0])) continue;
+        first.axis[1] *= ROWS;
+        first.axis[2] *= COLUMNS;
+
+        Accum gradients[ROWS][COLUMNS][CHANNELS];
+        const Element* dy_image = dy + n * image_size(pixels(g.output), g.filters);
+#pragma unroll
+        for (int j = 0; j < ROWS * COLUMNS; ++j) {
+            const Place out = {{first.axis[0], first.axis[1] + j / COLUMNS, first.axis[2] + j % COLUMNS}};
+            load(dy_image + element(pixel(out, g.output), channel, pixels(g.output), g.filters),
+                 inside(out, g.output), gradients[j / COLUMNS][j % COLUMNS]);
+        }
+
+        const Element* x_image = x + n * image_size(pixels(g.input), g.channels);
+#pragma unroll
+        for (int row = 0; row < INPUT_ROWS; ++row) {
+            Accum inputs[INPUTS][CHANNELS];
+            const bool in_map = input_of(g, 1, first.axis[1], tap.axis[1] + row, at.axis[1]);
+            at.axis[2] = 0;
+            const Element* x_row =
+                x_image + (in_map ? element(pixel(at, g.input), x_channel, pixels(g.input), g.channels) : 0);
+#pragma unroll
+            for (int i = 0; i < INPUTS; ++i) {
+                int column = first.axis[2] * STRIDE - g.pad[2] + i;
+                const bool in_row = TAPS ? (unsigned)column < (unsigned)g.input[2]
+                                         : input_of(g, 2, first.axis[2] + i, tap.axis[2], column);
+                load(x_row + column * pixel_step(g.channels), in_map && in_row, inputs[i]);
+            }
+#pragma unroll
+            for (int j = 0; j < ROWS; ++j) {
+                const int r = row - j * STRIDE;
+                if (r < 0 || r >= WINDOW_ROWS) continue;
+#pragma unroll
+                for (int k = 0; k < COLUMNS * ROW_TAPS * CHANNELS; ++k) {
+                    const int c = k % CHANNELS, s = k / CHANNELS % ROW_TAPS, i = k / CHANNELS / ROW_TAPS;
+                    sums[r][s][c] += inputs[i * COLUMN_STRIDE + s][c] * gradients[j][i][c];
+                }
+            }
+        }
+    }
+
+    __shared__ Accum shared[MAX_THREADS * CHANNELS];  // [group][slot][channel of the block]
+    const int taps = pixels(g.kernel);
+#pragma unroll
+    for (int r = 0; r < WINDOW_ROWS; ++r)
+#pragma unroll
+        for (int s = 0; s < ROW_TAPS; ++s) {
+            __syncthreads();  // the tap before has been added up
+#pragma unroll
+            for (int c = 0; c < CHANNELS; ++c) shared[threadIdx.x * CHANNELS + c] = sums[r][s][c];
+            __syncthreads();  // every slot is there
+            for (int i = threadIdx.x; i < splitting.groups * width; i += blockDim.x) {
+                const int local = i / width, k = blockIdx.x * width + i % width;
+                first_tap(splitting, blockIdx.y * splitting.groups + local, tap);
+                tap.axis[1] += r;
+                tap.axis[2] += s;
+                if (k >= g.filters || !inside(tap, g.kernel)) continue;
+                Accum sum = 0;
+                for (int z = 0; z < slots; ++z) sum += shared[(local * slots + z) * width + i % width];
+                partial[((long long)blockIdx.z * g.filters + k) * taps + pixel(tap, g.kernel)] = sum;
+            }
+        }
+}
