@@ -68,9 +68,7 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
     return {
         "params": [normal(size) for size in shape.sizes],
         "grads": [normal(size) for size in shape.sizes],
-        "states": [
-            [normal(size, kind=sums).abs_() for size in shape.sizes] for _ in range(states)
-        ],
+        "states": [[normal(size, kind=sums).abs_() for size in shape.sizes] for _ in range(states)],
     }
 
 
@@ -117,4 +115,3 @@ def to_torch(array: Array) -> torch.Tensor:
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
-

@@ -20,12 +20,12 @@ from gpucnn.backends import get_backend
 from gpucnn.backends.base import Array, Backend
 from profiling.results import Results, Row
 
-from . import ours, peers
+from . import ours, peers, rates
 from .accuracy import LIMITS
-from .arrays import Inputs, draw, size_in_bytes, tensors, to_torch
+from .arrays import Inputs, draw, size_in_bytes, to_torch
 from .cases import TORCH, Case, Lane, benchmark_set, fused_against, key, merge
 from .check import Check
-from .floors import Ceilings, fewest_bytes, flops, measure
+from .floors import Ceilings, fewest_bytes, flops
 from .jobs import Deadline
 from .timing import CudaTimer, HostTimer, Side, Spread, copies, on_the_host
 
@@ -75,13 +75,12 @@ class Bench:
 
         calls = [ours.bind(self.backend, case, i) for i in inputs]
         with ours.kernels_of(self.backend) as kernels:
-            results = calls[0]()
+            results = kept(calls[0]())
         row["algorithm"] = " + ".join(kernels)
         if case.op not in ours.UPDATES_IN_PLACE:
-            for array in results:
-                poison(array)
-            del results, array
-            results = calls[0]()  # into the same memory: what is not written stays NaN
+            poison(results)
+            del results
+            results = kept(calls[0]())  # into the same memory: what is not written stays NaN
         row["err_ours"] = check.error([to_torch(array) for array in results])
         del results
         if not row["err_ours"] <= LIMITS[f"{case.dtype} {case.math}"]:
@@ -97,9 +96,7 @@ class Bench:
             row["capture"] = side.why
         return row
 
-    def _peer(
-        self, case: Case, inputs: list[Inputs], check: Check
-    ) -> tuple[Row, Side | None]:
+    def _peer(self, case: Case, inputs: list[Inputs], check: Check) -> tuple[Row, Side | None]:
         """Return the fastest candidate's columns and its side, or why there is none."""
         if case.against == "jax":
             from . import jax_peer
@@ -166,12 +163,18 @@ class Bench:
             return False
 
 
-def poison(array: Array) -> None:
-    """Fill an array with bytes that are NaN in every floating dtype."""
-    if hasattr(array, "ctypes"):
-        array.reshape(-1).view("u1")[...] = 0xFF
-    else:
-        array.data.memset_async(0xFF, array.nbytes)
+def kept(results: Sequence[Array | None]) -> list[Array]:
+    """Return an operation's results without the None of an average's index."""
+    return [array for array in results if array is not None]
+
+
+def poison(arrays: Sequence[Array]) -> None:
+    """Fill arrays with bytes that are NaN in every floating dtype."""
+    for array in arrays:
+        if hasattr(array, "ctypes"):
+            array.reshape(-1).view("u1")[...] = 0xFF
+        else:
+            array.data.memset_async(0xFF, array.nbytes)
 
 
 def use_math(math: str) -> None:
@@ -205,9 +208,7 @@ def chosen(options: argparse.Namespace, tf32: bool) -> list[Case]:
     return cases
 
 
-def run(
-    bench: Bench, cases: Sequence[Case], results: Results, deadline: Deadline
-) -> int:
+def run(bench: Bench, cases: Sequence[Case], results: Results, deadline: Deadline) -> int:
     """Measure the cases that the results do not have yet; return how many were left out.
 
     Raises:
@@ -262,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backend = get_backend("cuda")
     timer = CudaTimer()
     if "measured" not in results.meta:
-        results.meta["measured"] = measure(torch)
+        results.meta["measured"] = rates.measure()
         results.meta["torch"] = torch.__version__
         results.meta["cudnn"] = torch.backends.cudnn.version()
         results.save()

@@ -133,9 +133,7 @@ def heaviest_first(layers: Iterable[Layer], size: Callable[[Any], float]) -> lis
     return sorted(distinct(layers), key=lambda layer: -layer.count * size(layer.shape))
 
 
-def conv_lane(
-    op: str, name: str, layers: Iterable[Layer], mode: Mode, weight: float = 1.0
-) -> Lane:
+def conv_lane(op: str, name: str, layers: Iterable[Layer], mode: Mode, weight: float = 1.0) -> Lane:
     """One lane of convolutions; without dgrad of those that see the picture itself."""
     kept = heaviest_first(convolutions(layers), lambda shape: shape.multiply_adds)
     if op == "conv_dgrad":

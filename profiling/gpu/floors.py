@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -129,41 +128,3 @@ def _touched(shape: ConvShape) -> int:
         }
         size *= len(under & set(range(shape.input[axis])))
     return size
-
-
-def measure(torch: Any) -> dict[str, float]:
-    """Measure a device's copy bandwidth (GB/s) and its library's matrix products (TFLOP/s).
-
-    Random numbers, for products of zeros draw less power and run faster.
-    """
-    found = {}
-    source = torch.randn(2**28, device="cuda")  # 1 GiB
-    target = torch.empty_like(source)
-    found["bandwidth"] = 2 * source.nbytes / _seconds(torch, lambda: target.copy_(source)) / 1e9
-    del source, target
-    size = 8192
-    for name, dtype, tf32 in (
-        ("bfloat16 mixed", torch.bfloat16, False), ("float16 mixed", torch.float16, False),
-        ("float32 tf32", torch.float32, True), ("float32 strict", torch.float32, False),
-        ("float64 strict", torch.float64, False),
-    ):  # fmt: skip
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        a, b = (torch.randn(size, size, device="cuda").to(dtype) for _ in range(2))
-        found[name] = 2 * size**3 / _seconds(torch, lambda a=a, b=b: a @ b) / 1e12
-    torch.backends.cuda.matmul.allow_tf32 = False
-    return found
-
-
-def _seconds(torch: Any, run: Any, times: int = 10) -> float:
-    """Return the median time of a call after warming up."""
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(times + 1)]
-    for _ in range(3):
-        run()
-    events[0].record()
-    for event in events[1:]:
-        run()
-        event.record()
-    torch.cuda.synchronize()
-    spans = sorted(a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False))
-    return spans[times // 2] / 1e3
-

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# many processes share the cores
+ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 GRACE = 8.0  # seconds from asking a process to end to ending it
 
 
@@ -70,7 +73,9 @@ class Job:
             try:
                 self._process = subprocess.Popen(
                     self.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT, start_new_session=True,
+                    stderr=subprocess.STDOUT, start_new_session=True, env=ENVIRONMENT,
+                    # a shell in the background makes its children deaf to this signal
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 )  # fmt: skip
             except OSError as error:
                 log.write(f"{error}\n".encode())
@@ -110,20 +115,14 @@ class Job:
         if self.took > self.seconds:
             return f"its time was up after {self.seconds:.0f} s"
         if self.progress and self.progress.exists():
-            still = time.time() - max(self.progress.stat().st_mtime, self._wall_start)
+            still = min(self.took, time.time() - self.progress.stat().st_mtime)
             if still > self.idle:
                 return f"nothing happened for {self.idle:.0f} s"
         return ""
 
-    @property
-    def _wall_start(self) -> float:
-        return time.time() - self.took
-
     def _signal(self, number: int) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def run_all(

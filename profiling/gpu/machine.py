@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import platform
 import re
@@ -10,12 +11,12 @@ import shutil
 import subprocess
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from .jobs import ROOT
 
 SANITIZER_FOLDERS = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
+SOURCES = ("gpucnn", "kernels")
 PACKAGES = ("numpy", "ml_dtypes", "torch", "jax", "pytest")
 
 
@@ -84,11 +85,16 @@ def stem(meta: dict[str, Any]) -> str:
 
 
 def _commit() -> str:
-    """Return the short hash, with -changed where the tree differs; "unknown" without git."""
-    head = _output("git", "rev-parse", "--short", "HEAD")
-    if not head or not Path(ROOT, ".git").exists():
-        return "unknown"
-    return f"{head}-changed" if _output("git", "status", "--porcelain", "-uno") else head
+    """Return git's short hash; with a hash of the sources where they differ or there is no git."""
+    head = _output("git", "rev-parse", "--short", "HEAD") if (ROOT / ".git").exists() else ""
+    if head and not _output("git", "status", "--porcelain", "--", *SOURCES):
+        return head
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for file in sorted((ROOT / folder).rglob("*.*")):
+            if file.suffix in (".py", ".cu", ".cuh"):
+                digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return f"{head or 'tree'}-{digest.hexdigest()[:8]}"
 
 
 def _driver() -> str:

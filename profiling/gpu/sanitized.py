@@ -41,7 +41,7 @@ ADAM = {
 class Call:
     """An operation of a backend on NumPy arrays, and what the reference makes of them.
 
-    ``in_place`` is how many of the leading arguments it updates: those are its results.
+    An optimizer's results are the lists that it updates, among the first ``in_place`` arguments.
     """
 
     operation: str
@@ -166,7 +166,8 @@ def run(backend: Backend, given: Call) -> list[np.ndarray]:
     arguments = [moved(argument) for argument in given.arguments]
     results = getattr(backend, given.operation)(*arguments, **given.keywords)
     if given.in_place:
-        results = [a for i, group in enumerate(arguments[: given.in_place]) if i != 1 for a in group]
+        params, _, *states = arguments[: given.in_place]  # the second are the gradients
+        results = [array for group in (params, *states) for array in group]
     results = results if isinstance(results, (tuple, list)) else [results]
     return [backend.to_numpy(array) for array in results if array is not None]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,7 @@ class CudaTimer:
             events.append(row)
         self.stream.synchronize()
         elapsed = self.cupy.cuda.get_elapsed_time
-        return [[elapsed(a, b) for a, b in zip(row, row[1:], strict=False)] for row in events]
+        return [[elapsed(a, b) for a, b in pairwise(row)] for row in events]
 
 
 def _why(error: Exception) -> str:

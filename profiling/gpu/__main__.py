@@ -1,0 +1,267 @@
+"""Test, check and measure gpucnn on this machine's GPU, in one command with a time limit.
+
+    python -m profiling.gpu                              everything, under nine minutes
+    python -m profiling.gpu bench --op conv_fprop        parts can be run alone
+    python -m profiling.gpu bench --file RESULTS.json    go on with a run that its limit ended
+    python -m profiling.gpu report --file RESULTS.json   Markdown and plots of a file, anywhere
+
+Parts: tests (those marked gpu), ptx (every function of kernels/ptx.cuh), sanitize (the tools of
+compute-sanitizer over every operation), bench (the benchmark set against PyTorch), report. What
+they find goes to <gpu>-<date>-<commit>.json, .md and .png in profiling/results, their output into
+a folder beside.
+Without a GPU the operations and ptx.cuh run in the emulator. Nothing here needs a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from profiling.results import Results
+
+from . import machine, parts
+from .jobs import ROOT, Deadline, Job, run_all
+
+PARTS = ("tests", "ptx", "sanitize", "bench", "report")
+TIME_LIMIT = 520.0
+CORRECTNESS_SHARE = 0.37  # of the time limit, at most, when the benchmark is to come
+REPORT_SECONDS = 20.0  # kept for the report
+LEAST_SECONDS = 25.0  # to start the benchmark with: PyTorch's import, one row
+MOST_STARTS = 6  # of a benchmark that loses the GPU
+IDLE_SECONDS = 100.0  # a row that takes longer hangs
+WITHOUT_GPU = {
+    "sanitize": "compute-sanitizer",
+    "bench": "the benchmark against PyTorch",
+    "report": "a results file and its report",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m profiling.gpu", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("parts", nargs="*", metavar="PART", help="by default all of them")
+    parser.add_argument(
+        "--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS",
+        help=f"stop cleanly after these and keep what there is; default {TIME_LIMIT:.0f}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "profiling" / "results", help="folder of the results"
+    )
+    parser.add_argument("--file", type=Path, help="a results file to go on with")
+    parser.add_argument("--commit", help="what to call the sources where there is no git")
+    for name, text in FILTERS.items():
+        parser.add_argument(f"--{name}", nargs="+", metavar="NAME", help=text)
+    for name, text in SWITCHES.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
+
+
+FILTERS = {
+    "set": "benchmark these only: resnet50, vgg16, mobilenet_v2, resnext50, stems, ...",
+    "op": "benchmark these only: conv_fprop, conv_bias_relu_pool, max_pool, ...",
+    "dtype": "benchmark these only: float32, tf32, bfloat16, float16, float64, strict, ...",
+}
+SWITCHES = {
+    "compile": "hold fused rows against torch.compile, too",
+    "jax": "hold fused rows against JAX, too",
+    "quick": "a sample of the tests, one dtype for the sanitizer, one row of each operation",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser().error(f"PART must be one of {', '.join(PARTS)}. Received: {', '.join(unknown)}")
+    wanted = options.parts or PARTS
+    if tuple(wanted) == ("report",):
+        return report_alone(options.file)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    gpu, reason = machine.gpu()
+    if gpu is None:
+        return without_gpu(wanted, options, reason)
+    return Run(options, gpu).all(wanted)
+
+
+class Run:
+    """One run on a GPU: its clock, its results file and its logs."""
+
+    def __init__(self, options: argparse.Namespace, gpu: dict[str, Any]) -> None:
+        self.options, self.deadline = options, Deadline(options.time_limit)
+        meta = gpu | machine.describe(options.commit)
+        self.path = options.file or options.out / f"{machine.stem(meta)}.json"
+        self.results = Results(self.path)
+        before = self.results.meta.get("commit")
+        if before not in (None, meta["commit"]):
+            raise SystemExit(
+                f"{self.path} holds rows of commit {before}; give --out for a file of its own, or"
+                f" --commit {before} if the sources are the same. Received: {meta['commit']}"
+            )
+        self.results.meta = meta | self.results.meta
+        self.logs = self.path.with_suffix(".logs")
+        self.left_out: dict[str, str] = {}
+
+    def all(self, wanted: Sequence[str]) -> int:
+        """Run the parts in order; whatever happens, keep and report what there is."""
+        print(f"{self.results.meta['gpu']}: {', '.join(wanted)} -> {self.path}", flush=True)
+        self.results.save()
+        try:
+            self.correctness(wanted)
+            if "bench" in wanted:
+                self.bench()
+        except KeyboardInterrupt:
+            print("interrupted: what is there is kept", flush=True)
+            self.left_out["the rest"] = "interrupted"
+        self.update(left_out=self.left_out)
+        if "report" in wanted:
+            write_report(self.path)
+        print(closing(self.results), flush=True)
+        return 0 if parts.clean(self.results.meta) else 1
+
+    def update(self, **meta: Any) -> None:
+        """Add to the file's meta, which other processes have written to meanwhile."""
+        self.results = Results(self.path, meta)
+        self.results.save()
+
+    def correctness(self, wanted: Sequence[str]) -> None:
+        """Run tests, ptx cases and sanitizers side by side: most of their time is the host's."""
+        tests = parts.test_jobs(self.logs, self.options.quick) if "tests" in wanted else []
+        ptx = self.ptx_jobs() if "ptx" in wanted else []
+        sanitize = self.sanitize_jobs() if "sanitize" in wanted else []
+        share = CORRECTNESS_SHARE if "bench" in wanted else 1.0
+        within = Deadline(max(0.0, share * self.deadline.left()))
+        cores = max(4, os.cpu_count() or 4)
+        run_all([*sanitize, *tests, *ptx], self.logs, cores, within)
+        found: dict[str, Any] = {}
+        if tests:
+            found["tests"] = parts.tests_summary(tests, self.logs)
+        if ptx:
+            found["ptx"] = parts.ptx_summary(ptx)
+        if sanitize:
+            found["sanitizer"] = parts.sanitize_summary(sanitize)
+        for name, summary in found.items():
+            print(f"{name}: {parts.as_text(summary)}", flush=True)
+        self.update(**found)
+
+    def ptx_jobs(self) -> list[Job]:
+        try:
+            return parts.ptx_jobs()
+        except Exception as error:
+            self.left_out["ptx"] = f"{type(error).__name__}: {error}"
+            return []
+
+    def sanitize_jobs(self) -> list[Job]:
+        sanitizer = machine.compute_sanitizer()
+        if sanitizer is None:
+            self.left_out["sanitize"] = "compute-sanitizer is not installed"
+            return []
+        return parts.sanitize_jobs(sanitizer, self.options.quick)
+
+    def bench(self) -> None:
+        """Run the benchmark's process, and again when it loses the GPU, until the time is up."""
+        if not machine.has("torch"):
+            self.left_out["bench"] = "PyTorch is not installed"
+            return
+        options = bench_options(self.options)
+        for start in range(MOST_STARTS):
+            within = Deadline(self.deadline.left() - REPORT_SECONDS)
+            if within.left() < LEAST_SECONDS:
+                self.left_out["bench"] = "its time was up"
+                return
+            rows = len(Results(self.path).rows)
+            seconds = within.left() - 12  # so that it ends by itself, between two rows
+            command = [
+                sys.executable, "-m", "profiling.gpu.bench", *options, "--file", str(self.path),
+                "--seconds", f"{seconds:.0f}",
+            ]  # fmt: skip
+            job = Job(f"bench-{start}", command, within.left(), self.path, IDLE_SECONDS)
+            run_all([job], self.logs, 1, within)
+            if job.code == 0:
+                return
+            print(f"bench: {job.stopped or f'exit status {job.code}'}\n{job.tail()}", flush=True)
+            if len(Results(self.path).rows) == rows:  # it did not come to its first row
+                self.left_out["bench"] = job.stopped or job.tail(1)
+                return
+
+
+def bench_options(options: argparse.Namespace) -> list[str]:
+    given = [f"--{name}" for name in SWITCHES if getattr(options, name)]
+    for name in FILTERS:
+        if getattr(options, name):
+            given += [f"--{name}", *getattr(options, name)]
+    return given
+
+
+def write_report(path: Path) -> None:
+    """Write the Markdown, and the plots where Matplotlib is there."""
+    from . import report
+
+    for file in report.write(path):
+        print(f"wrote {file}", flush=True)
+    if not machine.has("matplotlib"):
+        print(
+            "left out the plots: Matplotlib is not installed; draw them elsewhere by"
+            f" python -m profiling.gpu report --file {path}",
+            flush=True,
+        )
+
+
+def report_alone(path: Path | None) -> int:
+    if path is None or not path.exists():
+        parser().error(f"report needs a results file. Received: --file {path}")
+    write_report(path)
+    return 0
+
+
+def closing(results: Results) -> str:
+    """Return the last lines of a run: means, what failed, what was left out."""
+    from . import report
+
+    failed = [row for row in results.rows if row.get("error")]
+    lines = [report.means_as_text(results.rows), f"{len(results.rows)} rows, {len(failed)} failed"]
+    lines += [f"  {report.title(row)}: {row['error']}" for row in failed[:10]]
+    left = results.meta.get("left_out_rows")
+    if left:
+        lines.append(f"{left} rows were left out; go on by bench --file {results.path}")
+    lines += [f"left out {part}: {why}" for part, why in results.meta["left_out"].items()]
+    return "\n".join(lines)
+
+
+def without_gpu(wanted: Sequence[str], options: argparse.Namespace, reason: str) -> int:
+    """Run what the emulator can, say what was left out, and return 1 if something failed."""
+    from tests.emulator.build import CXX
+
+    print(f"no GPU here: {reason}")
+    left_out = {part: what for part, what in WITHOUT_GPU.items() if part in wanted}
+    jobs = []
+    if shutil.which(CXX) is None:
+        left_out["tests"] = f"the emulator, which needs a C++ compiler: there is no {CXX}"
+    else:
+        command = [sys.executable, "-m", "profiling.gpu.sanitized", "--backend", "emulated"]
+        command += ["--compare", *(["--dtype", "float32"] if options.quick else [])]
+        if "tests" in wanted:
+            jobs.append(Job("operations", command, options.time_limit))
+            left_out["tests"] = "the tests marked gpu; make test runs them in the emulator"
+        if "ptx" in wanted:
+            command = [sys.executable, "-m", "profiling.gpu.ptx", "--emulated"]
+            jobs.append(Job("ptx", command, options.time_limit))
+    logs = options.out / "without-gpu.logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    run_all(jobs, logs, 1, Deadline(options.time_limit))
+    for job in jobs:
+        print(f"{job.name}, in the emulator: {job.stopped or job.tail()}")
+    for what in left_out.values():
+        print(f"left out: {what}")
+    return int(any(job.code != 0 for job in jobs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
