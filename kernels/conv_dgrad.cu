@@ -61,7 +61,8 @@ struct ChannelWeights {
     static const bool LANES_ALONG_K = false;
     typedef int Row;  // the channel
     struct Col {
-        const Element* weights;  // of all channels of the group; null beyond the last column
+        const Element* weights;  // of all channels of the group
+        bool exists;
     };
     const Element* w;
     const ConvGeometry& g;
@@ -70,13 +71,14 @@ struct ChannelWeights {
 
     __device__ __forceinline__ Row row(unsigned n) const { return n; }
     __device__ __forceinline__ Col col(unsigned k) const {
-        if (k >= k_end) return {nullptr};
+        const bool exists = k < k_end;
         int filter;
-        const unsigned tap = divide(k, g.by_group_filters, filter);
-        return {w + ((long long)(group * g.group_filters + filter) * pixels(g.kernel) + tap) * g.group_channels};
+        const unsigned tap = divide(exists ? k : 0, g.by_group_filters, filter);
+        return {w + ((long long)(group * g.group_filters + filter) * pixels(g.kernel) + tap) * g.group_channels,
+                exists};
     }
     __device__ __forceinline__ Accum load(Row channel, const Col& col) const {
-        return col.weights && channel < g.group_channels ? widen(col.weights[channel]) : (Accum)0;
+        return col.exists && channel < g.group_channels ? widen(col.weights[channel]) : (Accum)0;
     }
 };
 

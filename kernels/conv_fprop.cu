@@ -38,7 +38,8 @@ struct InputUnderTap {
 struct FilterWeights {
     static const bool LANES_ALONG_K = true;
     struct Row {
-        const Element* filter;  // null beyond the last one
+        const Element* filter;
+        bool exists;
     };
     typedef unsigned Col;
     const Element* w;
@@ -47,12 +48,12 @@ struct FilterWeights {
     unsigned k_end;
 
     __device__ __forceinline__ Row row(unsigned n) const {
-        if (n >= g.group_filters) return {nullptr};
-        return {w + (long long)(group * g.group_filters + n) * k_end};
+        const bool exists = n < g.group_filters;
+        return {w + (long long)(group * g.group_filters + (exists ? n : 0)) * k_end, exists};
     }
     __device__ __forceinline__ Col col(unsigned k) const { return k; }
     __device__ __forceinline__ Accum load(const Row& row, Col k) const {
-        return row.filter && k < k_end ? widen(row.filter[k]) : (Accum)0;
+        return row.exists && k < k_end ? widen(row.filter[k]) : (Accum)0;
     }
 };
 

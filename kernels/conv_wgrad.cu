@@ -42,8 +42,9 @@ struct OutputGradient {
     static const bool LANES_ALONG_K = !CHANNELS_LAST;
     typedef int Row;  // the filter inside the group
     struct Col {
-        const Element* image;  // null beyond the last pixel
+        const Element* image;
         int pixel;
+        bool exists;
     };
     const Element* dy;
     const ConvGeometry& g;
@@ -52,13 +53,13 @@ struct OutputGradient {
 
     __device__ __forceinline__ Row row(unsigned n) const { return n; }
     __device__ __forceinline__ Col col(unsigned k) const {
-        if (k >= k_end) return {nullptr, 0};
+        const bool exists = k < k_end;
         Place at;
-        const unsigned n = split(k, g.by_output, at);
-        return {dy + n * image_size(pixels(g.output), g.filters), pixel(at, g.output)};
+        const unsigned n = split(exists ? k : 0, g.by_output, at);
+        return {dy + n * image_size(pixels(g.output), g.filters), pixel(at, g.output), exists};
     }
     __device__ __forceinline__ Accum load(Row filter, const Col& col) const {
-        if (!col.image || filter >= g.group_filters) return 0;
+        if (!col.exists || filter >= g.group_filters) return 0;
         return widen(
             col.image[element(col.pixel, group * g.group_filters + filter, pixels(g.output), g.filters)]);
     }

@@ -221,7 +221,7 @@ BUGS = [
     Bug("the stride's remainder ignored", dgrad, "conv_dgrad.cu", "&& remainder == 0", ""),
     Bug("the dilation forgotten", dgrad, "conv_geometry.cuh",
         "tap.offset.axis[a] * g.dilation[a]", "tap.offset.axis[a]"),
-    Bug("the tail of K read", fprop, "conv_fprop.cu", "row.filter && k < k_end", "row.filter"),
+    Bug("the tail of K read", fprop, "conv_fprop.cu", "row.exists && k < k_end", "row.exists"),
     Bug("splits overlap", wgrad, "conv_wgrad.cu", "min(k_begin + pixels_per_split, all_pixels)",
         "all_pixels"),
     Bug("a split left out of the sum", wgrad, "conv_wgrad.cu", "z < splits", "z < splits - 1"),
