@@ -12,28 +12,40 @@
 // thread computes ROWS x COLUMNS pixels of CHANNELS channels. Its block first copies the windows of its
 // channels to shared memory: WINDOW_BYTES. The floor is one read of the source and one write of the target.
 //
-// Macros: see depthwise.cuh; TRANSPOSED 0 or 1; ROWS, 1 where the window's rows are dilated or TRANSPOSED.
+// Macros: see depthwise.cuh; TRANSPOSED 0 or 1; ROWS. Where TAPS is not 0, the window's rows must
+//   channels last, not TRANSPOSED   have dilation 1 if ROWS > 1
+//   otherwise                       be TAPS, of dilation 1 and STRIDE
 #include "depthwise.cuh"
+#include "math.cuh"
 
+// Whether the window is square and known: a tile's source pixels are then held in registers all at
+// once. If not, they are read row by row, of any number of rows.
+const bool SQUARE = TAPS && (TRANSPOSED || !CHANNELS_LAST);
 const int COLUMNS = CHANNELS_LAST ? 4 : TRANSPOSED && TAPS ? STRIDE : 1;
-// Source columns of a tile. TRANSPOSED, a tile begins where a window's first tap lies on a source
-// column, BEHIND it lie those that further taps reach.
-const int BEHIND = TAPS && TRANSPOSED ? (TAPS - 1) / STRIDE : 0;
-const int SOURCES = !TAPS        ? COLUMNS
-                    : TRANSPOSED ? (COLUMNS - 1) / STRIDE + BEHIND + 1
-                                 : (COLUMNS - 1) * STRIDE + TAPS;
-// Source rows whose loads are in flight at once: scalars need more of them than vectors do.
-const int HELD = CHANNELS_LAST || !TAPS ? 1 : ROWS + 2;
+// TRANSPOSED, a tile begins where a window's first tap lies on a source pixel; BEHIND that lie those
+// that its further taps reach.
+const int BEHIND = TRANSPOSED && TAPS ? (TAPS - 1) / STRIDE : 0;
 const int WINDOW_BYTES = 12 * 1024;
 
-static_assert(!(TAPS && TRANSPOSED) || COLUMNS % STRIDE == 0, "every tile must begin at the same phase");
-static_assert(!TRANSPOSED || ROWS == 1, "neighbouring rows of a gradient meet different taps");
+// Source pixels along one axis for `targets` of a tile.
+__device__ constexpr int sources(int targets) {
+    return !TAPS ? targets : TRANSPOSED ? (targets - 1) / STRIDE + BEHIND + 1 : (targets - 1) * STRIDE + TAPS;
+}
+const int SOURCES = sources(COLUMNS), SOURCE_ROWS = SQUARE ? sources(ROWS) : 1;
 
-// The column of the tile that source column i reaches through tap s; none if it is not below COLUMNS.
-__device__ constexpr int reached(int i, int s) {
+static_assert(!TRANSPOSED || !TAPS || (COLUMNS % STRIDE == 0 && ROWS % STRIDE == 0), "tiles must begin alike");
+static_assert(!TRANSPOSED || TAPS || ROWS == 1, "neighbouring rows of a gradient meet different taps");
+
+// The target of the tile that source i meets through tap s; none if it lies outside the tile.
+__device__ constexpr int target_of(int i, int s) {
     if (!TAPS) return i;
     if (TRANSPOSED) return (i - BEHIND) * STRIDE + s;
     return i >= s && (i - s) % STRIDE == 0 ? (i - s) / STRIDE : -1;
+}
+
+// Where the sources of a tile begin that itself begins at target place `at` along axis a.
+__device__ __forceinline__ int first_source(const ConvGeometry& g, int a, int at) {
+    return TRANSPOSED ? (at + g.pad[a]) / STRIDE - BEHIND : at * STRIDE - g.pad[a];
 }
 
 // The source coordinate that a tap connects to target place `at` along axis a; false if there is none.
@@ -69,17 +81,14 @@ NAME(conv_depthwise)(const Element* __restrict__ source, const Element* __restri
     __syncthreads();  // the windows are complete
 
     const int row_tile = row_block * tiling.block_rows + block_row, channel = first_channel + lane * CHANNELS;
-    const int phase = TRANSPOSED && TAPS ? g.pad[2] % STRIDE : 0;
-    Place first;  // of the tile; its column may lie before the map, by less than STRIDE
-    first.axis[2] = (column_block * tiling.by_columns.value + column) * COLUMNS - phase;
-    if (block_row >= tiling.block_rows || row_tile >= tiling.rows || channel >= depth || first.axis[2] >= to[2]) return;
+    if (block_row >= tiling.block_rows || row_tile >= tiling.rows || channel >= depth) return;
+    Place first;  // of the tile; TRANSPOSED, it may lie before the map, by less than STRIDE
     const unsigned map = divide(row_tile, tiling.by_row_tiles, first.axis[1]);
     const unsigned n = divide(map, TRANSPOSED ? g.by_input[0] : g.by_output[0], first.axis[0]);
-    first.axis[1] *= ROWS;
-
-    source += n * image_size(pixels(from), source_depth);
-    const int source_channel = TRANSPOSED || VECTOR ? channel : divide(channel, g.by_group_filters);
-    const int first_source = TRANSPOSED ? (first.axis[2] + g.pad[2]) / STRIDE - BEHIND : first.axis[2] * STRIDE - g.pad[2];
+    first.axis[1] = first.axis[1] * ROWS - (TRANSPOSED && TAPS ? g.pad[1] % STRIDE : 0);
+    first.axis[2] = (column_block * tiling.by_columns.value + column) * COLUMNS -
+                    (TRANSPOSED && TAPS ? g.pad[2] % STRIDE : 0);
+    if (first.axis[2] >= to[2]) return;
 
     Accum sums[ROWS][COLUMNS][CHANNELS];
 #pragma unroll
@@ -89,65 +98,65 @@ NAME(conv_depthwise)(const Element* __restrict__ source, const Element* __restri
         for (int i = 0; i < ROWS * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS][c] = start;
     }
 
-    const int source_rows = (ROWS - 1) * g.stride[1] + g.kernel[1];
+    const int source_channel = TRANSPOSED || VECTOR ? channel : divide(channel, g.by_group_filters);
+    const int first_column = TAPS ? first_source(g, 2, first.axis[2]) : 0;
+    const int source_rows = SQUARE ? 1 : (ROWS - 1) * g.stride[1] + g.kernel[1];
     Place at, tap;
     for (tap.axis[0] = 0; tap.axis[0] < g.kernel[0]; ++tap.axis[0]) {
-        if (!source_of(g, 0, first.axis[0], tap.axis[0], at.axis[0])) continue;
-        for (int row = 0; row < source_rows; row += HELD) {
+        // of a tap in the padding no row is read
+        const int height = source_of(g, 0, first.axis[0], tap.axis[0], at.axis[0]) ? from[1] : 0;
+        for (int row = 0; row < source_rows; ++row) {
+            if (SQUARE)
+                at.axis[1] = first_source(g, 1, first.axis[1]);
+            else if (!height || !source_of(g, 1, first.axis[1], row, at.axis[1]))
+                continue;
             for (tap.axis[2] = 0; tap.axis[2] < (TAPS ? 1 : g.kernel[2]); ++tap.axis[2]) {
-                Accum held[HELD][SOURCES][CHANNELS];
+                Accum held[SOURCE_ROWS][SOURCES][CHANNELS];
+                at.axis[2] = first_column;
+                const Element* source_row = source + offset_of(n, at, source_channel, from, source_depth);
 #pragma unroll
-                for (int h = 0; h < HELD; ++h) {
-                    const bool in_map = row + h < source_rows && source_of(g, 1, first.axis[1], row + h, at.axis[1]);
-                    at.axis[2] = 0;
-                    const Element* source_row =
-                        source + (in_map ? element(pixel(at, from), source_channel, pixels(from), source_depth) : 0);
+                for (int h = 0; h < SOURCE_ROWS; ++h, source_row += row_step(from, source_depth)) {
 #pragma unroll
                     for (int i = 0; i < SOURCES; ++i) {
-                        int from_column = first_source + i;
-                        const bool in_row = TAPS ? (unsigned)from_column < (unsigned)from[2]
-                                                 : source_of(g, 2, first.axis[2] + i, tap.axis[2], from_column);
-                        load(source_row + from_column * pixel_step(source_depth), in_map && in_row, held[h][i]);
+                        int column = i;
+                        const bool in_row = TAPS ? (unsigned)(first_column + i) < (unsigned)from[2]
+                                                 : source_of(g, 2, first.axis[2] + i, tap.axis[2], column);
+                        load(source_row + (long long)column * pixel_step(source_depth),
+                             in_row && (unsigned)(at.axis[1] + h) < (unsigned)height, held[h][i]);
                     }
                 }
 #pragma unroll
-                for (int h = 0; h < HELD; ++h)
+                for (int m = 0; m < (SQUARE ? TAPS : ROWS); ++m) {  // rows of the window, or of the tile
+                    tap.axis[1] = SQUARE ? m : row - m * g.stride[1];
+                    if (!SQUARE && (unsigned)tap.axis[1] >= (unsigned)g.kernel[1]) continue;
+                    const Element* weights = windows + pixel(tap, g.kernel) * width + lane * CHANNELS;
 #pragma unroll
-                    for (int j = 0; j < ROWS; ++j) {
-                        tap.axis[1] = row + h - j * g.stride[1];
-                        if ((unsigned)tap.axis[1] >= (unsigned)g.kernel[1]) continue;
-                        const Element* weights = windows + pixel(tap, g.kernel) * width + lane * CHANNELS;
+                    for (int s = 0; s < ROW_TAPS; ++s) {
+                        Accum weight[CHANNELS];
+                        load(weights + s * width, true, weight);
 #pragma unroll
-                        for (int s = 0; s < ROW_TAPS; ++s) {
-                            Accum weight[CHANNELS];
-                            load(weights + s * width, true, weight);
-#pragma unroll
-                            for (int i = 0; i < SOURCES; ++i) {
-                                if ((unsigned)reached(i, s) >= COLUMNS) continue;
-#pragma unroll
-                                for (int c = 0; c < CHANNELS; ++c)
-                                    sums[j][reached(i, s)][c] += held[h][i][c] * weight[c];
-                            }
+                        for (int k = 0; k < SOURCE_ROWS * SOURCES * CHANNELS; ++k) {
+                            const int c = k % CHANNELS, i = k / CHANNELS % SOURCES, h = k / CHANNELS / SOURCES;
+                            const int j = SQUARE ? target_of(h, m) : m, q = target_of(i, s);
+                            if (0 <= j && j < ROWS && 0 <= q && q < COLUMNS) sums[j][q][c] += held[h][i][c] * weight[c];
                         }
                     }
+                }
             }
         }
     }
 
-    target += n * image_size(pixels(to), depth);
+    const Accum floor = relu ? 0 : -math::infinity();
+    target += offset_of(n, first, channel, to, depth);
 #pragma unroll
-    for (int j = 0; j < ROWS; ++j) {
-        at = first;
-        at.axis[1] += j;
-        if (at.axis[1] >= to[1]) break;
+    for (int j = 0; j < ROWS; ++j, target += row_step(to, depth)) {
 #pragma unroll
-        for (int i = 0; i < COLUMNS; ++i, ++at.axis[2]) {
-            if ((unsigned)at.axis[2] >= (unsigned)to[2]) continue;
-            Channels out;
+        for (int q = 0; q < COLUMNS; ++q) {
+            if (!inside({{first.axis[0], first.axis[1] + j, first.axis[2] + q}}, to)) continue;
+            Channels values;
 #pragma unroll
-            for (int c = 0; c < CHANNELS; ++c)
-                out.at[c] = narrow(relu && sums[j][i][c] <= 0 ? (Accum)0 : sums[j][i][c]);
-            *(Channels*)(target + element(pixel(at, to), channel, pixels(to), depth)) = out;
+            for (int c = 0; c < CHANNELS; ++c) values.at[c] = narrow(sums[j][q][c] <= floor ? floor : sums[j][q][c]);
+            *(Channels*)(target + (long long)q * pixel_step(depth)) = values;
         }
     }
 }

@@ -41,7 +41,7 @@ NAME(conv_depthwise_wgrad)(const Element* __restrict__ x, const Element* __restr
     const int group = divide(divide(threadIdx.x, splitting.by_lanes, lane), splitting.by_slots, slot);
     const int slots = splitting.by_slots.value, width = splitting.by_lanes.value * CHANNELS;
     const int channel = blockIdx.x * width + lane * CHANNELS;
-    const int x_channel = VECTOR ? channel : divide(channel, g.by_group_filters);
+    const int input_channel = VECTOR ? channel : divide(channel, g.by_group_filters);
 
     Place tap, at;
     first_tap(splitting, blockIdx.y * splitting.groups + group, tap);
@@ -60,28 +60,27 @@ NAME(conv_depthwise_wgrad)(const Element* __restrict__ x, const Element* __restr
         first.axis[2] *= COLUMNS;
 
         Accum gradients[ROWS][COLUMNS][CHANNELS];
-        const Element* dy_image = dy + n * image_size(pixels(g.output), g.filters);
+        const Element* dy_row = dy + offset_of(n, first, channel, g.output, g.filters);
 #pragma unroll
-        for (int j = 0; j < ROWS * COLUMNS; ++j) {
-            const Place out = {{first.axis[0], first.axis[1] + j / COLUMNS, first.axis[2] + j % COLUMNS}};
-            load(dy_image + element(pixel(out, g.output), channel, pixels(g.output), g.filters),
-                 inside(out, g.output), gradients[j / COLUMNS][j % COLUMNS]);
-        }
+        for (int j = 0; j < ROWS; ++j, dy_row += row_step(g.output, g.filters))
+#pragma unroll
+            for (int i = 0; i < COLUMNS; ++i)
+                load(dy_row + (long long)i * pixel_step(g.filters),
+                     inside({{first.axis[0], first.axis[1] + j, first.axis[2] + i}}, g.output), gradients[j][i]);
 
-        const Element* x_image = x + n * image_size(pixels(g.input), g.channels);
+        at.axis[1] = first.axis[1] * g.stride[1] - g.pad[1] + tap.axis[1] * g.dilation[1];
+        at.axis[2] = TAPS ? first.axis[2] * STRIDE - g.pad[2] : 0;
+        const Element* x_row = x + offset_of(n, at, input_channel, g.input, g.channels);
 #pragma unroll
-        for (int row = 0; row < INPUT_ROWS; ++row) {
+        for (int row = 0; row < INPUT_ROWS; ++row, x_row += row_step(g.input, g.channels)) {
             Accum inputs[INPUTS][CHANNELS];
-            const bool in_map = input_of(g, 1, first.axis[1], tap.axis[1] + row, at.axis[1]);
-            at.axis[2] = 0;
-            const Element* x_row =
-                x_image + (in_map ? element(pixel(at, g.input), x_channel, pixels(g.input), g.channels) : 0);
 #pragma unroll
             for (int i = 0; i < INPUTS; ++i) {
-                int column = first.axis[2] * STRIDE - g.pad[2] + i;
-                const bool in_row = TAPS ? (unsigned)column < (unsigned)g.input[2]
+                int column = i;
+                const bool in_row = TAPS ? (unsigned)(at.axis[2] + i) < (unsigned)g.input[2]
                                          : input_of(g, 2, first.axis[2] + i, tap.axis[2], column);
-                load(x_row + column * pixel_step(g.channels), in_map && in_row, inputs[i]);
+                load(x_row + (long long)column * pixel_step(g.channels),
+                     in_row && (unsigned)(at.axis[1] + row) < (unsigned)g.input[1], inputs[i]);
             }
 #pragma unroll
             for (int j = 0; j < ROWS; ++j) {

@@ -45,8 +45,19 @@ struct Tiling {
     Divisor by_taps;                              // of a window
 };
 
-// Elements from a pixel to the next of the same channel.
 __device__ __forceinline__ int pixel_step(int depth) { return CHANNELS_LAST ? depth : 1; }
+
+// From where a map begins to a pixel of a channel, which may lie before the map or behind it.
+__device__ __forceinline__ long long offset_of(unsigned n, const Place& at, int channel, const int (&size)[AXES],
+                                               int depth) {
+    return n * image_size(pixels(size), depth) + element(0, channel, pixels(size), depth) +
+           (long long)pixel(at, size) * pixel_step(depth);
+}
+
+// From a pixel to the one below it.
+__device__ __forceinline__ long long row_step(const int (&size)[AXES], int depth) {
+    return (long long)size[2] * pixel_step(depth);
+}
 
 // The input coordinate under a tap of output place `at` along axis a; false in the padding.
 __device__ __forceinline__ bool input_of(const ConvGeometry& g, int a, int at, int tap, int& input) {

@@ -79,10 +79,14 @@ GATHER_TILES = (
     *ANY,
     *(Tile(True, True, *window) for window in ((3, 1, 1), (3, 1, 2), (5, 1, 1), (5, 1, 2))),
     *(Tile(True, True, *window) for window in ((7, 1, 1), (3, 2, 1), (5, 2, 1))),
-    *(Tile(False, False, *window) for window in ((3, 1, 4), (5, 1, 4), (7, 1, 4))),
-    *(Tile(False, False, *window) for window in ((3, 2, 1), (5, 2, 1))),
+    *(Tile(False, False, *window) for window in ((3, 1, 7), (5, 1, 7), (7, 1, 4))),
+    *(Tile(False, False, *window) for window in ((3, 2, 7), (5, 2, 4))),
 )
-_STRIDED = tuple(tile for tile in GATHER_TILES if not tile.taps or tile.stride > 1)
+_STRIDED = (
+    *ANY,
+    *(Tile(True, True, taps, stride=2, rows=2) for taps in (3, 5)),
+    *(Tile(False, False, taps, stride=2, rows=8) for taps in (3, 5)),
+)
 TRANSPOSED_TILES = tuple(replace(tile, transposed=True) for tile in _STRIDED)
 WGRAD_TILES = (
     *ANY,
@@ -122,7 +126,7 @@ PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
 # precision), threads that it takes to reach them, a launch.
 BYTES_PER_US = 4.0e6
 MULTIPLY_ADDS_PER_US = 2.0e7
-THREADS_WANTED = 132 * 512
+THREADS_WANTED = 132 * 256
 LAUNCH_US = 2.5
 
 
@@ -167,8 +171,23 @@ def as_gather(problem: Problem) -> tuple[ConvShape, bool]:
 def _targets(s: ConvShape, tile: Tile) -> tuple[int, int, int]:
     """Maps of the batch, tiles down one and tiles across it."""
     o, p, q = per_axis(s.input if tile.transposed else s.output)
-    before = s.padding[-1][0] % tile.stride if tile.transposed else 0
-    return s.batch * o, ceil_div(p, tile.rows), ceil_div(q + before, tile.columns)
+    before = (0, 0)
+    if tile.transposed:  # the first tile begins before the map, where a window's first tap lies
+        before = per_axis([pad % tile.stride for pad, _ in s.padding], neutral=0)[1:]
+    return s.batch * o, ceil_div(p + before[0], tile.rows), ceil_div(q + before[1], tile.columns)
+
+
+def _down(tile: Tile, problem: Problem) -> bool:
+    """Return whether a tile for this row of the window also suits the rows below it."""
+    s = problem.shape
+    if s.rank == 1:
+        return tile.channels_last and not tile.transposed
+    stride, dilation, taps = s.strides[-2], s.dilation[-2], s.kernel[-2]
+    if problem.direction == "wgrad":
+        return tile.window_rows == 1 or (stride, dilation) == (tile.stride, 1)
+    if tile.transposed or not tile.channels_last:
+        return (taps, stride, dilation) == (tile.taps, tile.stride, 1)
+    return tile.rows == 1 or dilation == 1
 
 
 def _tap_groups(s: ConvShape, tile: Tile) -> tuple[int, int, int]:
@@ -206,19 +225,14 @@ class Depthwise(Algorithm):
     def _tiles(problem: Problem) -> Iterator[Tile]:
         """Tiles made for this row of the window; then those for any, the scalar one last."""
         s = problem.shape
-        transposed = problem.direction == "dgrad" and math.prod(s.strides) > 1
-        tiles = TRANSPOSED_TILES if transposed else GATHER_TILES
+        tiles = WGRAD_TILES if problem.direction == "wgrad" else GATHER_TILES
+        if problem.direction == "dgrad" and math.prod(s.strides) > 1:
+            tiles = TRANSPOSED_TILES
         vectors = s.filters == s.channels and s.filters * itemsize(problem) % VECTOR_BYTES == 0
-        square = s.dilation[-2:-1] in ((), (1,))
-        if problem.direction == "wgrad":
-            tiles = WGRAD_TILES
-            square = square and (s.rank == 1 or s.strides[-2] == s.strides[-1])
         row = (s.kernel[-1], s.strides[-1]) if s.dilation[-1] == 1 else None
         for tile in sorted(tiles, key=lambda tile: (not tile.taps, not tile.vector)):
-            if tile.channels_last != s.channels_last or (tile.vector and not vectors):
-                continue
-            plain = tile.rows == 1 and (problem.direction != "wgrad" or tile.window_rows == 1)
-            if not tile.taps or ((tile.taps, tile.stride) == row and (plain or square)):
+            suits = not tile.taps or ((tile.taps, tile.stride) == row and _down(tile, problem))
+            if suits and tile.channels_last == s.channels_last and vectors >= tile.vector:
                 yield tile
 
     def _block(self, problem: Problem, tile: Tile, lanes: int) -> Plan:
@@ -244,7 +258,7 @@ class Depthwise(Algorithm):
         grid = (ceil_div(s.filters, lanes * channels), ceil_div(taps * down * across, groups))
         splits = min(
             ceil_div(BLOCKS_WANTED, math.prod(grid)),
-            ceil_div(tiles, 4 * slots),
+            ceil_div(tiles, 2 * slots),
             max(1, PARTIAL_ELEMENTS // (s.taps * s.filters)),
         )
         per_split = ceil_div(tiles, splits)
@@ -257,24 +271,27 @@ class Depthwise(Algorithm):
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What memory takes for both maps at a tile's share of the bandwidth, or the arithmetic."""
-        s, tile = problem.shape, plan.settings.tile
-        share = 0.8 if tile.vector else 0.25 if tile.channels_last else 0.55
-        if tile.vector and tile.rows > 1:
-            share = 0.85
+        s, tile, bytes_each = problem.shape, plan.settings.tile, itemsize(problem)
+        if tile.vector:
+            share = 0.85 if tile.rows > 1 else 0.8
+        else:  # bound by the instructions for a number, whatever its size
+            share = min(0.6, (0.06 if tile.channels_last else 0.15) * bytes_each)
         if not tile.taps:  # every tap is loaded by itself, out of the caches
             share *= min(1, 5 / s.taps)
         share *= min(1, math.prod(plan.grid) * plan.threads / THREADS_WANTED)
+        gathered, _ = as_gather(problem)
+        maps, down, across = _targets(gathered, tile)
+        targets = per_axis(s.input if problem.direction == "dgrad" else s.output)
+        share *= s.batch * math.prod(targets) / (maps * down * across * tile.rows * tile.columns)
         numbers = math.prod(s.x_shape) + math.prod(s.y_shape) + math.prod(s.w_shape)
-        memory_us = numbers * itemsize(problem) / (BYTES_PER_US * share)
+        memory_us = numbers * bytes_each / (BYTES_PER_US * share)
         rate = MULTIPLY_ADDS_PER_US * (0.5 if problem.dtype == "float64" else 1)
-        launches = 1
-        if problem.direction == "wgrad" and plan.grid[2] > 1:
-            launches = 2
+        launches = 2 if problem.direction == "wgrad" and plan.grid[2] > 1 else 1
         return LAUNCH_US * launches + max(memory_us, s.multiply_adds / rate)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         maps = arrays if problem.direction == "wgrad" else arrays[:1]
-        if plan.settings.tile.vector and not all(map(_aligned, maps)):
+        if plan.settings.tile.vector and not all(_aligned(caller, a) for a in maps):
             *_, plan = self.plans(problem)  # the scalar one
         if problem.direction == "wgrad":
             return self._sum(caller, problem, plan, *arrays)
@@ -307,8 +324,8 @@ class Depthwise(Algorithm):
         return split_sum(caller, partial, x.dtype)
 
 
-def _aligned(array: Array) -> bool:
-    address = array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
+def _aligned(caller: KernelCaller, array: Array) -> bool:
+    address = array.ctypes.data if caller.xp is np else array.data.ptr
     return address % VECTOR_BYTES == 0
 
 
