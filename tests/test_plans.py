@@ -108,7 +108,7 @@ def test_the_tile_follows_the_matrix() -> None:
 
 def test_what_no_launch_can_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="the tensor is too large for one launch"):
-        choose(Problem("fprop", ConvShape.of((1, 1, 1), (2**23, 1, 1)), "float32"))
+        choose(Problem("fprop", ConvShape.of((1, 1, 3), (2**23, 1, 3)), "float32"))
 
 
 @pytest.mark.parametrize(
