@@ -11,7 +11,7 @@ from ...base import Array, accumulator
 from ..geometry import geometry_record
 from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
 from ..launch import KernelCaller, ceil_div
-from .base import Algorithm, Plan, Problem
+from .base import LAUNCH_US, MULTIPLY_ADDS, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .tiles import NARROW, TILE_K, TILES, WIDE, Tile, matrix_of, split_pixels
 
 
@@ -26,12 +26,8 @@ def kernel_families(*axes: Axis, **options: int) -> dict[str, KernelFamily]:
     return {name: KernelFamily(*where, *axes, **options) for name, where in functions.items()}
 
 
-# For the cost model: an H100's multiprocessors, the multiply-adds of one of them in a microsecond,
-# 128 a clock at 1.7 GHz (64 in double precision), and the share of them that a tile reaches.
-MULTIPROCESSORS = 132
-PEAK = 128 * 1700.0
+# The share of a multiprocessor's multiply-adds that a tile reaches.
 EFFICIENCY = {WIDE: 0.6, NARROW: 0.2}
-LAUNCH_US = 2.5
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,8 @@ class ImplicitGemm(Algorithm):
     def speed(self, problem: Problem, tile: Tile) -> tuple[float, int]:
         """Return a multiprocessor's multiply-adds in a microsecond, and how many blocks it runs."""
         if accumulator_bytes(problem) == 8:
-            return PEAK / 2 * EFFICIENCY[tile], 1
-        return PEAK * EFFICIENCY[tile], 2
+            return MULTIPLY_ADDS / 2 * EFFICIENCY[tile], 1
+        return MULTIPLY_ADDS * EFFICIENCY[tile], 2
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         return getattr(self, f"_{problem.direction}")(caller, problem, plan, *arrays)

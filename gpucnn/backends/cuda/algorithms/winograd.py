@@ -14,7 +14,7 @@ from ...base import Array
 from ..kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
 from ..launch import BLOCK_THREADS, KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
-from .base import Algorithm, Plan, Problem
+from .base import BYTES, LAUNCH_US, MULTIPLY_ADDS, MULTIPROCESSORS, Algorithm, Plan, Problem
 
 POINTS = 16  # of a transformed 4x4 patch
 SLAB = 4  # channels that a block multiplies at once, as in the kernel
@@ -54,13 +54,9 @@ _AXES = (CHANNELS_LAST, {"float32": DTYPE["float32"]}, BLOCKS)
 CONV = KernelFamily("conv_winograd.cu", "conv_winograd", *_AXES)
 FILTERS = KernelFamily("conv_winograd.cu", "conv_winograd_filters", *_AXES)
 
-# For the cost model, on an H100: multiprocessors, and multiply-adds a microsecond of one of them,
-# at the share of 128 a clock and 1.7 GHz that a corner reaches. Bytes a microsecond of the memory.
-MULTIPROCESSORS = 132
-PEAK = 128 * 1700.0
+# The share of a multiprocessor's multiply-adds that a corner reaches, and of the memory's pace.
 EFFICIENCY = {8: 0.6, 4: 0.35}
-BYTES_PER_US = 3.0e6
-LAUNCH_US = 2.5
+MEMORY_SHARE = 0.75
 ENDS_US = 1.5  # a block's first fetch and its exchange of accumulators
 
 # struct WinogradGeometry of kernels/conv_winograd.cu
@@ -135,10 +131,10 @@ class Winograd(Algorithm):
         s, block = as_forward(problem), plan.settings
         depth = ceil_div(s.channels // s.groups, SLAB) * SLAB
         products = POINTS * depth * block.tiles * block.filters
-        block_us = products / (PEAK * EFFICIENCY[block.corner]) + ENDS_US
+        block_us = products / (MULTIPLY_ADDS * EFFICIENCY[block.corner]) + ENDS_US
         waves = ceil_div(math.prod(plan.grid), MULTIPROCESSORS)
-        memory_us = 4 * (math.prod(s.x_shape) + math.prod(s.y_shape)) / BYTES_PER_US
-        filters_us = 4 * (9 + POINTS) * s.channels // s.groups * s.filters / BYTES_PER_US
+        memory_us = 4 * (math.prod(s.x_shape) + math.prod(s.y_shape)) / (BYTES * MEMORY_SHARE)
+        filters_us = 4 * (9 + POINTS) * s.channels // s.groups * s.filters / (BYTES * MEMORY_SHARE)
         return 2 * LAUNCH_US + filters_us + max(waves * block_us, memory_us)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
