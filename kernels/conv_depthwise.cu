@@ -21,7 +21,8 @@
 // Whether the window is square and known: a tile's source pixels are then held in registers all at
 // once. If not, they are read row by row, of any number of rows.
 const bool SQUARE = TAPS && (TRANSPOSED || !CHANNELS_LAST);
-const int COLUMNS = CHANNELS_LAST ? 4 : TRANSPOSED && TAPS ? STRIDE : 1;
+// Strided, vectors would need twice as many registers for their sources: fewer columns then.
+const int COLUMNS = CHANNELS_LAST ? (TRANSPOSED ? 4 : 4 / STRIDE) : TRANSPOSED && TAPS ? STRIDE : 1;
 // TRANSPOSED, a tile begins where a window's first tap lies on a source pixel; BEHIND that lie those
 // that its further taps reach.
 const int BEHIND = TRANSPOSED && TAPS ? (TAPS - 1) / STRIDE : 0;
@@ -116,13 +117,13 @@ NAME(conv_depthwise)(const Element* __restrict__ source, const Element* __restri
                 const Element* source_row = source + offset_of(n, at, source_channel, from, source_depth);
 #pragma unroll
                 for (int h = 0; h < SOURCE_ROWS; ++h, source_row += row_step(from, source_depth)) {
+                    const bool in_map = !SQUARE || (unsigned)(at.axis[1] + h) < (unsigned)height;
 #pragma unroll
                     for (int i = 0; i < SOURCES; ++i) {
                         int column = i;
                         const bool in_row = TAPS ? (unsigned)(first_column + i) < (unsigned)from[2]
                                                  : source_of(g, 2, first.axis[2] + i, tap.axis[2], column);
-                        load(source_row + (long long)column * pixel_step(source_depth),
-                             in_row && (unsigned)(at.axis[1] + h) < (unsigned)height, held[h][i]);
+                        load(source_row + (long long)column * pixel_step(source_depth), in_map && in_row, held[h][i]);
                     }
                 }
 #pragma unroll

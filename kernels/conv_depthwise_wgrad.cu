@@ -14,7 +14,7 @@
 // STRIDE is theirs, too.
 #include "depthwise.cuh"
 
-const int COLUMNS = CHANNELS_LAST ? 4 : 1;
+const int COLUMNS = CHANNELS_LAST ? 4 / STRIDE : 1;
 const int INPUT_ROWS = (ROWS - 1) * STRIDE + WINDOW_ROWS;
 const int INPUTS = TAPS ? (COLUMNS - 1) * STRIDE + TAPS : COLUMNS;
 const int COLUMN_STRIDE = TAPS ? STRIDE : 1;  // of the inputs that were loaded

@@ -35,6 +35,7 @@ CONV = ConvShape.of(
 )  # fmt: skip
 NARROW_MAP = replace(CONV, channels_last=False)
 WINOGRAD = ConvShape.of((1, 7, 9, 18), (20, 3, 3, 18), padding=((2, 0), (0, 2)))
+DEPTHWISE = ConvShape.of((2, 9, 18, 44), (44, 3, 3, 1), groups=44, padding=((1, 2), (1, 0)))
 POOL = PoolShape.of((2, 7, 8, 5), (3, 2), mode="max", rank=2, strides=(2, 1), padding=(1, 0))
 NORM = NormShape(batch=3, channels=37, length=70, groups=1)
 
@@ -111,6 +112,38 @@ def winograd_dgrad(backend: CudaBackend) -> None:
     dy = np.ascontiguousarray(np.moveaxis(dy, -1, 1))
     got = algorithm.run(backend, problem, plan, dy, w, None)
     assert_close(got, dx, reduction=180, magnitude=terms)
+
+
+def depthwise(backend: CudaBackend) -> None:
+    problem, algorithm = Problem("fprop", DEPTHWISE, "float32"), ALGORITHMS["depthwise"]
+    plan, *_ = algorithm.plans(problem)
+    x, w = random("x", DEPTHWISE.x_shape), random("w", DEPTHWISE.w_shape)
+    y, terms = (reference.conv_fprop(*a, None, DEPTHWISE) for a in ((x, w), (np.abs(x), np.abs(w))))
+    got = algorithm.run(backend, problem, plan, x, w, None)
+    assert_close(got, y, reduction=9, magnitude=terms)
+
+
+def depthwise_dgrad(backend: CudaBackend) -> None:
+    algorithm = ALGORITHMS["depthwise"]
+    for shape in (DEPTHWISE, replace(DEPTHWISE, strides=(2, 2))):
+        problem = Problem("dgrad", shape, "float32")
+        plan, *_ = algorithm.plans(problem)
+        dy, w = random("dy", shape.y_shape), random("w", shape.w_shape)
+        dx, terms = (
+            reference.conv_dgrad(*a, None, shape) for a in ((dy, w), (np.abs(dy), np.abs(w)))
+        )
+        got = algorithm.run(backend, problem, plan, dy, w, None)
+        assert_close(got, dx, reduction=9, magnitude=terms)
+
+
+def depthwise_wgrad(backend: CudaBackend) -> None:
+    shape, algorithm = replace(DEPTHWISE, batch=7), ALGORITHMS["depthwise"]  # several splits
+    problem = Problem("wgrad", shape, "float32")
+    plan, *_ = algorithm.plans(problem)
+    x, dy = random("x", shape.x_shape), random("dy", shape.y_shape)
+    dw, terms = (reference.conv_wgrad(*a, shape) for a in ((x, dy), (np.abs(x), np.abs(dy))))
+    got = algorithm.run(backend, problem, plan, x, dy)
+    assert_close(got, dw, reduction=1134, magnitude=terms)
 
 
 def pool(backend: CudaBackend) -> None:
@@ -245,6 +278,24 @@ BUGS = [
         "tap"),
     Bug("the last row of the transform negated", winograd_dgrad, "winograd.cuh", "v3 = v1 - v3",
         "v3 = v3 - v1"),
+    Bug("no barrier after copying the windows", depthwise, "conv_depthwise.cu",
+        "    __syncthreads();  // the windows are complete\n", ""),
+    Bug("the windows of channels beyond the last are read", depthwise, "conv_depthwise.cu",
+        "min(width, depth - first_channel) * taps", "width * taps"),
+    Bug("pixels outside the map are stored", depthwise, "conv_depthwise.cu",
+        "if (!inside({{first.axis[0], first.axis[1] + j, first.axis[2] + q}}, to)) continue;", ""),
+    Bug("rows above the map are read", depthwise, "depthwise.cuh",
+        "(unsigned)input < (unsigned)g.input[a]", "input < g.input[a]"),
+    Bug("the window not turned", depthwise_dgrad, "conv_depthwise.cu",
+        "turned ? taps - 1 - tap : tap", "tap"),
+    Bug("tiles begin at the wrong phase", depthwise_dgrad, "conv_depthwise.cu",
+        "(TRANSPOSED && TAPS ? g.pad[2] % STRIDE : 0)", "0"),
+    Bug("taps are summed too early", depthwise_wgrad, "conv_depthwise_wgrad.cu",
+        "            __syncthreads();  // every slot is there\n", ""),
+    Bug("taps are overwritten too early", depthwise_wgrad, "conv_depthwise_wgrad.cu",
+        "            __syncthreads();  // the tap before has been added up\n", ""),
+    Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < PARTS",
+        "other < PARTS - 1"),
     Bug("a later equal maximum wins", pool, "pool.cu", "value <= result", "value < result"),
     Bug("the index ignored", pool, "pool.cu", "index[o] != pixel(tap, g.window)", "false"),
     Bug("the tree starts at half its height", batch_norm, "channel_sums.cu",

@@ -62,7 +62,9 @@ class Tile:
     @property
     def columns(self) -> int:
         """COLUMNS of the kernels."""
-        return 4 if self.channels_last else self.stride if self.transposed else 1
+        if self.transposed:
+            return 4 if self.channels_last else self.stride
+        return 4 // self.stride if self.channels_last else 1
 
     @property
     def window_rows(self) -> int:
