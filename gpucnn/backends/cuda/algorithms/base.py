@@ -21,8 +21,8 @@ DIRECTIONS = ("fprop", "dgrad", "wgrad")
 SHARED_BYTES = 48 * 1024  # of a block, without asking the driver for more
 
 # The device that the cost estimates have in mind, an H100: its multiprocessors, the float32
-# multiply-adds of one of them in a microsecond (128 a clock at 1.7 GHz), the bytes that memory moves
-# in one, and how long a launch takes at least.
+# multiply-adds of one of them in a microsecond (128 a clock at 1.7 GHz), the bytes that its memory
+# moves in one, and how long a launch takes at least.
 MULTIPROCESSORS = 132
 MULTIPLY_ADDS = 128 * 1700.0
 BYTES = 4.0e6
