@@ -147,6 +147,8 @@ def _sanitized(job: Job) -> Summary:
     text = job.log.read_text("utf-8", "replace") if job.log else ""
     verdict = re.findall(r"=+ ((?:ERROR|RACECHECK) SUMMARY: .*)", text)
     calls = re.findall(r"^\d+ calls, .*", text, re.MULTILINE)
+    if not verdict and "not supported" in text:
+        return {"passed": None, "said": "left out: it does not support this device", "ran": ""}
     summary: Summary = {
         "passed": job.code == 0 and not job.stopped,
         "said": verdict[-1] if verdict else job.stopped or f"exit status {job.code}",
@@ -159,11 +161,13 @@ def _sanitized(job: Job) -> Summary:
 
 
 def clean(meta: Summary) -> bool:
-    """Return whether nothing that ran has failed."""
-    tests, ptx = meta.get("tests", {}), meta.get("ptx", {})
-    good = not tests.get("failed") and not tests.get("errors") and tests.get("passed") is not False
-    good &= all(outcome.startswith(("passed", "left out")) for outcome in ptx.values())
-    return good and all(tool["passed"] for tool in meta.get("sanitizer", {}).values())
+    """Return whether what ran came to its end without a failure."""
+    tests, ptx, sanitizer = (meta.get(name, {}) for name in ("tests", "ptx", "sanitizer"))
+    bad = [tests.get(name) for name in ("failed", "errors", "stopped")]
+    bad += [tests.get("passed") is False]
+    bad += [not outcome.startswith(("passed", "left out")) for outcome in ptx.values()]
+    bad += [tool["passed"] is False for tool in sanitizer.values()]
+    return not any(bad)
 
 
 def as_text(summary: Summary) -> str:

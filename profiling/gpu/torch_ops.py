@@ -1,0 +1,303 @@
+"""Each operation of the benchmark as PyTorch's functions call it, bound to inputs.
+
+A function takes a case, its inputs in gpucnn's axes and, for maps, the layout; what it does before
+it returns the call is not timed. Backward passes are what autograd runs, one gradient at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import ours
+from .arrays import Inputs
+from .cases import Case
+from .layouts import Maps, Windows
+
+aten = torch.ops.aten
+Call = Callable[[], tuple[Tensor, ...]]
+
+
+# ---- convolution --------------------------------------------------------------------------------
+
+
+def _geometry(case: Case, windows: Windows) -> tuple[list[int], list[int], list[int]]:
+    """Strides, padding and dilation."""
+    shape = case.shape
+    return (
+        windows.per_axis(shape.strides, 1), windows.padding, windows.per_axis(shape.dilation, 1),
+    )  # fmt: skip
+
+
+def conv_fprop(case: Case, i: Inputs, windows: Windows) -> Call:
+    x, w = windows.activation(i["x"]), windows.filters(i["w"])
+    conv = F.conv3d if x.ndim == 5 else F.conv2d
+    geometry, groups = _geometry(case, windows), case.shape.groups
+    return lambda: (windows.back(conv(x, w, None, *geometry, groups)),)
+
+
+def _backward(case: Case, windows: Windows, dy: Tensor, x: Tensor, w: Tensor, which: int) -> Tensor:
+    """One gradient of a convolution: 0 is dx, 1 is dw."""
+    mask = [which == 0, which == 1, False]
+    strides, padding, dilation = _geometry(case, windows)
+    return aten.convolution_backward(
+        dy, x, w, None, strides, padding, dilation, False, [0] * len(strides), case.shape.groups,
+        mask,
+    )[which]  # fmt: skip
+
+
+def conv_dgrad(case: Case, i: Inputs, windows: Windows) -> Call:
+    dy, w = windows.activation(i["dy"]), windows.filters(i["w"])
+    # of x only the shape and the layout are read
+    x = windows.activation(torch.empty(case.shape.x_shape, dtype=dy.dtype, device=dy.device))
+    return lambda: (windows.back(_backward(case, windows, dy, x, w, 0)),)
+
+
+def conv_wgrad(case: Case, i: Inputs, windows: Windows) -> Call:
+    dy, x = windows.activation(i["dy"]), windows.activation(i["x"])
+    w = windows.filters(torch.empty(case.shape.w_shape, dtype=dy.dtype, device=dy.device))
+    return lambda: (windows.filters_back(_backward(case, windows, dy, x, w, 1)),)
+
+
+def _conv_relu(case: Case, i: Inputs, windows: Windows) -> Callable[[], Tensor]:
+    x, w, b = windows.activation(i["x"]), windows.filters(i["w"]), i["b"]
+    conv = F.conv3d if x.ndim == 5 else F.conv2d
+    geometry, groups = _geometry(case, windows), case.shape.groups
+    return lambda: conv(x, w, b, *geometry, groups).relu_()
+
+
+def conv_bias_relu(case: Case, i: Inputs, windows: Windows) -> Call:
+    run = _conv_relu(case, i, windows)
+    return lambda: (windows.back(run()),)
+
+
+def conv_bias_relu_pool(case: Case, i: Inputs, windows: Windows) -> Call:
+    run, window = _conv_relu(case, i, windows), list(case.pool.window)
+    return lambda: (windows.back(F.max_pool2d(run(), window)),)
+
+
+def cudnn_conv_relu(case: Case, i: Inputs, windows: Windows) -> Call:
+    """cuDNN's own fusion of convolution, bias and ReLU, which eager PyTorch does not choose."""
+    x, w, b = windows.activation(i["x"]), windows.filters(i["w"]), i["b"]
+    geometry, groups = _geometry(case, windows), case.shape.groups
+    return lambda: (windows.back(torch.cudnn_convolution_relu(x, w, b, *geometry, groups)),)
+
+
+def linear(case: Case, i: Inputs) -> Call:
+    """A convolution of maps of one pixel as products of matrices."""
+    flat = {name: i[name].flatten(1) for name in ("x", "w", "dy") if name in i}
+    shape = case.shape
+    if case.op == "conv_fprop":
+        return lambda: (F.linear(flat["x"], flat["w"]).reshape(shape.y_shape),)
+    if case.op == "conv_dgrad":
+        return lambda: ((flat["dy"] @ flat["w"]).reshape(shape.x_shape),)
+    return lambda: ((flat["dy"].T @ flat["x"]).reshape(shape.w_shape),)
+
+
+# ---- pooling ------------------------------------------------------------------------------------
+
+
+def _window(case: Case, windows: Windows) -> tuple[list[int], list[int], list[int]]:
+    """Window, strides and padding."""
+    shape = case.shape
+    return windows.per_axis(shape.window, 1), windows.per_axis(shape.strides, 1), windows.padding
+
+
+def _max_pool(case: Case, windows: Windows, x: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+    pool = aten.max_pool3d_with_indices if x.ndim == 5 else aten.max_pool2d_with_indices
+    geometry = (*_window(case, windows), windows.per_axis(case.shape.dilation, 1))
+    return lambda: pool(x, *geometry, case.shape.ceil_mode)
+
+
+def max_pool(case: Case, i: Inputs, windows: Windows) -> Call:
+    run = _max_pool(case, windows, windows.activation(i["x"]))
+    return lambda: tuple(map(windows.back, run()))
+
+
+def max_pool_backward(case: Case, i: Inputs, windows: Windows) -> Call:
+    x, dy = windows.activation(i["x"]), windows.activation(i["dy"])
+    _, index = _max_pool(case, windows, x)()
+    backward = (
+        aten.max_pool3d_with_indices_backward if x.ndim == 5
+        else aten.max_pool2d_with_indices_backward
+    )  # fmt: skip
+    geometry = (*_window(case, windows), windows.per_axis(case.shape.dilation, 1))
+    return lambda: (windows.back(backward(dy, x, *geometry, case.shape.ceil_mode, index)),)
+
+
+def average_pool(case: Case, i: Inputs, windows: Windows) -> Call:
+    x = windows.activation(i["x"])
+    pool = aten.avg_pool3d if x.ndim == 5 else aten.avg_pool2d
+    how = (*_window(case, windows), case.shape.ceil_mode, case.shape.count_padding)
+    return lambda: (windows.back(pool(x, *how)),)
+
+
+def average_pool_backward(case: Case, i: Inputs, windows: Windows) -> Call:
+    x, dy = windows.activation(i["x"]), windows.activation(i["dy"])
+    backward = aten.avg_pool3d_backward if x.ndim == 5 else aten.avg_pool2d_backward
+    how = (*_window(case, windows), case.shape.ceil_mode, case.shape.count_padding, None)
+    return lambda: (windows.back(backward(dy, x, *how)),)
+
+
+# ---- batch norm ---------------------------------------------------------------------------------
+
+
+def _normalised(i: Inputs, x: Tensor) -> tuple[Tensor, ...]:
+    """y, mean, and the inverse of the deviation."""
+    how = (None, None, True, 0.1, ours.EPSILON)
+    return aten.native_batch_norm(x, i["gamma"], i["beta"], *how)
+
+
+def batch_norm_train(case: Case, i: Inputs, maps: Maps) -> Call:
+    x = maps.maps(i["x"])
+
+    def call() -> tuple[Tensor, ...]:
+        y, mean, _ = _normalised(i, x)
+        return maps.back(y), mean
+
+    return call
+
+
+def batch_norm_backward(case: Case, i: Inputs, maps: Maps) -> Call:
+    x, dy = maps.maps(i["x"]), maps.maps(i["dy"])
+    _, *saved = _normalised(i, x)
+
+    def call() -> tuple[Tensor, ...]:
+        dx, *others = aten.native_batch_norm_backward(
+            dy, x, i["gamma"], None, None, *saved, True, ours.EPSILON, [True] * 3
+        )
+        return (maps.back(dx), *others)
+
+    return call
+
+
+def _cudnn_normalised(i: Inputs, x: Tensor) -> tuple[Tensor, ...]:
+    """y, mean, the inverse of the deviation, and what cuDNN keeps.
+
+    It wants parameters in float32 for maps of 16 bits.
+    """
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    parameters = i["gamma"].to(wide), i["beta"].to(wide)
+    return aten.cudnn_batch_norm(x, *parameters, None, None, True, 0.1, ours.EPSILON)
+
+
+def cudnn_batch_norm_train(case: Case, i: Inputs, maps: Maps) -> Call:
+    x = maps.maps(i["x"])
+
+    def call() -> tuple[Tensor, ...]:
+        y, mean, *_ = _cudnn_normalised(i, x)
+        return maps.back(y), mean
+
+    return call
+
+
+def cudnn_batch_norm_backward(case: Case, i: Inputs, maps: Maps) -> Call:
+    x, dy = maps.maps(i["x"]), maps.maps(i["dy"])
+    _, mean, deviation, reserve = _cudnn_normalised(i, x)
+    gamma = i["gamma"].to(mean.dtype)
+
+    def call() -> tuple[Tensor, ...]:
+        dx, *others = aten.cudnn_batch_norm_backward(
+            x, dy, gamma, None, None, mean, deviation, ours.EPSILON, reserve
+        )
+        return (maps.back(dx), *others)
+
+    return call
+
+
+# ---- loss, activations, optimizers --------------------------------------------------------------
+
+
+def softmax_cross_entropy(case: Case, i: Inputs) -> Call:
+    """What autograd runs for cross_entropy, forward and backward, without its bookkeeping."""
+    logits, labels = i["logits"], i["labels"]
+    wide = logits.dtype if logits.dtype == torch.float64 else torch.float32
+    ones = torch.ones(case.shape.rows, dtype=logits.dtype, device=logits.device)
+
+    def call() -> tuple[Tensor, ...]:
+        log_p = aten._log_softmax(logits, 1, False)
+        losses, total = aten.nll_loss_forward(log_p, labels, None, 0, -100)
+        dlog = aten.nll_loss_backward(ones, log_p, labels, None, 0, -100, total)
+        return losses.to(wide), aten._log_softmax_backward_data(dlog, log_p, 1, logits.dtype)
+
+    return call
+
+
+_FORWARD = {"relu": torch.relu, "gelu": F.gelu}
+
+
+def activation_forward(case: Case, i: Inputs) -> Call:
+    return lambda: (_FORWARD[case.shape.kind](i["x"]),)
+
+
+def activation_backward(case: Case, i: Inputs) -> Call:
+    x, dy = i["x"], i["dy"]
+    if case.shape.kind == "relu":
+        y = torch.relu(x)
+        return lambda: (aten.threshold_backward(dy, y, 0),)
+    return lambda: (aten.gelu_backward(dy, x),)
+
+
+def sgd_update(case: Case, i: Inputs) -> Call:
+    """PyTorch's momentum leaves the learning rate out of the velocity: it gets v / -rate."""
+    rate = ours.SGD["learning_rate"]
+    velocities = [v.to(p.dtype) / -rate for v, p in zip(i["states"][0], i["params"], strict=True)]
+    params = [p.clone() for p in i["params"]]
+
+    def call() -> tuple[Tensor, ...]:
+        torch._fused_sgd_(
+            params, i["grads"], velocities, weight_decay=0.0, momentum=ours.SGD["momentum"],
+            lr=rate, dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
+        )  # fmt: skip
+        return tuple(params)
+
+    return call
+
+
+def adam_update(case: Case, i: Inputs) -> Call:
+    params = [p.clone() for p in i["params"]]
+    m, v = ([t.clone() for t in states] for states in i["states"])
+    device, settings = params[0].device, ours.ADAM
+    # the call itself counts the steps up, from that of ours less one
+    steps = [torch.tensor(settings["step"] - 1.0, device=device) for _ in params]
+
+    def call() -> tuple[Tensor, ...]:
+        torch._foreach_add_(steps, 1)
+        torch._fused_adamw_(
+            params, i["grads"], m, v, [], steps, lr=settings["learning_rate"],
+            beta1=settings["beta_1"], beta2=settings["beta_2"], eps=settings["epsilon"],
+            weight_decay=ours.WEIGHT_DECAY, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        return tuple(params)
+
+    return call
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "conv_fprop": conv_fprop,
+    "conv_dgrad": conv_dgrad,
+    "conv_wgrad": conv_wgrad,
+    "conv_bias_relu": conv_bias_relu,
+    "conv_bias_relu_pool": conv_bias_relu_pool,
+    "max_pool": max_pool,
+    "max_pool_backward": max_pool_backward,
+    "average_pool": average_pool,
+    "average_pool_backward": average_pool_backward,
+    "batch_norm_train": batch_norm_train,
+    "batch_norm_backward": batch_norm_backward,
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "activation_forward": activation_forward,
+    "activation_backward": activation_backward,
+    "sgd_update": sgd_update,
+    "adam_update": adam_update,
+}
+# cuDNN's own functions, where eager PyTorch has another or leaves the choice to a rule
+CUDNN: dict[str, tuple[str, Callable[..., Any]]] = {
+    "conv_bias_relu": ("cudnn_convolution_relu", cudnn_conv_relu),
+    "batch_norm_train": ("cudnn_batch_norm", cudnn_batch_norm_train),
+    "batch_norm_backward": ("cudnn_batch_norm", cudnn_batch_norm_backward),
+}

@@ -1,0 +1,235 @@
+// Every function of kernels/ptx.cuh by itself: what tests/ptx_cases.py runs on a GPU and in the
+// emulator with the same inputs. One block each; 16-bit numbers travel as unsigned short.
+//
+//   half_to_float, float_to_half, float_to_tf32   y[i] = the conversion of x[i], n numbers
+//   ldmatrix_4, ldmatrix_2, ldmatrix_4_trans      y (32 lanes, 4 or 2 registers) from x (32, 8) 16-bit;
+//                                                 lane l names row 5 * l % 32
+//   copy_16, copy_4       y: 32 pieces of 16 or 4 bytes of x through shared memory, bytes[i] of each
+//   mma_*                 d (M, N) += a (M, K) b (N, K)^T
+//   shared_addresses      y[i] = distance of byte 16 * i from the start of shared memory
+//   named_barriers        y (96): the first two warps' x in reverse order, and the third's
+//   ring                  y (phases, 32) = x by way of a producer warp and a consumer warp
+//   load_tile, load_im2col   y = the bytes that TMA brings to shared memory
+//   gemm_wgmma            d (64, 64) = a (64, 64) b (64, 64)^T
+//
+// Shared memory: at most 1 KB static; dynamic as the cases say.
+#include "ptx.cuh"
+
+#ifdef CUDA_EMU
+#define ARCHITECTURE 900
+#define HOPPER_A
+#else
+#define ARCHITECTURE __CUDA_ARCH__
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define HOPPER_A
+#endif
+#endif
+
+#define KERNEL extern "C" __global__ void
+typedef unsigned short ushort_t;
+
+__device__ __forceinline__ uint32_t pair(const ushort_t* x) { return x[0] | (uint32_t)x[1] << 16; }
+
+// ---- any architecture ---------------------------------------------------------------------------
+KERNEL half_to_float(const ushort_t* x, float* y, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = float_from_half(x[i]);
+}
+
+KERNEL float_to_half(const float* x, ushort_t* y, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = half_from_float(x[i]);
+}
+
+KERNEL named_barriers(const int* x, int* y) {
+    __shared__ int s[96];
+    const int t = threadIdx.x;
+    s[t] = x[t];
+    if (t < 64) {
+        bar_sync(1, 64);
+        y[t] = s[63 - t];
+    } else {
+        bar_sync(2, 32);
+        y[t] = s[159 - t];
+    }
+}
+
+KERNEL ldmatrix_4(const ushort_t* x, uint32_t* y) {
+    __shared__ __align__(16) ushort_t s[32][8];
+    const int lane = threadIdx.x;
+    for (int i = 0; i < 8; i++) s[lane][i] = x[lane * 8 + i];
+    __syncthreads();
+    uint32_t r[4];
+    ldmatrix_x4(r, s[5 * lane % 32]);
+    for (int i = 0; i < 4; i++) y[lane * 4 + i] = r[i];
+}
+
+KERNEL ldmatrix_4_trans(const ushort_t* x, uint32_t* y) {
+    __shared__ __align__(16) ushort_t s[32][8];
+    const int lane = threadIdx.x;
+    for (int i = 0; i < 8; i++) s[lane][i] = x[lane * 8 + i];
+    __syncthreads();
+    uint32_t r[4];
+    ldmatrix_x4_trans(r, s[5 * lane % 32]);
+    for (int i = 0; i < 4; i++) y[lane * 4 + i] = r[i];
+}
+
+KERNEL ldmatrix_2(const ushort_t* x, uint32_t* y) {
+    __shared__ __align__(16) ushort_t s[32][8];
+    const int lane = threadIdx.x;
+    for (int i = 0; i < 8; i++) s[lane][i] = x[lane * 8 + i];
+    __syncthreads();
+    uint32_t r[2];
+    ldmatrix_x2(r, s[5 * lane % 32]);
+    for (int i = 0; i < 2; i++) y[lane * 2 + i] = r[i];
+}
+
+KERNEL shared_addresses(uint32_t* y, int n) {
+    extern __shared__ __align__(1024) unsigned char smem[];
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = smem_u32(smem + 16 * i) - smem_u32(smem);
+}
+
+#if ARCHITECTURE >= 800
+// ---- sm_80 --------------------------------------------------------------------------------------
+KERNEL float_to_tf32(const float* x, uint32_t* y, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = cvt_tf32(x[i]);
+}
+
+// Two groups of 16 pieces: the first is read while the second may still be on its way.
+#define COPY(NAME, WORDS, CP_ASYNC)                                                          \
+    KERNEL NAME(const uint32_t* x, const int* bytes, uint32_t* y) {                          \
+        __shared__ __align__(16) uint32_t s[32][WORDS];                                      \
+        const int lane = threadIdx.x;                                                        \
+        for (int half = 0; half < 2; half++) {                                               \
+            const int piece = half * 16 + lane;                                              \
+            if (lane < 16) CP_ASYNC(s[piece], x + piece * WORDS, bytes[piece]);              \
+            cp_async_commit();                                                               \
+        }                                                                                    \
+        cp_async_wait<1>();                                                                  \
+        __syncthreads();                                                                     \
+        for (int i = lane; i < 16 * WORDS; i += 32) y[i] = s[i / WORDS][i % WORDS];          \
+        cp_async_wait<0>();                                                                  \
+        __syncthreads();                                                                     \
+        for (int i = lane + 16 * WORDS; i < 32 * WORDS; i += 32) y[i] = s[i / WORDS][i % WORDS]; \
+    }
+COPY(copy_16, 4, cp_async_16)
+COPY(copy_4, 1, cp_async_4)
+
+#define MMA_16_BIT(NAME, MMA)                                                                \
+    KERNEL NAME(const ushort_t* a, const ushort_t* b, float* d) {                            \
+        const int group = threadIdx.x / 4, t = threadIdx.x % 4;                              \
+        uint32_t ra[4], rb[2];                                                               \
+        float acc[4];                                                                        \
+        for (int i = 0; i < 4; i++) ra[i] = pair(a + (group + i % 2 * 8) * 16 + 2 * t + i / 2 * 8); \
+        for (int i = 0; i < 2; i++) rb[i] = pair(b + group * 16 + 2 * t + i * 8);            \
+        for (int i = 0; i < 4; i++) acc[i] = d[(group + i / 2 * 8) * 8 + 2 * t + i % 2];     \
+        MMA(acc, ra, rb);                                                                    \
+        for (int i = 0; i < 4; i++) d[(group + i / 2 * 8) * 8 + 2 * t + i % 2] = acc[i];     \
+    }
+MMA_16_BIT(mma_f16, mma_m16n8k16_f16)
+MMA_16_BIT(mma_bf16, mma_m16n8k16_bf16)
+
+KERNEL mma_tf32(const float* a, const float* b, float* d) {
+    const int group = threadIdx.x / 4, t = threadIdx.x % 4;
+    uint32_t ra[4], rb[2];
+    float acc[4];
+    for (int i = 0; i < 4; i++) ra[i] = cvt_tf32(a[(group + i % 2 * 8) * 8 + t + i / 2 * 4]);
+    for (int i = 0; i < 2; i++) rb[i] = cvt_tf32(b[group * 8 + t + i * 4]);
+    for (int i = 0; i < 4; i++) acc[i] = d[(group + i / 2 * 8) * 8 + 2 * t + i % 2];
+    mma_m16n8k8_tf32(acc, ra, rb);
+    for (int i = 0; i < 4; i++) d[(group + i / 2 * 8) * 8 + 2 * t + i % 2] = acc[i];
+}
+
+KERNEL mma_f64(const double* a, const double* b, double* d) {  // (8, 4), (8, 4), (8, 8)
+    const int group = threadIdx.x / 4, t = threadIdx.x % 4;
+    double acc[2];
+    for (int i = 0; i < 2; i++) acc[i] = d[group * 8 + 2 * t + i];
+    mma_m8n8k4_f64(acc, a[group * 4 + t], b[group * 4 + t]);
+    for (int i = 0; i < 2; i++) d[group * 8 + 2 * t + i] = acc[i];
+}
+#endif
+
+#if ARCHITECTURE >= 900
+// ---- sm_90 --------------------------------------------------------------------------------------
+KERNEL mma_f64_16(const double* a, const double* b, double* d) {  // (16, 16), (8, 16), (16, 8)
+    const int group = threadIdx.x / 4, t = threadIdx.x % 4;
+    double ra[8], rb[4], acc[4];
+    for (int i = 0; i < 8; i++) ra[i] = a[(group + i % 2 * 8) * 16 + t + i / 2 * 4];
+    for (int i = 0; i < 4; i++) rb[i] = b[group * 16 + t + i * 4];
+    for (int i = 0; i < 4; i++) acc[i] = d[(group + i / 2 * 8) * 8 + 2 * t + i % 2];
+    mma_m16n8k16_f64(acc, ra, rb);
+    for (int i = 0; i < 4; i++) d[(group + i / 2 * 8) * 8 + 2 * t + i % 2] = acc[i];
+}
+
+// One stage, handed to and fro between 32 threads that fill it and 32 that empty it.
+KERNEL ring(const int* x, int* y, int phases) {
+    extern __shared__ __align__(1024) unsigned char smem[];
+    int* stage = reinterpret_cast<int*>(smem);
+    uint64_t *full = reinterpret_cast<uint64_t*>(smem + 128), *empty = full + 1;
+    const int lane = threadIdx.x % 32;
+    if (threadIdx.x == 0) {
+        mbarrier_init(full, 32);
+        mbarrier_init(empty, 32);
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    for (int phase = 0; phase < phases; phase++) {
+        if (threadIdx.x < 32) {
+            mbarrier_wait(empty, (phase & 1) ^ 1);  // a new barrier's phase before the first has ended
+            stage[lane] = x[phase * 32 + lane];
+            mbarrier_arrive(full);
+        } else {
+            mbarrier_wait(full, phase & 1);
+            y[phase * 32 + lane] = stage[31 - lane];
+            mbarrier_arrive(empty);
+        }
+    }
+}
+
+// The barrier lies behind the tile's bytes.
+#define LOAD(NAME, PARAMETERS, TMA, ...)                                                   \
+    KERNEL NAME(const __grid_constant__ TensorMap map, unsigned char* y, int bytes, PARAMETERS) { \
+        extern __shared__ __align__(1024) unsigned char smem[];                              \
+        uint64_t* full = reinterpret_cast<uint64_t*>(smem + bytes);                          \
+        if (threadIdx.x == 0) {                                                              \
+            mbarrier_init(full, 1);                                                          \
+            fence_mbarrier_init();                                                           \
+            mbarrier_arrive_expect_tx(full, bytes);                                          \
+            TMA(smem, &map, full, __VA_ARGS__);                                              \
+        }                                                                                    \
+        __syncthreads();                                                                     \
+        mbarrier_wait(full, 0);                                                              \
+        for (int i = threadIdx.x; i < bytes; i += blockDim.x) y[i] = smem[i];                \
+    }
+#define TILE_CORNER int c0, int c1
+#define FIRST_PIXEL int c, int w, int h, int n, int s, int r
+LOAD(load_tile, TILE_CORNER, tma_load_2d, c0, c1)
+LOAD(load_im2col, FIRST_PIXEL, tma_load_im2col, c, w, h, n, s, r)
+#endif
+
+#ifdef HOPPER_A
+// ---- sm_90a -------------------------------------------------------------------------------------
+KERNEL __launch_bounds__(128) gemm_wgmma(const ushort_t* a, const ushort_t* b, float* d) {
+    extern __shared__ __align__(1024) unsigned char smem[];
+    constexpr int TILE = 64 * 128;  // bytes: 64 rows of 64 numbers, swizzled in pieces of 16 bytes
+    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+    for (int i = tid; i < 64 * 64; i += 128) {
+        const int row = i / 64, column = i % 64;
+        const int offset = row * 128 + ((column / 8 ^ row % 8) * 8 + column % 8) * 2;
+        *reinterpret_cast<ushort_t*>(smem + offset) = a[i];
+        *reinterpret_cast<ushort_t*>(smem + TILE + offset) = b[i];
+    }
+    fence_proxy_async();
+    __syncthreads();
+    float acc[32];
+    for (int i = 0; i < 32; i++) acc[i] = 1e30f;  // the first product must not add to it
+    wgmma_fence();
+    for (int k = 0; k < 4; k++)
+        wgmma_m64n64k16_f16(acc, wgmma_desc_sw128(smem + k * 32, 16, 1024),
+                            wgmma_desc_sw128(smem + TILE + k * 32, 16, 1024), k > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    for (int i = 0; i < 32; i++) {
+        const int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        d[row * 64 + column] = acc[i];
+    }
+}
+#endif

@@ -1,0 +1,287 @@
+"""What every function of kernels/ptx.cuh must do, on a GPU as in the emulator.
+
+A case runs a kernel of tests/emulator/samples/ptx.cu and compares with NumPy: exactly where data
+moves, within the rounding of a sum where a product is added. What passes in the emulator and on a
+GPU is the same in both. ``CASES`` maps each name to (the architecture it needs, the case).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from .ptx_runners import Architecture, EmulatorRunner, GpuRunner, TensorMap
+
+Runner = EmulatorRunner | GpuRunner
+Case = Callable[[Runner], None]
+ANY, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
+CASES: dict[str, tuple[Architecture, Case]] = {}
+
+
+def case(architecture: Architecture) -> Callable[[Case], Case]:
+    def declare(function: Case) -> Case:
+        CASES[function.__name__] = (architecture, function)
+        return function
+
+    return declare
+
+
+def runs_on(name: str, architecture: Architecture) -> bool:
+    """Return whether a GPU of this architecture has what a case needs; wgmma is Hopper's alone."""
+    needed = CASES[name][0]
+    return architecture == needed if name == "wgmma" else architecture >= needed
+
+
+def numbers(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:
+    """Random numbers, 64-byte aligned as tensor maps want them."""
+    itemsize = np.dtype(dtype).itemsize
+    room = np.zeros(int(np.prod(shape)) * itemsize + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    array = room[start : start + int(np.prod(shape)) * itemsize].view(dtype).reshape(shape)
+    random = np.random.default_rng(seed)
+    if np.dtype(dtype).kind in "iu":
+        array[...] = random.integers(0, np.iinfo(dtype).max, shape)
+    else:
+        array[...] = random.standard_normal(shape)
+    return array
+
+
+def same(got: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(got, expected)
+
+
+def i32(value: int) -> np.int32:
+    return np.int32(value)
+
+
+# ---- conversions --------------------------------------------------------------------------------
+
+
+@case(ANY)
+def float_from_half(run: Runner) -> None:
+    bits = np.arange(2**16, dtype=np.uint16)
+    y = np.full(bits.shape, 7, np.float32)
+    run("half_to_float", 256, bits, y, i32(bits.size))
+    same(y, bits.view(np.float16).astype(np.float32))  # every NaN is NaN, whatever its bits
+
+
+@case(ANY)
+def half_from_float(run: Runner) -> None:
+    """Every binary16, the middles between neighbours, and the floats beside these."""
+    exact = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    middles = (exact[1:] + exact[:-1]) / 2
+    beside = [np.nextafter(middles, np.float32(end)) for end in (-np.inf, np.inf)]
+    extremes = np.array([65519.996, 65520, 1e38, np.inf, np.nan, 2**-25, 1e-30], np.float32)
+    x = np.concatenate([exact, middles, *beside, extremes])
+    x = np.concatenate([x, -x])
+    y = np.zeros(x.shape, np.uint16)
+    run("float_to_half", 256, x, y, i32(x.size))
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16)
+    finite = ~np.isnan(expected)
+    same(y[finite], expected.view(np.uint16)[finite])  # in bits, for the sign of zero
+    assert np.isnan(y.view(np.float16)[~finite]).all()
+
+
+def to_tf32(x: np.ndarray) -> np.ndarray:
+    """The bits of x rounded to 10 of mantissa, ties away from zero."""
+    return (x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+
+
+@case(AMPERE)
+def cvt_tf32(run: Runner) -> None:
+    x = numbers((1000,), np.float32)
+    ties = x[:500].view(np.uint32) & np.uint32(0xFFFFE000) | np.uint32(0x1000)
+    x[:500] = ties.view(np.float32)
+    y = np.zeros(x.shape, np.uint32)
+    run("float_to_tf32", 128, x, y, i32(x.size))
+    same(y >> 13, to_tf32(x) >> 13)  # the tensor cores read no lower bits
+
+
+# ---- shared memory and barriers -----------------------------------------------------------------
+
+
+@case(ANY)
+def smem_u32(run: Runner) -> None:
+    y = np.zeros(60, np.uint32)
+    run("shared_addresses", 32, y, i32(y.size), shared=16 * y.size)
+    same(y, 16 * np.arange(y.size, dtype=np.uint32))
+
+
+@case(ANY)
+def bar_sync(run: Runner) -> None:
+    x, y = numbers((96,), np.int32), np.zeros(96, np.int32)
+    run("named_barriers", 96, x, y)
+    same(y, np.concatenate([x[63::-1], x[:63:-1]]))
+
+
+def matrices(x: np.ndarray, count: int, transposed: bool = False) -> np.ndarray:
+    """What ldmatrix gives each lane: (32 lanes, count) pairs, when lane l names row 5 l % 32."""
+    rows = x[5 * np.arange(8 * count) % 32].reshape(count, 8, 8)
+    rows = rows.transpose(0, 2, 1) if transposed else rows
+    lanes = rows.reshape(count, 32, 2).transpose(1, 0, 2).astype(np.uint32)
+    return lanes[..., 0] | lanes[..., 1] << 16
+
+
+@case(ANY)
+def ldmatrix_x4(run: Runner) -> None:
+    x, y = numbers((32, 8), np.uint16), np.zeros((32, 4), np.uint32)
+    run("ldmatrix_4", 32, x, y)
+    same(y, matrices(x, 4))
+
+
+@case(ANY)
+def ldmatrix_x4_trans(run: Runner) -> None:
+    x, y = numbers((32, 8), np.uint16), np.zeros((32, 4), np.uint32)
+    run("ldmatrix_4_trans", 32, x, y)
+    same(y, matrices(x, 4, transposed=True))
+
+
+@case(ANY)
+def ldmatrix_x2(run: Runner) -> None:
+    x, y = numbers((32, 8), np.uint16), np.zeros((32, 2), np.uint32)
+    run("ldmatrix_2", 32, x, y)
+    same(y, matrices(x, 2))
+
+
+def copies(run: Runner, kernel: str, size: int, bytes_: np.ndarray) -> None:
+    """32 pieces of ``size`` bytes, of each so many taken and the rest zero."""
+    x = numbers((32, size // 4), np.uint32)
+    y = np.full_like(x, 7)
+    run(kernel, 32, x, bytes_, y)
+    expected = x.copy().view(np.uint8)
+    expected[np.arange(size) >= bytes_[:, None]] = 0
+    same(y, expected.view(np.uint32))
+
+
+@case(AMPERE)
+def cp_async_16(run: Runner) -> None:
+    copies(run, "copy_16", 16, np.arange(32, dtype=np.int32) % 17)
+
+
+@case(AMPERE)
+def cp_async_4(run: Runner) -> None:
+    copies(run, "copy_4", 4, np.arange(32, dtype=np.int32) % 5)
+
+
+@case(HOPPER)
+def mbarrier(run: Runner) -> None:
+    x, y = numbers((5, 32), np.int32), np.zeros((5, 32), np.int32)
+    run("ring", 64, x, y, i32(5), shared=128 + 16)
+    same(y, x[:, ::-1])
+
+
+# ---- tensor cores -------------------------------------------------------------------------------
+
+
+def product(
+    run: Runner, kernel: str, sizes: tuple[int, int, int], dtype: Any, sums: Any, *,
+    threads: int = 32, shared: int = 0, onto: bool = True, rounded: Callable | None = None,
+) -> None:  # fmt: skip
+    """d (M, N) += a (M, K) b (N, K)^T, or = without ``onto``.
+
+    Tensor cores add in their own order and may cut where others round: an error of one unit of the
+    last place for each term.
+    """
+    m, n, k = sizes
+    a, b = numbers((m, k), dtype, seed=1), numbers((n, k), dtype, seed=2)
+    d = numbers((m, n), sums, seed=3)
+    exact = [np.asarray(rounded(t) if rounded else t, np.float64) for t in (a, b)]
+    start = d.astype(np.float64) * onto
+    expected = start + exact[0] @ exact[1].T
+    magnitude = abs(start) + abs(exact[0]) @ abs(exact[1]).T
+    as_bits = dtype in (np.float16, ml_dtypes.bfloat16)
+    given = [t.view(np.uint16) if as_bits else t for t in (a, b)]
+    run(kernel, threads, *given, d, shared=shared)
+    error = abs(d - expected)
+    assert (error <= (k + 1) * np.finfo(sums).eps * magnitude).all(), f"off by {error.max()}"
+
+
+@case(AMPERE)
+def mma_m16n8k16_f16(run: Runner) -> None:
+    product(run, "mma_f16", (16, 8, 16), np.float16, np.float32)
+
+
+@case(AMPERE)
+def mma_m16n8k16_bf16(run: Runner) -> None:
+    product(run, "mma_bf16", (16, 8, 16), ml_dtypes.bfloat16, np.float32)
+
+
+@case(AMPERE)
+def mma_m16n8k8_tf32(run: Runner) -> None:
+    def rounded(x: np.ndarray) -> np.ndarray:
+        return to_tf32(x).view(np.float32)
+
+    product(run, "mma_tf32", (16, 8, 8), np.float32, np.float32, rounded=rounded)
+
+
+@case(AMPERE)
+def mma_m8n8k4_f64(run: Runner) -> None:
+    product(run, "mma_f64", (8, 8, 4), np.float64, np.float64)
+
+
+@case(HOPPER)
+def mma_m16n8k16_f64(run: Runner) -> None:
+    product(run, "mma_f64_16", (16, 8, 16), np.float64, np.float64)
+
+
+@case(HOPPER)
+def wgmma(run: Runner) -> None:
+    product(
+        run, "gemm_wgmma", (64, 64, 64), np.float16, np.float32, threads=128,
+        shared=2 * 64 * 128, onto=False,
+    )  # fmt: skip
+
+
+# ---- TMA ----------------------------------------------------------------------------------------
+
+
+def swizzled(rows: np.ndarray) -> np.ndarray:
+    """Rows of 128 bytes as the 128-byte swizzle stores them: piece p of row r at p xor r % 8."""
+    pieces = rows.view(np.uint8).reshape(len(rows), 8, 16)
+    places = np.arange(8)[None] ^ (np.arange(len(rows)) % 8)[:, None]
+    return np.take_along_axis(pieces, places[..., None], axis=1).reshape(-1)
+
+
+def tile(run: Runner, swizzle: int) -> None:
+    """A box of 8 rows of 64 numbers that sticks out of the tensor on two sides."""
+    x, box, corner = numbers((20, 72), np.uint16), (64, 8), (16, 15)
+    tensor = TensorMap(x, (72, 20), (144,), box, swizzle=swizzle)
+    y = np.full(8 * 128, 7, np.uint8)
+    run("load_tile", 64, tensor, y, i32(y.size), *map(i32, corner), shared=y.size + 8)
+    expected = np.zeros((8, 64), np.uint16)
+    expected[:5, :56] = x[15:, 16:]
+    same(y, swizzled(expected) if swizzle else expected.view(np.uint8).reshape(-1))
+
+
+@case(HOPPER)
+def tma_load_2d(run: Runner) -> None:
+    tile(run, swizzle=0)
+
+
+@case(HOPPER)
+def tma_load_2d_swizzled(run: Runner) -> None:
+    tile(run, swizzle=128)
+
+
+@case(HOPPER)
+def tma_load_im2col(run: Runner) -> None:
+    """16 pixels of a 3x3 convolution padded by 1, from the end of one image into the next."""
+    images, height, width, channels, pixels, first, r, s = 2, 5, 6, 64, 16, 20, 2, 0
+    x = numbers((images, height, width, channels), np.uint16)
+    row = 2 * channels
+    tensor = TensorMap(
+        x, (channels, width, height, images), (row, row * width, row * width * height),
+        swizzle=128, lower=(-1, -1), upper=(-1, -1), channels=channels, pixels=pixels,
+    )  # fmt: skip
+    n, h, w = np.unravel_index(first + np.arange(pixels), (images, height, width))
+    y = np.full(pixels * row, 7, np.uint8)
+    run(
+        "load_im2col", 64, tensor, y, i32(y.size), i32(0), i32(w[0] - 1), i32(h[0] - 1), i32(n[0]),
+        i32(s), i32(r), shared=y.size + 8,
+    )  # fmt: skip
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    same(y, swizzled(padded[n, h + r, w + s]))
