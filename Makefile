@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: train test test-gpu lint build sanitize profile clean
+.PHONY: train test gpu lint build profile clean
 
 train: $(VENV)/plots        ## install what a user needs and run the main job
 	$(VENV)/bin/gpucnn train
@@ -11,8 +11,8 @@ train: $(VENV)/plots        ## install what a user needs and run the main job
 test: $(VENV)/dev lint      ## install everything and pass all tests
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(RUN) pytest -n auto   # a worker a core, a thread a worker
 
-test-gpu: $(VENV)/dev       ## the tests that need a CUDA GPU
-	$(RUN) pytest -m gpu
+gpu:                        ## test, sanitize and benchmark on a GPU, with what PYTHON has installed
+	$(PYTHON) -m profiling.gpu $(ARGS)
 
 lint: $(VENV)/dev
 	$(RUN) ruff check
@@ -20,10 +20,6 @@ lint: $(VENV)/dev
 
 build: $(VENV)/dev          ## wheel and source distribution, in dist/
 	$(RUN) build
-
-sanitize: $(VENV)/dev       ## the short GPU set under NVIDIA's memory and race checkers
-	for tool in memcheck racecheck initcheck synccheck; do \
-	    compute-sanitizer --tool $$tool --error-exitcode 1 $(RUN) pytest -m gpu -q tests/operations || exit 1; done
 
 profile: $(VENV)/dev
 	nsys profile --trace cuda,nvtx --force-overwrite true --output train_nvtx \
