@@ -10,7 +10,7 @@
 // and the arrays must be aligned), else 0.
 //   TAPS    taps of a row of the window, with dilation 1, known when compiling; 0: any row, any dilation,
 //           one tap after another
-//   STRIDE  along that row; without meaning where TAPS is 0
+//   STRIDE  along that row; 1 where TAPS is 0, for any
 #pragma once
 #define RANK 3  // always: an axis of size 1 is a loop of one step for each row of a window
 #include "conv_geometry.cuh"

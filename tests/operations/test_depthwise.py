@@ -51,6 +51,15 @@ def test_a_window_that_shared_memory_cannot_hold_is_left_to_others() -> None:
         assert bool(plans) == (window == taps)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_last_plan_takes_arrays_that_are_not_aligned(direction: str, dtype: str) -> None:
+    for window in (3, 7, 15):
+        shape = ConvShape.of((2, 20, 20, 64), (64, window, window, 1), groups=64)
+        *_, last = DEPTHWISE.plans(Problem(direction, shape, dtype))
+        assert not last.settings.tile.vector
+
+
 def test_the_gradient_of_stride_1_is_a_convolution_with_what_padding_leaves() -> None:
     shape = ConvShape.of(
         (2, 9, 12, 8), (8, 3, 5, 1), groups=8, padding=((0, 5), (3, 1)), dilation=(1, 2)

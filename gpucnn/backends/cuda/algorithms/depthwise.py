@@ -17,85 +17,18 @@ from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor, per_axis
 from ..split_sum import split_sum
 from .base import Algorithm, Plan, Problem
+from .depthwise_tiles import (
+    GATHER_TILES,
+    TRANSPOSED_TILES,
+    VECTOR_BYTES,
+    WGRAD_TILES,
+    Tile,
+    itemsize,
+)
 
-VECTOR_BYTES = 16
 MAX_THREADS = 128  # as in kernels/depthwise.cuh
 WINDOW_BYTES = 12 * 1024  # as in kernels/conv_depthwise.cu
 
-
-@dataclass(frozen=True)
-class Tile:
-    """What one thread computes; see kernels/depthwise.cuh.
-
-    Attributes:
-        channels_last: the layout.
-        vector: 16 bytes of channels, else one.
-        taps: taps of a row of the window, with dilation 1; 0 for any row.
-        stride: along that row; 1 for any row.
-        rows: of the map.
-        transposed: the gradient of the input of a strided convolution.
-    """
-
-    channels_last: bool
-    vector: bool
-    taps: int = 0
-    stride: int = 1
-    rows: int = 1
-    transposed: bool = False
-
-    @property
-    def tag(self) -> str:
-        layout = ("nhwc16b" if self.vector else "nhwc") if self.channels_last else "nchw"
-        window = f"_{self.taps}s{self.stride}_{self.rows}rows" if self.taps else "_any"
-        return layout + window + ("_transposed" if self.transposed else "")
-
-    @property
-    def macros(self) -> dict[str, int]:
-        return {
-            "CHANNELS_LAST": int(self.channels_last),
-            "VECTOR": int(self.vector),
-            "TAPS": self.taps,
-            "STRIDE": self.stride,
-            "ROWS": self.rows,
-        }
-
-    @property
-    def columns(self) -> int:
-        """COLUMNS of the kernels."""
-        if self.transposed:
-            return 4 if self.channels_last else self.stride
-        return 4 // self.stride if self.channels_last else 1
-
-    @property
-    def window_rows(self) -> int:
-        """Rows of the window that a thread of wgrad sums: as many as fit into its registers."""
-        return self.taps if self.taps == 3 or (self.taps and not self.channels_last) else 1
-
-    def channels(self, problem: Problem) -> int:
-        return VECTOR_BYTES // itemsize(problem) if self.vector else 1
-
-
-ANY = (Tile(True, False), Tile(True, True), Tile(False, False))
-# (taps, stride, rows)
-GATHER_TILES = (
-    *ANY,
-    *(Tile(True, True, *window) for window in ((3, 1, 1), (3, 1, 2), (5, 1, 1), (5, 1, 2))),
-    *(Tile(True, True, *window) for window in ((7, 1, 1), (3, 2, 1), (5, 2, 1))),
-    *(Tile(False, False, *window) for window in ((3, 1, 7), (5, 1, 7), (7, 1, 4))),
-    *(Tile(False, False, *window) for window in ((3, 2, 7), (5, 2, 4))),
-)
-_STRIDED = (
-    *ANY,
-    *(Tile(True, True, taps, stride=2, rows=2) for taps in (3, 5)),
-    *(Tile(False, False, taps, stride=2, rows=8) for taps in (3, 5)),
-)
-TRANSPOSED_TILES = tuple(replace(tile, transposed=True) for tile in _STRIDED)
-WGRAD_TILES = (
-    *ANY,
-    *(Tile(True, True, *window) for window in ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))),
-    *(Tile(False, False, *window, rows=4) for window in ((3, 1), (5, 1), (3, 2), (5, 2))),
-    Tile(False, False, 7, 1, rows=2),
-)
 
 _GATHER: Axis = {
     tile: (tile.tag, {**tile.macros, "TRANSPOSED": int(tile.transposed)})
@@ -151,10 +84,6 @@ class Split:
     groups: int
     slots: int
     tiles_per_split: int
-
-
-def itemsize(problem: Problem) -> int:
-    return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[problem.dtype]
 
 
 def as_gather(problem: Problem) -> tuple[ConvShape, bool]:
@@ -215,13 +144,16 @@ class Depthwise(Algorithm):
         if s.groups != s.channels or (problem.direction == "dgrad" and s.filters != s.channels):
             return
         for tile in self._tiles(problem):
-            vectors = ceil_div(s.filters, tile.channels(problem))
-            widest = (8, 16) if tile.vector else (32,) if tile.channels_last else (1,)
-            for lanes in sorted({_even(vectors, limit) for limit in widest}):
-                if problem.direction == "wgrad":
-                    yield self._split(problem, tile, lanes)
-                elif s.taps * itemsize(problem) * tile.channels(problem) * lanes <= WINDOW_BYTES:
-                    yield self._block(problem, tile, lanes)
+            channels = tile.channels(problem)
+            vectors = ceil_div(s.filters, channels)
+            limits = (8, 16) if tile.vector else (32,) if tile.channels_last else (1,)
+            build = self._split
+            if problem.direction != "wgrad":  # the windows of a block lie in shared memory
+                build = self._block
+                fitting = WINDOW_BYTES // (s.taps * channels * itemsize(problem))
+                limits = [min(limit, fitting) for limit in limits if fitting]
+            for lanes in sorted({_even(vectors, limit) for limit in limits}):
+                yield build(problem, tile, lanes)
 
     @staticmethod
     def _tiles(problem: Problem) -> Iterator[Tile]:
