@@ -29,7 +29,6 @@ from .depthwise_tiles import (
 MAX_THREADS = 128  # as in kernels/depthwise.cuh
 WINDOW_BYTES = 12 * 1024  # as in kernels/conv_depthwise.cu
 
-
 _GATHER: Axis = {
     tile: (tile.tag, {**tile.macros, "TRANSPOSED": int(tile.transposed)})
     for tile in GATHER_TILES + TRANSPOSED_TILES
