@@ -21,6 +21,7 @@ from typing import Any
 Row = dict[str, Any]
 
 NAMES = ("op", "set", "layer", "dtype", "math", "layout", "algorithm", "peer")
+COLUMNS = ("op", "set", "layer", "shape", *NAMES[3:])  # as a row begins
 NUMBERS = (
     "ours_us", "ours_iqr_us", "peer_us", "peer_iqr_us", "speedup", "tflops", "gbps", "floor_us",
     "err_ours", "err_peer",
@@ -44,7 +45,7 @@ class Results:
 
     def begin(self, row: Row) -> None:
         """Append a row that is about to be measured; it stays as an error unless ``end`` comes."""
-        blank = dict.fromkeys((*NAMES, *NUMBERS))
+        blank = dict.fromkeys((*COLUMNS, *NUMBERS))
         self.rows.append({**blank, **row, "error": UNFINISHED})
         self.save()
 
@@ -92,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 def problems(row: Row) -> list[str]:
     """Return what is wrong with a row's form; nothing for one that is right."""
-    found = [f"{key} is missing" for key in (*NAMES, "shape", *NUMBERS) if key not in row]
+    found = [f"{key} is missing" for key in (*COLUMNS, *NUMBERS) if key not in row]
     found += [f"{key} is no text" for key in NAMES[:6] if not isinstance(row.get(key), str)]
     found += [
         f"{key} is no number"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import Array, Backend
-from profiling.results import Results, Row
+from profiling.results import UNFINISHED, Results, Row
 
 from . import ours, peers, rates
 from .accuracy import LIMITS
@@ -30,6 +31,7 @@ from .jobs import Deadline
 from .timing import CudaTimer, HostTimer, Side, Spread, copies, on_the_host
 
 DEVICE_LOST = 3
+LOST = "the GPU no longer answers this process"
 ROW_SECONDS = 2.0  # of timing both sides; what comes before is not counted
 PROBE_SECONDS = 0.1  # of timing one candidate of the peer
 
@@ -211,24 +213,33 @@ def chosen(options: argparse.Namespace, tf32: bool) -> list[Case]:
 def run(bench: Bench, cases: Sequence[Case], results: Results, deadline: Deadline) -> int:
     """Measure the cases that the results do not have yet; return how many were left out.
 
+    An operation that has cost the GPU twice in a dtype is not tried again in that dtype.
+
     Raises:
         SystemExit: with ``DEVICE_LOST``, when the GPU no longer answers this process.
     """
     done = {key(row) for row in results.rows}
-    todo = [case for case in cases if key(case.row()) not in done]
+    costs = Counter((r["op"], r["dtype"]) for r in results.rows if _cost_the_gpu(r))
+    left = [case for case in cases if key(case.row()) not in done]
+    todo = [case for case in left if costs[case.op, case.dtype] < 2]
     longest = 0.0
     for place, case in enumerate(todo):
         if deadline.left() < 1.2 * longest:
-            return len(todo) - place
+            return len(left) - place
         before = deadline.left()
         results.begin(case.row())
         results.end(**bench.measure(case))
         longest = max(longest, before - deadline.left())
         print(line(results.rows[-1]), flush=True)
         if not bench.healthy():
-            print("the GPU no longer answers this process", flush=True)
+            results.rows[-1]["error"] = f"{results.rows[-1].get('error', 'measured')}; {LOST}"
+            results.save()
             raise SystemExit(DEVICE_LOST)
-    return 0
+    return len(left) - len(todo)
+
+
+def _cost_the_gpu(row: Row) -> bool:
+    return (row.get("error") or "").endswith((LOST, UNFINISHED))
 
 
 def line(row: Row) -> str:

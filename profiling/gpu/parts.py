@@ -62,16 +62,17 @@ def tests_summary(jobs: Sequence[Job], logs: Path) -> Summary:
             "output": jobs[0].tail(MOST_FAILURES),
         }
     summary: Summary = dict.fromkeys(("passed", "failed", "errors", "skipped"), 0)
-    failures, stopped = [], []
+    failures: dict[str, None] = {}  # each once: a file that cannot be collected fails in all shares
+    stopped = []
     for shard, job in enumerate(jobs):
         path = report_of(logs, shard)
         if path.exists():
             counts, failed = read_report(path.read_text("utf-8"))
             summary = {name: summary[name] + counts[name] for name in summary}
-            failures += failed
+            failures |= dict.fromkeys(failed)
         if job.stopped or not path.exists():
             stopped.append(f"{job.name}: {job.stopped or f'exit status {job.code}'}")
-    return {**summary, "stopped": stopped, "failures": failures[:MOST_FAILURES]}
+    return {**summary, "stopped": stopped, "failures": [*failures][:MOST_FAILURES]}
 
 
 def read_report(text: str) -> tuple[dict[str, int], list[str]]:

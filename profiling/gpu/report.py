@@ -36,7 +36,10 @@ def group_of(row: Row) -> Group:
 
 
 def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
-    """Return the rows by group, in a fixed order: strict float32 first, convolutions first."""
+    """Return the rows by group, in a fixed order: strict float32 first, convolutions first.
+
+    Within a group they stand by set, layout and batch, the heaviest first, as they were measured.
+    """
 
     def place(group: Group) -> tuple[int, int, int, str]:
         number, kind, op, against = group
@@ -44,7 +47,7 @@ def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
         return NUMBER_FORMATS.index(number), kinds, OPERATIONS.index(op), against
 
     found: dict[Group, list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda r: (r["set"], r["layout"], r["shape"].get("batch", 0))):
         found.setdefault(group_of(row), []).append(row)
     return {group: found[group] for group in sorted(found, key=place)}
 
