@@ -4,54 +4,108 @@
 //
 //   dx[n, h, w, c] = bias[c] + sum over r, s, k of dy[n, (h + pad - r*dilation) / stride, ..., k] * w[k, r, s, c]
 //
-// where only the taps count whose division leaves no remainder and whose place lies in dy.
-// As a matrix product, for each group of channels:
-//   GEMM_M = N*D*H*W input pixels,  GEMM_N = C/groups channels,  GEMM_K = T*R*S*K/groups
-//   A(m, k) = dy gathered at the output pixel that tap (t,r,s) connects to input pixel m
+// where only the taps count whose division leaves no remainder and whose place lies in dy. To walk no
+// others, the input pixels are sorted into classes by (h + pad) mod stride along each axis, stride^2 of
+// them in two dimensions: within a class the same taps count, and no division is left (struct Residue).
+// As a matrix product, for each group of channels and each class:
+//   GEMM_M = the pixels of the class in all images,  GEMM_N = C/groups channels,
+//   GEMM_K = the taps of the class * K/groups
+//   A(m, k) = dy gathered at the output pixel where pixel m and tap (t,r,s) meet
 //   B(n, k) = w[k][t,r,s][n], contiguous in n
 //
 // dy, w, dx: see conv_geometry.cuh; bias (C,) or null.
-// grid: x = (tiles of pixels) * groups, y = tiles of channels. One block computes TILE_M pixels of
+// residues: for axis 0, 1, 2 in turn, one for each remainder (of the axes that RANK has).
+// grid: x = (tiles of the largest class) * groups * classes, y = tiles of channels. One block computes TILE_M pixels of
 // TILE_N channels, one thread THREAD_M x THREAD_N of them. Shared memory: see tile_gemm.cuh.
 #include "conv_geometry.cuh"
 #include "tile_gemm.cuh"
 
-// A(m, k): the output gradient that reaches input pixel m through tap k.
+// One class along one axis. Its pixel i is h = first_pixel + stride * i, its tap j is
+// r = first_tap + tap_step * j, and they meet at the output p = first_output + i - output_step * j.
+// The host's twin is `residue_table` in gpucnn/backends/cuda/geometry.py.
+struct Residue {
+    int first_pixel, first_tap, first_output, tap_step, output_step;
+    int pixels, taps;             // how many there are
+    Divisor by_pixels, by_taps;  // of 1 where there are none
+};
+
+// The class of this block: a residue for each axis.
+struct ResidueClass {
+    Residue axis[AXES];
+
+    __device__ __forceinline__ ResidueClass(const ConvGeometry& g, const Residue* residues, unsigned number) {
+        int at[AXES], first = 0;
+#pragma unroll
+        for (int a = AXES - 1; a >= FIRST_AXIS; --a) number = divide(number, g.by_stride[a], at[a]);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) {
+            axis[a] = residues[first + at[a]];
+            first += g.stride[a];
+        }
+    }
+    __device__ __forceinline__ unsigned pixels() const {
+        unsigned count = 1;
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) count *= axis[a].pixels;
+        return count;
+    }
+    __device__ __forceinline__ unsigned taps() const {
+        unsigned count = 1;
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) count *= axis[a].taps;
+        return count;
+    }
+    // Split m into the image, which is returned, and the number of a pixel along each axis.
+    __device__ __forceinline__ unsigned split_pixel(unsigned m, Place& number) const {
+#pragma unroll
+        for (int a = AXES - 1; a >= FIRST_AXIS; --a) m = divide(m, axis[a].by_pixels, number.axis[a]);
+        return m;
+    }
+    // Split k into the number of a tap along each axis, and the filter under it.
+    __device__ __forceinline__ void split_tap(const ConvGeometry& g, unsigned k, Place& number, int& filter) const {
+        k = divide(k, g.by_group_filters, filter);
+#pragma unroll
+        for (int a = AXES - 1; a >= FIRST_AXIS; --a) k = divide(k, axis[a].by_taps, number.axis[a]);
+    }
+};
+
+// A(m, k): the output gradient that reaches pixel m of the class through tap k of the class.
 struct OutputThroughTap {
     static const bool LANES_ALONG_K = CHANNELS_LAST;
     struct Row {
         const Element* image;
-        Place corner;  // of the input pixel, pad added
+        Place first;  // the output that tap 0 reaches
     };
     typedef Tap Col;  // its channel is the filter
     const Element* dy;
     const ConvGeometry& g;
+    const ResidueClass& residue;
     int group;
     unsigned m_end, k_end;
 
     __device__ __forceinline__ Row row(unsigned m) const {
         Row row;
-        const unsigned n = split(m < m_end ? m : 0, g.by_input, row.corner);
+        const unsigned n = residue.split_pixel(m < m_end ? m : 0, row.first);
         row.image = dy + n * image_size(pixels(g.output), g.filters);
 #pragma unroll
         for (int a = FIRST_AXIS; a < AXES; ++a)
-            row.corner.axis[a] = m < m_end ? row.corner.axis[a] + g.pad[a] : OUTSIDE_CORNER;
+            row.first.axis[a] = m < m_end ? row.first.axis[a] + residue.axis[a].first_output : OUTSIDE_CORNER;
         return row;
     }
     __device__ __forceinline__ Col col(unsigned k) const {
-        return tap_of(g, k, k < k_end, g.by_group_filters, group * g.group_filters);
+        Col tap;
+        residue.split_tap(g, k < k_end ? k : 0, tap.offset, tap.channel);
+        tap.channel += group * g.group_filters;
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a)
+            tap.offset.axis[a] = k < k_end ? tap.offset.axis[a] * residue.axis[a].output_step : OUTSIDE_TAP;
+        return tap;
     }
     __device__ __forceinline__ Accum load(const Row& row, const Col& tap) const {
         Place at;
-        bool hit = true;
 #pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a) {
-            const int distance = row.corner.axis[a] - tap.offset.axis[a];
-            int remainder;
-            at.axis[a] = divide(distance < 0 ? 0 : distance, g.by_stride[a], remainder);
-            hit &= distance >= 0 && remainder == 0;
-        }
-        if (!hit || !inside(at, g.output)) return 0;
+        for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = row.first.axis[a] - tap.offset.axis[a];
+        if (!inside(at, g.output)) return 0;
         return widen(row.image[element(pixel(at, g.output), tap.channel, pixels(g.output), g.filters)]);
     }
 };
@@ -66,6 +120,7 @@ struct ChannelWeights {
     };
     const Element* w;
     const ConvGeometry& g;
+    const ResidueClass& residue;
     int group;
     unsigned k_end;
 
@@ -73,9 +128,13 @@ struct ChannelWeights {
     __device__ __forceinline__ Col col(unsigned k) const {
         const bool exists = k < k_end;
         int filter;
-        const unsigned tap = divide(exists ? k : 0, g.by_group_filters, filter);
-        return {w + ((long long)(group * g.group_filters + filter) * pixels(g.kernel) + tap) * g.group_channels,
-                exists};
+        Place tap;
+        residue.split_tap(g, exists ? k : 0, tap, filter);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a)
+            tap.axis[a] = residue.axis[a].first_tap + residue.axis[a].tap_step * tap.axis[a];
+        const long long row = (long long)(group * g.group_filters + filter) * pixels(g.kernel);
+        return {w + (row + (exists ? pixel(tap, g.kernel) : 0)) * g.group_channels, exists};
     }
     __device__ __forceinline__ Accum load(Row channel, const Col& col) const {
         return col.exists && channel < g.group_channels ? widen(col.weights[channel]) : (Accum)0;
@@ -85,22 +144,29 @@ struct ChannelWeights {
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __restrict__ w,
                                const Element* __restrict__ bias, Element* __restrict__ dx,
+                               const Residue* __restrict__ residues, int classes,
                                const __grid_constant__ ConvGeometry g) {
-    const int group = blockIdx.x % g.groups;
-    const unsigned row0 = blockIdx.x / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
-    const unsigned m_end = (unsigned)g.batch * pixels(g.input);
-    const unsigned k_end = (unsigned)pixels(g.kernel) * g.group_filters;
+    const ResidueClass residue(g, residues, blockIdx.x % classes);
+    const unsigned tile = blockIdx.x / classes;
+    const int group = tile % g.groups;
+    const unsigned row0 = tile / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
+    const unsigned m_end = g.batch * residue.pixels();
+    const unsigned k_end = residue.taps() * g.group_filters;
+    if (row0 >= m_end) return;  // a class smaller than the largest one
 
     Accum acc[THREAD_M][THREAD_N];
-    tile_gemm(OutputThroughTap{dy, g, group, m_end, k_end}, ChannelWeights{w, g, group, k_end}, row0, col0, 0, k_end,
-              acc);
+    tile_gemm(OutputThroughTap{dy, g, residue, group, m_end, k_end}, ChannelWeights{w, g, residue, group, k_end}, row0,
+              col0, 0, k_end, acc);
 
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
         const unsigned m = row0 + thread_row(i);
         if (m >= m_end) break;
         Place at;
-        const unsigned n = split(m, g.by_input, at);
+        const unsigned n = residue.split_pixel(m, at);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a)
+            at.axis[a] = residue.axis[a].first_pixel + g.stride[a] * at.axis[a];
         Element* image = dx + n * image_size(pixels(g.input), g.channels);
 #pragma unroll
         for (int j = 0; j < THREAD_N; ++j) {

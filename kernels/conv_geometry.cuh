@@ -1,6 +1,6 @@
 // The geometry of a convolution, one record passed by value to the fprop, dgrad and wgrad kernels,
 // and the index arithmetic that the three share. The host's twin is `geometry_record` in
-// gpucnn/backends/cuda/conv.py.
+// gpucnn/backends/cuda/geometry.py.
 //
 // Memory (channels last / channels first):
 //   x  (N, D, H, W, C) / (N, C, D, H, W)      D = 1 in two dimensions, D = H = 1 in one

@@ -21,6 +21,8 @@ class EmulatorLauncher:
         architecture: whose path through a kernel runs, where there are several.
     """
 
+    device = 0
+
     def __init__(self, mode: str, folder: Path | None = None, architecture: int = 90) -> None:
         self.mode = mode
         self.architecture = architecture

@@ -21,7 +21,7 @@ KERNEL = DROPOUT("float32")
 class Recorder:
     """A launcher that only remembers."""
 
-    architecture = 90
+    architecture, device = 90, 0
 
     def __init__(self) -> None:
         self.launches: list[SimpleNamespace] = []

@@ -19,7 +19,7 @@ from gpucnn.backends.cuda.algorithms.tiles import (
     matrix_of,
     split_pixels,
 )
-from gpucnn.backends.cuda.geometry import geometry_record
+from gpucnn.backends.cuda.geometry import RESIDUE, geometry_record, residue_table
 from gpucnn.backends.cuda.plans import candidates, choose
 from gpucnn.backends.cuda.spatial import divisor
 from gpucnn.shapes import ConvShape
@@ -80,7 +80,7 @@ def test_tiles_cover_the_matrix(problem: Problem) -> None:
 def test_matrices_by_hand() -> None:
     conv = shape(3, 33, 6, 10, 3, strides=2, groups=2)
     assert matrix_of(Problem("fprop", conv, "float32")) == Matrix(3 * 16 * 16, 5, 27, 2)
-    assert matrix_of(Problem("dgrad", conv, "float32")) == Matrix(3 * 33 * 33, 3, 45, 2)
+    assert matrix_of(Problem("dgrad", conv, "float32")) == Matrix(3 * 17 * 17, 3, 20, 8)
     assert matrix_of(Problem("wgrad", conv, "float32")) == Matrix(27, 5, 3 * 16 * 16, 2)
 
 
@@ -161,3 +161,29 @@ def test_too_large_a_tensor_is_refused() -> None:
     conv = ConvShape.of((1, 2**16, 2**15, 1), (1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"one input image must be below 2\^31"):
         geometry_record(conv)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
+@pytest.mark.parametrize(("size", "window", "pad"), [(7, 3, 0), (5, 4, 3), (12, 1, 0), (3, 5, 6)])
+def test_residues_pair_each_pixel_with_the_taps_that_reach_it(
+    size: int, window: int, pad: int, stride: int, dilation: int
+) -> None:
+    conv = ConvShape.of(
+        (1, size, 1), (1, window, 1), strides=stride, padding=((pad, 99),), dilation=dilation
+    )
+    pairs = set()
+    for entry in residue_table(conv).view(RESIDUE):
+        for i in range(entry["pixels"]):
+            pixel = entry["first_pixel"] + stride * i
+            assert 0 <= pixel < size
+            for j in range(entry["taps"]):
+                tap = entry["first_tap"] + entry["tap_step"] * j
+                output = entry["first_output"] + i - entry["output_step"] * j
+                pairs.add((int(pixel), int(tap), int(output)))
+    assert pairs == {
+        (pixel, tap, (pixel + pad - tap * dilation) // stride)
+        for pixel in range(size)
+        for tap in range(window)
+        if (pixel + pad - tap * dilation) % stride == 0
+    }

@@ -116,11 +116,18 @@ class CupyLauncher:
         self._architectures: dict[int, int] = {}
 
     @property
+    def device(self) -> int:
+        """Return the number of the current device."""
+        import cupy
+
+        return cupy.cuda.runtime.getDevice()
+
+    @property
     def architecture(self) -> int:
         """Return the current device's, 90 for sm_90."""
         import cupy
 
-        device = cupy.cuda.runtime.getDevice()
+        device = self.device
         if device not in self._architectures:
             self._architectures[device] = int(cupy.cuda.Device(device).compute_capability)
         return self._architectures[device]
@@ -140,7 +147,7 @@ class CupyLauncher:
         """
         import cupy
 
-        device = cupy.cuda.runtime.getDevice()
+        device = self.device
         for array in (*arguments, *pointees):
             if isinstance(array, cupy.ndarray) and array.data.device_id != device:
                 raise ValueError(

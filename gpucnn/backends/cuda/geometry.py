@@ -58,3 +58,43 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
     record["by_group_channels"] = divisor(group_channels)
     record["by_group_filters"] = divisor(group_filters)
     return record
+
+
+# struct Residue of kernels/conv_dgrad.cu
+RESIDUE = np.dtype(
+    [
+        (name, "i4")
+        for name in ("first_pixel", "first_tap", "first_output", "tap_step", "output_step")
+    ]
+    + [("pixels", "i4"), ("taps", "i4"), ("by_pixels", DIVISOR), ("by_taps", DIVISOR)]
+)
+
+
+def residue_table(shape: ConvShape) -> np.ndarray:
+    """Return the classes of input pixels along each axis, ``stride`` of them, as 32-bit integers.
+
+    Pixel h of the class of remainder q, (h + pad) mod stride = q, meets tap r where
+    (h + pad - r * dilation) is a multiple of the stride: r * dilation = q (mod stride). With
+    g = gcd(dilation, stride) that has no solution unless g divides q, and else one in every
+    stride / g taps, the first being q / g times the inverse of dilation / g modulo stride / g.
+    """
+    rows = []
+    for axis in zip(
+        shape.input, shape.kernel, shape.strides, shape.padding, shape.dilation, strict=True
+    ):
+        size, window, stride, (pad, _), dilation = axis
+        common = math.gcd(dilation, stride)
+        tap_step, output_step = stride // common, dilation // common
+        for remainder in range(stride):
+            first_pixel = (remainder - pad) % stride
+            first_tap = window  # none
+            if remainder % common == 0:
+                first_tap = remainder // common * pow(output_step, -1, tap_step) % tap_step
+            pixels = max(0, -(-(size - first_pixel) // stride))
+            taps = max(0, -(-(window - first_tap) // tap_step))
+            first_output = (first_pixel + pad - first_tap * dilation) // stride
+            rows.append(
+                (first_pixel, first_tap, first_output, tap_step, output_step, pixels, taps,
+                 divisor(max(1, pixels)), divisor(max(1, taps)))
+            )  # fmt: skip
+    return np.array(rows, RESIDUE).view("i4")

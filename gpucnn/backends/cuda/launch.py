@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -17,6 +17,11 @@ BLOCK_THREADS = 256  # as in kernels/common.cuh; a convolution's follow from its
 
 class Launcher(Protocol):
     """Runs a kernel on arrays: ``CupyLauncher`` on a GPU, the tests' emulator on the CPU."""
+
+    @property
+    def device(self) -> int:
+        """The number of the device that is current."""
+        ...
 
     @property
     def architecture(self) -> int:
@@ -87,6 +92,14 @@ class KernelCaller:
             )
         converted = tuple(self._convert(kernel, argument) for argument in arguments)
         self.launcher.launch(kernel, grid, (block,), converted, pointees)
+
+    def constant(self, make: Callable[[Any], np.ndarray], key: Any) -> Any:
+        """Return ``make(key)`` on the device, a small table that is made once and kept."""
+        kept = self.__dict__.setdefault("_constants", {})
+        place = (make, key, self.launcher.device)
+        if place not in kept:
+            kept[place] = self.xp.asarray(make(key))
+        return kept[place]
 
     def launch_elements(self, kernel: Kernel, count: int, *arguments: Any) -> None:
         """Launch one thread for each of ``count`` elements."""

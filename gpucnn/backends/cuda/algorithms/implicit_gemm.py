@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...base import Array, accumulator
-from ..geometry import geometry_record
+from ..geometry import geometry_record, residue_table
 from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
 from ..launch import KernelCaller, ceil_div
 from .base import LAUNCH_US, MULTIPLY_ADDS, MULTIPROCESSORS, Algorithm, Plan, Problem
@@ -96,6 +97,7 @@ class ImplicitGemm(Algorithm):
         dx = caller.xp.empty(problem.shape.x_shape, dy.dtype)
         caller.launch(
             self._kernel("dgrad", problem, plan), plan.grid, plan.threads, dy, w, b, dx,
+            caller.constant(residue_table, problem.shape), math.prod(problem.shape.strides),
             geometry_record(problem.shape),
         )  # fmt: skip
         return dx

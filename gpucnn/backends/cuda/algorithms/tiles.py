@@ -66,7 +66,7 @@ TILES = tile_axis((WIDE, NARROW))
 
 @dataclass(frozen=True)
 class Matrix:
-    """The sizes of the matrix product that a convolution is, for each of its groups."""
+    """The sizes of the matrix products that a convolution is: as many as ``groups``, all alike."""
 
     m: int
     n: int
@@ -74,7 +74,7 @@ class Matrix:
     groups: int
 
     def grid(self, tile: Tile) -> tuple[int, int]:
-        """Return the tiles of m times the groups, and the tiles of n."""
+        """Return the tiles of m times the products, and the tiles of n."""
         return ceil_div(self.m, tile.m) * self.groups, ceil_div(self.n, tile.n)
 
 
@@ -82,7 +82,8 @@ def matrix_of(problem: Problem) -> Matrix:
     """Return the product's sizes.
 
     fprop: output pixels x filters of a group, summed over the weights of a filter;
-    dgrad: input pixels x channels of a group, summed over the weights of a channel;
+    dgrad: input pixels x channels of a group, summed over the weights of a channel, for each class
+        of pixels that the same taps reach (see kernels/conv_dgrad.cu); the largest one is given;
     wgrad: weights of a filter x filters of a group, summed over the output pixels.
     """
     s: ConvShape = problem.shape
@@ -91,8 +92,12 @@ def matrix_of(problem: Problem) -> Matrix:
     if problem.direction == "fprop":
         return Matrix(outputs, filters, s.taps * channels, s.groups)
     if problem.direction == "dgrad":
-        inputs = s.batch * math.prod(s.input)
-        return Matrix(inputs, channels, s.taps * filters, s.groups)
+        inputs = s.batch * math.prod(map(ceil_div, s.input, s.strides))
+        taps = math.prod(
+            ceil_div(window, stride // math.gcd(stride, dilation))
+            for window, stride, dilation in zip(s.kernel, s.strides, s.dilation, strict=True)
+        )
+        return Matrix(inputs, channels, taps * filters, s.groups * math.prod(s.strides))
     return Matrix(s.taps * channels, filters, outputs, s.groups)
 
 
