@@ -330,6 +330,7 @@ def test_a_benchmark_ends_before_its_time(tmp_path):
     left = bench.run(SlowBench(clock), SET[:10], results, Deadline(35, clock))
     assert (left, clock.now) == (7, 30)  # for a fourth row there were only 5 s
     rows = Results(tmp_path / "r.json").rows
+    assert Results(tmp_path / "r.json").meta == {"gpu": "none", "left_out_rows": 7}
     assert [row.get("error") for row in rows] == [None, None, "ValueError: no"]
     assert all(problems(row) == [] for row in rows)
 

@@ -32,7 +32,7 @@ from .timing import CudaTimer, HostTimer, Side, Spread, copies, on_the_host
 
 DEVICE_LOST = 3
 LOST = "the GPU no longer answers this process"
-ROW_SECONDS = 2.0  # of timing both sides; what comes before is not counted
+ROW_SECONDS = 4.0  # of timing both sides, at most; what comes before is not counted
 PROBE_SECONDS = 0.1  # of timing one candidate of the peer
 
 
@@ -67,8 +67,8 @@ class Bench:
     def _measure(self, case: Case) -> Row:
         inputs = [draw(case, self.generator)]
         check = Check(case, inputs[0])
-        # in float32, ours and the peer's inputs and results are at most four times the fewest bytes
         of_one = max(fewest_bytes(case), size_in_bytes(inputs))
+        # the peer may hold copies in two layouts, and the cache of PyTorch what it has freed
         count = copies(of_one, self.cache, self.memory // 2)
         inputs += [draw(case, self.generator) for _ in range(count - 1)]
         # the peer comes first: ours may update its inputs in place
@@ -222,12 +222,14 @@ def run(bench: Bench, cases: Sequence[Case], results: Results, deadline: Deadlin
     costs = Counter((r["op"], r["dtype"]) for r in results.rows if _cost_the_gpu(r))
     left = [case for case in cases if key(case.row()) not in done]
     todo = [case for case in left if costs[case.op, case.dtype] < 2]
+    results.meta["left_out_rows"] = len(left)
     longest = 0.0
-    for place, case in enumerate(todo):
+    for case in todo:
         if deadline.left() < 1.2 * longest:
-            return len(left) - place
+            break
         before = deadline.left()
         results.begin(case.row())
+        results.meta["left_out_rows"] -= 1
         results.end(**bench.measure(case))
         longest = max(longest, before - deadline.left())
         print(line(results.rows[-1]), flush=True)
@@ -235,7 +237,7 @@ def run(bench: Bench, cases: Sequence[Case], results: Results, deadline: Deadlin
             results.rows[-1]["error"] = f"{results.rows[-1].get('error', 'measured')}; {LOST}"
             results.save()
             raise SystemExit(DEVICE_LOST)
-    return len(left) - len(todo)
+    return results.meta["left_out_rows"]
 
 
 def _cost_the_gpu(row: Row) -> bool:
@@ -285,8 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds=0.3 if options.quick else ROW_SECONDS,
     )  # fmt: skip
     cases = chosen(options, ours.has_math(backend, "tf32"))
-    results.meta["left_out_rows"] = run(bench, cases, results, deadline)
-    results.save()
+    run(bench, cases, results, deadline)
 
 
 if __name__ == "__main__":
