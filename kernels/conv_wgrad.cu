@@ -8,13 +8,12 @@
 //   A(m, k) = x gathered under tap (t,r,s) of output pixel k
 //   B(n, k) = dy[pixel k][filter n]
 //
-// conv_wgrad_implicit_gemm: split z of the grid sums the pixels [z, z + 1) * pixels_per_split and
-//   writes partial[z][k][t,r,s,c] in Accum. grid: x = (tiles of weights) * groups, y = tiles of
-//   filters, z = splits. One block computes TILE_M weights of TILE_N filters. Shared memory: see
-//   tile_gemm.cuh.
-// conv_wgrad_sum: one thread adds the partials of one weight, in ascending order: deterministic.
+// Split z of the grid sums the pixels [z, z + 1) * pixels_per_split and writes partial[z][k][t,r,s,c] in
+// Accum; split_sum.cu adds the splits.
 //
-// x, dy, dw: see conv_geometry.cuh.
+// x, dy: see conv_geometry.cuh.
+// grid: x = (tiles of weights) * groups, y = tiles of filters, z = splits. One block computes TILE_M
+// weights of TILE_N filters, one thread THREAD_M x THREAD_N of them. Shared memory: see tile_gemm.cuh.
 #include "conv_geometry.cuh"
 #include "tile_gemm.cuh"
 
@@ -92,13 +91,4 @@ NAME(conv_wgrad_implicit_gemm)(const Element* __restrict__ x, const Element* __r
             partial[(long long)k * m_end + m] = acc[i][j];
         }
     }
-}
-
-extern "C" __global__ void NAME(conv_wgrad_sum)(const Accum* __restrict__ partial, Element* __restrict__ dw,
-                                                long long weights, int splits) {
-    const long long i = global_thread();
-    if (i >= weights) return;
-    Accum sum = 0;
-    for (int z = 0; z < splits; ++z) sum += partial[z * weights + i];
-    dw[i] = narrow(sum);
 }

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from ...base import Array, accumulator
 from ..geometry import geometry_record, residue_table
 from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
 from ..launch import KernelCaller, ceil_div
+from ..split_sum import split_sum
 from .base import LAUNCH_US, MULTIPLY_ADDS, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .tiles import NARROW, TILE_K, TILES, WIDE, Tile, matrix_of, split_pixels
 
@@ -22,7 +21,6 @@ def kernel_families(*axes: Axis, **options: int) -> dict[str, KernelFamily]:
         "fprop": ("conv_fprop.cu", "conv_fprop_implicit_gemm"),
         "dgrad": ("conv_dgrad.cu", "conv_dgrad_implicit_gemm"),
         "wgrad": ("conv_wgrad.cu", "conv_wgrad_implicit_gemm"),
-        "wgrad_sum": ("conv_wgrad.cu", "conv_wgrad_sum"),
     }
     return {name: KernelFamily(*where, *axes, **options) for name, where in functions.items()}
 
@@ -105,21 +103,13 @@ class ImplicitGemm(Algorithm):
     def _wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
-        shape, sums, splits = problem.shape, accumulator(x.dtype), plan.grid[2]
-        dw = caller.xp.empty(shape.w_shape, x.dtype)
-        # one split of a dtype that is its own accumulator needs no second pass
-        direct = splits == 1 and sums == x.dtype
-        partial = dw if direct else caller.xp.empty((splits, *shape.w_shape), sums)
+        shape = problem.shape
+        partial = caller.xp.empty((plan.grid[2], *shape.w_shape), accumulator(x.dtype))
         caller.launch(
             self._kernel("wgrad", problem, plan), plan.grid, plan.threads, x, dy, partial,
             plan.settings.pixels_per_split, geometry_record(shape),
         )  # fmt: skip
-        if not direct:
-            caller.launch_elements(
-                self._kernel("wgrad_sum", problem, plan), dw.size, partial, dw, np.int64(dw.size),
-                splits,
-            )  # fmt: skip
-        return dw
+        return split_sum(caller, partial, x.dtype)
 
 
 def accumulator_bytes(problem: Problem) -> int:
