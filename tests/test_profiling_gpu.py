@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
+from gpucnn.backends.cuda.algorithms import ALGORITHMS
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from profiling.gpu import __main__ as command
 from profiling.gpu import (
@@ -40,6 +41,7 @@ from profiling.gpu.cases import BFLOAT16, FLOAT32, FLOAT64, Case, ParameterShape
 from profiling.gpu.jobs import Deadline, Job, run_all
 from profiling.results import Results, problems
 
+from .cases import DTYPES
 from .emulator.build import CXX
 
 H200 = floors.Ceilings.of("NVIDIA H200")
@@ -653,6 +655,8 @@ def test_every_operation_against_the_reference(capsys):
     abstract = type(get_backend("numpy")).__mro__[1:]
     wanted = {name for base in abstract for name in getattr(base, "__abstractmethods__", ())}
     assert names == wanted - {"owns", "asarray", "to_numpy", "synchronize"}
+    forced = {c.algorithm.name for d in DTYPES for c in sanitized.calls(d, 90) if c.algorithm}
+    assert forced == set(ALGORITHMS)
 
 
 def test_a_wrong_operation_does_not_pass(monkeypatch, capsys):

@@ -17,6 +17,8 @@ import numpy as np
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Algorithm, Plan, Problem
+from gpucnn.shapes import ConvShape
 from tests import reference
 from tests.cases import CONVS, DTYPES, NORMS, POOLS, in_layout, random
 
@@ -42,6 +44,7 @@ class Call:
     """An operation of a backend on NumPy arrays, and what the reference makes of them.
 
     An optimizer's results are the lists that it updates, among the first ``in_place`` arguments.
+    Of a convolution's ``algorithm`` the best plan is run, in place of the one that is chosen.
     """
 
     operation: str
@@ -49,16 +52,22 @@ class Call:
     keywords: dict[str, Any]
     expected: Callable[[], Any]
     in_place: int = 0
+    algorithm: Algorithm | None = None
 
 
 def call(operation: str, *arguments: Any) -> Call:
     return Call(operation, arguments, {}, lambda: getattr(reference, operation)(*arguments))
 
 
-def calls(name: str) -> Iterator[Call]:
-    """Yield the calls in one dtype; float32 has all kinds of activation and loss."""
+def calls(name: str, architecture: int | None = None) -> Iterator[Call]:
+    """Yield the calls in one dtype; float32 has all kinds of activation and loss.
+
+    architecture: of the GPU, 90 for sm_90; None for a backend without kernels.
+    """
     dtype, everything = DTYPES[name], name == "float32"
     yield from convolutions(dtype)
+    if architecture is not None:
+        yield from algorithms(name, architecture)
     yield from poolings(dtype)
     yield from norms(dtype)
     yield from rows(dtype, everything)
@@ -66,15 +75,40 @@ def calls(name: str) -> Iterator[Call]:
     yield from updates(dtype)
 
 
+def directions(dtype: np.dtype, s: ConvShape) -> Iterator[Call]:
+    x, w = random("x", s.x_shape, dtype), random("w", s.w_shape, dtype)
+    dy = random("dy", s.y_shape, dtype)
+    yield call("conv_fprop", x, w, random("b", (s.filters,), dtype), s)
+    yield call("conv_dgrad", dy, w, random("b", (s.channels,), dtype), s)
+    yield call("conv_wgrad", x, dy, s)
+
+
 def convolutions(dtype: np.dtype) -> Iterator[Call]:
     for name in CONV_NAMES:
         for channels_last in (True, False) if name in ("plain", "everything") else (True,):
-            s = replace(CONVS[name], channels_last=channels_last)
-            x, w = random("x", s.x_shape, dtype), random("w", s.w_shape, dtype)
-            dy = random("dy", s.y_shape, dtype)
-            yield call("conv_fprop", x, w, random("b", (s.filters,), dtype), s)
-            yield call("conv_dgrad", dy, w, random("b", (s.channels,), dtype), s)
-            yield call("conv_wgrad", x, dy, s)
+            yield from directions(dtype, replace(CONVS[name], channels_last=channels_last))
+    fprop = next(directions(dtype, CONVS["plain"]))
+    yield replace(
+        fprop,
+        keywords={"activation": "relu"},
+        expected=lambda: np.maximum(reference.conv_fprop(*fprop.arguments), 0),
+    )
+
+
+def algorithms(name: str, architecture: int) -> Iterator[Call]:
+    """Every algorithm on the convolutions that it applies to."""
+    for case in CONV_NAMES:
+        for given in directions(DTYPES[name], CONVS[case]):
+            problem = problem_of(given, architecture)
+            for algorithm in ALGORITHMS.values():
+                if any(plan.is_legal() for plan in algorithm.plans(problem)):
+                    yield replace(given, algorithm=algorithm)
+
+
+def problem_of(given: Call, architecture: int) -> Problem:
+    direction = given.operation.removeprefix("conv_")
+    *arrays, shape = given.arguments
+    return Problem(direction, shape, arrays[0].dtype.name, architecture=architecture)
 
 
 def poolings(dtype: np.dtype) -> Iterator[Call]:
@@ -164,7 +198,13 @@ def run(backend: Backend, given: Call) -> list[np.ndarray]:
         return [moved(a) for a in argument] if isinstance(argument, list) else argument
 
     arguments = [moved(argument) for argument in given.arguments]
-    results = getattr(backend, given.operation)(*arguments, **given.keywords)
+    if given.algorithm:
+        problem = problem_of(given, backend.launcher.architecture)
+        plans = filter(Plan.is_legal, given.algorithm.plans(problem))
+        plan = min(plans, key=lambda plan: given.algorithm.cost(problem, plan))
+        results = given.algorithm.run(backend, problem, plan, *arguments[:-1])
+    else:
+        results = getattr(backend, given.operation)(*arguments, **given.keywords)
     if given.in_place:
         params, _, *states = arguments[: given.in_place]  # the second are the gradients
         results = [array for group in (params, *states) for array in group]
@@ -205,10 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     deadline, backend = Deadline(options.seconds), backend_named(options.backend)
     done = failed = 0
+    architecture = getattr(getattr(backend, "launcher", None), "architecture", None)
     names = options.dtype or ("float32", "float16", "float64", "bfloat16")
     for name in names:
         limit = LIMITS[number_format(name)]
-        for given in calls(name):
+        for given in calls(name, architecture):
             if deadline.left() == 0:
                 print(f"{done} calls, {failed} failed; stopped in {name} after {options.seconds} s")
                 return int(failed > 0)
@@ -219,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 message = f"{type(error).__name__}: {error}"
             done, failed = done + 1, failed + bool(message)
             if message:
-                print(f"{given.operation} in {name}: {message}", flush=True)
+                how = f" by {given.algorithm.name}" if given.algorithm else ""
+                print(f"{given.operation}{how} in {name}: {message}", flush=True)
     print(f"{done} calls, {failed} failed; {', '.join(names)}")
     return int(failed > 0)
 
