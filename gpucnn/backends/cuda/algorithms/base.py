@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ....shapes import ConvShape
@@ -77,6 +77,19 @@ class Plan:
             and 0 < self.threads <= 1024
             and self.shared_bytes <= SHARED_BYTES
         )
+
+
+def dgrad_as_fprop(shape: ConvShape) -> ConvShape:
+    """Return the convolution that the gradient of the input is, where the stride is 1.
+
+    It convolves dy with the filters turned and their two channel axes swapped, and its padding is
+    dilation * (R - 1) - pad, negative where the first outputs saw nothing but padding.
+    """
+    reach = [d * (r - 1) for r, d in zip(shape.kernel, shape.dilation, strict=True)]
+    padding = tuple((n - a, n - b) for n, (a, b) in zip(reach, shape.padding, strict=True))
+    return replace(
+        shape, channels=shape.filters, filters=shape.channels, input=shape.output, padding=padding
+    )
 
 
 class Algorithm(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +16,16 @@ from ..kernel import DTYPE, Axis, KernelFamily
 from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor, per_axis
 from ..split_sum import split_sum
-from .base import Algorithm, Plan, Problem
+from .base import (
+    BYTES,
+    LAUNCH_US,
+    MULTIPLY_ADDS,
+    MULTIPROCESSORS,
+    Algorithm,
+    Plan,
+    Problem,
+    dgrad_as_fprop,
+)
 from .depthwise_tiles import (
     GATHER_TILES,
     TRANSPOSED_TILES,
@@ -56,12 +65,9 @@ _SPLITTING = np.dtype(
 BLOCKS_WANTED = 528
 PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
 
-# For the cost model, an H100's: bytes and multiply-adds a microsecond (half of these in double
-# precision), threads that it takes to reach them, a launch.
-BYTES_PER_US = 4.0e6
-MULTIPLY_ADDS_PER_US = 2.0e7
-THREADS_WANTED = 132 * 256
-LAUNCH_US = 2.5
+# The share of the multiply-adds that is reached, and the threads that it takes to reach it.
+EFFICIENCY = 0.7
+THREADS_WANTED = MULTIPROCESSORS * 256
 
 
 @dataclass(frozen=True)
@@ -86,16 +92,11 @@ class Split:
 
 
 def as_gather(problem: Problem) -> tuple[ConvShape, bool]:
-    """Return the shape that the gather runs on, and whether the window is turned.
-
-    The gradient of the input with stride 1 is a convolution of dy, padded by (R-1)*dilation - pad.
-    """
+    """Return the shape that the gather runs on, and whether the window is turned."""
     s = problem.shape
     if problem.direction != "dgrad" or math.prod(s.strides) > 1:
         return s, False
-    reach = [d * (r - 1) for r, d in zip(s.kernel, s.dilation, strict=True)]
-    padding = tuple((n - a, n - b) for n, (a, b) in zip(reach, s.padding, strict=True))
-    return replace(s, input=s.output, padding=padding), True
+    return dgrad_as_fprop(s), True
 
 
 def _targets(s: ConvShape, tile: Tile) -> tuple[int, int, int]:
@@ -217,8 +218,10 @@ class Depthwise(Algorithm):
         targets = per_axis(s.input if problem.direction == "dgrad" else s.output)
         share *= s.batch * math.prod(targets) / (maps * down * across * tile.rows * tile.columns)
         numbers = math.prod(s.x_shape) + math.prod(s.y_shape) + math.prod(s.w_shape)
-        memory_us = numbers * bytes_each / (BYTES_PER_US * share)
-        rate = MULTIPLY_ADDS_PER_US * (0.5 if problem.dtype == "float64" else 1)
+        memory_us = numbers * bytes_each / (BYTES * share)
+        rate = MULTIPROCESSORS * MULTIPLY_ADDS * EFFICIENCY
+        if problem.dtype == "float64":
+            rate /= 2
         launches = 2 if problem.direction == "wgrad" and plan.grid[2] > 1 else 1
         return LAUNCH_US * launches + max(memory_us, s.multiply_adds / rate)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +14,16 @@ from ...base import Array
 from ..kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
 from ..launch import BLOCK_THREADS, KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
-from .base import BYTES, LAUNCH_US, MULTIPLY_ADDS, MULTIPROCESSORS, Algorithm, Plan, Problem
+from .base import (
+    BYTES,
+    LAUNCH_US,
+    MULTIPLY_ADDS,
+    MULTIPROCESSORS,
+    Algorithm,
+    Plan,
+    Problem,
+    dgrad_as_fprop,
+)
 
 POINTS = 16  # of a transformed 4x4 patch
 SLAB = 4  # channels that a block multiplies at once, as in the kernel
@@ -68,16 +77,8 @@ _GEOMETRY = np.dtype(
 
 
 def as_forward(problem: Problem) -> ConvShape:
-    """Return the convolution whose forward pass computes the problem.
-
-    The gradient of the input is a convolution of dy with turned filters and padding 2 - pad, which
-    is negative where the first outputs see nothing but padding.
-    """
-    s = problem.shape
-    if problem.direction == "fprop":
-        return s
-    padding = tuple((2 - before, 2 - after) for before, after in s.padding)
-    return replace(s, channels=s.filters, filters=s.channels, input=s.output, padding=padding)
+    """Return the convolution whose forward pass computes the problem."""
+    return problem.shape if problem.direction == "fprop" else dgrad_as_fprop(problem.shape)
 
 
 def _tiles(s: ConvShape) -> tuple[int, int]:
