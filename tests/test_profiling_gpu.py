@@ -701,6 +701,21 @@ def test_what_fails_on_a_gpu_is_left_out_and_the_rest_is_kept(tmp_path, monkeypa
         command.main(["bench", "--file", str(path), "--commit", "other"])
 
 
+def test_a_part_that_fails_in_itself_costs_no_other(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(machine, "gpu", lambda: (dict(GPU), ""))
+    monkeypatch.setattr(parts, "ptx_jobs", lambda: 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "has", lambda module: module != "torch")
+    monkeypatch.setattr(machine, "compute_sanitizer", lambda: None)
+    monkeypatch.setattr(report, "write", lambda path: 1 / 0)
+    assert command.main(["ptx", "bench", "report", "--out", "here", "--commit", "1"]) == 0
+    (path,) = (tmp_path / "here").glob("*.json")
+    left_out = Results(path).meta["left_out"]
+    assert left_out["ptx"] == "ZeroDivisionError: division by zero"
+    assert left_out["bench"] == "PyTorch is not installed"
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
 def test_a_missing_pytest_or_torch_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "has", lambda module: False)
     (job,) = parts.test_jobs(tmp_path, quick=False)

@@ -19,7 +19,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,8 @@ class Run:
     def __init__(self, options: argparse.Namespace, gpu: dict[str, Any]) -> None:
         self.options, self.deadline = options, Deadline(options.time_limit)
         meta = gpu | machine.describe(options.commit)
-        self.path = options.file or options.out / f"{machine.stem(meta)}.json"
+        # absolute, for the parts run in the checkout
+        self.path = (options.file or options.out / f"{machine.stem(meta)}.json").resolve()
         self.results = Results(self.path)
         before = self.results.meta.get("commit")
         if before not in (None, meta["commit"]):
@@ -114,17 +117,28 @@ class Run:
         print(f"{self.results.meta['gpu']}: {', '.join(wanted)} -> {self.path}", flush=True)
         self.results.save()
         try:
-            self.correctness(wanted)
+            with self.leaving_out("correctness"):
+                self.correctness(wanted)
             if "bench" in wanted:
-                self.bench()
+                with self.leaving_out("bench"):
+                    self.bench()
         except KeyboardInterrupt:
-            print("interrupted: what is there is kept", flush=True)
             self.left_out["the rest"] = "interrupted"
         self.update(left_out=self.left_out)
         if "report" in wanted:
-            write_report(self.path)
+            with self.leaving_out("report"):
+                write_report(self.path)
         print(closing(self.results), flush=True)
         return 0 if parts.clean(self.results.meta) else 1
+
+    @contextmanager
+    def leaving_out(self, part: str) -> Iterator[None]:
+        """Let a part that fails in itself cost no other."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.left_out[part] = f"{type(error).__name__}: {error}"
 
     def update(self, **meta: Any) -> None:
         """Add to the file's meta, which other processes have written to meanwhile."""
@@ -152,11 +166,9 @@ class Run:
         self.update(**found)
 
     def ptx_jobs(self) -> list[Job]:
-        try:
+        with self.leaving_out("ptx"):
             return parts.ptx_jobs()
-        except Exception as error:
-            self.left_out["ptx"] = f"{type(error).__name__}: {error}"
-            return []
+        return []
 
     def sanitize_jobs(self) -> list[Job]:
         sanitizer = machine.compute_sanitizer()

@@ -69,7 +69,7 @@ class Job:
         logs.mkdir(parents=True, exist_ok=True)
         self.log = logs / f"{self.name}.log"
         self._began = time.monotonic()
-        with self.log.open("ab") as log:
+        with self.log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
                     self.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log,

@@ -32,6 +32,8 @@ def test_jobs(logs: Path, quick: bool) -> list[Job]:
         command = [sys.executable, "-m", "profiling.gpu.sanitized", "--compare"]
         return [Job("tests", [*command, "--seconds", str(TESTS_SECONDS - 10)], TESTS_SECONDS)]
     shares = SHARDS * (20 if quick else 1)
+    for shard in range(SHARDS):
+        report_of(logs, shard).unlink(missing_ok=True)  # an earlier run's
     return [
         Job(
             f"tests-{shard}",
