@@ -9,7 +9,7 @@ train: $(VENV)/plots        ## install what a user needs and run the main job
 	$(VENV)/bin/gpucnn train
 
 test: $(VENV)/dev lint      ## install everything and pass all tests
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(RUN) pytest -n auto   # a worker a core, a thread a worker
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist worksteal
 
 gpu:                        ## test, sanitize and benchmark on a GPU, with what PYTHON has installed
 	$(PYTHON) -m profiling.gpu $(ARGS)
