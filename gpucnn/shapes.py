@@ -91,8 +91,44 @@ def split_axes(shape: Sequence[int], channels_last: bool) -> tuple[int, int, tup
     return shape[0], shape[1], tuple(shape[2:])
 
 
+def _reach(window: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """Return how many inputs a window spans along each axis."""
+    return tuple(step * (taps - 1) + 1 for taps, step in zip(window, dilation, strict=True))
+
+
+def _misfit(
+    owner: str,
+    reach: Sequence[int],
+    size: Sequence[int],
+    pairs: Pairs,
+    remedy: str,
+    x_shape: Sequence[int],
+) -> ValueError:
+    return ValueError(
+        f"{owner}: a window of {reach} does not fit into an input of {size} padded by {pairs};"
+        f" {remedy}. Received: input of shape {tuple(x_shape)}"
+    )
+
+
+class _OverMap:
+    """What windows over a map have in common: the map."""
+
+    batch: int
+    channels: int
+    input: tuple[int, ...]
+    channels_last: bool
+
+    @property
+    def rank(self) -> int:
+        return len(self.input)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return _activation_shape(self.batch, self.channels, self.input, self.channels_last)
+
+
 @dataclass(frozen=True)
-class ConvShape:
+class ConvShape(_OverMap):
     """Geometry of a convolution in 1, 2 or 3 dimensions (cross-correlation: no flip).
 
     ``x`` is (N, *input, C) or (N, C, *input); ``w`` is always KRSC, (K, *kernel, C / groups);
@@ -153,27 +189,15 @@ class ConvShape:
             channels_last,
         )  # fmt: skip
         if 0 in shape.output:
-            reach = tuple(d * (r - 1) + 1 for r, d in zip(kernel, dilation, strict=True))
-            raise ValueError(
-                f"{owner}: a window of {reach} does not fit into an input of {size} padded by"
-                f" {pairs}; use a smaller kernel or dilation, more padding or a larger input."
-                f" Received: input of shape {tuple(x_shape)}"
-            )
+            remedy = "use a smaller kernel or dilation, more padding or a larger input"
+            raise _misfit(owner, _reach(kernel, dilation), size, pairs, remedy, x_shape)
         return shape
-
-    @property
-    def rank(self) -> int:
-        return len(self.input)
 
     @cached_property
     def output(self) -> tuple[int, ...]:
         """Spatial size of the output, (P, Q) in two dimensions."""
         axes = zip(self.input, self.kernel, self.strides, self.padding, self.dilation, strict=True)
         return tuple(window_output(*axis) for axis in axes)
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        return _activation_shape(self.batch, self.channels, self.input, self.channels_last)
 
     @property
     def w_shape(self) -> tuple[int, ...]:
@@ -195,7 +219,7 @@ class ConvShape:
 
 
 @dataclass(frozen=True)
-class PoolShape:
+class PoolShape(_OverMap):
     """Geometry of a pooling in 1, 2 or 3 dimensions.
 
     ``mode`` is "max", "min", "average" or "sum". Padding never enters a maximum, a minimum or a
@@ -244,7 +268,7 @@ class PoolShape:
         dilation = as_tuple(owner, "dilation_rate", dilation, rank)
         batch, channels, size = split_axes(x_shape, channels_last)
         pairs = pad_pairs(check_padding(owner, padding, rank), size, window, strides, dilation)
-        reach = tuple(d * (r - 1) + 1 for r, d in zip(window, dilation, strict=True))
+        reach = _reach(window, dilation)
         if any(max(pair) >= r for pair, r in zip(pairs, reach, strict=True)):
             raise ValueError(
                 f"{owner}: padding must be smaller than the window {reach}, or some windows would"
@@ -255,26 +279,15 @@ class PoolShape:
             bool(count_padding), channels_last,
         )  # fmt: skip
         if 0 in shape.output:
-            raise ValueError(
-                f"{owner}: a window of {reach} does not fit into an input of {size} padded by"
-                f" {pairs}; use a smaller pool_size, padding or a larger input."
-                f" Received: input of shape {tuple(x_shape)}"
-            )
+            remedy = "use a smaller pool_size, padding or a larger input"
+            raise _misfit(owner, reach, size, pairs, remedy, x_shape)
         return shape
-
-    @property
-    def rank(self) -> int:
-        return len(self.input)
 
     @cached_property
     def output(self) -> tuple[int, ...]:
         """Spatial size of the output, (P, Q) in two dimensions."""
         axes = zip(self.input, self.window, self.strides, self.padding, self.dilation, strict=True)
         return tuple(window_output(*axis, self.ceil_mode) for axis in axes)
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        return _activation_shape(self.batch, self.channels, self.input, self.channels_last)
 
     @property
     def y_shape(self) -> tuple[int, ...]:

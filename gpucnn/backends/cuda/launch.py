@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -95,11 +96,14 @@ class KernelCaller:
 
     def constant(self, make: Callable[[Any], np.ndarray], key: Any) -> Any:
         """Return ``make(key)`` on the device, a small table that is made once and kept."""
-        kept = self.__dict__.setdefault("_constants", {})
         place = (make, key, self.launcher.device)
-        if place not in kept:
-            kept[place] = self.xp.asarray(make(key))
-        return kept[place]
+        if place not in self._constants:
+            self._constants[place] = self.xp.asarray(make(key))
+        return self._constants[place]
+
+    @cached_property
+    def _constants(self) -> dict[tuple, Any]:
+        return {}
 
     def launch_elements(self, kernel: Kernel, count: int, *arguments: Any) -> None:
         """Launch one thread for each of ``count`` elements."""
