@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .data import Normalize
+from .files import place
 from .layers import from_config, to_config
 from .layers.base import as_dtype
 from .network import Network
@@ -129,8 +129,8 @@ def write(
     tensors = file.with_name(f"{file.stem}-{digest[:16]}.safetensors")
     head = {"format": "gpucnn", "version": VERSION, "tensors": tensors.name, "sha256": digest}
     text = json.dumps(head | info, indent=2)
-    _place(tensors, data)
-    _place(file, text.encode())
+    place(tensors, data)
+    place(file, text.encode())
     ours = re.compile(re.escape(file.stem) + r"-[0-9a-f]{16}\.safetensors")
     for other in file.parent.iterdir():
         if ours.fullmatch(other.name) and other.name != tensors.name:
@@ -178,22 +178,3 @@ def _arrays(data: bytes) -> Arrays:
         array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
         groups.setdefault(group, {})[name] = array
     return groups
-
-
-def _place(file: Path, data: bytes) -> None:
-    """Put a file in its place in one step, and only when it lies on the disk."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the folder's entry, too
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

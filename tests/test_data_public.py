@@ -28,13 +28,17 @@ def home(tmp_path, monkeypatch):
 
 
 def test_the_data_folder_is_the_variables_or_the_cache(monkeypatch):
+    for name in ("GPUCNN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GPUCNN_DATA", "~/pictures")
     assert public.data_folder() == Path.home() / "pictures"
-    default = Path.home() / ".cache" / "gpucnn" / "data"
     monkeypatch.setenv("GPUCNN_DATA", "")
-    assert public.data_folder() == default
+    assert public.data_folder() == Path.home() / ".cache" / "gpucnn" / "data"
     monkeypatch.delenv("GPUCNN_DATA")
-    assert public.data_folder() == default
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert public.data_folder() == Path("/caches/gpucnn/data")
+    monkeypatch.setenv("GPUCNN_CACHE_DIR", "~/mine")
+    assert public.data_folder() == Path.home() / "mine" / "data"
 
 
 def test_the_data_folder_comes_before_the_systems(home, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Each variable that the package reads: its default, and what it does.
 VARIABLES = {
     "GPUCNN_BACKEND": ("by the arrays", "numpy or cuda: where everything runs"),
+    "GPUCNN_CACHE_DIR": ("~/.cache/gpucnn", "where tuned plans and public data sets are kept"),
     "GPUCNN_DATA": ("~/.cache/gpucnn/data", "where public data sets are kept"),
     "GPUCNN_NUM_THREADS": ("1", "threads of NumPy's BLAS in a training or a prediction"),
     "GPUCNN_NVTX": ("0; 1 under nsys", "1 marks ranges for Nsight Systems, by layer"),

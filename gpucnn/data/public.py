@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..files import cache_folder
 from . import cifar, idx
 from .dataset import Dataset
 
@@ -138,8 +139,8 @@ def load(name: str, *, folder: str | Path | None = None, download: bool = True) 
 
 
 def data_folder() -> Path:
-    """Return where public sets are kept: $GPUCNN_DATA, or ~/.cache/gpucnn/data."""
-    return Path(os.environ.get("GPUCNN_DATA") or "~/.cache/gpucnn/data").expanduser()
+    """Return where public sets are kept: $GPUCNN_DATA, or data/ in ``cache_folder()``."""
+    return Path(os.environ.get("GPUCNN_DATA") or cache_folder() / "data").expanduser()
 
 
 def _fetch(public: PublicSet, folder: Path) -> str | None:
