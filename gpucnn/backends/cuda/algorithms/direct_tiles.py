@@ -1,0 +1,193 @@
+"""How the direct convolution cuts a map into tiles of quads: pure functions of the shapes.
+
+A quad is 2x2 neighbouring outputs of the convolution, what a pooling window covers (see
+kernels/direct.cuh). Among the tiles that fit, the one that costs the fewest instructions is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ....shapes import ConvShape, PoolShape
+from ..launch import ceil_div
+from .base import MULTIPROCESSORS
+
+# As in kernels/direct.cuh and kernels/conv_direct_wgrad.cu.
+MAX_CHANNELS = 4
+SLICE = 32
+PATCH = 4096
+MAX_THREADS = 256
+TILE = 128
+VECTOR = 4
+FILTERS = 8  # of a thread of wgrad
+
+# (taps, stride) of the windows that there are kernels for
+WINDOWS = ((3, 1), (5, 1), (3, 2), (7, 2))
+
+# Splits of wgrad: four blocks on each multiprocessor of an H100.
+BLOCKS_WANTED = 4 * MULTIPROCESSORS
+PARTIAL_ELEMENTS = 2**24  # that the splits may take
+
+# Instructions of a thread, as the machine code has them, beside the multiply-adds.
+PATCH_COPY = 15  # for each input of a tile
+WEIGHT_COPY = 10
+OUTPUT = 5  # for each output of a tile
+GRADIENT_COPY = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A block of one of the two kernels.
+
+    Attributes:
+        quads: rows and columns of quads of a tile.
+        lanes: threads along the filters.
+        columns: of fprop, threads along a row of the tile.
+        slots: of fprop, threads on the tile; of wgrad, threads that share its outputs.
+        tiles_per_split: of wgrad.
+    """
+
+    quads: tuple[int, int]
+    lanes: int
+    columns: int
+    slots: int
+    tiles_per_split: int = 0
+
+
+def suits(s: ConvShape, dtype: str) -> bool:
+    """Return whether there are kernels for a convolution."""
+    taps, stride = s.kernel[-1], s.strides[-1]
+    return (
+        s.rank == 2
+        and s.groups == 1
+        and s.channels <= MAX_CHANNELS
+        and dtype != "float64"
+        and (taps, stride) in WINDOWS
+        and s.kernel == (taps, taps)
+        and s.strides == (stride, stride)
+        and s.dilation == (1, 1)
+    )
+
+
+def pools_quads(conv: ConvShape, pool: PoolShape) -> bool:
+    """Return whether a pooling takes the maximum of each quad of a convolution's output.
+
+    Its windows may stick out of the output at the end, but must begin in it.
+    """
+    return (
+        pool.mode == "max"
+        and pool.window == pool.strides == (2, 2)
+        and pool.dilation == (1, 1)
+        and all(before == 0 for before, _ in pool.padding)
+        and pool.x_shape == conv.y_shape
+    )
+
+
+def quads_of(conv: ConvShape, pool: PoolShape | None) -> tuple[int, int]:
+    """Return the rows and columns of quads that are computed of an image."""
+    rows, columns = pool.output if pool else (ceil_div(size, 2) for size in conv.output)
+    return rows, columns
+
+
+def patch_of(s: ConvShape, quads: tuple[int, int]) -> tuple[int, int]:
+    """Return the elements of a row of a tile's patch, and of one of its channels."""
+    rows, columns = ((2 * n - 1) * s.strides[0] + s.kernel[0] for n in quads)
+    pitch = 4 * ceil_div(columns, 4)  # rows are read 16 bytes at a time
+    return pitch, rows * pitch
+
+
+def even(count: int, limit: int) -> int:
+    """Return the size of the parts, none above ``limit``, that ``count`` falls into evenly."""
+    return ceil_div(count, ceil_div(count, limit))
+
+
+def whole_warps(threads: int) -> int:
+    return 32 * ceil_div(threads, 32)
+
+
+def tiles_of(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> tuple[int, int]:
+    """Return the tiles down an image and across it."""
+    down, across = map(ceil_div, quads_of(conv, pool), settings.quads)
+    return down, across
+
+
+def slices_of(s: ConvShape) -> int:
+    return ceil_div(s.filters, SLICE)
+
+
+# ---- forward ------------------------------------------------------------------------------------
+
+
+def filters_of_thread(dtype: str) -> int:
+    return 4 if dtype == "float32" else 8
+
+
+def fprop_settings(conv: ConvShape, pool: PoolShape | None, dtype: str) -> Iterator[Settings]:
+    """Yield the tiles of fprop that fit."""
+    filters = filters_of_thread(dtype)
+    lanes, quads = ceil_div(min(conv.filters, SLICE), filters), 8 // filters
+    rows, columns = quads_of(conv, pool)
+    across = ceil_div(columns, quads)
+    places = MAX_THREADS // lanes
+    for limit in (4, 8, 16, 32, 64):
+        width = even(across, min(limit, places))
+        for height in {even(rows, n) for n in (1, 2, 4, 8, 16) if n * width <= places}:
+            tile = (height, width * quads)
+            if conv.channels * patch_of(conv, tile)[1] <= PATCH:
+                yield Settings(tile, lanes, width, width * height)
+
+
+def fprop_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> float:
+    """Return the instructions of all threads of a forward pass, threads without work counted."""
+    weights = conv.taps * conv.channels
+    _, plane = patch_of(conv, settings.quads)
+    block = whole_warps(settings.lanes * settings.slots) * 32 * (weights + OUTPUT)
+    block += conv.channels * plane * PATCH_COPY + SLICE * weights * WEIGHT_COPY
+    return conv.batch * math.prod(tiles_of(conv, pool, settings)) * slices_of(conv) * block
+
+
+# ---- gradient of the filters --------------------------------------------------------------------
+
+
+def wgrad_threads(conv: ConvShape, settings: Settings) -> int:
+    units = conv.channels * conv.kernel[0]
+    return whole_warps(settings.lanes * units * settings.slots)
+
+
+def copiers_of(conv: ConvShape, settings: Settings) -> int:
+    """Return how many threads copy the same 4 filters."""
+    return wgrad_threads(conv, settings) // (settings.lanes * FILTERS // VECTOR)
+
+
+def wgrad_settings(conv: ConvShape, pool: PoolShape | None) -> Iterator[Settings]:
+    """Yield the tiles of wgrad that fit: an even number of quads across, whole chunks of 4."""
+    lanes = ceil_div(min(conv.filters, SLICE), FILTERS)
+    rows, columns = quads_of(conv, pool)
+    most = MAX_THREADS // (lanes * conv.channels * conv.kernel[0])
+    for limit in (2, 4, 8, 16, 32):
+        width = 2 * ceil_div(even(columns, limit), 2)
+        height = even(rows, TILE // 4 // width)
+        if conv.channels * patch_of(conv, (height, width))[1] > PATCH:
+            continue
+        slots = even(width * height, most)  # as many chunks as quads
+        settings = Settings((height, width), lanes, 0, slots)
+        tiles = conv.batch * math.prod(tiles_of(conv, pool, settings))
+        splits = min(
+            ceil_div(BLOCKS_WANTED, slices_of(conv)),
+            tiles,
+            max(1, PARTIAL_ELEMENTS // (math.prod(conv.w_shape) + conv.filters)),
+        )
+        yield Settings((height, width), lanes, 0, slots, ceil_div(tiles, splits))
+
+
+def wgrad_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> float:
+    """Return the instructions of all threads of a gradient, threads without work counted."""
+    chunks = math.prod(settings.quads)
+    _, plane = patch_of(conv, settings.quads)
+    block = wgrad_threads(conv, settings) * ceil_div(chunks, settings.slots)
+    block *= 4 * FILTERS * (conv.kernel[1] + 1)
+    block += 4 * chunks * settings.lanes * FILTERS * GRADIENT_COPY
+    block += conv.channels * plane * PATCH_COPY
+    return conv.batch * math.prod(tiles_of(conv, pool, settings)) * slices_of(conv) * block

@@ -1,0 +1,200 @@
+// Convolution of few channels, gradient of the filters, from the gradient of its output or, POOLED at
+// run time, of the 2x2 maximum behind it, and then of the bias, too: the gradient that the maximum
+// passes on to the convolution is never written.
+//
+//   dw[k, r, s, c] = sum over n, p, q of dz[n, p, q, k] * x[n, p*STRIDE - pad + r, q*STRIDE - pad + s, c]
+//   db[k]          = sum over n, p, q of dz[n, p, q, k]
+//
+//   not pooled    dz = dy (and no db)
+//   pooled        dz[n, 2p + i, 2q + j, k] = dy[n, p, q, k] if index[n, p, q, k] is 2i + j, else 0
+//
+// x, dy, index: see direct.cuh. Split z of the grid sums the tiles [z, z + 1) * tiles_per_split and writes
+// partial[z][(k, r, s, c), then k] in Accum; split_sum.cu adds the splits. All orders are fixed: deterministic.
+//
+// grid: x = splits, y = slices of filters. For each tile the block copies the patch of x and dz to shared
+// memory. A thread sums one row of one channel's window, TAPS weights of FILTERS filters, over every
+// slots-th chunk of the tile, COLUMNS outputs of a row: TAPS * 32 multiply-adds for about TAPS / 4 + 9
+// loads of 16 bytes. The threads that differ in nothing but the slot then add theirs up in ascending order.
+// Shared memory: PATCH + TILE * SLICE_PITCH Accums, 34 KB.
+//
+// Pooled, 3x3x1 windows and 32 filters of float32, a byte of memory costs 7 multiply-adds.
+//
+// Macros: see direct.cuh.
+#include "direct.cuh"
+
+const int TILE = 128;     // outputs of the convolution, at most; as in algorithms/direct.py
+const int VECTOR = 4;     // filters that a thread copies at once
+const int FILTERS = 2 * VECTOR;
+const int COLUMNS = 4;
+const int HELD = ((COLUMNS - 1) * STRIDE + TAPS + 3) / 4 * 4;
+
+static_assert(TILE * SLICE_PITCH >= MAX_THREADS * FILTERS, "the final sums must fit where dz was");
+
+// The host's twin is `_SPLITTING` in gpucnn/backends/cuda/algorithms/direct.py.
+struct Splitting {
+    int tiles, tiles_per_split;        // of the batch, and of a split
+    int units;                         // rows of all channels' windows
+    int copiers;                       // threads that copy the same filters
+    Divisor by_units, by_chunks;       // threads that differ in what they sum; chunks across a tile
+    Divisor by_vectors, by_copiers, by_items;  // filters of a slice, 4 at once; and what is copied, across a tile
+};
+
+// 4 filters of a map from `filter` on, where they exist.
+template <class Number>
+__device__ __forceinline__ Run<Number, VECTOR> load_filters(const DirectGeometry& g, const Number* map, bool whole,
+                                                            int row, int column, int filter) {
+    Run<Number, VECTOR> run = {};
+    if (row >= g.target[0] || column >= g.target[1]) return run;
+    if (whole) {
+        map += element(g, g.target, row, column, filter, g.filters);
+        if (filter < g.filters) run = *(const Run<Number, VECTOR>*)map;
+        return run;
+    }
+#pragma unroll
+    for (int k = 0; k < VECTOR; ++k)
+        if (filter + k < g.filters) run.at[k] = map[element(g, g.target, row, column, filter + k, g.filters)];
+    return run;
+}
+
+// Copy dz of a tile to gradients[output][filter of the slice] and add it to the sums of the copier's filters.
+__device__ __forceinline__ void copy_gradients(const DirectGeometry& g, const Splitting& splitting, const Element* dy,
+                                               const U8* index, const Tile& tile, int first_filter, int vector,
+                                               int copier, Accum (&gradients)[TILE][SLICE_PITCH],
+                                               Accum (&bias_sums)[VECTOR]) {
+    const int across = 2 * g.quads[1], filter = first_filter + vector * VECTOR;
+    const bool whole = g.channels_last && g.filters % VECTOR == 0;
+    const bool aligned = whole && (unsigned long long)dy % sizeof(Run<Element, VECTOR>) == 0;
+    dy += tile.image * image_size(g.target, g.filters);
+    if (!g.pooled) {
+#pragma unroll 4  // that many loads are under way at once
+        for (int at = copier; at < 4 * g.quads[0] * g.quads[1]; at += splitting.copiers) {
+            int column;
+            const int row = divide(at, splitting.by_items, column);
+            const Run<Element, VECTOR> run =
+                load_filters(g, dy, aligned, 2 * tile.row + row, 2 * tile.column + column, filter);
+            Run<Accum, VECTOR> values;
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) values.at[k] = widen(run.at[k]);
+            *(Run<Accum, VECTOR>*)&gradients[at][vector * VECTOR] = values;
+        }
+        return;
+    }
+    const bool index_aligned = whole && (unsigned long long)index % VECTOR == 0;
+    index += tile.image * image_size(g.target, g.filters);
+#pragma unroll 2  // that many loads are under way at once
+    for (int at = copier; at < g.quads[0] * g.quads[1]; at += splitting.copiers) {
+        int column;
+        const int row = divide(at, splitting.by_items, column);
+        const Run<Element, VECTOR> run = load_filters(g, dy, aligned, tile.row + row, tile.column + column, filter);
+        const Run<U8, VECTOR> places =
+            load_filters(g, index, index_aligned, tile.row + row, tile.column + column, filter);
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) bias_sums[k] += places.at[k] < 4 ? widen(run.at[k]) : (Accum)0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            Run<Accum, VECTOR> values;
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) values.at[k] = places.at[k] == i ? widen(run.at[k]) : (Accum)0;
+            const int output = (2 * row + i / 2) * across + 2 * column + i % 2;
+            *(Run<Accum, VECTOR>*)&gradients[output][vector * VECTOR] = values;
+        }
+    }
+}
+
+// sums += a chunk of dz times the inputs under one row of the window; only `valid` of its outputs
+// exist, unless all do.
+template <bool WHOLE>
+__device__ __forceinline__ void multiply(const Accum* x, const Accum* dz, int next_vector, int valid,
+                                         Accum (&sums)[TAPS][FILTERS]) {
+    Accum held[HELD];
+    load_shared<4>(x, held);
+#pragma unroll
+    for (int j = 0; j < COLUMNS; ++j) {
+        if (!WHOLE && j >= valid) break;
+        Accum gradient[2][VECTOR];
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            load_shared<VECTOR>(dz + j * SLICE_PITCH + half * next_vector, gradient[half]);
+#pragma unroll
+        for (int s = 0; s < TAPS; ++s)
+#pragma unroll
+            for (int k = 0; k < FILTERS; ++k) sums[s][k] += held[j * STRIDE + s] * gradient[k / VECTOR][k % VECTOR];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2)
+NAME(conv_direct_wgrad)(const Element* __restrict__ x, const Element* __restrict__ dy, const U8* __restrict__ index,
+                        Accum* __restrict__ partial, const __grid_constant__ DirectGeometry g,
+                        const __grid_constant__ Splitting splitting) {
+    __shared__ __align__(16) Accum patch[PATCH];
+    __shared__ __align__(16) Accum gradients[TILE][SLICE_PITCH];
+
+    int lane, unit, vector, copier;
+    const int slot = divide(divide(threadIdx.x, g.by_lanes, lane), splitting.by_units, unit);
+    if (g.channels_last)  // neighbouring threads copy neighbouring memory
+        copier = divide(threadIdx.x, splitting.by_vectors, vector);
+    else
+        vector = divide(threadIdx.x, splitting.by_copiers, copier);
+    const bool copies = vector < 2 * g.lanes && copier < splitting.copiers;
+    const int first_filter = blockIdx.y * SLICE, next_vector = g.lanes * VECTOR;
+    const int window_row = unit % TAPS, channel = unit / TAPS;
+    const int begin = blockIdx.x * splitting.tiles_per_split;
+    const int end = min(begin + splitting.tiles_per_split, splitting.tiles);
+
+    Accum sums[TAPS][FILTERS] = {}, bias_sums[VECTOR] = {};
+    for (int i = begin; i < end; ++i) {
+        const Tile tile = tile_at(g, i);
+        copy_patch(g, x, tile, patch);
+        if (copies) copy_gradients(g, splitting, dy, index, tile, first_filter, vector, copier, gradients, bias_sums);
+        __syncthreads();  // the patch and dz are complete
+
+        const int rows = min(2 * g.quads[0], g.output[0] - 2 * tile.row), across = splitting.by_chunks.value;
+        const int chunks = slot < g.slots ? rows * across : 0;
+        for (int chunk = slot; chunk < chunks; chunk += g.slots) {
+            int column;
+            const int row = divide(chunk, splitting.by_chunks, column);
+            column *= COLUMNS;
+            const int valid = g.output[1] - 2 * tile.column - column;
+            const Accum* under = patch + channel * g.plane + (row * STRIDE + window_row) * g.pitch + column * STRIDE;
+            const Accum* dz = gradients[row * across * COLUMNS + column] + lane * VECTOR;
+            if (valid >= COLUMNS)
+                multiply<true>(under, dz, next_vector, valid, sums);
+            else
+                multiply<false>(under, dz, next_vector, valid, sums);
+        }
+        __syncthreads();  // everyone has read them; they may be overwritten
+    }
+
+    Accum* shared = gradients[0];  // [slot][unit][lane][filter], then [copier][filter]
+    const int weights = splitting.units * TAPS;
+    partial += blockIdx.x * (long long)g.filters * (weights + (g.pooled ? 1 : 0));
+#pragma unroll
+    for (int s = 0; s < TAPS; ++s) {
+#pragma unroll
+        for (int k = 0; k < FILTERS; ++k) shared[threadIdx.x * FILTERS + k] = sums[s][k];
+        __syncthreads();  // every slot is there
+        const int width = splitting.units * g.lanes * FILTERS;
+        for (int i = threadIdx.x; i < width; i += blockDim.x) {
+            const int k = i % FILTERS;
+            unit = divide(i / FILTERS, g.by_lanes, lane);
+            const int filter = first_filter + (k / VECTOR * g.lanes + lane) * VECTOR + k % VECTOR;
+            if (filter >= g.filters) continue;
+            Accum sum = 0;
+            for (int z = 0; z < g.slots; ++z) sum += shared[z * width + i];
+            const int tap = unit % TAPS * TAPS + s;
+            partial[(long long)filter * weights + tap * g.channels + unit / TAPS] = sum;
+        }
+        __syncthreads();  // everyone has read them
+    }
+    if (!g.pooled) return;
+    const int width = 2 * g.lanes * VECTOR;
+    if (copies)
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) shared[copier * width + vector * VECTOR + k] = bias_sums[k];
+    __syncthreads();  // every copier's sums are there
+    const int filter = first_filter + threadIdx.x;
+    if (threadIdx.x >= width || filter >= g.filters) return;
+    Accum sum = 0;
+    for (int z = 0; z < splitting.copiers; ++z) sum += shared[z * width + threadIdx.x];
+    partial[(long long)g.filters * weights + filter] = sum;
+}
