@@ -39,6 +39,7 @@ _LATER = {
     "models": "models",
     "optimizers": "optimizers",
     "schedules": "schedules",
+    "tune": "tuning",
 }
 
 __all__ = [

@@ -20,7 +20,7 @@ from gpucnn.backends.cuda.algorithms.tiles import (
     split_pixels,
 )
 from gpucnn.backends.cuda.geometry import RESIDUE, geometry_record, residue_table
-from gpucnn.backends.cuda.plans import candidates, choose
+from gpucnn.backends.cuda.plans import candidates, choose, ranked, shortlist
 from gpucnn.backends.cuda.spatial import divisor
 from gpucnn.shapes import ConvShape
 
@@ -75,6 +75,17 @@ def test_tiles_cover_the_matrix(problem: Problem) -> None:
         rows, cols = plan.grid[0] // matrix.groups * tile.m, plan.grid[1] * tile.n
         assert matrix.m <= rows < matrix.m + tile.m
         assert matrix.n <= cols < matrix.n + tile.n
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_the_shortlist_begins_with_the_choice_and_knows_every_algorithm(problem: Problem) -> None:
+    plans = ranked(problem)
+    algorithms = list(dict.fromkeys(plan.algorithm for plan in plans))
+    listed = shortlist(problem, 12)
+    assert listed[0] == choose(problem)
+    assert [plan.algorithm for plan in listed[: len(algorithms)]] == algorithms
+    assert set(listed) <= set(plans) and len(set(listed)) == len(listed) == min(12, len(plans))
+    assert shortlist(problem, 1) == [choose(problem)]
 
 
 def test_matrices_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .backend import CudaBackend
 from .compiler import CupyLauncher
 from .launch import Launcher
+from .tuning import TunedPlans
 
 __all__ = ["CudaBackend", "CupyLauncher", "Launcher", "cupy_backend"]
 
@@ -30,4 +31,5 @@ def cupy_backend() -> CudaBackend:
         raise RuntimeError(f"the CUDA backend needs a GPU, but CUDA says: {error}") from error
     if not devices:
         raise RuntimeError("the CUDA backend needs a GPU, and CUDA finds none")
-    return CudaBackend(cupy, CupyLauncher())
+    launcher = CupyLauncher()
+    return CudaBackend(cupy, launcher, TunedPlans(launcher))

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..base import Array, Backend
+from . import plans as estimated
 from .activation import Activations
 from .conv import Convolutions
 from .dropout import Dropout
 from .launch import Launcher
 from .norm import Normalisations
 from .optimizer import Optimizers
+from .plans import Planner
 from .pool import Pools
 from .softmax_loss import SoftmaxAndLosses
 
@@ -30,13 +32,15 @@ class CudaBackend(
     Args:
         xp: the array module, ``cupy`` (or ``numpy`` under an emulator).
         launcher: runs the kernels.
+        plans: chooses how a convolution is computed.
     """
 
     name = "cuda"
 
-    def __init__(self, xp: ModuleType, launcher: Launcher) -> None:
+    def __init__(self, xp: ModuleType, launcher: Launcher, plans: Planner = estimated) -> None:
         self.xp = xp
         self.launcher = launcher
+        self.plans = plans
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, self.xp.ndarray)

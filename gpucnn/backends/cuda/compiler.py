@@ -1,16 +1,16 @@
-"""From files in kernels/ to functions on the GPU: NVRTC through ``cupy.RawKernel``.
+"""From files in kernels/ to functions on the GPU: NVRTC through ``cupy.RawKernel``, or a cubin.
 
-The only file that touches RawKernel. CuPy keeps the cubin on disk, keyed by source, options,
-architecture and compiler; its key does not see the headers that we include, so their hash goes
-into the source. CuPy adds -ftz=true to the options: as in its own kernels, float32 numbers below
-2^-126 count as 0.
+The only file that touches RawKernel and Module. CuPy keeps what RawKernel compiled on disk, keyed
+by source, options, architecture and compiler; its key does not see the headers that we include, so
+their hash goes into the source. CuPy adds -ftz=true to the options: as in its own kernels, float32
+numbers below 2^-126 count as 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,12 +30,16 @@ def kernel_folder() -> Path:
 
 
 @cache
+def _hash_of(pattern: str) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(kernel_folder().glob(pattern)):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def header_hash() -> str:
     """Return a hash over all headers of kernels/."""
-    digest = hashlib.sha256()
-    for header in sorted(kernel_folder().glob("*.cuh")):
-        digest.update(header.name.encode() + b"\0" + header.read_bytes())
-    return digest.hexdigest()[:16]
+    return _hash_of("*.cuh")
 
 
 def options(kernel: Kernel) -> tuple[str, ...]:
@@ -48,6 +52,24 @@ def options(kernel: Kernel) -> tuple[str, ...]:
 def source(file: str) -> str:
     """Return a kernel file's text as it is handed to NVRTC."""
     return f"// headers {header_hash()}\n{(kernel_folder() / file).read_text()}"
+
+
+def identity(kernel: Kernel, architecture: str) -> str:
+    """Return a hash over what a kernel's cubin is made of; those of one module have the same."""
+    made_of = (source(kernel.file), OPTIONS, sorted(kernel.defines.items()), architecture)
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()
+
+
+@cache
+def _environment(device: int) -> dict[str, str]:
+    from cupy.cuda import nvrtc, runtime
+
+    return {
+        "gpu": runtime.getDeviceProperties(device)["name"].decode(),
+        "driver": str(runtime.driverGetVersion()),  # the CUDA that it is made for, 13000 say
+        "compiler": ".".join(map(str, nvrtc.getVersion())),
+        "kernels": _hash_of("*.cu*"),
+    }
 
 
 @dataclass(frozen=True)
@@ -112,8 +134,9 @@ class CupyLauncher:
     """Launches kernels on the current device and CuPy's current stream."""
 
     def __init__(self) -> None:
-        self._functions: dict[Kernel, Any] = {}
+        self._functions: dict[tuple[Kernel, int], Any] = {}
         self._architectures: dict[int, int] = {}
+        self._cubins: dict[str, bytes] = {}
 
     @property
     def device(self) -> int:
@@ -131,6 +154,14 @@ class CupyLauncher:
         if device not in self._architectures:
             self._architectures[device] = int(cupy.cuda.Device(device).compute_capability)
         return self._architectures[device]
+
+    def environment(self) -> dict[str, str]:
+        """Return what times on the current device depend on: GPU, driver, compiler, sources."""
+        return _environment(self.device)
+
+    def preload(self, cubins: Mapping[str, bytes]) -> None:
+        """Take these cubins for the kernels of this ``identity`` that have not run yet."""
+        self._cubins.update(cubins)
 
     def launch(
         self,
@@ -154,10 +185,18 @@ class CupyLauncher:
                     f"{kernel.symbol}: all arrays must lie on the current device, {device}; choose"
                     f" theirs by `with array.device:`. Received: one on {array.data.device_id}"
                 )
-        function = self._functions.get(kernel)
+        function = self._functions.get((kernel, device))
         if function is None:
-            # CuPy compiles it for each device that it runs on, and kernels of one file with the
-            # same macros together.
-            function = cupy.RawKernel(source(kernel.file), kernel.symbol, options(kernel))
-            self._functions[kernel] = function
+            function = self._functions[kernel, device] = self._load(kernel)
         function(grid, block, arguments)
+
+    def _load(self, kernel: Kernel) -> Any:
+        """Return the function for the current device."""
+        import cupy
+
+        cubin = self._cubins.get(identity(kernel, f"sm_{self.architecture}"))
+        if cubin is None:  # CuPy compiles kernels of one file with the same macros together
+            return cupy.RawKernel(source(kernel.file), kernel.symbol, options(kernel))
+        module = cupy.cuda.function.Module()
+        module.load(cubin)
+        return module.get_function(kernel.symbol)

@@ -6,11 +6,13 @@ from ...shapes import ConvShape, NormShape
 from ..base import Array
 from .algorithms import ALGORITHMS, Problem
 from .channels import ChannelSums
-from .plans import choose
+from .plans import Planner
 
 
 class Convolutions(ChannelSums):
     """``conv_fprop``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
+
+    plans: Planner
 
     def conv_fprop(
         self, x: Array, w: Array, b: Array | None, shape: ConvShape, activation: str = "linear"
@@ -38,5 +40,5 @@ class Convolutions(ChannelSums):
     ) -> Array:
         dtype, architecture = arrays[0].dtype.name, self.launcher.architecture
         problem = Problem(direction, shape, dtype, activation, architecture)
-        plan = choose(problem)
+        plan = self.plans.choose(problem)
         return ALGORITHMS[plan.algorithm].run(self, problem, plan, *arrays)
