@@ -12,14 +12,6 @@ struct NormGeometry {
     Divisor by_channels, by_length, by_group_channels;
 };
 
-// Offset of channel c at position n * L + l, 64-bit.
-__device__ __forceinline__ long long offset(const NormGeometry& g, unsigned position, int c) {
-    if (CHANNELS_LAST) return (long long)position * g.channels + c;
-    int l;
-    const unsigned n = divide(position, g.by_length, l);
-    return ((long long)n * g.channels + c) * g.length + l;
-}
-
 // Channel of element i of the tensor.
 __device__ __forceinline__ int channel(const NormGeometry& g, unsigned i) {
     int c;

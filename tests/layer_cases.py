@@ -291,6 +291,20 @@ def _norm(channels: int, training: bool) -> Callable[..., Tensor]:
 
 NORMS = {
     "BatchNorm": Case(L.BatchNorm, (4, 3, 5, 3), _norm(3, True), training=True),
+    "BatchNorm_relu": Case(
+        lambda: L.BatchNorm(activation="relu"),
+        (4, 3, 5, 3),
+        lambda x, p: T.relu(_norm(3, True)(x, p)),
+        training=True,
+    ),
+    "BatchNorm_softmax": Case(
+        lambda: L.BatchNorm(activation="softmax", axis=1),
+        (3, 4, 5),
+        lambda x, p: T.softmax(
+            T.batch_norm(x, None, None, p["gamma"], p["beta"], True, 0.0, 1e-3), 1
+        ),
+        training=True,
+    ),
     "BatchNorm_inference": Case(L.BatchNorm, (2, 3, 5, 3), _norm(3, False)),
     "BatchNorm_first": Case(
         lambda: L.BatchNorm(axis=1, epsilon=0.1),

@@ -348,6 +348,21 @@ def refusals() -> dict:
             ValueError,
             "axis, where the channels lie, must be -1 or 1. Received: axis=2",
         ),
+        "residual": (
+            lambda: F.batch_norm_train(x, gamma, gamma, residual=y),
+            ValueError,
+            r"batch_norm: residual must have the shape \(1, 5, 5, 3\)",
+        ),
+        "gradient of relu": (
+            lambda: F.batch_norm_backward(x, x, gamma, gamma, gamma, activation="relu"),
+            ValueError,
+            "the gradient of relu needs beta or, .*Received: activation='relu', neither",
+        ),
+        "gradient of linear": (
+            lambda: F.batch_norm_backward(x, x, gamma, gamma, gamma, beta=gamma, y=x),
+            ValueError,
+            "that of linear neither. Received: activation='linear', beta and y",
+        ),
         "statistics": (
             lambda: F.batch_norm_infer(x, gamma, gamma, gamma.astype(small), gamma),
             TypeError,

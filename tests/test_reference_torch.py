@@ -179,25 +179,39 @@ def test_pointwise_loss(kind):
     close(dz, 3 * tz.grad)
 
 
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+@pytest.mark.parametrize("with_residual", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_norm(training):
+def test_batch_norm(training, with_residual, activation):
     s = NORMS["image"]
-    x, dy = (random(name, (3, 5, 7, 12), np.float64) for name in ("x", "dy"))
+    x, dy, r = (random(name, (3, 5, 7, 12), np.float64) for name in ("x", "dy", "r"))
     gamma, beta, mean = (random(name, (12,), np.float64) for name in ("gamma", "beta", "mean"))
     var = random("var", (12,), np.float64, 0.5, 2)
-    tx, tgamma, tbeta = tensor(x, True), tensor(gamma), tensor(beta)
+    tx, tr, tgamma, tbeta = tensor(x, True), tensor(r, True), tensor(gamma), tensor(beta)
     ty = F.batch_norm(tx, torch.tensor(mean), torch.tensor(var), tgamma, tbeta, training, 0.1, 1e-3)
+    ty = ty + tr if with_residual else ty
+    ty = F.relu(ty) if activation == "relu" else ty
     ty.backward(tensor(dy, True, grad=False))
+    fused = activation, r if with_residual else None
     if training:
-        y, mean, var = reference.batch_norm_train(x, gamma, beta, 1e-3, s)
+        y, mean, var = reference.batch_norm_train(x, gamma, beta, 1e-3, s, *fused)
     else:
-        y = reference.batch_norm_infer(x, gamma, beta, mean, var, 1e-3, s)
+        y = reference.batch_norm_infer(x, gamma, beta, mean, var, 1e-3, s, *fused)
     close(y, last(ty))
-    dx, dgamma, dbeta = reference.batch_norm_backward(dy, x, gamma, mean, var, 1e-3, training, s)
+    fused = activation, None if with_residual else beta, y if with_residual else None
+    dx, dgamma, dbeta, dr = reference.batch_norm_backward(
+        dy, x, gamma, mean, var, 1e-3, training, s, *fused
+    )
     close(dx, last(tx.grad))
     close(dgamma, tgamma.grad)
     close(dbeta, tbeta.grad)
-    close(reference.bias_grad(dy, s), tbeta.grad)
+    if with_residual:
+        close(dr, last(tr.grad))
+
+
+def test_bias_grad():
+    s, dy = NORMS["image"], random("dy", (3, 5, 7, 12), np.float64)
+    close(reference.bias_grad(dy, s), dy.sum(axis=(0, 1, 2)))
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -29,7 +29,7 @@ FROM_INPUT = frozenset(
     {"softplus", "softsign", "gelu", "gelu_tanh", "silu", "mish", "hard_sigmoid", "hard_silu"}
 )
 ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
-# What a convolution can do to its output on the way to memory.
+# What a convolution or a batch norm can do to its output on the way to memory.
 FUSED = ("linear", "relu")
 
 POINTWISE_LOSSES = frozenset({"mse", "mae", "huber", "bce_logits"})
@@ -169,9 +169,10 @@ class Backend(ABC):
 
     @abstractmethod
     def batch_norm_train(
-        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
-    ) -> tuple[Array, Array, Array]:
-        """Normalise each channel by its own batch: -> y, mean (C,), var (C,), both in Accum.
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
+        activation: str = "linear", residual: Array | None = None,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        """Normalise by the batch's own statistics: -> y, mean (C,), var (C,), both in Accum.
 
         ``var`` is the biased variance, the mean of (x - mean)^2, from a second pass over x.
         """
@@ -179,18 +180,25 @@ class Backend(ABC):
     @abstractmethod
     def batch_norm_infer(
         self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, epsilon: float,
-        shape: NormShape,
+        shape: NormShape, activation: str = "linear", residual: Array | None = None,
     ) -> Array:  # fmt: skip
-        """y = gamma * (x - mean) / sqrt(var + epsilon) + beta with the given statistics (Accum)."""
+        """y = f(gamma * (x - mean) / sqrt(var + epsilon) + beta + residual), mean, var in Accum.
+
+        f is ``activation``, one of ``FUSED``; ``residual``, of x's shape, is left out where None.
+        """
 
     @abstractmethod
     def batch_norm_backward(
         self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, epsilon: float,
-        training: bool, shape: NormShape,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
-        """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype.
+        training: bool, shape: NormShape, activation: str = "linear", beta: Array | None = None,
+        y: Array | None = None,
+    ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+        """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype, and dresidual.
 
-        In training mean and var are functions of x; otherwise they are constants.
+        In training mean and var are functions of x; otherwise they are constants. Where "relu" was
+        applied, one of two is given: ``beta``, from which and x the sign of y is worked out once
+        more, bit for bit; or, where there was a residual, ``y``, and then dresidual is dy where
+        y > 0, else 0. Without ``y`` dresidual is None: behind "linear" it is dy itself.
         """
 
     @abstractmethod

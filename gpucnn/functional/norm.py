@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from ..backends.base import Array
+from ..arguments import as_choice
+from ..backends.base import FUSED, Array
 from ..shapes import NormShape
 from .checks import channel_shape, expect_shape, prepare, prepare_statistics
 
@@ -19,21 +20,26 @@ def batch_norm_train(
     *,
     epsilon: float = 1e-3,
     axis: int = -1,
+    activation: str = "linear",
+    residual: Array | None = None,
     owner: str = "batch_norm",
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel by the mean and variance of its own batch.
 
-    y = gamma * (x - mean) / sqrt(var + epsilon) + beta (Ioffe & Szegedy 2015)
+    y = f(gamma * (x - mean) / sqrt(var + epsilon) + beta + residual) (Ioffe & Szegedy 2015)
 
     Args:
         x: (N, ..., C), or (N, C, ...) with ``axis=1``.
         gamma, beta: (C,), of x's dtype.
+        activation: f, "linear", or "relu" in the same pass over y.
+        residual: as x, added before f in the same pass, or None.
 
     Returns:
         y: as x; mean (C,) and the biased variance (C,).
 
     Raises:
-        ValueError: gamma or beta is not (C,), or axis is neither the last nor 1.
+        ValueError: gamma or beta is not (C,), residual not of x's shape, axis neither the last nor
+            1, or the activation another one.
         TypeError: the arrays differ in dtype or device, or are not floating.
 
     Example:
@@ -42,10 +48,14 @@ def batch_norm_train(
         >>> y.ravel(), mean, var
         (array([-1.,  1.]), array([2.]), array([1.]))
     """
-    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    as_choice(owner, "activation", activation, FUSED)
+    backend, x, gamma, beta, residual = prepare(
+        owner, x=x, gamma=gamma, beta=beta, residual=residual
+    )
     shape = channel_shape(owner, x, axis)
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
-    return backend.batch_norm_train(x, gamma, beta, epsilon, shape)
+    expect_shape(owner, x.shape, residual=residual)
+    return backend.batch_norm_train(x, gamma, beta, epsilon, shape, activation, residual)
 
 
 def batch_norm_infer(
@@ -57,14 +67,20 @@ def batch_norm_infer(
     *,
     epsilon: float = 1e-3,
     axis: int = -1,
+    activation: str = "linear",
+    residual: Array | None = None,
     owner: str = "batch_norm",
 ) -> Array:
     """Normalise by given statistics, as ``batch_norm_train`` by the batch's own; return y."""
-    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    as_choice(owner, "activation", activation, FUSED)
+    backend, x, gamma, beta, residual = prepare(
+        owner, x=x, gamma=gamma, beta=beta, residual=residual
+    )
     mean, var = prepare_statistics(owner, x, mean=mean, var=var)
     shape = channel_shape(owner, x, axis)
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta, mean=mean, var=var)
-    return backend.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape)
+    expect_shape(owner, x.shape, residual=residual)
+    return backend.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
 
 
 def batch_norm_backward(
@@ -77,18 +93,42 @@ def batch_norm_backward(
     epsilon: float = 1e-3,
     training: bool = True,
     axis: int = -1,
+    activation: str = "linear",
+    beta: Array | None = None,
+    y: Array | None = None,
     owner: str = "batch_norm",
-) -> tuple[Array, Array, Array]:
-    """Return dx, dgamma (C,) and dbeta (C,).
+) -> tuple[Array, Array, Array, Array | None]:
+    """Return dx, dgamma (C,), dbeta (C,) and the gradient of the residual, or None.
 
     With ``training`` mean and var are the batch's own, functions of x; otherwise constants.
+
+    Args:
+        dy, x, gamma, mean, var, epsilon, axis: those of the forward pass, and y's gradient.
+        activation: the forward's; "relu" wants one of ``beta`` and ``y``.
+        beta: (C,), where there was no residual: what ReLU let through is worked out again.
+        y: the forward's output, where there was one: with it comes the residual's gradient. Behind
+            "linear", where neither is read, that is dy itself, and the fourth result None.
+
+    Raises:
+        ValueError: an array does not have its shape, or both or neither of beta and y are given to
+            a "relu".
+        TypeError: the arrays differ in dtype or device, or are not floating.
     """
-    backend, dy, x, gamma = prepare(owner, dy=dy, x=x, gamma=gamma)
+    as_choice(owner, "activation", activation, FUSED)
+    given = [name for name, array in (("beta", beta), ("y", y)) if array is not None]
+    if len(given) != (activation == "relu"):
+        raise ValueError(
+            f"{owner}: the gradient of relu needs beta or, behind a residual, y; that of linear"
+            f" neither. Received: activation={activation!r}, {' and '.join(given) or 'neither'}"
+        )
+    backend, dy, x, gamma, beta, y = prepare(owner, dy=dy, x=x, gamma=gamma, beta=beta, y=y)
     mean, var = prepare_statistics(owner, x, mean=mean, var=var)
     shape = channel_shape(owner, x, axis)
-    expect_shape(owner, x.shape, dy=dy)
-    expect_shape(owner, (shape.channels,), gamma=gamma, mean=mean, var=var)
-    return backend.batch_norm_backward(dy, x, gamma, mean, var, epsilon, training, shape)
+    expect_shape(owner, x.shape, dy=dy, y=y)
+    expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta, mean=mean, var=var)
+    return backend.batch_norm_backward(
+        dy, x, gamma, mean, var, epsilon, training, shape, activation, beta, y
+    )
 
 
 def group_norm_forward(

@@ -8,7 +8,9 @@ from typing import Any
 from .. import functional as F
 from ..arguments import as_choice, as_int, as_number, integers
 from ..backends.base import Array
+from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
+from .activation import Activated
 from .base import Layer, Shape, sample_text
 
 
@@ -63,10 +65,10 @@ class _Norm(Layer):
         self._add("beta", shape, self.beta_initializer)
 
 
-class BatchNorm(_Norm):
+class BatchNorm(_Norm, Activated):
     """Normalise each channel by its batch's mean and variance (Ioffe & Szegedy 2015).
 
-    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+    y = f(gamma * (x - mean) / sqrt(variance + epsilon) + beta)
 
     In training the statistics are the batch's; the moving ones follow them,
     moving = momentum * moving + (1 - momentum) * batch, the variance biased as in Keras (PyTorch
@@ -74,6 +76,7 @@ class BatchNorm(_Norm):
 
     Args:
         momentum: the share of the moving statistics that a step keeps, in [0, 1).
+        activation: f, a name (see ``Activation``) or None; "relu" costs nothing on its way.
         epsilon: added to the variance.
         axis: where the channels lie: the last axis, or 1 for channels-first maps.
         gamma_initializer, beta_initializer: a name, or a function (shape, generator) -> array.
@@ -82,11 +85,15 @@ class BatchNorm(_Norm):
     or float64 with float64 parameters.
     """
 
-    arguments = ("momentum", *_Norm.arguments)
+    arguments = ("momentum", "activation", *_Norm.arguments)
 
-    def __init__(self, *, momentum: float = 0.99, **options: Any) -> None:
+    def __init__(
+        self, *, momentum: float = 0.99, activation: str | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.momentum = as_number(self.label, "momentum", momentum, least=0, below=1)
+        self.activation = check_activation(self.label, activation)
+        self.softmax_axis = self.axis
 
     def _build(self, input_shape: Shape) -> None:
         super()._build(input_shape)
@@ -94,23 +101,35 @@ class BatchNorm(_Norm):
         self._add_state("moving_mean", shape, "zeros")
         self._add_state("moving_variance", shape, "ones")
 
+    @property
+    def _own(self) -> str:
+        """What of the activation the norm's own kernels apply."""
+        return self.activation if self.activation in self.fused else "linear"
+
     def _forward(self, x: Array, training: bool) -> Array:
         gamma, beta = self.params["gamma"], self.params["beta"]
-        moving = self.state["moving_mean"], self.state["moving_variance"]
+        statistics = self.state["moving_mean"], self.state["moving_variance"]
         options = {"epsilon": self.epsilon, "axis": self.axis, "owner": self.label}
         training = training and self.trainable
         if training:
-            y, *batch = F.batch_norm_train(x, gamma, beta, **options)
-            for old, new in zip(moving, batch, strict=True):
+            y, *batch = F.batch_norm_train(x, gamma, beta, activation=self._own, **options)
+            for old, new in zip(statistics, batch, strict=True):
                 old += (1 - self.momentum) * (new - old)
-            self._save(x, *batch, True)
+            statistics = batch
         else:
-            y = F.batch_norm_infer(x, gamma, beta, *moving, **options)
-            self._save(x, *moving, False)
+            y = F.batch_norm_infer(x, gamma, beta, *statistics, activation=self._own, **options)
+        kept = None
+        if self._own != self.activation:
+            y, kept = self._activate(y)
+        self._save(kept, x, *statistics, training)
         return y
 
-    def _backward(self, dy: Array, x: Array, mean: Array, var: Array, training: bool) -> Array:
-        dx, self.grads["gamma"], self.grads["beta"] = F.batch_norm_backward(
+    def _backward(
+        self, dy: Array, kept: Array | None, x: Array, mean: Array, var: Array, training: bool
+    ) -> Array:
+        if self._own != self.activation:
+            dy = self._deactivate(dy, kept)
+        dx, self.grads["gamma"], self.grads["beta"], _ = F.batch_norm_backward(
             dy,
             x,
             self.params["gamma"],
@@ -119,6 +138,8 @@ class BatchNorm(_Norm):
             epsilon=self.epsilon,
             training=training,
             axis=self.axis,
+            activation=self._own,
+            beta=self.params["beta"] if self._own == "relu" else None,
             owner=self.label,
         )
         return dx

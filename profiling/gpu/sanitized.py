@@ -135,6 +135,11 @@ def norms(dtype: np.dtype) -> Iterator[Call]:
         yield call("batch_norm_train", x, gamma, beta, EPSILON, s)
         yield call("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s)
         yield call("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s)
+        yield call("batch_norm_train", x, gamma, beta, EPSILON, s, "relu", dy)
+        yield call("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", beta)
+        yield call(
+            "batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", None, x
+        )
         mean, var = (
             a.astype(accum) for a in reference.group_norm_forward(x, gamma, beta, 1, s)[1:]
         )

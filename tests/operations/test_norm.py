@@ -12,6 +12,7 @@ from gpucnn.backends.base import accumulator
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, NORMS, in_layout, random
+from tests.operations.conftest import same_bits
 from tests.tolerance import assert_close
 
 EPSILON = 1e-3
@@ -64,6 +65,29 @@ def magnitudes(
     )
 
 
+def check_gradients(
+    results: tuple, expected: tuple, terms: SimpleNamespace, training: bool, s: NormShape,
+    channels_last: bool, dtype: np.dtype,
+) -> None:  # fmt: skip
+    """Hold dx, dgamma, dbeta and dresidual of batch norm to the reference's, in (N, L, C)."""
+    dx, dgamma, dbeta, dresidual = expected
+    dx, most = (
+        in_layout(a, channels_last) for a in (dx, terms.dx if training else terms.dx_constant)
+    )
+    for what, got, exact, magnitude in zip(
+        ("dx", "dgamma", "dbeta"), results[:3], (dx, dgamma, dbeta),
+        (most, terms.dgamma, terms.dbeta), strict=True,
+    ):  # fmt: skip
+        assert_close(
+            got, exact, dtype=dtype, reduction=s.batch * s.length + ROUNDINGS,
+            magnitude=magnitude, what=what,
+        )  # fmt: skip
+    if dresidual is None:
+        assert results[3] is None
+    else:
+        assert_close(results[3], in_layout(dresidual, channels_last), dtype=dtype, what="dresidual")
+
+
 def check_batch_norm(run, s: NormShape, p: SimpleNamespace, channels_last: bool) -> None:
     """Forward in training, with running statistics, and backward in both."""
     dtype, accum = p.x.dtype, accumulator(p.x.dtype)
@@ -83,17 +107,10 @@ def check_batch_norm(run, s: NormShape, p: SimpleNamespace, channels_last: bool)
     mean, var = exact_mean.astype(accum), exact_var.astype(accum)
     for training in (True, False):
         results = run("batch_norm_backward", dy, x, p.gamma, mean, var, EPSILON, training, given)
-        dx, dgamma, dbeta = reference.batch_norm_backward(
+        expected = reference.batch_norm_backward(
             p.dy, p.x, p.gamma, mean, var, EPSILON, training, s
         )
-        dx, most = (
-            in_layout(a, channels_last) for a in (dx, terms.dx if training else terms.dx_constant)
-        )
-        for what, got, exact, magnitude in zip(
-            ("dx", "dgamma", "dbeta"), results, (dx, dgamma, dbeta),
-            (most, terms.dgamma, terms.dbeta), strict=True,
-        ):  # fmt: skip
-            assert_close(got, exact, dtype=dtype, reduction=count, magnitude=magnitude, what=what)
+        check_gradients(results, expected, terms, training, s, channels_last, dtype)
 
 
 @every_case
@@ -122,6 +139,74 @@ def test_batch_norm_with_given_statistics(run, name, dtype, channels_last):
         got, in_layout(exact, channels_last), dtype=p.x.dtype, reduction=ROUNDINGS,
         magnitude=in_layout(terms, channels_last),
     )  # fmt: skip
+
+
+TIE = 1e-3  # from zero: a sum that is nearer may round to either side of it
+FUSED = ("image", "layer", "long", "volume")
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
+    """Both of them, and each alone."""
+    s, dtype = NORMS[name], DTYPES[dtype]
+    given, count = replace(s, channels_last=channels_last), s.batch * s.length + ROUNDINGS
+    p = problem(s, dtype)
+    other = random("residual", p.x.shape, dtype)
+    exact, mean, var = reference.batch_norm_train(p.x, p.gamma, p.beta, EPSILON, s)
+    mean, var = (a.astype(accumulator(dtype)) for a in (mean, var))
+    size = magnitudes(p, s, mean, var, s.channels, (0, 1, 3)).y
+    x, residual = (in_layout(a, channels_last) for a in (p.x, other))
+    for activation, r in (("relu", None), ("relu", residual), ("linear", residual)):
+        before = exact if r is None else exact + other.astype(np.float64)
+        after = np.maximum(before, 0) if activation == "relu" else before
+        most = size if r is None else size + np.abs(other.astype(np.float64))
+        train = run("batch_norm_train", x, p.gamma, p.beta, EPSILON, given, activation, r)
+        infer = run(
+            "batch_norm_infer", x, p.gamma, p.beta, mean, var, EPSILON, given, activation, r
+        )
+        for got in (train[0], infer):
+            assert_close(
+                got, in_layout(after, channels_last), dtype=dtype, reduction=count,
+                magnitude=in_layout(most, channels_last),
+            )  # fmt: skip
+        if activation == "linear":
+            continue
+        dy = np.where(np.abs(before) < TIE, 0, p.dy).astype(dtype)
+        y = None if r is None else after.astype(dtype)
+        beta = p.beta if r is None else None
+        terms = magnitudes(
+            SimpleNamespace(**{**vars(p), "dy": dy}), s, mean, var, s.channels, (0, 1, 3)
+        )
+        for training in (True, False):
+            results = run(
+                "batch_norm_backward", in_layout(dy, channels_last), x, p.gamma, mean, var,
+                EPSILON, training, given, "relu", beta,
+                None if y is None else in_layout(y, channels_last),
+            )  # fmt: skip
+            expected = reference.batch_norm_backward(
+                dy, p.x, p.gamma, mean, var, EPSILON, training, s, "relu", beta, y
+            )
+            check_gradients(results, expected, terms, training, s, channels_last, dtype)
+
+
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_backward_pass_finds_out_what_relu_let_through(run, dtype, channels_last):
+    """From x alone, as exactly as from y, for results around zero that round to it, too."""
+    s, dtype = replace(NORMS["long"], channels_last=channels_last), DTYPES[dtype]
+    x, dy = (in_layout(a, channels_last) for a in (problem(s, dtype).x, problem(s, dtype).dy))
+    var = np.ones(s.channels, accumulator(dtype))
+    mean = np.full(s.channels, x.astype(np.float64).mean(), var.dtype)
+    tiny = np.finfo(np.float16).smallest_subnormal if dtype == np.float16 else 1e-4
+    gamma, beta = np.full(s.channels, tiny, dtype), np.zeros(s.channels, dtype)
+    y = run("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s, "relu")
+    assert 0.2 < (y > 0).mean() < 0.8
+    from_x = run("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", beta)
+    from_y = run("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", None, y)
+    for ours, theirs in zip(from_x[:3], from_y[:3], strict=True):
+        assert same_bits(ours, theirs)
 
 
 def check_group_norm(run, s: NormShape, p: SimpleNamespace, channels_last: bool) -> None:
@@ -191,6 +276,11 @@ def test_an_empty_batch(run, channels_last):
     zero, none = np.zeros(s.channels, np.float32), np.zeros((0, s.groups), np.float32)
     assert_close(run("bias_grad", x, s), zero)
     assert_close(run("batch_norm_infer", x, gamma, gamma, zero, gamma, EPSILON, s), x)
+    *grads, dresidual = run(
+        "batch_norm_backward", x, x, gamma, zero, gamma, EPSILON, True, s, "relu", None, x
+    )
+    for got, expected in zip((*grads, dresidual), (x, zero, zero, x), strict=True):
+        assert_close(got, expected)
     for got, expected in zip(
         run("group_norm_forward", x, gamma, gamma, EPSILON, s), (x, none, none), strict=True
     ):

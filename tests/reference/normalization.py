@@ -32,24 +32,30 @@ def bias_grad(dy: np.ndarray, s: Any) -> np.ndarray:
 
 
 def batch_norm_train(
-    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, s: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, s: Any,
+    activation: str = "linear", residual: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Ioffe and Szegedy 2015, algorithm 1, over each channel of the batch."""
     rows = _nlc(x, s)
     statistics = [_mean_and_variance(rows[:, :, c]) for c in range(s.channels)]
     mean, var = (np.array(values) for values in zip(*statistics, strict=True))
-    return batch_norm_infer(x, gamma, beta, mean, var, epsilon, s), mean, var
+    y = batch_norm_infer(x, gamma, beta, mean, var, epsilon, s, activation, residual)
+    return y, mean, var
 
 
 def batch_norm_infer(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray,
-    epsilon: float, s: Any,
+    epsilon: float, s: Any, activation: str = "linear", residual: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     rows = _nlc(x, s)
     y = np.zeros(rows.shape)
     for c in range(s.channels):
         normal = (rows[:, :, c] - float(mean[c])) / math.sqrt(float(var[c]) + epsilon)
         y[:, :, c] = float(gamma[c]) * normal + float(beta[c])
+    if residual is not None:
+        y = y + _nlc(residual, s)
+    if activation == "relu":
+        y[y <= 0] = 0.0
     return _as_given(y, x, s)
 
 
@@ -66,9 +72,14 @@ def _gradient_through(normal: np.ndarray, dnormal: np.ndarray, deviation: float)
 
 def batch_norm_backward(
     dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray,
-    epsilon: float, training: bool, s: Any,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    epsilon: float, training: bool, s: Any, activation: str = "linear",
+    beta: np.ndarray | None = None, y: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
+    """Of f(norm(x) + residual): what of dy f lets through is the gradient of both terms."""
     rows, gradients = _nlc(x, s), _nlc(dy, s)
+    if activation == "relu":
+        out = batch_norm_infer(x, gamma, beta, mean, var, epsilon, s) if y is None else y
+        gradients = np.where(_nlc(out, s) > 0, gradients, 0.0)
     dx, dgamma, dbeta = np.zeros(rows.shape), np.zeros(s.channels), np.zeros(s.channels)
     for c in range(s.channels):
         g, deviation = gradients[:, :, c], math.sqrt(float(var[c]) + epsilon)
@@ -79,7 +90,8 @@ def batch_norm_backward(
             dx[:, :, c] = _gradient_through(normal, dnormal, deviation)
         else:
             dx[:, :, c] = dnormal / deviation
-    return _as_given(dx, x, s), dgamma, dbeta
+    dresidual = None if y is None else _as_given(gradients, x, s)
+    return _as_given(dx, x, s), dgamma, dbeta, dresidual
 
 
 def _group(s: Any, g: int) -> slice:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from ...shapes import NormShape
 from ..base import Array, accumulator
 from .kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller, ceil_div
+from .launch import BLOCK_THREADS, KernelCaller, ceil_div, pack_size
 from .spatial import DIVISOR, check_sizes, divisor
 
 _TERM: Axis = {
@@ -19,14 +21,23 @@ _TERM: Axis = {
 SUMS = KernelFamily("channel_sums.cu", "channel_sums", _TERM, CHANNELS_LAST, DTYPE)
 SUMS_FINISH = KernelFamily("channel_sums.cu", "channel_sums_finish", _TERM, CHANNELS_LAST, DTYPE)
 
-LANES_C = 32  # channels of a block with channels last, as in the kernel
-POSITIONS_PER_SPLIT = 1024
-MAX_SPLITS = 256
+LANES = 32  # columns of a block at most; numbers of a block of the finish, as in the kernel
+# Blocks that the sums are split into, four on each multiprocessor of an H100, and the steps of a
+# thread below which a split does not pay.
+BLOCKS_WANTED = 528
+STEPS_WANTED = 4
 
 # struct NormGeometry of kernels/norm_geometry.cuh
 _GEOMETRY = np.dtype(
     [(name, "i4") for name in ("batch", "channels", "length", "groups", "group_channels")]
     + [(f"by_{name}", DIVISOR) for name in ("channels", "length", "group_channels")]
+)
+
+
+# struct Summing of kernels/channel_sums.cu
+_SUMMING = np.dtype(
+    [(name, "i4") for name in ("columns", "steps", "steps_per_split", "positions")]
+    + [(f"by_{name}", DIVISOR) for name in ("lanes", "slots", "row_packs")]
 )
 
 
@@ -47,34 +58,78 @@ def norm_record(shape: NormShape) -> np.ndarray:
     return np.array([row], _GEOMETRY)
 
 
+@dataclass(frozen=True)
+class Summing:
+    """How the sums of a shape are laid over memory and over blocks: see kernels/channel_sums.cu.
+
+    Attributes:
+        grid: blocks of columns, and splits.
+        parts: partial sums of each channel, in the order in which the finish adds them.
+        record: struct Summing.
+    """
+
+    grid: tuple[int, int]
+    parts: int
+    record: np.ndarray
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def of(cls, shape: NormShape, pack: int) -> Summing:
+        """Lay them out for packs of so many elements; the shape holds some."""
+        positions, row_packs = 1, 1
+        if shape.channels_last:
+            positions = pack // math.gcd(shape.channels, pack)
+            columns = shape.channels * positions // pack
+            steps = ceil_div(shape.batch * shape.length, positions)
+            lanes = ceil_div(columns, ceil_div(columns, LANES))
+            slots = BLOCK_THREADS // lanes
+        else:
+            columns = shape.channels
+            row_packs = shape.length // pack
+            if shape.length % pack:  # rows begin anywhere in a pack
+                row_packs = ceil_div(shape.length - 1, pack) + 1
+            steps = shape.batch * row_packs
+            slots = 2 ** (ceil_div(steps, STEPS_WANTED) - 1).bit_length()
+            slots = min(max(32, slots), BLOCK_THREADS)
+            lanes = BLOCK_THREADS // slots
+        blocks = ceil_div(columns, lanes)
+        splits = min(ceil_div(BLOCKS_WANTED, blocks), ceil_div(steps, slots * STEPS_WANTED))
+        per_split = ceil_div(steps, splits)
+        splits = ceil_div(steps, per_split)
+        row = (columns, steps, per_split, positions, *map(divisor, (lanes, slots, row_packs)))
+        return cls((blocks, splits), splits * positions, np.array([row], _SUMMING))
+
+
 class ChannelSums(KernelCaller):
     """What a bias's gradient, the norms and PReLU share."""
 
     def _channel_sums(
-        self, term: str, a: Array, shape: NormShape, *, x: Array | None = None,
-        mean: Array | None = None, var: Array | None = None, epsilon: float = 0.0,
-        scale: float = 1.0,
+        self, term: str, a: Array, shape: NormShape, *, scale: float = 1.0, epsilon: float = 0.0,
+        **arrays: Array,
     ) -> tuple[Array, Array]:  # fmt: skip
-        """Return (terms, C) sums in Accum, one term or two for the gradients, and as ``a``."""
+        """Return (terms, C) sums in Accum, one term or two for the gradients, and as ``a``.
+
+        ``arrays`` are those that the term has a use for, by their names in the kernel.
+        """
         sums = accumulator(a.dtype)
         terms = 2 if term.endswith("gradient") else 1
-        positions = shape.batch * shape.length
-        if positions == 0:
+        if a.size == 0:
             return tuple(self.xp.zeros((terms, shape.channels), t) for t in (sums, a.dtype))
-        splits = min(MAX_SPLITS, ceil_div(positions, POSITIONS_PER_SPLIT))
-        per_split = ceil_div(positions, splits)
-        splits = ceil_div(positions, per_split)
-        tiles = ceil_div(shape.channels, LANES_C) if shape.channels_last else shape.channels
+        record, summing = norm_record(shape), Summing.of(shape, pack_size(a))
         choice = (term, shape.channels_last, a.dtype)
-        partial = self.xp.empty((splits, terms, shape.channels), sums)
+        partial = self.xp.empty((terms, summing.parts, shape.channels), sums)
+        x, y, gamma, beta, mean, var, masked = map(
+            arrays.get, ("x", "y", "gamma", "beta", "mean", "var", "masked")
+        )
         self.launch(
-            SUMS(*choice), (tiles, splits), BLOCK_THREADS, a, x, mean, var, sums.type(epsilon),
-            partial, per_split, norm_record(shape),
+            SUMS(*choice), summing.grid, BLOCK_THREADS, a, x, y, gamma, beta, mean, var,
+            sums.type(epsilon), masked, partial, np.int64(a.size), record, summing.record,
         )  # fmt: skip
         result = self.xp.empty((terms, shape.channels), sums)
         rounded = result if a.dtype == sums else self.xp.empty(result.shape, a.dtype)
-        self.launch_elements(
-            SUMS_FINISH(*choice), result.size, partial, result,
-            None if rounded is result else rounded, sums.type(scale), splits, result.size,
+        self.launch(
+            SUMS_FINISH(*choice), ceil_div(result.size, LANES), BLOCK_THREADS, partial, result,
+            None if rounded is result else rounded, sums.type(scale), summing.parts,
+            shape.channels,
         )  # fmt: skip
         return result, rounded

@@ -43,6 +43,17 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def pack_size(array: Any) -> int:
+    """Return the elements of a pack: PACK of kernels/pack.cuh."""
+    return 8 if array.dtype.itemsize == 2 else 4
+
+
+def is_aligned(array: Any, bytes_: int) -> bool:
+    """Return whether an array, which may lie inside another one, begins at a multiple of these."""
+    address = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return address % bytes_ == 0
+
+
 def batch_parts(sample: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
     """Cut arrays along the batch, so that a launch over a part counts at most ``MAX_COUNT``.
 
@@ -111,8 +122,8 @@ class KernelCaller:
 
     def launch_packs(self, kernel: Kernel, array: Any, *arguments: Any) -> None:
         """Launch one thread for each pack of elements of ``array`` (kernels/pack.cuh)."""
-        pack = 8 if array.dtype.itemsize == 2 else 4
-        self.launch_elements(kernel, ceil_div(array.size, pack), *arguments, np.int64(array.size))
+        packs = ceil_div(array.size, pack_size(array))
+        self.launch_elements(kernel, packs, *arguments, np.int64(array.size))
 
     def _convert(self, kernel: Kernel, argument: Any) -> Any:
         if isinstance(argument, (bool, np.bool_)):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from ...shapes import NormShape
 from ..base import Array, accumulator
 from .channels import ChannelSums, norm_record
 from .kernel import CHANNELS_LAST, DTYPE, KernelFamily
-from .launch import BLOCK_THREADS, batch_parts
+from .launch import BLOCK_THREADS, ceil_div, pack_size
+from .spatial import check_sizes
 
 _AXES = (CHANNELS_LAST, DTYPE)
 BATCH_FORWARD = KernelFamily("batch_norm.cu", "batch_norm_forward", *_AXES)
@@ -15,48 +20,77 @@ GROUP_FORWARD = KernelFamily("group_norm.cu", "group_norm_forward", *_AXES)
 GROUP_BACKWARD = KernelFamily("group_norm.cu", "group_norm_backward", *_AXES)
 
 
+# Of batch norm's elementwise halves: packs of a thread, so that its constants cost little, unless
+# there are fewer threads then than an H100 holds.
+PACKS_PER_THREAD = 8
+THREADS_WANTED = 132 * 2048
+
+
 class Normalisations(ChannelSums):
     """``batch_norm_train``, ``_infer`` and ``_backward``; ``group_norm_forward``, ``_backward``."""
 
     def batch_norm_train(
-        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
-    ) -> tuple[Array, Array, Array]:
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
+        activation: str = "linear", residual: Array | None = None,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         scale = 1.0 / max(1, shape.batch * shape.length)
         (mean,), _ = self._channel_sums("sum", x, shape, scale=scale)
         (var,), _ = self._channel_sums("squared_deviation", x, shape, mean=mean, scale=scale)
-        return self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape), mean, var
+        y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
+        return y, mean, var
 
     def batch_norm_infer(
         self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, epsilon: float,
-        shape: NormShape,
+        shape: NormShape, activation: str = "linear", residual: Array | None = None,
     ) -> Array:  # fmt: skip
         y = self.xp.empty_like(x)
-        kernel = BATCH_FORWARD(shape.channels_last, x.dtype)
-        epsilon = accumulator(x.dtype).type(epsilon)
-        for part, y_part in batch_parts(shape.channels * shape.length, x, y):
-            self.launch_elements(
-                kernel, part.size, part, gamma, beta, mean, var, epsilon, y_part, part.size,
-                norm_record(shape),
-            )  # fmt: skip
+        self._launch_strided(
+            BATCH_FORWARD, shape, x, residual, gamma, beta, mean, var,
+            accumulator(x.dtype).type(epsilon), activation == "relu", y,
+        )  # fmt: skip
         return y
 
     def batch_norm_backward(
         self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, epsilon: float,
-        training: bool, shape: NormShape,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        training: bool, shape: NormShape, activation: str = "linear", beta: Array | None = None,
+        y: Array | None = None,
+    ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+        # the mask of a ReLU follows from x, or from y, where a residual was added
+        beta = beta if activation == "relu" and y is None else None
+        masked = None if y is None else self.xp.empty_like(dy)
         sums, (dbeta, dgamma) = self._channel_sums(
-            "batch_gradient", dy, shape, x=x, mean=mean, var=var, epsilon=epsilon
-        )
+            "batch_gradient", dy, shape, x=x, y=y, gamma=gamma, beta=beta, mean=mean, var=var,
+            epsilon=epsilon, masked=masked,
+        )  # fmt: skip
         dx = self.xp.empty_like(x)
-        kernel = BATCH_BACKWARD(shape.channels_last, x.dtype)
         number = accumulator(x.dtype).type
         inverse_count = number(1.0 / max(1, shape.batch * shape.length) if training else 0.0)
-        for dy_part, part, dx_part in batch_parts(shape.channels * shape.length, dy, x, dx):
-            self.launch_elements(
-                kernel, part.size, dy_part, part, gamma, mean, var, number(epsilon), sums,
-                inverse_count, dx_part, part.size, norm_record(shape),
-            )  # fmt: skip
-        return dx, dgamma, dbeta
+        self._launch_strided(
+            BATCH_BACKWARD, shape, dy if masked is None else masked, x, gamma, beta, mean, var,
+            number(epsilon), sums, inverse_count, dx,
+        )  # fmt: skip
+        return dx, dgamma, dbeta, masked
+
+    def _launch_strided(
+        self, family: KernelFamily, shape: NormShape, *arguments: Array | float
+    ) -> None:
+        """Launch threads that take every ``stride``-th element of the first array, in packs.
+
+        Raises:
+            ValueError: the stride would pass the 2^31 that kernels count to.
+        """
+        first, pack = arguments[0], pack_size(arguments[0])
+        if first.size == 0:
+            return
+        period = shape.channels if shape.channels_last else shape.channels * shape.length
+        period = math.lcm(period, pack)  # after which the channels repeat
+        wanted = max(first.size // PACKS_PER_THREAD, min(first.size, THREADS_WANTED * pack))
+        stride = period * ceil_div(min(wanted, 2**28), period)
+        check_sizes("batch norm", ("one sample, in whole packs", stride, 31))
+        self.launch_elements(
+            family(shape.channels_last, first.dtype), stride // pack, *arguments,
+            np.int64(first.size), stride, norm_record(shape),
+        )  # fmt: skip
 
     def group_norm_forward(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape

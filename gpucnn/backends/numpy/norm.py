@@ -16,7 +16,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import rounded, sample_blocks, wide
+from .blocks import keep, rounded, sample_blocks, wide
 from .channels import (
     along_channels,
     bias_grad,
@@ -31,8 +31,9 @@ class Normalisations:
     """``batch_norm_train``, ``_infer`` and ``_backward``; ``group_norm_forward``, ``_backward``."""
 
     def batch_norm_train(
-        self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape,
+        activation: str = "linear", residual: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         count, last = max(1, shape.batch * shape.length), shape.channels_last
         mean = bias_grad(x, shape) / count
         var, view = np.zeros_like(mean), x.reshape(shape.axes)
@@ -41,31 +42,46 @@ class Normalisations:
             by_channel(np.subtract, view[block], mean, part, channels_last=last)
             var += channel_sums(np.square(part, out=part), last)
         var /= count
-        return self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape), mean, var
+        y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
+        return y, mean, var
 
     def batch_norm_infer(
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray,
-        epsilon: float, shape: NormShape,
+        epsilon: float, shape: NormShape, activation: str = "linear",
+        residual: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
-        y, last = np.empty(shape.axes, x.dtype), shape.channels_last
-        view, beta = x.reshape(shape.axes), wide(beta)
-        scale = wide(gamma) / np.sqrt(var + float(epsilon))
+        y, view = np.empty(shape.axes, x.dtype), x.reshape(shape.axes)
+        other = None if residual is None else residual.reshape(shape.axes)
+        scale, beta = wide(gamma) / np.sqrt(var + float(epsilon)), wide(beta)
         for block in channel_blocks(shape):
-            part = np.empty(view[block].shape, mean.dtype)
-            by_channel(np.subtract, view[block], mean, part, channels_last=last)
-            by_channel(np.multiply, part, scale, part, channels_last=last)
-            by_channel(np.add, part, beta, part, channels_last=last)
+            part = _normalised(view[block], mean, scale, beta, shape)
+            if other is not None:
+                part += other[block]
+            if activation == "relu":
+                np.maximum(part, 0, out=part)
             y[block] = part
         return y.reshape(x.shape)
 
     def batch_norm_backward(
         self, dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray,
-        epsilon: float, training: bool, shape: NormShape,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        epsilon: float, training: bool, shape: NormShape, activation: str = "linear",
+        beta: np.ndarray | None = None, y: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
         dx, last = np.empty(shape.axes, dy.dtype), shape.channels_last
         dy_view, x_view = dy.reshape(shape.axes), x.reshape(shape.axes)
         inverse = 1 / np.sqrt(var + float(epsilon))
-        dbeta = bias_grad(dy, shape)
+        scale = wide(gamma) / np.sqrt(var + float(epsilon))  # the same bits as in the forward pass
+        masked = None
+        if activation == "relu":
+            masked = np.empty_like(dy_view)
+            for block in channel_blocks(shape):
+                if y is not None:
+                    out = y.reshape(shape.axes)[block]
+                else:
+                    out = _normalised(x_view[block], mean, scale, wide(beta), shape).astype(x.dtype)
+                masked[block] = keep(np.ascontiguousarray(dy_view[block]), out > 0)
+            dy_view = masked
+        dbeta = bias_grad(dy_view, shape)
         dgamma = np.zeros_like(dbeta)
         for block in channel_blocks(shape):
             part = np.empty(x_view[block].shape, mean.dtype)
@@ -74,7 +90,7 @@ class Normalisations:
             dgamma += channel_sums(part, last)
         dgamma *= inverse
         count = max(1, shape.batch * shape.length)
-        scale, slope = wide(gamma) * inverse, inverse * dgamma / count
+        slope = inverse * dgamma / count
         for block in channel_blocks(shape):
             part = np.empty(x_view[block].shape, mean.dtype)
             if training:
@@ -86,7 +102,10 @@ class Normalisations:
             else:
                 by_channel(np.multiply, dy_view[block], scale, part, channels_last=last)
             dx[block] = part
-        return dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
+        return (
+            dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype),
+            None if y is None else masked.reshape(x.shape),
+        )  # fmt: skip
 
     def group_norm_forward(
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape
@@ -128,6 +147,16 @@ class Normalisations:
             part *= _spread(inverse[samples], shape)
             dx[samples] = part
         return dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
+
+
+def _normalised(
+    block: np.ndarray, mean: np.ndarray, scale: np.ndarray, beta: np.ndarray, shape: NormShape
+) -> np.ndarray:
+    """(x - mean) * scale + beta on a block of x, in the dtype of the sums."""
+    part, last = np.empty(block.shape, mean.dtype), shape.channels_last
+    by_channel(np.subtract, block, mean, part, channels_last=last)
+    by_channel(np.multiply, part, scale, part, channels_last=last)
+    return by_channel(np.add, part, beta, part, channels_last=last)
 
 
 def _group_means(part: np.ndarray, shape: NormShape) -> np.ndarray:

@@ -1,0 +1,24 @@
+// The arithmetic of batch norm on one number, shared by its kernels: the backward pass tells from x
+// where a ReLU behind it was active. The same operations in the same order, with a multiply-add that
+// is fused by name and not as the compiler pleases, give the same bits in both.
+#pragma once
+#include "norm_geometry.cuh"
+
+struct Normaliser {
+    Accum mean, inverse;  // inverse = 1 / sqrt(var + epsilon)
+    Accum scale, shift;   // gamma * inverse, beta
+
+    // gamma * (x - mean) / sqrt(var + epsilon) + beta
+    __device__ __forceinline__ Accum operator()(Element x) const {
+        return math::fma(widen(x) - mean, scale, shift);
+    }
+    // Whether ReLU lets this x through: whether what memory holds of it, rounded, is above zero.
+    __device__ __forceinline__ bool active(Element x) const { return widen(narrow((*this)(x))) > 0; }
+};
+
+// That of channel c; where `beta` is null, only what does not depend on it is of use.
+__device__ __forceinline__ Normaliser normaliser(int c, const Element* gamma, const Element* beta, const Accum* mean,
+                                                 const Accum* var, Accum epsilon) {
+    const Accum inverse = inverse_deviation(var[c], epsilon);
+    return {mean[c], inverse, widen(gamma[c]) * inverse, beta ? widen(beta[c]) : (Accum)0};
+}
