@@ -62,7 +62,5 @@ def fake_backend(folder: Path, launcher: FakeLauncher | None = None) -> CudaBack
     return CudaBackend(np, launcher, TunedPlans(launcher, Store(folder)))
 
 
-def fake_tuner(
-    backend: CudaBackend, microseconds: Callable[[Plan], float], compile: Callable = fake_cubin
-) -> Tuner:
-    return Tuner(backend, FakeTimer(microseconds), compile)
+def fake_tuner(backend: CudaBackend, timer: FakeTimer, compile: Callable = fake_cubin) -> Tuner:
+    return Tuner(backend, timer, compile)

@@ -18,6 +18,7 @@ from .info import info
 from .predict import predict
 from .summary import summary
 from .train import train
+from .tune import tune
 
 app = typer.Typer(
     cls=Commands,
@@ -49,5 +50,5 @@ def _options(
     pass
 
 
-for command in (train, evaluate, predict, filters, summary, info):
+for command in (train, evaluate, predict, filters, summary, tune, info):
     app.command()(command)

@@ -26,3 +26,10 @@ Data = Annotated[
         metavar="NAME|PATH",
     ),
 ]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input", help="Shape of one image of a named network, as 28,28,1.", metavar="H,W,C"
+    ),
+]
+Classes = Annotated[int, typer.Option(min=1, help="Outputs of a named network.", metavar="N")]

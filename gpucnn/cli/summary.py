@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .console import console
 
 
@@ -18,41 +19,14 @@ def summary(
             metavar="NAME|CHECKPOINT",
         ),
     ] = None,
-    input_shape: Annotated[
-        str | None,
-        typer.Option("--input", help="Shape of one image of a named network, as 28,28,1."),
-    ] = None,
-    classes: Annotated[int, typer.Option(min=1, help="Outputs of a named network.")] = 10,
+    input_shape: options.Input = None,
+    classes: options.Classes = 10,
 ) -> None:
     """Show the layers of a network: output shapes, parameters and multiply-adds."""
-    from pathlib import Path
-
-    from .. import models
     from ..backends import use_backend
-    from .runs import Trained
+    from . import networks
 
     with use_backend("numpy"):  # nothing is computed
-        if model in models.MODELS:
-            shape = models.USUAL[model] if input_shape is None else _shape(input_shape)
-            network = models.make(model, classes, shape)
-        elif model is not None and not Path(model).exists() and not Path(f"{model}.json").exists():
-            names = ", ".join(models.MODELS)
-            raise ValueError(f"--model must be one of {names}, or a checkpoint. Received: {model}")
-        else:
-            network = Trained.read(None if model is None else Path(model)).model
-            shape = None if input_shape is None else _shape(input_shape)
+        shape = networks.as_shape(input_shape)
+        network = networks.named(model, shape, classes) or networks.trained("--model", model).model
         console.print(network.summary_text(shape), markup=False, soft_wrap=True)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    """
-    >>> _shape("28,28,1")
-    (28, 28, 1)
-    """
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"--input must be height,width,channels, as 28,28,1. Received: {text}")
-    return shape

@@ -83,7 +83,8 @@ class Tuner:
                     calls = [partial(_run, self.backend, problem, plan, *each) for each in inputs]
                     times[plan] = self.timer.time(calls)
         if not times:
-            raise RuntimeError(f"tuner: no plan runs. Received: {problem}, where {failures}")
+            reasons = "; ".join(dict.fromkeys(failures.values()))
+            raise RuntimeError(f"tuner: no plan runs: {reasons}. Received: {problem}")
         best = min(times, key=times.__getitem__)
         return Entry(best, times, cubins[best], failures)
 

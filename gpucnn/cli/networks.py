@@ -1,0 +1,53 @@
+"""The network that a command is about: one with a name, or that of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import models
+from ..layers.base import Shape
+from ..network import Sequential
+from .runs import Trained
+
+
+def named(
+    name: str | None, shape: Shape | None = None, classes: int = 10, dtype: str | None = None
+) -> Sequential | None:
+    """Return the network of ``gpucnn.models`` of this name, or None where there is none.
+
+    Args:
+        shape: of one image; by default what the network was made for.
+    """
+    if name not in models.MODELS:
+        return None
+    return models.make(name, classes, shape or models.USUAL[name], dtype)
+
+
+def trained(option: str, path: str | None) -> Trained:
+    """Read a checkpoint, or the newest run where ``path`` is None.
+
+    Raises:
+        ValueError: there is none of this name; the text begins with the option's.
+        FileNotFoundError: there is no run yet.
+    """
+    if path is not None and not Path(path).exists() and not Path(f"{path}.json").exists():
+        names = ", ".join(models.MODELS)
+        raise ValueError(f"{option} must be one of {names}, or a checkpoint. Received: {path}")
+    return Trained.read(None if path is None else Path(path))
+
+
+def as_shape(text: str | None) -> Shape | None:
+    """Return the shape that --input gives, if it does.
+
+    >>> as_shape("28,28,1")
+    (28, 28, 1)
+    """
+    if text is None:
+        return None
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"--input must be height,width,channels, as 28,28,1. Received: {text}")
+    return shape
