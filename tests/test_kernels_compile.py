@@ -11,36 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import gpucnn.backends.cuda  # noqa: F401 - declares all families
 from gpucnn.backends.cuda.compiler import compile_cubin, kernel_folder
 from gpucnn.backends.cuda.kernel import FAMILIES, OLDEST_ARCHITECTURE, KernelFamily, modules
+from profiling.resources import ARCHITECTURES, FILES, compile_modules
 
 CompileException = pytest.importorskip(
     "cupy.cuda.compiler", reason="NVRTC is reached through CuPy"
 ).CompileException
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-FILES = sorted({family.file for family in FAMILIES})
-
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", FILES)
 def test_compiles_without_spills(file: str, architecture: str) -> None:
-    groups = [
-        kernels
-        for kernels in modules().values()
-        if kernels[0].file == file and kernels[0].minimum_architecture <= int(architecture[3:])
-    ]
     # NVRTC releases the GIL; under xdist each worker has one core already
     threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count()
     with ThreadPoolExecutor(threads) as pool:
-        compiled = pool.map(lambda kernels: compile_cubin(kernels[0], architecture), groups)
-    for kernels, (cubin, resources) in zip(groups, compiled, strict=True):
-        assert cubin.startswith(b"\x7fELF")
-        assert set(resources) == {kernel.symbol for kernel in kernels}
-        for symbol, used in resources.items():
-            assert used.spill_bytes == 0, f"{symbol} spills on {architecture}: {used}"
-            assert used.stack_bytes == 0, f"{symbol} uses local memory on {architecture}: {used}"
+        for kernels, (cubin, resources) in compile_modules(file, architecture, pool):
+            assert cubin.startswith(b"\x7fELF")
+            assert set(resources) == {kernel.symbol for kernel in kernels}
+            for name, used in resources.items():
+                assert used.spill_bytes == 0, f"{name} spills on {architecture}: {used}"
+                assert used.stack_bytes == 0, f"{name} uses local memory on {architecture}: {used}"
 
 
 def test_a_module_has_one_minimum_architecture() -> None:
