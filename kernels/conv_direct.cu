@@ -91,39 +91,15 @@ __device__ __forceinline__ void store(const DirectGeometry& g, Number* image, in
         }
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2)
-NAME(conv_direct)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
-                  int relu, Element* __restrict__ y, U8* __restrict__ index,
-                  const __grid_constant__ DirectGeometry g) {
-    __shared__ __align__(16) Accum patch[PATCH];
-    __shared__ __align__(16) Accum weights[MAX_CHANNELS * TAPS * TAPS][SLICE_PITCH];
-
-    const Tile tile = tile_at(g, blockIdx.x);
-    const int first_filter = blockIdx.y * SLICE;
-    copy_patch(g, x, tile, patch);
-    copy_weights(g, w, first_filter, weights);
-    __syncthreads();  // the patch and the weights are complete
-
-    // neighbouring threads store to neighbouring memory
-    int lane, place, column;
-    if (g.channels_last)
-        place = divide(threadIdx.x, g.by_lanes, lane);
-    else
-        lane = divide(threadIdx.x, g.by_slots, place);
-    int row = divide(place, g.by_columns, column);
-    const int filter = first_filter + lane * FILTERS;
-    if (place >= g.slots || lane >= g.lanes || filter >= g.filters) return;
-
-    Accum sums[2][COLUMNS][FILTERS];
+// The outputs of a thread: from the patch at `source` and the weights of its filters.
+__device__ __forceinline__ void convolve(const DirectGeometry& g, const Accum* source, const Accum* weight_row,
+                                         const Element* bias, int filter, Accum (&sums)[2][COLUMNS][FILTERS]) {
 #pragma unroll
     for (int k = 0; k < FILTERS; ++k) {
         const Accum start = bias && filter + k < g.filters ? widen(bias[filter + k]) : (Accum)0;
 #pragma unroll
         for (int i = 0; i < 2 * COLUMNS; ++i) sums[i / COLUMNS][i % COLUMNS][k] = start;
     }
-
-    const Accum* source = patch + 2 * STRIDE * row * g.pitch + COLUMNS * STRIDE * column;
-    const Accum* weight_row = weights[0] + lane * FILTERS;
     for (int c = 0; c < g.channels; ++c, source += g.plane) {
 #pragma unroll(TAPS == 3 ? TAPS : 1)  // unrolled, the rows that two taps share are read once
         for (int r = 0; r < TAPS; ++r, weight_row += TAPS * SLICE_PITCH) {
@@ -143,22 +119,25 @@ NAME(conv_direct)(const Element* __restrict__ x, const Element* __restrict__ w, 
             }
         }
     }
+}
 
-    row += tile.row;
-    column = tile.column + column * QUADS;  // counted in quads from here on
-    y += tile.image * image_size(g.target, g.filters);
-    if (!g.pooled) {
-        Element values[2][COLUMNS][FILTERS];
+// Store f of a thread's outputs; row and column count quads.
+__device__ __forceinline__ void store_all(const DirectGeometry& g, const Accum (&sums)[2][COLUMNS][FILTERS], int relu,
+                                          Element* y, int row, int column, int filter) {
+    Element values[2][COLUMNS][FILTERS];
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
+    for (int i = 0; i < 2; ++i)
 #pragma unroll
-            for (int j = 0; j < COLUMNS; ++j)
+        for (int j = 0; j < COLUMNS; ++j)
 #pragma unroll
-                for (int k = 0; k < FILTERS; ++k)
-                    values[i][j][k] = narrow(relu && sums[i][j][k] <= 0 ? (Accum)0 : sums[i][j][k]);
-        store(g, y, 2 * row, 2 * column, filter, values);
-        return;
-    }
+            for (int k = 0; k < FILTERS; ++k)
+                values[i][j][k] = narrow(relu && sums[i][j][k] <= 0 ? (Accum)0 : sums[i][j][k]);
+    store(g, y, 2 * row, 2 * column, filter, values);
+}
+
+// Store f of the largest output of each quad, and which one that is.
+__device__ __forceinline__ void store_largest(const DirectGeometry& g, const Accum (&sums)[2][COLUMNS][FILTERS],
+                                              int relu, Element* y, U8* index, int row, int column, int filter) {
     Element values[1][QUADS][FILTERS];
     U8 places[1][QUADS][FILTERS];
     const bool below = 2 * row + 1 < g.output[0];
@@ -183,5 +162,45 @@ NAME(conv_direct)(const Element* __restrict__ x, const Element* __restrict__ w, 
         }
     }
     store(g, y, row, column, filter, values);
-    if (index) store(g, index + tile.image * image_size(g.target, g.filters), row, column, filter, places);
+    if (index) store(g, index, row, column, filter, places);
+}
+
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, 3)
+NAME(conv_direct)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
+                  int relu, Element* __restrict__ y, U8* __restrict__ index,
+                  const __grid_constant__ DirectGeometry g) {
+    __shared__ __align__(16) Accum patch[PATCH];
+    __shared__ __align__(16) Accum weights[MAX_CHANNELS * TAPS * TAPS][SLICE_PITCH];
+
+    const int first_filter = blockIdx.y * SLICE;
+    copy_weights(g, w, first_filter, weights);
+
+    // neighbouring threads store to neighbouring memory
+    int lane, place, column;
+    if (g.channels_last)
+        place = divide(threadIdx.x, g.by_lanes, lane);
+    else
+        lane = divide(threadIdx.x, g.by_slots, place);
+    const int row = divide(place, g.by_columns, column), filter = first_filter + lane * FILTERS;
+    const bool works = place < g.slots && lane < g.lanes && filter < g.filters;
+    const Accum* source = patch + 2 * STRIDE * row * g.pitch + COLUMNS * STRIDE * column;
+
+    const int begin = blockIdx.x * g.tiles_per_block, end = min(begin + g.tiles_per_block, g.tiles);
+    for (int i = begin; i < end; ++i) {
+        const Tile tile = tile_at(g, i);
+        copy_patch(g, x, tile, patch);
+        __syncthreads();  // the patch and, the first time, the weights are complete
+        if (works) {
+            Accum sums[2][COLUMNS][FILTERS];
+            convolve(g, source, weights[0] + lane * FILTERS, bias, filter, sums);
+            Element* image = y + tile.image * image_size(g.target, g.filters);
+            U8* index_image = index ? index + tile.image * image_size(g.target, g.filters) : index;
+            const int first_row = tile.row + row, first_column = tile.column + column * QUADS;
+            if (g.pooled)
+                store_largest(g, sums, relu, image, index_image, first_row, first_column, filter);
+            else
+                store_all(g, sums, relu, image, first_row, first_column, filter);
+        }
+        __syncthreads();  // everyone has read the patch; it may be overwritten
+    }
 }

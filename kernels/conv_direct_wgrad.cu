@@ -8,7 +8,7 @@
 //   not pooled    dz = dy (and no db)
 //   pooled        dz[n, 2p + i, 2q + j, k] = dy[n, p, q, k] if index[n, p, q, k] is 2i + j, else 0
 //
-// x, dy, index: see direct.cuh. Split z of the grid sums the tiles [z, z + 1) * tiles_per_split and writes
+// x, dy, index: see direct.cuh. Split z of the grid sums the tiles [z, z + 1) * tiles_per_block and writes
 // partial[z][(k, r, s, c), then k] in Accum; split_sum.cu adds the splits. All orders are fixed: deterministic.
 //
 // grid: x = splits, y = slices of filters. For each tile the block copies the patch of x and dz to shared
@@ -32,71 +32,77 @@ static_assert(TILE * SLICE_PITCH >= MAX_THREADS * FILTERS, "the final sums must 
 
 // The host's twin is `_SPLITTING` in gpucnn/backends/cuda/algorithms/direct.py.
 struct Splitting {
-    int tiles, tiles_per_split;        // of the batch, and of a split
     int units;                         // rows of all channels' windows
     int copiers;                       // threads that copy the same filters
     Divisor by_units, by_chunks;       // threads that differ in what they sum; chunks across a tile
     Divisor by_vectors, by_copiers, by_items;  // filters of a slice, 4 at once; and what is copied, across a tile
 };
 
-// 4 filters of a map from `filter` on, where they exist.
-template <class Number>
-__device__ __forceinline__ Run<Number, VECTOR> load_filters(const DirectGeometry& g, const Number* map, bool whole,
-                                                            int row, int column, int filter) {
-    Run<Number, VECTOR> run = {};
-    if (row >= g.target[0] || column >= g.target[1]) return run;
-    if (whole) {
-        map += element(g, g.target, row, column, filter, g.filters);
-        if (filter < g.filters) run = *(const Run<Number, VECTOR>*)map;
+// What a thread copies of dy or of index: VECTOR filters of every pixel.
+template <class Number> struct Filters {
+    const Number* map;  // the first of them, of the tile's image
+    int rows, columns;  // of the map
+    int count;          // of those that exist
+    int pixel_step, filter_step;
+    bool whole;  // they lie side by side, aligned, and all or none exist
+
+    __device__ __forceinline__ Filters(const DirectGeometry& g, const Number* maps, unsigned image, int filter)
+        : rows(g.target[0]), columns(g.target[1]), count(g.filters - filter) {
+        pixel_step = g.channels_last ? g.filters : 1;
+        filter_step = g.channels_last ? 1 : rows * columns;
+        whole = g.channels_last && g.filters % VECTOR == 0 && (unsigned long long)maps % (VECTOR * sizeof(Number)) == 0;
+        map = maps + image * image_size(g.target, g.filters) + (long long)filter * filter_step;
+    }
+    __device__ __forceinline__ Run<Number, VECTOR> at(int row, int column) const {
+        Run<Number, VECTOR> run = {};
+        if (row >= rows || column >= columns) return run;
+        const Number* from = map + (row * columns + column) * pixel_step;
+        if (whole) {
+            if (count > 0) run = *(const Run<Number, VECTOR>*)from;
+            return run;
+        }
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k)
+            if (k < count) run.at[k] = from[k * filter_step];
         return run;
     }
-#pragma unroll
-    for (int k = 0; k < VECTOR; ++k)
-        if (filter + k < g.filters) run.at[k] = map[element(g, g.target, row, column, filter + k, g.filters)];
-    return run;
-}
+};
 
-// Copy dz of a tile to gradients[output][filter of the slice] and add it to the sums of the copier's filters.
+// Copy dz of a tile to gradients[output][filter of the slice]: `to` is the first of this thread's filters,
+// which it copies of every copiers-th pixel and, pooled, adds to the sums of the bias.
 __device__ __forceinline__ void copy_gradients(const DirectGeometry& g, const Splitting& splitting, const Element* dy,
-                                               const U8* index, const Tile& tile, int first_filter, int vector,
-                                               int copier, Accum (&gradients)[TILE][SLICE_PITCH],
+                                               const U8* index, const Tile& tile, int filter, int copier, Accum* to,
                                                Accum (&bias_sums)[VECTOR]) {
-    const int across = 2 * g.quads[1], filter = first_filter + vector * VECTOR;
-    const bool whole = g.channels_last && g.filters % VECTOR == 0;
-    const bool aligned = whole && (unsigned long long)dy % sizeof(Run<Element, VECTOR>) == 0;
-    dy += tile.image * image_size(g.target, g.filters);
+    const Filters<Element> gradients(g, dy, tile.image, filter);
     if (!g.pooled) {
 #pragma unroll 4  // that many loads are under way at once
-        for (int at = copier; at < 4 * g.quads[0] * g.quads[1]; at += splitting.copiers) {
+        for (int i = copier; i < 4 * g.quads[0] * g.quads[1]; i += splitting.copiers) {
             int column;
-            const int row = divide(at, splitting.by_items, column);
-            const Run<Element, VECTOR> run =
-                load_filters(g, dy, aligned, 2 * tile.row + row, 2 * tile.column + column, filter);
+            const int row = divide(i, splitting.by_items, column);
+            const Run<Element, VECTOR> run = gradients.at(2 * tile.row + row, 2 * tile.column + column);
             Run<Accum, VECTOR> values;
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) values.at[k] = widen(run.at[k]);
-            *(Run<Accum, VECTOR>*)&gradients[at][vector * VECTOR] = values;
+            *(Run<Accum, VECTOR>*)(to + i * SLICE_PITCH) = values;
         }
         return;
     }
-    const bool index_aligned = whole && (unsigned long long)index % VECTOR == 0;
-    index += tile.image * image_size(g.target, g.filters);
+    const Filters<U8> places(g, index, tile.image, filter);
+    const int across = 2 * g.quads[1];
 #pragma unroll 2  // that many loads are under way at once
-    for (int at = copier; at < g.quads[0] * g.quads[1]; at += splitting.copiers) {
+    for (int i = copier; i < g.quads[0] * g.quads[1]; i += splitting.copiers) {
         int column;
-        const int row = divide(at, splitting.by_items, column);
-        const Run<Element, VECTOR> run = load_filters(g, dy, aligned, tile.row + row, tile.column + column, filter);
-        const Run<U8, VECTOR> places =
-            load_filters(g, index, index_aligned, tile.row + row, tile.column + column, filter);
+        const int row = divide(i, splitting.by_items, column);
+        const Run<Element, VECTOR> run = gradients.at(tile.row + row, tile.column + column);
+        const Run<U8, VECTOR> chosen = places.at(tile.row + row, tile.column + column);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) bias_sums[k] += places.at[k] < 4 ? widen(run.at[k]) : (Accum)0;
+        for (int k = 0; k < VECTOR; ++k) bias_sums[k] += chosen.at[k] < 4 ? widen(run.at[k]) : (Accum)0;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
+        for (int q = 0; q < 4; ++q) {
             Run<Accum, VECTOR> values;
 #pragma unroll
-            for (int k = 0; k < VECTOR; ++k) values.at[k] = places.at[k] == i ? widen(run.at[k]) : (Accum)0;
-            const int output = (2 * row + i / 2) * across + 2 * column + i % 2;
-            *(Run<Accum, VECTOR>*)&gradients[output][vector * VECTOR] = values;
+            for (int k = 0; k < VECTOR; ++k) values.at[k] = chosen.at[k] == q ? widen(run.at[k]) : (Accum)0;
+            *(Run<Accum, VECTOR>*)(to + ((2 * row + q / 2) * across + 2 * column + q % 2) * SLICE_PITCH) = values;
         }
     }
 }
@@ -122,7 +128,7 @@ __device__ __forceinline__ void multiply(const Accum* x, const Accum* dz, int ne
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, TAPS == 3 ? 3 : 2)
 NAME(conv_direct_wgrad)(const Element* __restrict__ x, const Element* __restrict__ dy, const U8* __restrict__ index,
                         Accum* __restrict__ partial, const __grid_constant__ DirectGeometry g,
                         const __grid_constant__ Splitting splitting) {
@@ -138,14 +144,15 @@ NAME(conv_direct_wgrad)(const Element* __restrict__ x, const Element* __restrict
     const bool copies = vector < 2 * g.lanes && copier < splitting.copiers;
     const int first_filter = blockIdx.y * SLICE, next_vector = g.lanes * VECTOR;
     const int window_row = unit % TAPS, channel = unit / TAPS;
-    const int begin = blockIdx.x * splitting.tiles_per_split;
-    const int end = min(begin + splitting.tiles_per_split, splitting.tiles);
+    const int begin = blockIdx.x * g.tiles_per_block, end = min(begin + g.tiles_per_block, g.tiles);
 
     Accum sums[TAPS][FILTERS] = {}, bias_sums[VECTOR] = {};
     for (int i = begin; i < end; ++i) {
         const Tile tile = tile_at(g, i);
         copy_patch(g, x, tile, patch);
-        if (copies) copy_gradients(g, splitting, dy, index, tile, first_filter, vector, copier, gradients, bias_sums);
+        if (copies)
+            copy_gradients(g, splitting, dy, index, tile, first_filter + vector * VECTOR, copier,
+                           gradients[0] + vector * VECTOR, bias_sums);
         __syncthreads();  // the patch and dz are complete
 
         const int rows = min(2 * g.quads[0], g.output[0] - 2 * tile.row), across = splitting.by_chunks.value;

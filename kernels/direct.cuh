@@ -30,11 +30,13 @@ const int SLICE_PITCH = SLICE + SKEW;
 // The host's twin is `_GEOMETRY` in gpucnn/backends/cuda/algorithms/direct.py. Pairs are rows, columns.
 struct DirectGeometry {
     int channels, filters, channels_last, pooled;
+    int interleaved;                     // several channels, and last
     int input[2], output[2], target[2];  // sizes of x, of the convolution's output, of y and dy
     int pad[2], quads[2];                // the padding before x; the quads of a tile
     int pitch, plane;                    // elements of a row of a patch, and of a channel
     int lanes, slots;                    // threads of a block along the filters; see the kernels
-    Divisor by_channels, by_pitch, by_plane;
+    int tiles, tiles_per_block;
+    Divisor by_channels, by_plane, by_copied;  // elements of x that a row of the patch takes, or of a channel's
     Divisor by_row_tiles, by_column_tiles;  // of an image
     Divisor by_lanes, by_columns, by_slots;
 };
@@ -82,21 +84,32 @@ __device__ __forceinline__ int element(const DirectGeometry& g, const int (&size
 }
 
 // Copy the inputs under a tile to patch[channel][row][column]; zeros in the padding and beyond.
-// Neighbouring threads read neighbouring memory.
+// Neighbouring threads read neighbouring memory. INTERLEAVED: of a pixel the channels lie side by side.
+template <bool INTERLEAVED>
+__device__ __forceinline__ void copy_patch(const DirectGeometry& g, const Element* __restrict__ image, int first_row,
+                                           int first_column, Accum (&patch)[PATCH]) {
+    const int step = INTERLEAVED ? g.channels : 1, before = first_column * step, of_row = g.input[1] * step;
+#pragma unroll 4  // that many loads are under way at once
+    for (int i = threadIdx.x; i < g.channels * g.plane; i += blockDim.x) {
+        int channel = 0, at, along = i;
+        if (!INTERLEAVED) channel = divide(i, g.by_plane, along);
+        int row = divide(along, g.by_copied, along);  // along: of the elements of a row
+        const int column = INTERLEAVED ? divide(along, g.by_channels, channel) : along;
+        at = INTERLEAVED ? channel * g.plane + row * g.pitch + column : i;
+        row += first_row;
+        along += before;
+        const bool inside = (unsigned)row < (unsigned)g.input[0] && (unsigned)along < (unsigned)of_row;
+        if (!INTERLEAVED) row += channel * g.input[0];
+        patch[at] = inside ? widen(image[row * of_row + along]) : 0;
+    }
+}
+
 __device__ __forceinline__ void copy_patch(const DirectGeometry& g, const Element* __restrict__ x, const Tile& tile,
                                            Accum (&patch)[PATCH]) {
     x += tile.image * image_size(g.input, g.channels);
     const int first_row = 2 * STRIDE * tile.row - g.pad[0], first_column = 2 * STRIDE * tile.column - g.pad[1];
-#pragma unroll 4  // that many loads are under way at once
-    for (int i = threadIdx.x; i < g.channels * g.plane; i += blockDim.x) {
-        int channel, at, column;
-        if (g.channels_last)
-            at = divide(i, g.by_channels, channel);
-        else
-            channel = divide(i, g.by_plane, at);
-        const int row = first_row + (int)divide(at, g.by_pitch, column);
-        column += first_column;
-        const bool inside = (unsigned)row < (unsigned)g.input[0] && (unsigned)column < (unsigned)g.input[1];
-        patch[channel * g.plane + at] = inside ? widen(x[element(g, g.input, row, column, channel, g.channels)]) : 0;
-    }
+    if (g.interleaved)
+        copy_patch<true>(g, x, first_row, first_column, patch);
+    else
+        copy_patch<false>(g, x, first_row, first_column, patch);
 }

@@ -35,25 +35,25 @@ FPROP = KernelFamily("conv_direct.cu", "conv_direct", _DTYPE, _WINDOW)
 WGRAD = KernelFamily("conv_direct_wgrad.cu", "conv_direct_wgrad", _DTYPE, _WINDOW)
 
 _PAIRS = ("input", "output", "target", "pad", "quads")
-_NUMBERS = ("pitch", "plane", "lanes", "slots")
-_DIVISORS = ("channels", "pitch", "plane", "row_tiles", "column_tiles", "lanes", "columns", "slots")
+_NUMBERS = ("pitch", "plane", "lanes", "slots", "tiles", "tiles_per_block")
+_DIVISORS = ("channels", "plane", "copied", "row_tiles", "column_tiles", "lanes", "columns", "slots")
 # struct DirectGeometry of kernels/direct.cuh
 _GEOMETRY = np.dtype(
-    [(name, "i4") for name in ("channels", "filters", "channels_last", "pooled")]
+    [(name, "i4") for name in ("channels", "filters", "channels_last", "pooled", "interleaved")]
     + [(name, "i4", 2) for name in _PAIRS]
     + [(name, "i4") for name in _NUMBERS]
     + [(f"by_{name}", DIVISOR) for name in _DIVISORS]
 )
 # struct Splitting of kernels/conv_direct_wgrad.cu
 _SPLITTING = np.dtype(
-    [(name, "i4") for name in ("tiles", "tiles_per_split", "units", "copiers")]
+    [(name, "i4") for name in ("units", "copiers")]
     + [(f"by_{name}", DIVISOR) for name in ("units", "chunks", "vectors", "copiers", "items")]
 )
 
 # The share of its instructions that a multiprocessor issues: the rest waits for shared memory and
 # barriers.
-EFFICIENCY = 0.7
-THREADS_WANTED = MULTIPROCESSORS * 512  # that it takes to reach it
+EFFICIENCY = 0.75
+THREADS_WANTED = 128  # on each, that it takes to reach it
 
 
 class Direct(Algorithm):
@@ -77,13 +77,12 @@ class Direct(Algorithm):
 
     def _plan(self, problem: Problem, pool: PoolShape | None, settings: Settings) -> Plan:
         s = problem.shape
-        count = s.batch * math.prod(tiles.tiles_of(s, pool, settings))
+        count = ceil_div(tiles.count_tiles(s, pool, settings.quads), settings.tiles_per_block)
         if problem.direction == "fprop":
             threads = tiles.whole_warps(settings.lanes * settings.slots)
             shared = tiles.PATCH + tiles.MAX_CHANNELS * s.taps * (tiles.SLICE + 4)
         else:
             threads = tiles.wgrad_threads(s, settings)
-            count = ceil_div(count, settings.tiles_per_split)
             shared = tiles.PATCH + tiles.TILE * (tiles.SLICE + 4)
         return Plan(self.name, settings, (count, tiles.slices_of(s), 1), threads, 4 * shared)
 
@@ -96,7 +95,8 @@ class Direct(Algorithm):
         y = math.prod((pool or s).y_shape)
         memory = (math.prod(s.x_shape) + y) * (4 if problem.dtype == "float32" else 2)
         work = (tiles.fprop_work if fprop else tiles.wgrad_work)(s, pool, plan.settings)
-        busy = min(1.0, math.prod(plan.grid) * plan.threads / THREADS_WANTED)
+        blocks = math.prod(plan.grid) / MULTIPROCESSORS
+        busy = min(1.0, blocks) * min(1.0, max(1.0, blocks) * plan.threads / THREADS_WANTED)
         rate = MULTIPROCESSORS * MULTIPLY_ADDS * EFFICIENCY * busy
         return LAUNCH_US * (1 if fprop else 2) + max(memory / BYTES, work / rate)
 
@@ -152,17 +152,22 @@ def _record(s: ConvShape, pool: PoolShape | None, settings: Settings) -> np.ndar
         ("one output image", math.prod(s.output) * s.filters, 31),
     )
     pitch, plane = tiles.patch_of(s, settings.quads)
-    down, across = tiles.tiles_of(s, pool, settings)
+    down, across = tiles.tiles_of(s, pool, settings.quads)
+    interleaved = s.channels_last and s.channels > 1
     pairs = (
         s.input, s.output, (pool or s).output, tuple(before for before, _ in s.padding),
         settings.quads,
     )  # fmt: skip
-    numbers = (pitch, plane, settings.lanes, settings.slots)
-    divisors = (
-        s.channels, pitch, plane, down, across, settings.lanes, max(1, settings.columns),
-        settings.slots,
+    numbers = (
+        pitch, plane, settings.lanes, settings.slots,
+        tiles.count_tiles(s, pool, settings.quads), settings.tiles_per_block,
     )  # fmt: skip
-    row = (s.channels, s.filters, s.channels_last, pool is not None, *pairs, *numbers)
+    divisors = (
+        s.channels, plane, pitch * (s.channels if interleaved else 1), down, across,
+        settings.lanes, max(1, settings.columns), settings.slots,
+    )  # fmt: skip
+    flags = (s.channels_last, pool is not None, interleaved)
+    row = (s.channels, s.filters, *flags, *pairs, *numbers)
     return np.array([(*row, *map(divisor, divisors))], _GEOMETRY)
 
 
@@ -173,6 +178,4 @@ def _splitting(s: ConvShape, pool: PoolShape | None, settings: Settings) -> np.n
     vectors = settings.lanes * tiles.FILTERS // tiles.VECTOR
     across = settings.quads[1]
     divisors = (units, across // 2, vectors, copiers, across if pool else 2 * across)
-    count = s.batch * math.prod(tiles.tiles_of(s, pool, settings))
-    row = (count, settings.tiles_per_split, units, copiers, *map(divisor, divisors))
-    return np.array([row], _SPLITTING)
+    return np.array([(units, copiers, *map(divisor, divisors))], _SPLITTING)

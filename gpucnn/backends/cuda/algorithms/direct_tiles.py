@@ -26,15 +26,19 @@ FILTERS = 8  # of a thread of wgrad
 # (taps, stride) of the windows that there are kernels for
 WINDOWS = ((3, 1), (5, 1), (3, 2), (7, 2))
 
+# Threads of fprop that are left where one computes several tiles: enough that it makes no difference
+# how many blocks run last. And how many tiles that are at most: the weights weigh little then.
+THREADS_LEFT = 4096 * MULTIPROCESSORS
+MOST_TILES = 8
 # Splits of wgrad: four blocks on each multiprocessor of an H100.
 BLOCKS_WANTED = 4 * MULTIPROCESSORS
 PARTIAL_ELEMENTS = 2**24  # that the splits may take
 
 # Instructions of a thread, as the machine code has them, beside the multiply-adds.
-PATCH_COPY = 15  # for each input of a tile
-WEIGHT_COPY = 10
-OUTPUT = 5  # for each output of a tile
-GRADIENT_COPY = 4
+PATCH_COPY = 30  # for each input of a tile
+WEIGHT_COPY = 27  # for each weight of a slice
+OUTPUT = 6  # for each output of a tile
+GRADIENT_COPY = 8  # for each gradient of a tile
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,15 @@ class Settings:
         lanes: threads along the filters.
         columns: of fprop, threads along a row of the tile.
         slots: of fprop, threads on the tile; of wgrad, threads that share its outputs.
-        tiles_per_split: of wgrad.
+        tiles_per_block: computed one after the other: the weights are copied once; of wgrad, those
+            of a split.
     """
 
     quads: tuple[int, int]
     lanes: int
     columns: int
     slots: int
-    tiles_per_split: int = 0
+    tiles_per_block: int
 
 
 def suits(s: ConvShape, dtype: str) -> bool:
@@ -107,10 +112,16 @@ def whole_warps(threads: int) -> int:
     return 32 * ceil_div(threads, 32)
 
 
-def tiles_of(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> tuple[int, int]:
-    """Return the tiles down an image and across it."""
-    down, across = map(ceil_div, quads_of(conv, pool), settings.quads)
+def tiles_of(
+    conv: ConvShape, pool: PoolShape | None, quads: tuple[int, int]
+) -> tuple[int, int]:
+    """Return how many tiles of so many quads there are down an image and across it."""
+    down, across = map(ceil_div, quads_of(conv, pool), quads)
     return down, across
+
+
+def count_tiles(conv: ConvShape, pool: PoolShape | None, quads: tuple[int, int]) -> int:
+    return conv.batch * math.prod(tiles_of(conv, pool, quads))
 
 
 def slices_of(s: ConvShape) -> int:
@@ -136,7 +147,9 @@ def fprop_settings(conv: ConvShape, pool: PoolShape | None, dtype: str) -> Itera
         for height in {even(rows, n) for n in (1, 2, 4, 8, 16) if n * width <= places}:
             tile = (height, width * quads)
             if conv.channels * patch_of(conv, tile)[1] <= PATCH:
-                yield Settings(tile, lanes, width, width * height)
+                threads = count_tiles(conv, pool, tile) * slices_of(conv) * lanes * width * height
+                per_block = min(MOST_TILES, max(1, threads // THREADS_LEFT))
+                yield Settings(tile, lanes, width, width * height, per_block)
 
 
 def fprop_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> float:
@@ -144,8 +157,9 @@ def fprop_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> f
     weights = conv.taps * conv.channels
     _, plane = patch_of(conv, settings.quads)
     block = whole_warps(settings.lanes * settings.slots) * 32 * (weights + OUTPUT)
-    block += conv.channels * plane * PATCH_COPY + SLICE * weights * WEIGHT_COPY
-    return conv.batch * math.prod(tiles_of(conv, pool, settings)) * slices_of(conv) * block
+    block += conv.channels * plane * PATCH_COPY
+    block += SLICE * weights * WEIGHT_COPY / settings.tiles_per_block
+    return count_tiles(conv, pool, settings.quads) * slices_of(conv) * block
 
 
 # ---- gradient of the filters --------------------------------------------------------------------
@@ -172,8 +186,7 @@ def wgrad_settings(conv: ConvShape, pool: PoolShape | None) -> Iterator[Settings
         if conv.channels * patch_of(conv, (height, width))[1] > PATCH:
             continue
         slots = even(width * height, most)  # as many chunks as quads
-        settings = Settings((height, width), lanes, 0, slots)
-        tiles = conv.batch * math.prod(tiles_of(conv, pool, settings))
+        tiles = count_tiles(conv, pool, (height, width))
         splits = min(
             ceil_div(BLOCKS_WANTED, slices_of(conv)),
             tiles,
@@ -190,4 +203,4 @@ def wgrad_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> f
     block *= 4 * FILTERS * (conv.kernel[1] + 1)
     block += 4 * chunks * settings.lanes * FILTERS * GRADIENT_COPY
     block += conv.channels * plane * PATCH_COPY
-    return conv.batch * math.prod(tiles_of(conv, pool, settings)) * slices_of(conv) * block
+    return count_tiles(conv, pool, settings.quads) * slices_of(conv) * block
