@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda import CudaBackend
+from gpucnn.backends.cuda import CudaBackend, norm
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Problem
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
@@ -169,6 +169,28 @@ def batch_norm(backend: CudaBackend) -> None:
         assert_close(value, expected, reduction=210, magnitude=np.abs(expected) + 3)
 
 
+def fused_norm(backend: CudaBackend) -> None:
+    """With ReLU, and a residual for the forward pass, by threads that take many packs each."""
+    shape = replace(NORM, batch=9, channels_last=False)
+    x, residual, dy = (random(name, shape.axes) for name in ("x", "r", "dy"))
+    gamma, beta = random("gamma", (37,)), random("beta", (37,))
+    mean, var = random("mean", (37,)), random("var", (37,), low=0.5)
+    given = x, gamma, beta, mean, var, 1e-3, shape, "relu", residual
+    y = reference.batch_norm_infer(*given)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(norm, "THREADS_WANTED", 1)
+        assert_close(backend.batch_norm_infer(*given), y, reduction=8, magnitude=np.abs(y) + 6)
+        before = reference.batch_norm_infer(*given[:-2])
+        dy[np.abs(before) < 1e-3] = 0
+        for fused in ((beta,), (None, y.astype(np.float32, order="C"))):
+            given = dy, x, gamma, mean, var, 1e-3, True, shape, "relu", *fused
+            expected = reference.batch_norm_backward(*given)
+            got = backend.batch_norm_backward(*given)
+            for value, exact in zip(got[:3], expected, strict=False):
+                assert_close(value, exact, reduction=630, magnitude=np.abs(exact) + 6)
+    assert_close(got[3], expected[3])
+
+
 def group_norm(backend: CudaBackend) -> None:
     x, gamma, beta = random("x", NORM.axes), random("gamma", (37,)), random("beta", (37,))
     y, _, _ = reference.group_norm_forward(x, gamma, beta, 1e-3, NORM)
@@ -306,12 +328,24 @@ BUGS = [
         "other < PARTS - 1"),
     Bug("a later equal maximum wins", pool, "pool.cu", "value <= result", "value < result"),
     Bug("the index ignored", pool, "pool.cu", "index[o] != pixel(tap, g.window)", "false"),
-    Bug("the tree starts at half its height", batch_norm, "channel_sums.cu",
-        "int half = LANES_P / 2", "int half = LANES_P / 4"),
+    Bug("the tree starts below its height", batch_norm, "channel_sums.cu",
+        "int half = BLOCK_THREADS / 2", "int half = BLOCK_THREADS / 64"),
     Bug("no barrier in the tree", batch_norm, "channel_sums.cu",
         "        __syncthreads();  // the level below is complete\n", ""),
-    Bug("channels beyond the last are read", batch_norm, "channel_sums.cu",
-        "    if (c < g.channels) {\n", "    {\n"),
+    Bug("columns beyond the last are read", batch_norm, "channel_sums.cu",
+        "column < s.columns && slot < slots", "slot < slots"),
+    Bug("steps beyond the last are read", batch_norm, "channel_sums.cu",
+        "if (!exists) return {count, 0, 0};\n", ""),
+    Bug("the end of the row before is counted", fused_norm, "channel_sums.cu",
+        "(int)max(0ll, row - first)", "0"),
+    Bug("whole packs of the masked gradient where rows share them", fused_norm, "channel_sums.cu",
+        "if (span[k].begin == 0 && span[k].end == PACK) {", "if (true) {"),
+    Bug("ReLU lets through what is above the mean", fused_norm, "batch_norm.cuh",
+        "widen(narrow((*this)(x))) > 0", "widen(x) > mean"),
+    Bug("the residual of the pack before", fused_norm, "batch_norm.cu",
+        "load_pack(residual, i + (long long)k * stride, count)", "load_pack(residual, i, count)"),
+    Bug("a stride that the channels do not fit", fused_norm, "batch_norm.cu",
+        "i += (long long)UNROLL * stride", "i += (long long)UNROLL * stride - PACK"),
     Bug("the scratch reused too early", group_norm, "block_sum.cuh",
         "    __syncthreads();  // everyone has read it\n", ""),
     Bug("the group's last elements left out", group_norm, "group_norm.cu",

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS
+from gpucnn.backends.cuda.channels import SUMS
 from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.kernel import Kernel
+from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 
@@ -70,3 +72,16 @@ def test_float32_means_float32(nvdisasm: Path, tmp_path: Path, direction: str) -
     assert "LDS.128" in found, "shared memory is read 16 bytes at a time"
     assert "FFMA" in mnemonics(found)
     assert not mnemonics(found) & {"HMMA", "DMMA", *UNWANTED}
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_norms_move_16_bytes_at_a_time(
+    nvdisasm: Path, tmp_path: Path, dtype: str, channels_last: bool
+) -> None:
+    where = channels_last, dtype
+    for kernel in (BATCH_FORWARD(*where), BATCH_BACKWARD(*where), SUMS("batch_gradient", *where)):
+        found = instructions(nvdisasm, tmp_path, kernel, "sm_90")
+        assert any(instruction.startswith("LDG.E.128") for instruction in found)
+        assert "STG.E.128" in found
+        assert not mnemonics(found) & UNWANTED

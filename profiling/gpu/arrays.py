@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,7 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
             **({"dy": normal(*shape.y_shape)} if backward else {}),
         }
     if case.op.startswith("batch_norm"):
-        size = shape.axes
-        backward = case.op.endswith("backward")
-        return {
-            "x": normal(*size),
-            "gamma": normal(shape.channels),
-            "beta": normal(shape.channels),
-            **({"dy": normal(*size)} if backward else {}),
-        }
+        return _norm_inputs(case, normal)
     if case.op == "softmax_cross_entropy":
         labels = torch.randint(
             shape.classes, (shape.rows,), generator=generator, device=generator.device
@@ -71,6 +65,30 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
         "states": [[normal(size, kind=sums).abs_() for size in shape.sizes] for _ in range(states)],
     }
 
+
+def _norm_inputs(case: Case, normal: Callable[..., torch.Tensor]) -> Inputs:
+    """Those of a batch norm, and of what is fused into it."""
+    shape = case.shape
+    drawn = {"x": normal(*shape.axes)}
+    drawn |= {name: normal(shape.channels) for name in ("gamma", "beta")}
+    if "add" in case.op:
+        drawn["residual"] = normal(*shape.axes)
+    if case.op.endswith("backward"):
+        drawn["dy"] = normal(*shape.axes)
+        if "relu" in case.op:  # a sum near zero may round to either side of it
+            over = (0, 1) if shape.channels_last else (0, 2)
+            gamma, beta = (
+                drawn[name] if shape.channels_last else drawn[name][:, None]
+                for name in ("gamma", "beta")
+            )
+            var, mean = torch.var_mean(drawn["x"], over, keepdim=True)
+            before = (drawn["x"] - mean) * (gamma / var.sqrt()) + beta
+            before += drawn.get("residual", 0)
+            drawn["dy"][before.abs() < TIE] = 0
+    return drawn
+
+
+TIE = 1 / 32  # what bfloat16 may move a sum by
 
 CONV_INPUTS = {
     "conv_fprop": ("x", "w"),

@@ -127,6 +127,12 @@ def merge(lanes: Iterable[Lane]) -> list[Case]:
 
 Mode = tuple[str, str]
 DIRECTIONS = ("conv_fprop", "conv_dgrad", "conv_wgrad")
+# Alone, with ReLU behind it, and as at the end of a residual block.
+NORMS = tuple(
+    f"batch_norm{fused}_{direction}"
+    for fused in ("", "_relu", "_add_relu")
+    for direction in ("train", "backward")
+)
 
 
 def heaviest_first(layers: Iterable[Layer], size: Callable[[Any], float]) -> list[Layer]:
@@ -242,8 +248,7 @@ def benchmark_set(tf32: bool = False) -> list[Case]:
     lanes += [conv_lane("conv_bias_relu", "vgg16", vgg, FLOAT32)]
     for op in ("max_pool", "max_pool_backward"):
         lanes += [pool_lane(op, "resnet50", resnet, FLOAT32), pool_lane(op, "vgg16", vgg, FLOAT32)]
-    for op in ("batch_norm_train", "batch_norm_backward"):
-        lanes += [norm_lane(op, "resnet50", resnet, FLOAT32)]
+    lanes += [norm_lane(op, "resnet50", resnet, FLOAT32) for op in NORMS]
     lanes += [_losses(FLOAT32), *_optimizers()]
     for op in DIRECTIONS:
         few = conv_lane(op, "resnet50", resnet, FLOAT64).cases[:4]
@@ -283,8 +288,7 @@ def _later_lanes(tf32: bool) -> list[Lane]:
         lanes += [pooled_lane("stems", stems(128), mode), pooled_lane("vgg16", vgg, mode)]
         lanes += [pool_lane("max_pool", "vgg16", vgg, mode)]
         lanes += [pool_lane("max_pool_backward", "vgg16", vgg, mode)]
-        lanes += [norm_lane("batch_norm_train", "resnet50", resnet, mode)]
-        lanes += [norm_lane("batch_norm_backward", "resnet50", resnet, mode)]
+        lanes += [norm_lane(op, "resnet50", resnet, mode) for op in NORMS]
         lanes += [_losses(mode), *_activations(mode)]
     return [replace(lane, weight=0.5) for lane in lanes]
 

@@ -93,10 +93,11 @@ def fewest_bytes(case: Case) -> int:
     if isinstance(shape, PoolShape):
         index = np.dtype(shape.index_dtype).itemsize if shape.mode in ("max", "min") else 0
         return prod(shape.x_shape) * size + prod(shape.y_shape) * (size + index)
-    if case.op == "batch_norm_train":
-        return 3 * prod(shape.axes) * size  # x twice, y
-    if case.op == "batch_norm_backward":
-        return 5 * prod(shape.axes) * size  # x and dy twice, dx
+    if case.op.startswith("batch_norm"):
+        passes = 3 if case.op.endswith("train") else 5  # x twice, y; x and dy twice, dx
+        if "add" in case.op:  # the residual; y, and its gradient, which then stands for dy
+            passes += 1 if case.op.endswith("train") else 2
+        return passes * prod(shape.axes) * size
     if case.op == "softmax_cross_entropy":
         return 2 * shape.rows * shape.classes * size + shape.rows * (8 + sums)
     if case.op == "activation_forward":

@@ -75,14 +75,18 @@ def pool_backward(backend: Backend, case: Case, a: Arrays) -> Call:
 
 
 def batch_norm_train(backend: Backend, case: Case, a: Arrays) -> Call:
-    return lambda: backend.batch_norm_train(a["x"], a["gamma"], a["beta"], EPSILON, case.shape)
+    fused = "relu" if "relu" in case.op else "linear", a.get("residual")
+    parameters = a["gamma"], a["beta"], EPSILON, case.shape
+    return lambda: backend.batch_norm_train(a["x"], *parameters, *fused)
 
 
 def batch_norm_backward(backend: Backend, case: Case, a: Arrays) -> Call:
-    _, mean, var = backend.batch_norm_train(a["x"], a["gamma"], a["beta"], EPSILON, case.shape)
-    return lambda: backend.batch_norm_backward(
-        a["dy"], a["x"], a["gamma"], mean, var, EPSILON, True, case.shape
-    )
+    y, mean, var = batch_norm_train(backend, case, a)()
+    given = a["dy"], a["x"], a["gamma"], mean, var, EPSILON, True, case.shape
+    if "add" in case.op:
+        return lambda: backend.batch_norm_backward(*given, "relu", None, y)
+    fused = ("relu", a["beta"]) if "relu" in case.op else ()
+    return lambda: backend.batch_norm_backward(*given, *fused)[:3]
 
 
 def softmax_cross_entropy(backend: Backend, case: Case, a: Arrays) -> Call:
@@ -131,6 +135,10 @@ OPERATIONS: dict[str, Callable[[Backend, Case, Arrays], Call]] = {
     "average_pool_backward": pool_backward,
     "batch_norm_train": batch_norm_train,
     "batch_norm_backward": batch_norm_backward,
+    "batch_norm_relu_train": batch_norm_train,
+    "batch_norm_relu_backward": batch_norm_backward,
+    "batch_norm_add_relu_train": batch_norm_train,
+    "batch_norm_add_relu_backward": batch_norm_backward,
     "softmax_cross_entropy": softmax_cross_entropy,
     "activation_forward": activation_forward,
     "activation_backward": activation_backward,

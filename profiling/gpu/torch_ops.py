@@ -152,25 +152,47 @@ def _normalised(i: Inputs, x: Tensor) -> tuple[Tensor, ...]:
     return aten.native_batch_norm(x, i["gamma"], i["beta"], *how)
 
 
+def _behind(case: Case, i: Inputs, maps: Maps) -> Callable[[Tensor], Tensor]:
+    """Return what follows the norm, in place: a residual's sum and ReLU."""
+    residual = maps.maps(i["residual"]) if "add" in case.op else None
+
+    def run(y: Tensor) -> Tensor:
+        y = y if residual is None else y.add_(residual)
+        return y.relu_() if "relu" in case.op else y
+
+    return run
+
+
+def _before(case: Case, y: Tensor, dy: Tensor) -> Tensor:
+    """Return the gradient of what the norm gave: also that of the residual."""
+    return aten.threshold_backward(dy, y, 0) if "relu" in case.op else dy
+
+
+def _gradients(case: Case, maps: Maps, d: Tensor, dx: Tensor, *others: Tensor) -> tuple:
+    return (maps.back(dx), *others[:2], *([maps.back(d)] if "add" in case.op else []))
+
+
 def batch_norm_train(case: Case, i: Inputs, maps: Maps) -> Call:
-    x = maps.maps(i["x"])
+    x, behind = maps.maps(i["x"]), _behind(case, i, maps)
 
     def call() -> tuple[Tensor, ...]:
         y, mean, _ = _normalised(i, x)
-        return maps.back(y), mean
+        return maps.back(behind(y)), mean
 
     return call
 
 
 def batch_norm_backward(case: Case, i: Inputs, maps: Maps) -> Call:
     x, dy = maps.maps(i["x"]), maps.maps(i["dy"])
-    _, *saved = _normalised(i, x)
+    y, *saved = _normalised(i, x)
+    y = _behind(case, i, maps)(y)
 
     def call() -> tuple[Tensor, ...]:
-        dx, *others = aten.native_batch_norm_backward(
-            dy, x, i["gamma"], None, None, *saved, True, ours.EPSILON, [True] * 3
+        d = _before(case, y, dy)
+        found = aten.native_batch_norm_backward(
+            d, x, i["gamma"], None, None, *saved, True, ours.EPSILON, [True] * 3
         )
-        return (maps.back(dx), *others)
+        return _gradients(case, maps, d, *found)
 
     return call
 
@@ -186,25 +208,26 @@ def _cudnn_normalised(i: Inputs, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def cudnn_batch_norm_train(case: Case, i: Inputs, maps: Maps) -> Call:
-    x = maps.maps(i["x"])
+    x, behind = maps.maps(i["x"]), _behind(case, i, maps)
 
     def call() -> tuple[Tensor, ...]:
         y, mean, *_ = _cudnn_normalised(i, x)
-        return maps.back(y), mean
+        return maps.back(behind(y)), mean
 
     return call
 
 
 def cudnn_batch_norm_backward(case: Case, i: Inputs, maps: Maps) -> Call:
     x, dy = maps.maps(i["x"]), maps.maps(i["dy"])
-    _, mean, deviation, reserve = _cudnn_normalised(i, x)
-    gamma = i["gamma"].to(mean.dtype)
+    y, mean, deviation, reserve = _cudnn_normalised(i, x)
+    y, gamma = _behind(case, i, maps)(y), i["gamma"].to(mean.dtype)
 
     def call() -> tuple[Tensor, ...]:
-        dx, *others = aten.cudnn_batch_norm_backward(
-            x, dy, gamma, None, None, mean, deviation, ours.EPSILON, reserve
+        d = _before(case, y, dy)
+        found = aten.cudnn_batch_norm_backward(
+            x, d, gamma, None, None, mean, deviation, ours.EPSILON, reserve
         )
-        return (maps.back(dx), *others)
+        return _gradients(case, maps, d, *found)
 
     return call
 
@@ -289,6 +312,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "average_pool_backward": average_pool_backward,
     "batch_norm_train": batch_norm_train,
     "batch_norm_backward": batch_norm_backward,
+    "batch_norm_relu_train": batch_norm_train,
+    "batch_norm_relu_backward": batch_norm_backward,
+    "batch_norm_add_relu_train": batch_norm_train,
+    "batch_norm_add_relu_backward": batch_norm_backward,
     "softmax_cross_entropy": softmax_cross_entropy,
     "activation_forward": activation_forward,
     "activation_backward": activation_backward,
@@ -298,6 +325,12 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 # cuDNN's own functions, where eager PyTorch has another or leaves the choice to a rule
 CUDNN: dict[str, tuple[str, Callable[..., Any]]] = {
     "conv_bias_relu": ("cudnn_convolution_relu", cudnn_conv_relu),
-    "batch_norm_train": ("cudnn_batch_norm", cudnn_batch_norm_train),
-    "batch_norm_backward": ("cudnn_batch_norm", cudnn_batch_norm_backward),
+    **{
+        f"batch_norm{fused}_{direction}": ("cudnn_batch_norm", operation)
+        for fused in ("", "_relu", "_add_relu")
+        for direction, operation in (
+            ("train", cudnn_batch_norm_train),
+            ("backward", cudnn_batch_norm_backward),
+        )
+    },
 }

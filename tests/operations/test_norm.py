@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.base import accumulator
+from gpucnn.backends.cuda import norm
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, NORMS, in_layout, random
@@ -250,7 +251,9 @@ LARGE = [(5, 97, 71, 4), (1, 301, 229, 2)]  # several blocks of work; one sample
 
 @pytest.mark.parametrize("x_shape", LARGE)
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_many_elements(run, x_shape, channels_last):
+def test_many_elements(run, monkeypatch, x_shape, channels_last):
+    """Threads take several packs, and those of a channel are summed by several blocks."""
+    monkeypatch.setattr(norm, "THREADS_WANTED", 1)
     s = NormShape.of(x_shape, groups=2)
     p = problem(s, np.dtype(np.float32))
     check_batch_norm(run, s, p, channels_last)
