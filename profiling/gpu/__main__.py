@@ -74,6 +74,7 @@ FILTERS = {
 SWITCHES = {
     "compile": "hold fused rows against torch.compile, too",
     "jax": "hold fused rows against JAX, too",
+    "tune": "tune each convolution before it is benchmarked, some seconds a row",
     "quick": "a sample of the tests, one dtype for the sanitizer, one row of each operation",
 }
 

@@ -19,6 +19,9 @@ import torch
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import Array, Backend
+from gpucnn.backends.cuda import plans
+from gpucnn.backends.cuda.tuning import DryRun, GraphTimer, Tuner
+from gpucnn.backends.cuda.tuning.timing import copies
 from profiling.results import UNFINISHED, Results, Row
 
 from . import ours, peers, rates
@@ -28,7 +31,7 @@ from .cases import TORCH, Case, Lane, benchmark_set, fused_against, key, merge
 from .check import Check
 from .floors import Ceilings, fewest_bytes, flops
 from .jobs import Deadline
-from .timing import CudaTimer, HostTimer, Side, Spread, copies, on_the_host
+from .timing import CudaTimer, HostTimer, Side, Spread, on_the_host
 
 DEVICE_LOST = 3
 LOST = "the GPU no longer answers this process"
@@ -45,12 +48,14 @@ class Bench:
         timer: how passes are made and timed.
         ceilings: the rates of the GPU, for the floors.
         cache, memory: bytes of the L2 cache, and of memory to be used.
+        tuner: tunes what a case is made of before it is measured.
     """
 
     def __init__(
         self, backend: Backend, device: str, timer: CudaTimer | HostTimer, ceilings: Ceilings, *,
-        cache: int, memory: int, seconds: float = ROW_SECONDS,
+        cache: int, memory: int, seconds: float = ROW_SECONDS, tuner: Tuner | None = None,
     ) -> None:  # fmt: skip
+        self.tuner = tuner
         self.backend, self.device, self.timer, self.ceilings = backend, device, timer, ceilings
         self.cache, self.memory, self.seconds = cache, memory, seconds
         self.generator = torch.Generator(device).manual_seed(0)
@@ -75,6 +80,8 @@ class Bench:
         row, other = self._peer(case, inputs, check)
         row |= {"copies": len(inputs)}
 
+        if self.tuner:
+            tune(self.tuner, case, inputs[0])
         calls = [ours.bind(self.backend, case, i) for i in inputs]
         with ours.kernels_of(self.backend) as kernels:
             results = kept(calls[0]())
@@ -163,6 +170,14 @@ class Bench:
             return float(torch.ones(1, device="cuda").sum()) == 1.0
         except Exception:
             return False
+
+
+def tune(tuner: Tuner, case: Case, inputs: Inputs) -> None:
+    """Tune every convolution of an operation."""
+    dry = DryRun(tuner.backend)
+    ours.bind(dry.backend, case, inputs)()
+    for problem in dry.problems:
+        tuner.tune(problem)
 
 
 def kept(results: Sequence[Array | None]) -> list[Array]:
@@ -263,6 +278,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one row of each operation")
     parser.add_argument("--compile", action="store_true", help="fused rows against torch.compile")
     parser.add_argument("--jax", action="store_true", help="fused rows against JAX")
+    parser.add_argument("--tune", action="store_true", help="tune what is measured before")
     return parser
 
 
@@ -274,17 +290,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     deadline = Deadline(options.seconds)
     results = Results(options.file)
     backend = get_backend("cuda")
+    tuner = Tuner(backend, GraphTimer()) if options.tune else None
+    if tuner is None:
+        backend.plans = plans  # the estimates, whatever was tuned on this machine
     timer = CudaTimer()
     if "measured" not in results.meta:
         results.meta["measured"] = rates.measure()
         results.meta["torch"] = torch.__version__
         results.meta["cudnn"] = torch.backends.cudnn.version()
+        results.meta["tuned"] = options.tune
         results.save()
     properties = torch.cuda.get_device_properties(0)
     bench = Bench(
         backend, "cuda", timer, Ceilings.of(properties.name, results.meta["measured"]),
         cache=properties.L2_cache_size, memory=torch.cuda.mem_get_info()[0],
-        seconds=0.3 if options.quick else ROW_SECONDS,
+        seconds=0.3 if options.quick else ROW_SECONDS, tuner=tuner,
     )  # fmt: skip
     cases = chosen(options, ours.has_math(backend, "tf32"))
     run(bench, cases, results, deadline)

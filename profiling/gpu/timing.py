@@ -11,16 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from gpucnn.backends.cuda.tuning.timing import capture
+
 SAMPLES = 30
 FEWEST_SAMPLES = 5  # of passes so slow that SAMPLES of them do not fit a row's time
-MOST_COPIES = 256
-TIMES_CACHE = 2.5  # a pass's buffers over the L2 cache
 
 
 @dataclass
@@ -60,16 +59,6 @@ class Spread:
         """
         low, median, high = (float(q) for q in np.quantile(samples, (0.25, 0.5, 0.75)))
         return cls(median, high - low, len(samples))
-
-
-def copies(bytes_of_one: int, cache: int, free: int) -> int:
-    """Return how many copies of a problem to rotate through, within a quarter of free memory.
-
-    >>> copies(2**20, 60 * 2**20, 2**37), copies(2**31, 60 * 2**20, 2**37), copies(2**36, 1, 2**37)
-    (150, 2, 1)
-    """
-    wanted = max(2, min(MOST_COPIES, -(-int(TIMES_CACHE * cache) // max(1, bytes_of_one))))
-    return max(1, min(wanted, free // 4 // max(1, bytes_of_one)))
 
 
 def rounds_within(seconds: float, of_one: float) -> int:
@@ -142,22 +131,12 @@ class CudaTimer:
             yield
 
     def ours(self, calls: Sequence[Callable[[], Any]]) -> Side:
-        """Capture calls on CuPy arrays; the memory pool grows in the pass before."""
-        kept = [call() for call in calls]
-        self.stream.synchronize()
-        del kept
+        """Capture calls on CuPy arrays, as the tuner does."""
         try:
-            self.stream.begin_capture()
-            try:
-                kept = [call() for call in calls]
-            finally:
-                graph = self.stream.end_capture()
+            launch, kept = capture(self.stream, calls)
         except Exception as error:
             return loop(calls, self.stream.synchronize, _why(error))
-        return Side(
-            partial(graph.launch, self.stream), len(calls), "graph", self.stream.synchronize,
-            kept=(graph, kept),
-        )  # fmt: skip
+        return Side(launch, len(calls), "graph", self.stream.synchronize, kept=kept)
 
     def peer(self, calls: Sequence[Callable[[], Any]]) -> Side:
         """Capture calls on PyTorch's tensors, after a pass in which cuDNN chooses its kernels."""
