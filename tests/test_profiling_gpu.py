@@ -44,7 +44,6 @@ from profiling.results import Results, problems
 from .cases import DTYPES
 from .emulator.build import CXX
 from .tuning import FakeTimer, fake_backend, fake_tuner
-from .tuning import FakeTimer, fake_backend, fake_tuner
 
 H200 = floors.Ceilings.of("NVIDIA H200")
 SET = cases.benchmark_set()
@@ -235,13 +234,6 @@ def a_bench(backend) -> bench.Bench:
     return bench.Bench(
         backend, "cpu", timing.HostTimer(), H200, cache=2000, memory=2**30, seconds=0.001
     )
-
-
-def test_a_row_can_be_tuned_before_it_is_measured(tmp_path):
-    case = next(case for case in EVERY.values() if case.op == "conv_bias_relu")
-    tuner = fake_tuner(fake_backend(tmp_path), FakeTimer(lambda plan: 1.0))
-    bench.tune(tuner, case, bench.draw(case, a_bench(tuner.backend).generator))
-    assert tuner.timer.timed and len(list(tmp_path.glob("*.json"))) == 1
 
 
 def test_a_row_can_be_tuned_before_it_is_measured(tmp_path):
