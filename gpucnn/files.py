@@ -14,7 +14,8 @@ def cache_folder() -> Path:
     """
     given = os.environ.get("GPUCNN_CACHE_DIR")
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given or Path(caches) / "gpucnn").expanduser()
+    # unlike Path.expanduser no error where nobody has a home: then nothing is found there
+    return Path(os.path.expanduser(given or f"{caches}/gpucnn"))
 
 
 def place(file: Path, data: bytes) -> None:
