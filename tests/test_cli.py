@@ -357,10 +357,22 @@ def test_info_describes_a_gpu():
 # ---- tune ----------------------------------------------------------------------------------------
 
 
+class SlowEstimates(FakeTimer):
+    """The first plan of a problem, which is the estimate's choice, is slower than the others."""
+
+    def inputs(self, *what):
+        self.first = True
+        return super().inputs(*what)
+
+    def time(self, calls):
+        first, self.first = self.first, False
+        return super().time(calls) + first
+
+
 @pytest.fixture
-def tuned_gpu(monkeypatch, folder) -> FakeTimer:
-    """A GPU that is none, on which the plan of the greatest estimate is the fastest."""
-    timer = FakeTimer(lambda plan: 2.0 if plan.algorithm == "implicit_gemm" else 3.0)
+def tuned_gpu(monkeypatch, folder) -> Iterator[FakeTimer]:
+    """A GPU that is none."""
+    timer = SlowEstimates(lambda plan: 2.0)
     monkeypatch.setattr("gpucnn.backends.cuda.cupy_backend", lambda: fake_backend(folder / "tuned"))
     monkeypatch.setattr("gpucnn.backends.cuda.tuning.GraphTimer", lambda: timer)
     monkeypatch.setattr("gpucnn.backends.cuda.tuning.Tuner", fake_tuner)
@@ -371,14 +383,14 @@ def tuned_gpu(monkeypatch, folder) -> FakeTimer:
 
 def test_tuning_a_named_network(tuned_gpu, folder):
     output = run("tune", "resnet20", "--batch-size", 2, "--input", "16,16,3")
-    row = r"fprop 2x16x16x16 by 16x3x3x16 +winograd.* implicit_gemm .* 3.0 +2.0 +1.50x"
+    row = r"fprop 2x16x16x16 by 16x3x3x16 +\w+ \w+=.* \w+ \w+=.* 3.0 +2.0 +1.50x"
     assert re.search(row, output)
     assert re.search(r"dgrad 2x16x16x16 by 32x3x3x16 strides 2x2 ", output)
     assert re.search(r"network +resnet20, input 2x16x16x3 float32", output)
     assert re.search(r"gpu +Fake H1", output)
     found = re.search(r"result +(\d+) convolutions, (\d+) with another plan", output)
     files = list((folder / "tuned").glob("*.json"))
-    assert len(files) == int(found[1]) == 26 and 0 < int(found[2]) < 26
+    assert len(files) == int(found[1]) == 26 and 0 < int(found[2]) <= 26
     assert re.search(rf"kept in +{folder / 'tuned'}", output)
     count = len(tuned_gpu.timed)
     assert found[0] in run("tune", "resnet20", "--batch-size", 2, "--input", "16,16,3")
