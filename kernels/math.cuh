@@ -11,6 +11,8 @@ __device__ __forceinline__ float tanh(float v) { return ::tanhf(v); }
 __device__ __forceinline__ float sqrt(float v) { return ::sqrtf(v); }
 __device__ __forceinline__ float erfc(float v) { return ::erfcf(v); }
 __device__ __forceinline__ float abs(float v) { return ::fabsf(v); }
+__device__ __forceinline__ float larger(float a, float b) { return ::fmaxf(a, b); }  // of a NaN and a number,
+__device__ __forceinline__ float smaller(float a, float b) { return ::fminf(a, b); }  // the number
 __device__ __forceinline__ float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 
 __device__ __forceinline__ double exp(double v) { return ::exp(v); }
@@ -21,6 +23,8 @@ __device__ __forceinline__ double tanh(double v) { return ::tanh(v); }
 __device__ __forceinline__ double sqrt(double v) { return ::sqrt(v); }
 __device__ __forceinline__ double erfc(double v) { return ::erfc(v); }
 __device__ __forceinline__ double abs(double v) { return ::fabs(v); }
+__device__ __forceinline__ double larger(double a, double b) { return ::fmax(a, b); }
+__device__ __forceinline__ double smaller(double a, double b) { return ::fmin(a, b); }
 __device__ __forceinline__ double fma(double a, double b, double c) { return ::fma(a, b, c); }
 
 // NVRTC has neither INFINITY nor NAN.

@@ -21,9 +21,11 @@ from gpucnn.backends.cuda.algorithms import ALGORITHMS, Problem
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
+from tests.cases import in_layout
 from tests.cases import random as draw
 from tests.emulator import KernelError
 from tests.emulator_launcher import EmulatorLauncher
+from tests.operations.conftest import poisoned
 from tests.tolerance import assert_close as close
 
 random = partial(draw, dtype=np.float32)
@@ -146,18 +148,56 @@ def depthwise_wgrad(backend: CudaBackend) -> None:
     assert_close(got, dw, reduction=1134, magnitude=terms)
 
 
+def pooled(backend: CudaBackend, shape: PoolShape, x: np.ndarray) -> None:
+    """Forward and backward; x and the shape's reference have channels last."""
+    last, selects = replace(shape, channels_last=True), shape.mode in ("max", "min")
+    dy = random("dy", last.y_shape)
+    y, index = reference.pool_forward(x, last)
+    dx, terms = (reference.pool_backward(g, index, last) for g in (dy, np.abs(dy)))
+    x, dy, y, dx, terms = (in_layout(a, shape.channels_last) for a in (x, dy, y, dx, terms))
+    with poisoned(np):
+        got, place = backend.pool_forward(x, shape)
+        assert_close(got, y, reduction=last.taps + 1, magnitude=last.taps * np.ones(y.shape))
+        if selects:
+            index = in_layout(index, shape.channels_last).astype(shape.index_dtype)
+            assert (place == index).all()
+        got = backend.pool_backward(dy, index if selects else None, shape)
+    assert_close(got, dx, reduction=2 * last.taps, magnitude=terms)
+
+
 def pool(backend: CudaBackend) -> None:
-    x, dy = np.round(3 * random("x", POOL.x_shape)), random("dy", POOL.y_shape)  # many are equal
-    y, index = reference.pool_forward(x, POOL)
-    got, place = backend.pool_forward(x, POOL)
-    assert_close(got, y)
-    assert (place == index).all()
-    dx = reference.pool_backward(dy, index, POOL)
-    terms = reference.pool_backward(np.abs(dy), index, POOL)
-    assert_close(
-        backend.pool_backward(dy, index.astype(POOL.index_dtype), POOL), dx, reduction=6,
-        magnitude=terms,
-    )  # fmt: skip
+    pooled(backend, POOL, np.round(3 * random("x", POOL.x_shape)))  # many are equal
+
+
+def pool_packed(backend: CudaBackend) -> None:
+    shape = PoolShape.of((2, 10, 8, 8), 3, mode="max", rank=2, strides=2, padding=((1, 1), (0, 1)))
+    x = np.round(3 * random("x", shape.x_shape))
+    x[0, 4, 3, ::3] = np.nan
+    pooled(backend, shape, x)
+
+
+def pool_cells(backend: CudaBackend) -> None:
+    shape = PoolShape.of((2, 9, 11, 8), 2, mode="average", rank=2, strides=(2, 3))
+    pooled(backend, shape, random("x", shape.x_shape))
+
+
+def pool_pairs(backend: CudaBackend) -> None:
+    shape = PoolShape.of((2, 6, 8, 3), 2, mode="min", rank=2)
+    pooled(backend, replace(shape, channels_last=False), np.round(3 * random("x", shape.x_shape)))
+
+
+def global_pool(backend: CudaBackend) -> None:
+    for channels_last in (True, False):
+        shape = PoolShape.of((2, 19, 7, 8), (19, 7), mode="max", rank=2)
+        shape = replace(shape, channels_last=channels_last)
+        pooled(backend, shape, np.round(3 * random("x", (2, 19, 7, 8))))
+        pooled(backend, replace(shape, mode="average"), random("x", (2, 19, 7, 8)))
+
+
+def change_layout(backend: CudaBackend) -> None:
+    for size in ((1, 67, 40), (2, 40, 67)):
+        x = random("x", size)
+        assert_close(backend.change_layout(x), x.transpose(0, 2, 1))
 
 
 def batch_norm(backend: CudaBackend) -> None:
@@ -326,8 +366,32 @@ BUGS = [
         "            __syncthreads();  // the tap before has been added up\n", ""),
     Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < PARTS",
         "other < PARTS - 1"),
-    Bug("a later equal maximum wins", pool, "pool.cu", "value <= result", "value < result"),
-    Bug("the index ignored", pool, "pool.cu", "index[o] != pixel(tap, g.window)", "false"),
+    Bug("a later equal maximum wins", pool, "pool.cu", "value <= best", "value < best"),
+    Bug("the last of the equal ones of 3x3", pool_packed, "pool.cu",
+        "int t = TAPS - 2; t >= 0; --t", "int t = 0; t < TAPS - 1; ++t"),
+    Bug("a NaN among 3x3 lost", pool_packed, "pool.cu", "if (sum != sum)", "if (false)"),
+    Bug("the index ignored", pool_packed, "pool_gather.cu", "(int)index.at[j] == tap ?", "true ?"),
+    Bug("windows beyond the last are read", pool_packed, "pool_gather.cu",
+        "min(g.output[a], (int)divide(padded, g.by_stride[a]) + 1)",
+        "(int)divide(padded, g.by_stride[a]) + 1"),
+    Bug("the gap between windows gets a gradient", pool_cells, "pool_cells.cu",
+        "covered && (", "("),
+    Bug("nothing written beyond the last window", pool_cells, "pool_cells.cu",
+        "last ? g.input[a] : ", ""),
+    Bug("pairs of a row taken for one", pool_pairs, "pool_cells.cu", "number + j % ACROSS",
+        "number"),
+    Bug("the last of the equal ones of a map", global_pool, "global_pool.cu",
+        "alike ? b.index < a.index", "alike ? b.index > a.index"),
+    Bug("the splits of a map overlap", global_pool, "global_pool.cu",
+        "min((blockIdx.y + 1) * g.per_split, g.units)", "g.units"),
+    Bug("no barrier in the tree of a map", global_pool, "global_pool.cu",
+        "        __syncthreads();  // the level below is complete\n", ""),
+    Bug("a row's gradient runs into the next", global_pool, "global_pool_backward.cu",
+        "if (l == by_length.value) l = 0, ++row;", ""),
+    Bug("no barrier before the tile is written", change_layout, "change_layout.cu",
+        "    __syncthreads();  // the tile is complete\n", ""),
+    Bug("lines beyond the last are written", change_layout, "change_layout.cu",
+        "if (row >= t.rows || column >= t.columns) continue;", ""),
     Bug("the tree starts below its height", batch_norm, "channel_sums.cu",
         "int half = BLOCK_THREADS / 2", "int half = BLOCK_THREADS / 64"),
     Bug("no barrier in the tree", batch_norm, "channel_sums.cu",

@@ -113,6 +113,12 @@ class Backend(ABC):
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
         """dy (y_shape) -> dx (x_shape), gathered from the windows over it in a fixed order."""
 
+    # ---- layout ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def change_layout(self, x: Array) -> Array:
+        """x (N, A, B) -> (N, B, A): channels last to first and back; any dtype of 1 to 8 bytes."""
+
     # ---- activations and softmax -------------------------------------------------------------
 
     @abstractmethod

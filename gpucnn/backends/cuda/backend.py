@@ -14,6 +14,7 @@ import numpy as np
 from ..base import Array, Backend
 from . import plans as estimated
 from .activation import Activations
+from .change_layout import LayoutChange
 from .conv import Convolutions
 from .dropout import Dropout
 from .launch import Launcher
@@ -25,8 +26,9 @@ from .softmax_loss import SoftmaxAndLosses
 
 
 class CudaBackend(
-    Convolutions, Pools, Activations, SoftmaxAndLosses, Normalisations, Dropout, Optimizers, Backend
-):
+    Convolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
+    Optimizers, Backend,
+):  # fmt: skip
     """Raw kernels on the arrays of ``xp``.
 
     Args:

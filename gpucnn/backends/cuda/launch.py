@@ -48,10 +48,13 @@ def pack_size(array: Any) -> int:
     return 8 if array.dtype.itemsize == 2 else 4
 
 
-def is_aligned(array: Any, bytes_: int) -> bool:
-    """Return whether an array, which may lie inside another one, begins at a multiple of these."""
-    address = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
-    return address % bytes_ == 0
+def aligned(*arrays: Any, to: int = 16) -> bool:
+    """Return whether arrays begin at multiples of ``to`` bytes: a view can lie anywhere."""
+    return all(
+        (a.ctypes.data if isinstance(a, np.ndarray) else a.data.ptr) % to == 0
+        for a in arrays
+        if a is not None
+    )
 
 
 def batch_parts(sample: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:

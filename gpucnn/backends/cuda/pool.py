@@ -1,40 +1,39 @@
-"""Pooling on the GPU (kernels/pool.cu)."""
+"""Pooling on the GPU (kernels/pool*.cu, and kernels/global_pool*.cu for whole maps)."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from ...shapes import PoolShape
 from ..base import Array
-from .kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
-from .launch import KernelCaller, batch_parts
+from .global_pool import REDUCTION, rows_backward, whole_forward
+from .kernel import DTYPE, Axis, KernelFamily
+from .launch import KernelCaller, aligned, batch_parts
+from .pool_plans import PoolPlan, backward_plan, forward_plan
 from .spatial import AXES, DIVISOR, check_sizes, divisor, padded_sizes, per_axis
 
-# By mode and, for a maximum or minimum, the index's dtype.
-_MODE: Axis = {
-    **{
-        (mode, dtype): (f"{mode}_{tag.lower()}", {"MODE": mode.upper(), "INDEX": tag})
-        for mode in ("max", "min")
-        for dtype, tag in (("uint8", "U8"), ("uint16", "U16"), ("uint32", "U32"))
-    },
-    ("average", None): ("average", {"MODE": "AVERAGE", "INDEX": "U8"}),
-    ("sum", None): ("sum", {"MODE": "SUM", "INDEX": "U8"}),
-}
-_AXES = (_MODE, RANK, CHANNELS_LAST, DTYPE)
-FORWARD = KernelFamily("pool.cu", "pool_forward", *_AXES)
-BACKWARD = KernelFamily("pool.cu", "pool_backward", *_AXES)
+_MODE: Axis = {mode: (mode, {"MODE": mode.upper()}) for mode in ("max", "min", "sum")}
+_UNIT: Axis = {unit: (unit, {"UNIT": unit.upper()}) for unit in ("one", "channels", "pairs")}
+_GATHERED: Axis = {unit: _UNIT[unit] for unit in ("one", "channels")}
+FORWARD = KernelFamily("pool.cu", "pool_forward", _MODE, _UNIT, DTYPE)
+GATHER = KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, _GATHERED, DTYPE)
+CELLS = KernelFamily("pool_cells.cu", "pool_cells", REDUCTION, _UNIT, DTYPE)
 
-_PER_AXIS = ("input", "window", "output", "stride", "dilation", "pad", "pad_after")
+_NUMBERS = ("depth", "average", "count_padding", "index_bytes")
+_PER_AXIS = (
+    "input", "window", "output", "stride", "dilation", "reach", "overlap", "pad", "pad_after",
+)  # fmt: skip
 _DIVISORS = ("input", "output", "stride", "dilation")
-# struct PoolGeometry of kernels/pool.cu
+# struct PoolGeometry of kernels/pool_geometry.cuh
 _GEOMETRY = np.dtype(
-    [(name, "i4") for name in ("channels", "count_padding")]
+    [(name, "i4") for name in _NUMBERS]
     + [(name, "i4", AXES) for name in _PER_AXIS]
     + [(f"by_{name}", DIVISOR, AXES) for name in _DIVISORS]
-    + [("by_channels", DIVISOR)]
+    + [("by_depth", DIVISOR)]
 )
 
 
@@ -44,8 +43,8 @@ def _largest_map(shape: PoolShape) -> int:
 
 
 @lru_cache(maxsize=1024)
-def pool_record(shape: PoolShape) -> np.ndarray:
-    """Return a shape as the struct that the kernels take by value, missing leading axes as 1.
+def pool_record(shape: PoolShape, plan: PoolPlan) -> np.ndarray:
+    """Return a shape, seen in a plan's units, as the struct that the kernels take by value.
 
     Raises:
         ValueError: one image, or an axis, passes what the kernels count to.
@@ -55,13 +54,26 @@ def pool_record(shape: PoolShape) -> np.ndarray:
         ("one image", _largest_map(shape), 31),
         ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 30),
     )
-    record = np.zeros(1, _GEOMETRY)
-    record["channels"], record["count_padding"] = shape.channels, shape.count_padding
-    record["by_channels"] = divisor(shape.channels)
+    depth = shape.channels if shape.channels_last else 1
+    if plan.unit == "channels":
+        depth //= plan.width
+    elif plan.unit == "pairs":  # the last axis lies inside the units
+        units = (*shape.input[:-1], shape.input[-1] // plan.width)
+        window, strides = ((*sizes[:-1], 1) for sizes in (shape.window, shape.strides))
+        shape = replace(shape, input=units, window=window, strides=strides)
+    reach = [d * (r - 1) + 1 for r, d in zip(shape.window, shape.dilation, strict=True)]
+    overlap = [-(-r // stride) for r, stride in zip(reach, shape.strides, strict=True)]
     before, after = zip(*shape.padding, strict=True)
     axes = (
-        shape.input, shape.window, shape.output, shape.strides, shape.dilation, before, after,
+        shape.input, shape.window, shape.output, shape.strides, shape.dilation, reach, overlap,
+        before, after,
     )  # fmt: skip
+    index_bytes = np.dtype(shape.index_dtype).itemsize
+    numbers = (depth, shape.mode == "average", shape.count_padding, index_bytes)
+    record = np.zeros(1, _GEOMETRY)
+    for name, number in zip(_NUMBERS, numbers, strict=True):
+        record[name] = number
+    record["by_depth"] = divisor(depth)
     for name, values in zip(_PER_AXIS, axes, strict=True):
         padded = per_axis(values, neutral=0 if name.startswith("pad") else 1)
         record[name] = padded
@@ -79,23 +91,27 @@ class Pools(KernelCaller):
         y = self.xp.empty(shape.y_shape, x.dtype)
         selects = shape.mode in ("max", "min")
         index = self.xp.empty(shape.y_shape, shape.index_dtype) if selects and with_index else None
-        kernel = self._kernel(FORWARD, shape, x)
+        plan = forward_plan(shape, x.dtype.itemsize, aligned(x))
+        if plan.kernel == "whole":
+            whole_forward(self, x, y, index, shape, plan.width)
+            return y, index
+        kernel = FORWARD(shape.mode if selects else "sum", plan.unit, x.dtype)
+        record = pool_record(shape, plan)
         for x_part, part, index_part in batch_parts(_largest_map(shape), x, y, index):
-            self.launch_elements(
-                kernel, part.size, x_part, part, index_part, part.size, pool_record(shape)
-            )
+            count = part.size // plan.results
+            self.launch_elements(kernel, count, x_part, part, index_part, count, record)
         return y, index
 
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
         dx = self.xp.empty(shape.x_shape, dy.dtype)
-        kernel = self._kernel(BACKWARD, shape, dy)
+        plan = backward_plan(shape, dy.dtype.itemsize, aligned(dy, index))
         for dy_part, index_part, part in batch_parts(_largest_map(shape), dy, index, dx):
-            self.launch_elements(
-                kernel, part.size, dy_part, index_part, part, part.size, pool_record(shape)
-            )
+            if plan.kernel == "rows":
+                rows_backward(self, dy_part, index_part, part, shape)
+                continue
+            cells = plan.kernel == "cells"
+            kernel = (CELLS if cells else GATHER)(index is not None, plan.unit, dy.dtype)
+            count = dy_part.size // plan.results if cells else part.size // plan.width
+            record = pool_record(shape, plan)
+            self.launch_elements(kernel, count, dy_part, index_part, part, count, record)
         return dx
-
-    @staticmethod
-    def _kernel(family: KernelFamily, shape: PoolShape, array: Array) -> Kernel:
-        index = shape.index_dtype if shape.mode in ("max", "min") else None
-        return family((shape.mode, index), shape.rank, shape.channels_last, array.dtype)

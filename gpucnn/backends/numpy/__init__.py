@@ -14,6 +14,7 @@ import numpy as np
 
 from ..base import Array, Backend
 from .activation import Activations
+from .change_layout import LayoutChange
 from .conv import Convolutions
 from .dropout import Dropout
 from .norm import Normalisations
@@ -26,8 +27,9 @@ __all__ = ["NumpyBackend"]
 
 
 class NumpyBackend(
-    Convolutions, Pools, Activations, SoftmaxAndLosses, Normalisations, Dropout, Optimizers, Backend
-):
+    Convolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
+    Optimizers, Backend,
+):  # fmt: skip
     """Every operation of the library on ``numpy.ndarray``.
 
     Example:

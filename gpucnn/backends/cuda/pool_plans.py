@@ -1,0 +1,120 @@
+"""How a pooling runs on the GPU: a pure function of its shape, the size of a number and alignment.
+
+A kernel moves units (kernels/pool_geometry.cuh): 16 bytes of channels or of a row where all of them
+begin on such addresses, else an element. A map that is pooled whole has kernels of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ...shapes import PoolShape
+from .launch import BLOCK_THREADS, ceil_div
+
+UNIT_BYTES = 16
+LARGEST_CELL = 16  # inputs that one thread writes
+# A whole map's reduction is split until so many blocks run, four on each multiprocessor of an H100,
+# but not below so many units a thread.
+BLOCKS_WANTED = 528
+UNITS_WANTED = 8
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """Which kernel runs a pass of a pooling, and what its threads move.
+
+    Attributes:
+        kernel: "windows" or "whole" forward; "gather", "cells" or "rows" backward.
+        unit: of windows, gather and cells: "one", "channels" or "pairs".
+        width: elements of x in a unit.
+    """
+
+    kernel: str
+    unit: str = ""
+    width: int = 1
+
+    @property
+    def results(self) -> int:
+        """Elements of y in a unit."""
+        return self.width // 2 if self.unit == "pairs" else self.width
+
+
+@lru_cache(maxsize=1024)
+def forward_plan(shape: PoolShape, itemsize: int, aligned: bool) -> PoolPlan:
+    """Choose forward's kernel; ``aligned`` says that x begins at a multiple of 16 bytes.
+
+    >>> forward_plan(PoolShape.of((8, 28, 28, 64), 2, mode="max", rank=2), 4, True)
+    PoolPlan(kernel='windows', unit='channels', width=4)
+    """
+    width = UNIT_BYTES // itemsize
+    if not is_whole(shape):
+        return _in_units("windows", shape, width, aligned)
+    # whether it is aligned must not change the order of a sum: the kernel sees to that
+    line = shape.channels if shape.channels_last else shape.taps
+    return PoolPlan("whole", width=1 if line % width else width)
+
+
+@lru_cache(maxsize=1024)
+def backward_plan(shape: PoolShape, itemsize: int, aligned: bool) -> PoolPlan:
+    """Choose backward's kernel; ``aligned`` is said of dy and of the index."""
+    if is_whole(shape) and not shape.channels_last:
+        return PoolPlan("rows")
+    axes = list(zip(shape.input, shape.window, shape.strides, shape.dilation, strict=True))
+    apart = all(window <= stride and dilation == 1 for _, window, stride, dilation in axes)
+    cell = math.prod(min(size, stride) for size, _, stride, _ in axes)
+    kernel = "cells" if apart and cell <= LARGEST_CELL else "gather"
+    return _in_units(kernel, shape, UNIT_BYTES // itemsize, aligned)
+
+
+def is_whole(shape: PoolShape) -> bool:
+    """Return whether the one window is the whole map."""
+    no_padding = not any(map(any, shape.padding))
+    return shape.window == shape.input and no_padding and set(shape.output) == {1}
+
+
+def _in_units(kernel: str, shape: PoolShape, width: int, aligned: bool) -> PoolPlan:
+    if aligned and shape.channels_last and shape.channels % width == 0:
+        return PoolPlan(kernel, "channels", width)
+    in_rows = not shape.channels_last or shape.channels == 1
+    last = (shape.window[-1], shape.strides[-1], shape.dilation[-1], shape.padding[-1])
+    halved = last == (2, 2, 1, (0, 0)) and shape.input[-1] % width == 0
+    if aligned and in_rows and halved and kernel != "gather":
+        return PoolPlan(kernel, "pairs", width)
+    return PoolPlan(kernel, "one")
+
+
+@dataclass(frozen=True)
+class WholePlan:
+    """How the threads of blocks share the reduction of whole maps (kernels/global_pool.cu).
+
+    Attributes:
+        columns: reductions, each to a unit of results.
+        units: what one of them reduces.
+        slots: threads that share one; the other threads of a block take other columns.
+        splits: blocks that share one.
+        per_split: the units of each.
+    """
+
+    columns: int
+    units: int
+    slots: int
+    splits: int
+    per_split: int
+
+
+@lru_cache(maxsize=1024)
+def whole_plan(shape: PoolShape, width: int) -> WholePlan:
+    """Return how the whole maps of a shape are reduced in units of ``width``."""
+    columns, units, slots = shape.batch * shape.channels, shape.taps, 8
+    if shape.channels_last:
+        columns //= width
+    else:
+        units //= width
+        while slots < BLOCK_THREADS and slots * UNITS_WANTED < units:
+            slots *= 2
+    blocks = max(1, ceil_div(columns * slots, BLOCK_THREADS))
+    splits = min(ceil_div(BLOCKS_WANTED, blocks), ceil_div(units, slots * UNITS_WANTED))
+    per_split = ceil_div(units, splits)
+    return WholePlan(columns, units, slots, ceil_div(units, per_split), per_split)
