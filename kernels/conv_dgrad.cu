@@ -13,10 +13,14 @@
 //   A(m, k) = dy gathered at the output pixel where pixel m and tap (t,r,s) meet
 //   B(n, k) = w[k][t,r,s][n], contiguous in n
 //
-// dy, w, dx: see conv_geometry.cuh; bias (C,) or null.
+// Where there are few tiles, GEMM_K is split: split z of the grid sums [z, z + 1) * k_per_split and writes
+// partial[z], in dx's layout and Accum; split_sum.cu adds the splits and the bias.
+//
+// dy, w, dx: see conv_geometry.cuh; bias (C,) or null; partial null where there is one split.
 // residues: for axis 0, 1, 2 in turn, one for each remainder (of the axes that RANK has).
-// grid: x = (tiles of the largest class) * groups * classes, y = tiles of channels. One block computes TILE_M pixels of
-// TILE_N channels, one thread THREAD_M x THREAD_N of them. Shared memory: see tile_gemm.cuh.
+// grid: x = (tiles of the largest class) * classes * groups * (tiles of channels), z = splits. One block
+// computes TILE_M pixels of TILE_N channels, one thread THREAD_M x THREAD_N of them. Shared memory: see
+// tile_gemm.cuh.
 #include "conv_geometry.cuh"
 #include "tile_gemm.cuh"
 
@@ -29,19 +33,22 @@ struct Residue {
     Divisor by_pixels, by_taps;  // of 1 where there are none
 };
 
-// The class of this block: a residue for each axis.
+// The class of this block: a residue for each axis. It lies in shared memory, for it would take dozens of
+// each thread's registers.
 struct ResidueClass {
     Residue axis[AXES];
 
-    __device__ __forceinline__ ResidueClass(const ConvGeometry& g, const Residue* residues, unsigned number) {
+    // Called by all threads of a block.
+    __device__ __forceinline__ void load(const ConvGeometry& g, const Residue* residues, unsigned number) {
         int at[AXES], first = 0;
 #pragma unroll
         for (int a = AXES - 1; a >= FIRST_AXIS; --a) number = divide(number, g.by_stride[a], at[a]);
 #pragma unroll
         for (int a = FIRST_AXIS; a < AXES; ++a) {
-            axis[a] = residues[first + at[a]];
+            if (threadIdx.x == 0) axis[a] = residues[first + at[a]];
             first += g.stride[a];
         }
+        __syncthreads();  // the class is there
     }
     __device__ __forceinline__ unsigned pixels() const {
         unsigned count = 1;
@@ -71,12 +78,13 @@ struct ResidueClass {
 
 // A(m, k): the output gradient that reaches pixel m of the class through tap k of the class.
 struct OutputThroughTap {
-    static const bool LANES_ALONG_K = CHANNELS_LAST;
+    static const bool ALONG_K = CHANNELS_LAST;
+    static const int WIDTH = CHANNELS_LAST ? VECTOR : 1;
     struct Row {
-        const Element* image;
-        Place first;  // the output that tap 0 reaches
+        const Element* first;
+        Place place;  // of the output that tap 0 reaches
     };
-    typedef Tap Col;  // its channel is the filter
+    typedef Tap Col;  // how far back from there, and the filter
     const Element* dy;
     const ConvGeometry& g;
     const ResidueClass& residue;
@@ -85,34 +93,38 @@ struct OutputThroughTap {
 
     __device__ __forceinline__ Row row(unsigned m) const {
         Row row;
-        const unsigned n = residue.split_pixel(m < m_end ? m : 0, row.first);
-        row.image = dy + n * image_size(pixels(g.output), g.filters);
+        const unsigned n = residue.split_pixel(m < m_end ? m : 0, row.place);
 #pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a)
-            row.first.axis[a] = m < m_end ? row.first.axis[a] + residue.axis[a].first_output : OUTSIDE_CORNER;
+        for (int a = FIRST_AXIS; a < AXES; ++a) row.place.axis[a] += residue.axis[a].first_output;
+        row.first = in_register(dy + image_offset(n, pixels(g.output), g.filters) +
+                                element(pixel(row.place, g.output), 0, pixels(g.output), g.filters));
         return row;
     }
     __device__ __forceinline__ Col col(unsigned k) const {
         Col tap;
-        residue.split_tap(g, k < k_end ? k : 0, tap.offset, tap.channel);
-        tap.channel += group * g.group_filters;
+        int filter;
+        residue.split_tap(g, k < k_end ? k : 0, tap.distance, filter);
 #pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a)
-            tap.offset.axis[a] = k < k_end ? tap.offset.axis[a] * residue.axis[a].output_step : OUTSIDE_TAP;
+        for (int a = FIRST_AXIS; a < AXES; ++a) tap.distance.axis[a] *= residue.axis[a].output_step;
+        tap.offset = element(0, group * g.group_filters + filter, pixels(g.output), g.filters) -
+                     element(pixel(tap.distance, g.output), 0, pixels(g.output), g.filters);
+        if (k >= k_end) tap.distance.axis[FIRST_AXIS] = OUTSIDE_TAP;
         return tap;
     }
-    __device__ __forceinline__ Accum load(const Row& row, const Col& tap) const {
+    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(const Row& row, const Col& tap) const {
         Place at;
 #pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = row.first.axis[a] - tap.offset.axis[a];
-        if (!inside(at, g.output)) return 0;
-        return widen(row.image[element(pixel(at, g.output), tap.channel, pixels(g.output), g.filters)]);
+        for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = row.place.axis[a] - tap.distance.axis[a];
+        Values<WIDTH> values = {};
+        if (inside(at, g.output)) values = load_values<WIDTH>(row.first + tap.offset);
+        return values;
     }
 };
 
 // B(n, k): what channel n weighs in tap and filter k.
 struct ChannelWeights {
-    static const bool LANES_ALONG_K = false;
+    static const bool ALONG_K = false;
+    static const int WIDTH = VECTOR;
     typedef int Row;  // the channel
     struct Col {
         const Element* weights;  // of all channels of the group
@@ -124,7 +136,7 @@ struct ChannelWeights {
     int group;
     unsigned k_end;
 
-    __device__ __forceinline__ Row row(unsigned n) const { return n; }
+    __device__ __forceinline__ Row row(unsigned n) const { return n < g.group_channels ? n : 0; }
     __device__ __forceinline__ Col col(unsigned k) const {
         const bool exists = k < k_end;
         int filter;
@@ -133,47 +145,61 @@ struct ChannelWeights {
 #pragma unroll
         for (int a = FIRST_AXIS; a < AXES; ++a)
             tap.axis[a] = residue.axis[a].first_tap + residue.axis[a].tap_step * tap.axis[a];
-        const long long row = (long long)(group * g.group_filters + filter) * pixels(g.kernel);
-        return {w + (row + (exists ? pixel(tap, g.kernel) : 0)) * g.group_channels, exists};
+        filter += group * g.group_filters;
+        return {w + (filter * pixels(g.kernel) + (exists ? pixel(tap, g.kernel) : 0)) * g.group_channels, exists};
     }
-    __device__ __forceinline__ Accum load(Row channel, const Col& col) const {
-        return col.exists && channel < g.group_channels ? widen(col.weights[channel]) : (Accum)0;
+    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(Row channel, const Col& col) const {
+        Values<WIDTH> values = {};
+        if (col.exists) values = load_values<WIDTH>(col.weights + channel);
+        return values;
     }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __restrict__ w,
                                const Element* __restrict__ bias, Element* __restrict__ dx,
+                               Accum* __restrict__ partial, unsigned k_per_split,
                                const Residue* __restrict__ residues, int classes,
                                const __grid_constant__ ConvGeometry g) {
-    const ResidueClass residue(g, residues, blockIdx.x % classes);
-    const unsigned tile = blockIdx.x / classes;
-    const int group = tile % g.groups;
-    const unsigned row0 = tile / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
+    const BlockTile tile = block_tile(classes * g.groups, g.group_channels);
+    const int group = tile.product % g.groups;
+    __shared__ ResidueClass residue;
+    residue.load(g, residues, tile.product / g.groups);
     const unsigned m_end = g.batch * residue.pixels();
-    const unsigned k_end = residue.taps() * g.group_filters;
-    if (row0 >= m_end) return;  // a class smaller than the largest one
+    if (tile.row0 >= m_end) return;  // a class smaller than the largest one
+    const unsigned k_begin = blockIdx.z * k_per_split;
+    const unsigned k_end = min(k_begin + k_per_split, residue.taps() * g.group_filters);
 
     Accum acc[THREAD_M][THREAD_N];
-    tile_gemm(OutputThroughTap{dy, g, residue, group, m_end, k_end}, ChannelWeights{w, g, residue, group, k_end}, row0,
-              col0, 0, k_end, acc);
+    tile_gemm(OutputThroughTap{dy, g, residue, group, m_end, k_end}, ChannelWeights{w, g, residue, group, k_end},
+              tile.row0, tile.col0, k_begin, k_end, acc);
 
+    if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.input), g.channels);
+    const int WIDTH = CHANNELS_LAST && VECTOR > 1 ? 4 : 1;  // neighbours that are stored together
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
-        const unsigned m = row0 + thread_row(i);
+        const unsigned m = tile.row0 + thread_row(i);
         if (m >= m_end) break;
         Place at;
         const unsigned n = residue.split_pixel(m, at);
 #pragma unroll
         for (int a = FIRST_AXIS; a < AXES; ++a)
             at.axis[a] = residue.axis[a].first_pixel + g.stride[a] * at.axis[a];
-        Element* image = dx + n * image_size(pixels(g.input), g.channels);
 #pragma unroll
-        for (int j = 0; j < THREAD_N; ++j) {
-            const int local = col0 + thread_col(j), c = group * g.group_channels + local;
+        for (int j = 0; j < THREAD_N; j += WIDTH) {
+            const int local = tile.col0 + thread_col(j), c = group * g.group_channels + local;
             if (local >= g.group_channels) break;
-            image[element(pixel(at, g.input), c, pixels(g.input), g.channels)] =
-                narrow(acc[i][j] + (bias ? widen(bias[c]) : (Accum)0));
+            const long long to = image_offset(n, pixels(g.input), g.channels) + element(pixel(at, g.input), c, pixels(g.input), g.channels);
+            Values<WIDTH> values;
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) values.at[e] = acc[i][j + e];
+            if (partial) {
+                *(Values<WIDTH>*)(partial + to) = values;
+                continue;
+            }
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) values.at[e] += bias ? widen(bias[c + e]) : (Accum)0;
+            store_values<WIDTH>(dx + to, values);
         }
     }
 }

@@ -9,15 +9,19 @@
 //   A(m, k) = x gathered under tap (t,r,s) of pixel m, zero where the tap lies in the padding
 //   B(n, k) = w[n][t,r,s,c], contiguous in k
 //
-// x, w, y: see conv_geometry.cuh; bias (K,) or null.
-// grid: x = (tiles of pixels) * groups, y = tiles of filters. One block computes TILE_M pixels of
-// TILE_N filters, one thread THREAD_M x THREAD_N of them. Shared memory: see tile_gemm.cuh.
+// Where there are few tiles, GEMM_K is split: split z of the grid sums [z, z + 1) * k_per_split and writes
+// partial[z], in y's layout and Accum; split_sum.cu adds the splits, the bias and f.
+//
+// x, w, y: see conv_geometry.cuh; bias (K,) or null; partial null where there is one split.
+// grid: x = (tiles of pixels) * groups * (tiles of filters), z = splits. One block computes TILE_M pixels
+// of TILE_N filters, one thread THREAD_M x THREAD_N of them. Shared memory: see tile_gemm.cuh.
 #include "conv_geometry.cuh"
 #include "tile_gemm.cuh"
 
 // A(m, k): the input under tap k of output pixel m.
 struct InputUnderTap {
-    static const bool LANES_ALONG_K = CHANNELS_LAST;  // k runs over channels, m over pixels of a row
+    static const bool ALONG_K = CHANNELS_LAST;  // k runs over channels, m over pixels of a row
+    static const int WIDTH = CHANNELS_LAST ? VECTOR : 1;
     typedef Window Row;
     typedef Tap Col;
     const Element* x;
@@ -25,64 +29,78 @@ struct InputUnderTap {
     int group;
     unsigned m_end, k_end;
 
-    __device__ __forceinline__ Row row(unsigned m) const { return window_of(g, x, m, m < m_end); }
+    __device__ __forceinline__ Row row(unsigned m) const { return window_of(g, x, m < m_end ? m : 0, true); }
     __device__ __forceinline__ Col col(unsigned k) const {
         return tap_of(g, k, k < k_end, g.by_group_channels, group * g.group_channels);
     }
-    __device__ __forceinline__ Accum load(const Row& window, const Col& tap) const {
-        return input_under(g, window, tap);
+    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(const Row& window, const Col& tap) const {
+        return input_under<WIDTH>(g, window, tap);
     }
 };
 
 // B(n, k): weight k of filter n.
 struct FilterWeights {
-    static const bool LANES_ALONG_K = true;
-    struct Row {
-        const Element* filter;
-        bool exists;
-    };
+    static const bool ALONG_K = true;
+    static const int WIDTH = VECTOR;
+    typedef const Element* Row;  // the filter
     typedef unsigned Col;
     const Element* w;
     const ConvGeometry& g;
     int group;
-    unsigned k_end;
+    unsigned k_end, length;  // of the sum over this split, and of a filter
 
     __device__ __forceinline__ Row row(unsigned n) const {
-        const bool exists = n < g.group_filters;
-        return {w + (long long)(group * g.group_filters + (exists ? n : 0)) * k_end, exists};
+        return in_register(w + (group * g.group_filters + (n < g.group_filters ? n : 0)) * length);
     }
     __device__ __forceinline__ Col col(unsigned k) const { return k; }
-    __device__ __forceinline__ Accum load(const Row& row, Col k) const {
-        return row.exists && k < k_end ? widen(row.filter[k]) : (Accum)0;
+    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(Row filter, Col k) const {
+        Values<WIDTH> values = {};
+        if (k < k_end) values = load_values<WIDTH>(filter + k);
+        return values;
     }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ w,
                                const Element* __restrict__ bias, int relu, Element* __restrict__ y,
+                               Accum* __restrict__ partial, unsigned k_per_split,
                                const __grid_constant__ ConvGeometry g) {
-    const int group = blockIdx.x % g.groups;
-    const unsigned row0 = blockIdx.x / g.groups * TILE_M, col0 = blockIdx.y * TILE_N;
+    const BlockTile tile = block_tile(g.groups, g.group_filters);
+    const int group = tile.product;
     const unsigned m_end = (unsigned)g.batch * pixels(g.output);
-    const unsigned k_end = (unsigned)pixels(g.kernel) * g.group_channels;
+    const unsigned length = (unsigned)pixels(g.kernel) * g.group_channels;
+    const unsigned k_begin = blockIdx.z * k_per_split, k_end = min(k_begin + k_per_split, length);
 
     Accum acc[THREAD_M][THREAD_N];
-    tile_gemm(InputUnderTap{x, g, group, m_end, k_end}, FilterWeights{w, g, group, k_end}, row0, col0, 0, k_end, acc);
+    tile_gemm(InputUnderTap{x, g, group, m_end, k_end}, FilterWeights{w, g, group, k_end, length}, tile.row0, tile.col0,
+              k_begin, k_end, acc);
 
+    if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
+    const int WIDTH = CHANNELS_LAST && VECTOR > 1 ? 4 : 1;  // neighbours that are stored together
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
-        const unsigned m = row0 + thread_row(i);
+        const unsigned m = tile.row0 + thread_row(i);
         if (m >= m_end) break;
         Place at;
         const unsigned n = split(m, g.by_output, at);
-        Element* image = y + n * image_size(pixels(g.output), g.filters);
 #pragma unroll
-        for (int j = 0; j < THREAD_N; ++j) {
-            const int local = col0 + thread_col(j), k = group * g.group_filters + local;
+        for (int j = 0; j < THREAD_N; j += WIDTH) {
+            const int local = tile.col0 + thread_col(j), k = group * g.group_filters + local;
             if (local >= g.group_filters) break;
-            const Accum value = acc[i][j] + (bias ? widen(bias[k]) : (Accum)0);
-            image[element(pixel(at, g.output), k, pixels(g.output), g.filters)] =
-                narrow(relu && value <= 0 ? (Accum)0 : value);
+            const long long to = image_offset(n, pixels(g.output), g.filters) + element(pixel(at, g.output), k, pixels(g.output), g.filters);
+            Values<WIDTH> values;
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) values.at[e] = acc[i][j + e];
+            if (partial) {
+                *(Values<WIDTH>*)(partial + to) = values;
+                continue;
+            }
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) {
+                const Accum value = values.at[e] + (bias ? widen(bias[k + e]) : (Accum)0);
+                values.at[e] = relu && value <= 0 ? (Accum)0 : value;
+            }
+            store_values<WIDTH>(y + to, values);
         }
     }
 }

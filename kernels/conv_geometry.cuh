@@ -9,8 +9,9 @@
 //
 // Macros: RANK, see spatial.cuh; CHANNELS_LAST 0 or 1.
 #pragma once
-#include "common.cuh"
+#include "ptx.cuh"
 #include "spatial.cuh"
+#include "values.cuh"
 
 struct ConvGeometry {
     int batch, channels, filters, groups;
@@ -25,54 +26,60 @@ __device__ __forceinline__ int element(int pixel, int channel, int pixels, int d
     return CHANNELS_LAST ? pixel * depth + channel : channel * pixels + pixel;
 }
 
-// Elements of one image: the step from image to image, 64-bit.
-__device__ __forceinline__ long long image_size(int pixels, int depth) {
-    return (long long)pixels * depth;
+// Elements of one image, and where image n begins, which may be beyond 2^31.
+__device__ __forceinline__ unsigned image_size(int pixels, int depth) { return (unsigned)pixels * depth; }
+__device__ __forceinline__ long long image_offset(unsigned n, int pixels, int depth) {
+    return (unsigned long long)n * image_size(pixels, depth);
 }
 
 // A coordinate for what does not exist: it fails every bounds check, whatever place of a map and
 // whatever tap it meets, for the host refuses maps that reach 2^29 along an axis.
 const int OUTSIDE_CORNER = -(1 << 30), OUTSIDE_TAP = 1 << 29;
 
-// A tap of the window, as a distance from the first one, and a channel (or filter) under it.
+// A tap of the window, as a distance from the first one, with a channel (or filter) under it.
 struct Tap {
-    Place offset;
-    int channel;
+    Place distance;
+    int offset;  // in memory, the channel's included
 };
 
 // Tap k, k counting (t, r, s, channel) with `by_depth` channels to a tap, the first being first_channel.
 __device__ __forceinline__ Tap tap_of(const ConvGeometry& g, unsigned k, bool exists, const Divisor& by_depth,
                                       int first_channel) {
     Tap tap;
-    split(divide(exists ? k : 0, by_depth, tap.channel), g.by_kernel, tap.offset);
-    tap.channel += first_channel;
+    int channel;
+    split(divide(exists ? k : 0, by_depth, channel), g.by_kernel, tap.distance);
 #pragma unroll
-    for (int a = FIRST_AXIS; a < AXES; ++a)
-        tap.offset.axis[a] = exists ? tap.offset.axis[a] * g.dilation[a] : OUTSIDE_TAP;
+    for (int a = FIRST_AXIS; a < AXES; ++a) tap.distance.axis[a] *= g.dilation[a];
+    tap.offset = element(pixel(tap.distance, g.input), first_channel + channel, pixels(g.input), g.channels);
+    if (!exists) tap.distance.axis[FIRST_AXIS] = OUTSIDE_TAP;
     return tap;
 }
 
-// The window of an output pixel: where its image of x begins, and the input coordinates of its first tap.
+// The window of an output pixel: the input coordinates of its first tap, and where that lies in memory
+// (it may lie in the padding, before the image or beside it).
 struct Window {
-    const Element* image;
+    const Element* first;
     Place corner;
 };
 
 __device__ __forceinline__ Window window_of(const ConvGeometry& g, const Element* x, unsigned output, bool exists) {
     Window window;
     const unsigned n = split(exists ? output : 0, g.by_output, window.corner);
-    window.image = x + n * image_size(pixels(g.input), g.channels);
 #pragma unroll
-    for (int a = FIRST_AXIS; a < AXES; ++a)
-        window.corner.axis[a] = exists ? window.corner.axis[a] * g.stride[a] - g.pad[a] : OUTSIDE_CORNER;
+    for (int a = FIRST_AXIS; a < AXES; ++a) window.corner.axis[a] = window.corner.axis[a] * g.stride[a] - g.pad[a];
+    window.first = in_register(x + image_offset(n, pixels(g.input), g.channels) +
+                               element(pixel(window.corner, g.input), 0, pixels(g.input), g.channels));
+    if (!exists) window.corner.axis[FIRST_AXIS] = OUTSIDE_CORNER;
     return window;
 }
 
-// The input under a tap of a window; zero in the padding.
-__device__ __forceinline__ Accum input_under(const ConvGeometry& g, const Window& window, const Tap& tap) {
+// The input under a tap of a window, and under the next channels where WIDTH > 1; zeros in the padding.
+template <int WIDTH>
+__device__ __forceinline__ Values<WIDTH> input_under(const ConvGeometry& g, const Window& window, const Tap& tap) {
     Place at;
 #pragma unroll
-    for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = window.corner.axis[a] + tap.offset.axis[a];
-    if (!inside(at, g.input)) return 0;
-    return widen(window.image[element(pixel(at, g.input), tap.channel, pixels(g.input), g.channels)]);
+    for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = window.corner.axis[a] + tap.distance.axis[a];
+    Values<WIDTH> values = {};
+    if (inside(at, g.input)) values = load_values<WIDTH>(window.first + tap.offset);
+    return values;
 }

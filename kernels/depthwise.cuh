@@ -50,7 +50,7 @@ __device__ __forceinline__ int pixel_step(int depth) { return CHANNELS_LAST ? de
 // From where a map begins to a pixel of a channel, which may lie before the map or behind it.
 __device__ __forceinline__ long long offset_of(unsigned n, const Place& at, int channel, const int (&size)[AXES],
                                                int depth) {
-    return n * image_size(pixels(size), depth) + element(0, channel, pixels(size), depth) +
+    return image_offset(n, pixels(size), depth) + element(0, channel, pixels(size), depth) +
            (long long)pixel(at, size) * pixel_step(depth);
 }
 

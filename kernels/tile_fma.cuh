@@ -1,26 +1,53 @@
-// How a block multiplies two slabs of tile_gemm.cuh with ordinary multiply-adds: each thread for a
-// corner of THREAD_M x THREAD_N neighbours, out of registers, so that THREAD_M + THREAD_N shared loads
+// How a block multiplies two slabs of tile_gemm.cuh with ordinary multiply-adds: each thread for
+// THREAD_M x THREAD_N elements, out of registers, so that THREAD_M + THREAD_N numbers from shared memory
 // feed THREAD_M * THREAD_N multiply-adds.
+//
+// A thread's rows come in runs of up to four, which one 16-byte load brings, and so do its columns. The
+// 32 threads of a warp stand 4 x 8, so that each such load of the warp touches 64 or 128 bytes that lie
+// together, all banks once.
 //
 // Macros: TILE_M, TILE_N, THREAD_M, THREAD_N.
 #pragma once
 
-// TILE_K columns of an operand, TILE rows each.
+// TILE_K columns of an operand, TILE rows each. What a warp that loaded along k writes at once, 4 x 8 or
+// 2 x 16 elements, lies in 32 different banks.
 template <int TILE> struct __align__(16) Slab {
-    static const int SKEW = 4;  // keeps columns 16-byte aligned and spreads a row over the banks
-    Accum values[TILE_K][TILE + SKEW];
+    Accum values[TILE_K * (TILE + 6)];
 
-    __device__ __forceinline__ Accum& at(int k, int row) { return values[k][row]; }
+    // Where column k begins.
+    __device__ __forceinline__ static int column(int k) { return k * (TILE + 4) + k / 4 * 8; }
+    __device__ __forceinline__ Accum& at(int k, int row) { return values[column(k) + row]; }
 };
 
-// Row and column, inside the tile, of this thread's acc[i][j]; both ascend.
-__device__ __forceinline__ int thread_row(int i) { return threadIdx.x / (TILE_N / THREAD_N) * THREAD_M + i; }
-__device__ __forceinline__ int thread_col(int j) { return threadIdx.x % (TILE_N / THREAD_N) * THREAD_N + j; }
+const int WARP_COLS = 8, WARP_ROWS = 32 / WARP_COLS;
+const int WARPS_ACROSS = TILE_N / THREAD_N / WARP_COLS;
+static_assert(TILE_N / THREAD_N % WARP_COLS == 0 && TILE_M / THREAD_M % WARP_ROWS == 0, "warps must cover the tile");
 
-// acc += A B^T over the slab, k ascending.
+// Element i of a thread's share of a tile's side, the threads along it counted by `thread`.
+template <int TILE, int SHARE> __device__ __forceinline__ int along(int thread, int i) {
+    const int run = SHARE < 4 ? SHARE : 4;
+    return thread * run + i % run + i / run * (TILE / SHARE * run);
+}
+
+// Row and column, inside the tile, of this thread's acc[i][j]; both ascend.
+__device__ __forceinline__ int thread_row(int i) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    return along<TILE_M, THREAD_M>(warp / WARPS_ACROSS * WARP_ROWS + lane / WARP_COLS, i);
+}
+__device__ __forceinline__ int thread_col(int j) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    return along<TILE_N, THREAD_N>(warp % WARPS_ACROSS * WARP_COLS + lane % WARP_COLS, j);
+}
+
+// So many columns are multiplied while the next slab of A is on its way, the others while that of B is, in
+// the same registers.
+const int FIRST_PART = TILE_K / 2;
+
+// acc += A B^T over columns [BEGIN, END) of the slab, k ascending.
+template <int BEGIN, int END>
 __device__ __forceinline__ void multiply(Slab<TILE_M>& a, Slab<TILE_N>& b, Accum (&acc)[THREAD_M][THREAD_N]) {
 #pragma unroll
-    for (int k = 0; k < TILE_K; ++k) {
+    for (int k = BEGIN; k < END; ++k) {
         Accum a_column[THREAD_M], b_column[THREAD_N];
 #pragma unroll
         for (int i = 0; i < THREAD_M; ++i) a_column[i] = a.at(k, thread_row(i));

@@ -23,10 +23,10 @@ static_assert(TILE_M % 16 == 0 && TILE_N % 16 == 0, "the banks of a slab's colum
 // after column 0, of 16. So half a warp meets no bank twice, whether it reads 4 rows of 4 columns for
 // mma.sync or writes 16 rows of a column, or 16 columns of a row.
 template <int TILE> struct Slab {
-    static const int SKEW = 4;
-    Accum values[TILE_K * (TILE + SKEW)];  // the last column reaches 3 into its skew
+    Accum values[TILE_K * (TILE + 4)];  // the last column reaches 3 into its skew
 
-    __device__ __forceinline__ Accum& at(int k, int row) { return values[k * (TILE + SKEW) + k / 4 + row]; }
+    __device__ __forceinline__ static int column(int k) { return k * (TILE + 4) + k / 4; }
+    __device__ __forceinline__ Accum& at(int k, int row) { return values[column(k) + row]; }
 };
 
 __device__ __forceinline__ int warp_row() { return threadIdx.x / 32 / (TILE_N / WARP_N) * WARP_M; }
@@ -38,12 +38,16 @@ __device__ __forceinline__ int thread_col(int j) {
     return warp_col() + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2;
 }
 
-// acc += A B^T over the slab, k ascending.
+// There are registers to fetch the next slab of both operands at once.
+const int FIRST_PART = TILE_K;
+
+// acc += A B^T over columns [BEGIN, END) of the slab, k ascending.
+template <int BEGIN, int END>
 __device__ __forceinline__ void multiply(Slab<TILE_M>& a, Slab<TILE_N>& b, Accum (&acc)[THREAD_M][THREAD_N]) {
     const int group = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const int a_row = warp_row() + group, b_row = warp_col() + group;
 #pragma unroll
-    for (int k = 0; k < TILE_K; k += MMA_K) {
+    for (int k = BEGIN; k < END; k += MMA_K) {
         Accum b_part[THREAD_N / 2][MMA_K / 4];
 #pragma unroll
         for (int j = 0; j < THREAD_N / 2; ++j)

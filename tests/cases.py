@@ -35,6 +35,12 @@ CONVS: dict[str, ConvShape] = {
     "many_tiles": conv((1, 17, 13, 72), (68, 3, 3, 72), padding=1),
     "wide_tiles": conv((1, 92, 90, 34), (35, 1, 1, 34)),
     "wide_filters": conv((1, 4, 3, 457), (65, 3, 3, 457), padding=1),
+    "vectors": conv((3, 9, 10, 24), (136, 3, 3, 24), padding=1),
+    "vectors_dilated": conv(
+        (1, 15, 12, 16), (24, 3, 2, 16), padding=((2, 1), (0, 3)), dilation=(2, 3)
+    ),
+    "vectors_strided": conv((3, 9, 10, 32), (48, 3, 2, 16), strides=(2, 3), padding=1, groups=2),
+    "split_sums": conv((1, 4, 3, 64), (40, 3, 3, 64), padding=1),
     "many_pixels": conv((3, 33, 35, 3), (5, 3, 2, 3)),
     "many_filters": conv((1, 5, 4, 17), (145, 2, 3, 17), padding="same"),
     "square_window_grouped": conv(
@@ -111,6 +117,14 @@ POOLS: dict[str, PoolShape] = {
     "1d_ceil": pool((1, 34, 3), 4, strides=3, ceil_mode=True),
     "3d_large_window": pool((1, 7, 8, 9, 1), (6, 7, 8), strides=1),
     "3d": pool((1, 5, 6, 7, 3), (2, 3, 2), strides=(1, 2, 2), padding=((1, 0), (1, 2), (0, 1))),
+    "units": pool((3, 9, 8, 16), 3, strides=2, padding=1),
+    "units_dense": pool((1, 6, 7, 8), 3, strides=1, padding=1),
+    "units_apart": pool((1, 10, 11, 8), (2, 1), strides=(3, 4)),
+    "halves": pool((3, 9, 16, 8), 2),
+    "halves_3d": pool((1, 4, 5, 16, 8), 2, padding=((0, 1), (1, 0), (0, 0))),
+    "global": pool((3, 6, 8, 8), (6, 8)),
+    "global_long": pool((1, 2051, 3), 2051),
+    "global_3d": pool((1, 3, 4, 7, 16), (3, 4, 7)),
 }
 
 # x (N, *positions, C)

@@ -112,6 +112,13 @@ def smem_u32(run: Runner) -> None:
 
 
 @case(ANY)
+def in_register(run: Runner) -> None:
+    x, y = numbers((32,), np.int32), np.zeros(32, np.int32)
+    run("through_registers", 32, x, y)
+    same(y, x)
+
+
+@case(ANY)
 def bar_sync(run: Runner) -> None:
     x, y = numbers((96,), np.int32), np.zeros(96, np.int32)
     run("named_barriers", 96, x, y)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda import CudaBackend, norm
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, Problem
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
+from gpucnn.backends.cuda.algorithms.tiles import PLAIN
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -35,6 +36,7 @@ CONV = ConvShape.of(
     (2, 10, 9, 36), (34, 3, 2, 18), strides=(2, 1), padding=((1, 0), (1, 2)), dilation=(1, 2),
     groups=2,
 )  # fmt: skip
+VECTORS = ConvShape.of((2, 9, 7, 16), (24, 3, 3, 16), padding=((1, 0), (2, 1)))
 NARROW_MAP = replace(CONV, channels_last=False)
 WINOGRAD = ConvShape.of((1, 7, 9, 18), (20, 3, 3, 18), padding=((2, 0), (0, 2)))
 DEPTHWISE = ConvShape.of((2, 9, 18, 44), (44, 3, 3, 1), groups=44, padding=((1, 2), (1, 0)))
@@ -89,6 +91,29 @@ def fprop_f64(backend: CudaBackend) -> None:
 def wgrad_f64(backend: CudaBackend) -> None:
     x, dy = draw("x", CONV.x_shape, np.float64), draw("dy", CONV.y_shape, np.float64)
     on_tensor_cores(backend, "wgrad", reference.conv_wgrad(x, dy, CONV), x, dy)
+
+
+def gathered(backend: CudaBackend, channels_last: bool, wanted: Callable[[Plan], bool]) -> None:
+    """Run the plans of the implicit GEMM that are wanted, with a bias and ReLU."""
+    shape, gemm = replace(VECTORS, channels_last=channels_last), ALGORITHMS["implicit_gemm"]
+    x, w, b = random("x", VECTORS.x_shape), random("w", VECTORS.w_shape), random("b", (24,))
+    y = np.maximum(reference.conv_fprop(x, w, b, VECTORS), 0)
+    terms = reference.conv_fprop(*map(np.abs, (x, w, b)), VECTORS)
+    x, y, terms = (in_layout(a, channels_last) for a in (x, y, terms))
+    problem = Problem("fprop", shape, "float32", "relu")
+    plans = [plan for plan in gemm.plans(problem) if wanted(plan)]
+    assert plans
+    for plan in plans:
+        got = gemm.run(backend, problem, plan, x, w, b)
+        assert_close(got, y, reduction=145, magnitude=terms)
+
+
+def vectors(backend: CudaBackend) -> None:
+    gathered(backend, True, lambda plan: plan.settings.tile.vector > 1 and plan.grid[2] == 1)
+
+
+def split_sums(backend: CudaBackend) -> None:
+    gathered(backend, False, lambda plan: plan.settings.tile == PLAIN and plan.grid[2] > 1)
 
 
 def winograd(backend: CudaBackend) -> None:
@@ -283,14 +308,26 @@ class Bug:
     wrong: str
 
 
-FIRST_SYNC = "        __syncthreads();  // the slab is complete\n"
-LAST_SYNC = "        __syncthreads();  // everyone has read the slab; it may be overwritten\n"
+SLAB_SYNC = "__syncthreads();  // the slab is complete, and everyone has read the one before\n"
 BUGS = [
-    Bug("no barrier after filling the slab", fprop, "tile_gemm.cuh", FIRST_SYNC, ""),
-    Bug("no barrier before refilling the slab", fprop, "tile_gemm.cuh", LAST_SYNC, ""),
-    Bug("one step beyond the slab", fprop, "tile_fma.cuh", "k < TILE_K; ++k", "k <= TILE_K; ++k"),
-    Bug("the last slab is not fetched", dgrad, "tile_gemm.cuh", "if (k0 + TILE_K < k_end)",
-        "if (k0 + 2 * TILE_K < k_end)"),
+    Bug("no barrier after filling the slab", fprop, "tile_gemm.cuh", SLAB_SYNC, ""),
+    Bug("the next slab takes the place of this one", fprop, "tile_gemm.cuh", "now ^= 1) {",
+        "now ^= 0) {"),
+    Bug("one step beyond the slab's half", fprop, "tile_fma.cuh", "k < END; ++k", "k <= END; ++k"),
+    Bug("the last slab is not fetched", dgrad, "tile_gemm.cuh", "next = k0 + TILE_K",
+        "next = k0 + 2 * TILE_K"),
+    Bug("the second half of a vector between the columns", vectors, "tile_gemm.cuh",
+        "Slab<TILE>::column(e)", "e * (TILE + 4)"),
+    Bug("a vector of one number", vectors, "values.cuh", "widen(loaded.at[e])",
+        "widen(loaded.at[0])"),
+    Bug("the runs of a thread's rows side by side", vectors, "tile_fma.cuh",
+        "i / run * (TILE / SHARE * run)", "i / run * run"),
+    Bug("every split sums from the start", split_sums, "conv_fprop.cu",
+        "k_begin = blockIdx.z * k_per_split", "k_begin = 0"),
+    Bug("the bias of the pixel, not of the channel", split_sums, "split_sum.cu",
+        "(unsigned)i / inner % channels", "(unsigned)i % channels"),
+    Bug("ReLU forgotten behind the splits", split_sums, "split_sum.cu", "relu && sum <= 0",
+        "relu && false"),
     Bug("rows and columns of the corner swapped", wgrad, "tile_fma.cuh",
         "a_column[i] * b_column[j]", "a_column[j] * b_column[i % THREAD_N]"),
     Bug("columns of mma.sync apart, not in pairs", fprop_f64, "tile_mma_f64.cuh",
@@ -299,8 +336,8 @@ BUGS = [
         "return warp_row() + i * 8", "return i * 8"),
     Bug("the steps along k of one operand only", wgrad_f64, "tile_mma_f64.cuh",
         "b.at(k + 4 * q + t,", "b.at(k + q + 4 * t,"),
-    Bug("columns of the slab overlap", wgrad_f64, "tile_mma_f64.cuh", "k * (TILE + SKEW)",
-        "k * (TILE - SKEW)"),
+    Bug("columns of the slab overlap", wgrad_f64, "tile_mma_f64.cuh", "k * (TILE + 4) + k / 4; }",
+        "k * (TILE - 4) + k / 4; }"),
     Bug("bounds of the input off by one", fprop, "spatial.cuh",
         "(unsigned)at.axis[a] < (unsigned)size[a]", "(unsigned)at.axis[a] <= (unsigned)size[a]"),
     Bug("channels last taken for channels first", fprop_nchw, "conv_geometry.cuh",
@@ -308,11 +345,11 @@ BUGS = [
     Bug("padding added, not subtracted", fprop, "conv_geometry.cuh", "* g.stride[a] - g.pad[a]",
         "* g.stride[a] + g.pad[a]"),
     Bug("the group's channels start at 0", fprop, "conv_geometry.cuh",
-        "tap.channel += first_channel;", ""),
+        "first_channel + channel", "channel"),
     Bug("pixels beyond the last are stored", fprop, "conv_fprop.cu",
         "if (m >= m_end) break;", ""),
-    Bug("the bias of the wrong filter", fprop, "conv_fprop.cu", "widen(bias[k])",
-        "widen(bias[local])"),
+    Bug("the bias of the wrong filter", fprop, "conv_fprop.cu", "widen(bias[k + e])",
+        "widen(bias[local + e])"),
     Bug("the taps of a class begin at the window's first", dgrad, "conv_dgrad.cu",
         "residue.axis[a].first_tap + ", ""),
     Bug("the pixels of a class lie side by side", dgrad, "conv_dgrad.cu",
@@ -322,8 +359,8 @@ BUGS = [
     Bug("the residues of the wrong axis", dgrad, "conv_dgrad.cu", "first += g.stride[a];",
         "first += 1;"),
     Bug("the dilation forgotten", fprop, "conv_geometry.cuh",
-        "tap.offset.axis[a] * g.dilation[a]", "tap.offset.axis[a]"),
-    Bug("the tail of K read", fprop, "conv_fprop.cu", "row.exists && k < k_end", "row.exists"),
+        "tap.distance.axis[a] *= g.dilation[a];", ""),
+    Bug("the tail of K read", fprop, "conv_fprop.cu", "if (k < k_end)", "if (true)"),
     Bug("splits overlap", wgrad, "conv_wgrad.cu", "min(k_begin + pixels_per_split, all_pixels)",
         "all_pixels"),
     Bug("a split left out of the sum", wgrad, "split_sum.cu", "z < splits", "z < splits - 1"),

@@ -20,6 +20,7 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     __shared__ uint4 s[32];
     uint32_t four[4], two[2];
     bar_sync(1, 32);
+    p = in_register(p);
     ldmatrix_x4(four, s);
     ldmatrix_x4_trans(four, s);
     ldmatrix_x2(two, s);
@@ -86,7 +87,7 @@ def test_samples_compile(file, architecture):
 def test_the_emulator_has_the_same_functions():
     def functions(text: str, keyword: str) -> set[str]:
         made_by_macro = set(re.findall(r"^(?:PTX|EMU)_MMA\((\w+), ", text, re.MULTILINE))
-        return made_by_macro | set(re.findall(rf"{keyword} \w+ (\w+)\(", text)) - {"NAME"}
+        return made_by_macro | set(re.findall(rf"{keyword} [\w*]+ (\w+)\(", text)) - {"NAME"}
 
     device, host = (
         functions(PTX.read_text(), "PTX_FUNCTION"),

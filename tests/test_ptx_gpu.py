@@ -39,7 +39,7 @@ def test_the_kernels_compile(architecture):
 def test_every_function_is_called():
     """A new function of ptx.cuh needs a kernel in samples/ptx.cu and a case in ptx_cases.py."""
     text = PTX.read_text()
-    functions = set(re.findall(r"PTX_FUNCTION \w+ (\w+)\(", text)) - {"NAME"}
+    functions = set(re.findall(r"PTX_FUNCTION [\w*]+ (\w+)\(", text)) - {"NAME"}
     functions |= set(re.findall(r"^PTX_MMA\((\w+), ", text, re.MULTILINE))
     called = SOURCE.read_text()
     assert [name for name in sorted(functions) if not re.search(rf"\b{name}\b", called)] == []

@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS
+from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS, VECTOR_TILES
+from gpucnn.backends.cuda.algorithms.tiles import TILE_K, Tile
+from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
 from gpucnn.backends.cuda.channels import SUMS
 from gpucnn.backends.cuda.compiler import compile_cubin
+from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
+from gpucnn.backends.cuda.pool import CELLS, FORWARD, GATHER
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 
@@ -28,8 +33,8 @@ def nvdisasm() -> Path:
     return next(Path(file.locate()) for file in files if file.name == "nvdisasm")
 
 
-def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> set[str]:
-    """Return the instructions that occur in a kernel, "DMMA.16x8x16", "LDG.E.64" ..."""
+def listing(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> str:
+    """Return a kernel's machine code, as nvdisasm writes it."""
     cubin, _ = compile_cubin(kernel, architecture)
     file = folder / "kernel.cubin"
     file.write_bytes(cubin + b"\0")  # CuPy drops the last byte
@@ -38,8 +43,30 @@ def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str
         section for section in text.split(".section\t.text.")[1:]
         if section.startswith(f"{kernel.symbol},")
     )  # fmt: skip
-    # "        /*0120*/              @!P0 LDG.E R2, [R4.64] ;"
-    return set(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)", code))
+    return code
+
+
+# "        /*0120*/              @!P0 LDG.E R2, [R4.64] ;"
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)")
+
+
+def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> set[str]:
+    """Return the instructions that occur in a kernel, "DMMA.16x8x16", "LDG.E.64" ..."""
+    return set(INSTRUCTION.findall(listing(nvdisasm, folder, kernel, architecture)))
+
+
+def longest_loop(code: str) -> list[str]:
+    """Return the instructions of the longest loop: from a label to a branch back to it."""
+    labels, found, longest = {}, [], []
+    for line in code.splitlines():
+        if label := re.match(r"\.(L_x_\d+):", line):
+            labels[label[1]] = len(found)
+        if instruction := INSTRUCTION.search(line):
+            found.append(instruction[1])
+            target = re.search(r"BRA.*?(L_x_\d+)", line)
+            if target and target[1] in labels:
+                longest = max(longest, found[labels[target[1]] :], key=len)
+    return longest
 
 
 # Local memory, and memory of which the compiler does not know that it is global: each such access
@@ -64,14 +91,20 @@ def test_doubles_are_multiplied_on_tensor_cores(
     assert not mnemonics(found) & {"DFMA", *UNWANTED}
 
 
+@pytest.mark.parametrize("tile", VECTOR_TILES[True], ids=lambda tile: f"{tile.m}x{tile.n}")
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_float32_means_float32(nvdisasm: Path, tmp_path: Path, direction: str) -> None:
-    implicit_gemm = ALGORITHMS["implicit_gemm"]
-    kernel = implicit_gemm.kernels[direction](2, True, "float32", implicit_gemm.tiles[0])
-    found = instructions(nvdisasm, tmp_path, kernel, "sm_90")
-    assert "LDS.128" in found, "shared memory is read 16 bytes at a time"
-    assert "FFMA" in mnemonics(found)
+def test_float32_means_float32_and_multiply_adds_fill_the_loop(
+    nvdisasm: Path, tmp_path: Path, direction: str, tile: Tile
+) -> None:
+    kernel = VECTOR_KERNELS[direction, True](2, True, "float32", tile)
+    code = listing(nvdisasm, tmp_path, kernel, "sm_90")
+    found = set(INSTRUCTION.findall(code))
+    assert "LDS.128" in found and any(name.startswith("LDG.E.128") for name in found)
     assert not mnemonics(found) & {"HMMA", "DMMA", *UNWANTED}
+    loop = longest_loop(code)
+    multiply_adds = sum(name.startswith("FFMA") for name in loop)
+    assert multiply_adds == tile.thread_m * tile.thread_n * TILE_K
+    assert multiply_adds > (0.8 if tile.thread_n == 8 else 0.7) * len(loop)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -85,3 +118,39 @@ def test_norms_move_16_bytes_at_a_time(
         assert any(instruction.startswith("LDG.E.128") for instruction in found)
         assert "STG.E.128" in found
         assert not mnemonics(found) & UNWANTED
+
+
+def loads_16_bytes(found: set[str]) -> bool:
+    return any(instruction.startswith("LDG.E.128") for instruction in found)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_pools_and_layouts_move_16_bytes_at_a_time(
+    nvdisasm: Path, tmp_path: Path, dtype: str
+) -> None:
+    moving = [
+        FORWARD("max", "channels", dtype), GATHER(True, "channels", dtype),
+        CELLS(True, "channels", dtype), CHANGE_LAYOUT({"float16": 2, "float32": 4}[dtype]),
+    ]  # fmt: skip
+    for kernel in moving:
+        found = instructions(nvdisasm, tmp_path, kernel, "sm_90")
+        assert loads_16_bytes(found) and "STG.E.128" in found, kernel.symbol
+        assert not mnemonics(found) & UNWANTED
+    found = instructions(nvdisasm, tmp_path, moving[0], "sm_90")
+    assert {"float16": "STG.E.64", "float32": "STG.E"}[dtype] in found, "an index of one byte each"
+    halving = instructions(nvdisasm, tmp_path, FORWARD("max", "pairs", dtype), "sm_90")
+    assert loads_16_bytes(halving) and "STG.E.64" in halving
+    for kernel in (WHOLE(True, channels_last, dtype) for channels_last in (True, False)):
+        assert loads_16_bytes(instructions(nvdisasm, tmp_path, kernel, "sm_90"))
+    assert "STG.E.128" in instructions(nvdisasm, tmp_path, CELLS(True, "pairs", dtype), "sm_90")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_pool_asks_for_a_whole_window_before_it_uses_any(
+    nvdisasm: Path, tmp_path: Path, dtype: str
+) -> None:
+    code = listing(nvdisasm, tmp_path, FORWARD("max", "channels", dtype), "sm_90")
+    marks = {"LDG": "L", "FMNMX": "m", "FSETP": "m", "BRA": " "}
+    order = "".join(marks.get(name.split(".")[0], "") for name in INSTRUCTION.findall(code))
+    assert re.search(r"(?<!L)L{9}m", order), "3x3"
+    assert re.search(r"(?<!L)L{4}m", order), "2x2"

@@ -36,7 +36,7 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
         ("one input image", math.prod(shape.input) * shape.channels, 31),
         ("one output image", math.prod(shape.output) * shape.filters, 31),
         ("the pixels of the batch", shape.batch * pixels, 31),
-        ("a filter or a channel's weights", shape.taps * max(group_channels, group_filters), 31),
+        ("the filters", math.prod(shape.w_shape), 31),
         ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 29),
     )
     record = np.zeros(1, _GEOMETRY)
@@ -78,10 +78,13 @@ def residue_table(shape: ConvShape) -> np.ndarray:
     g = gcd(dilation, stride) that has no solution unless g divides q, and else one in every
     stride / g taps, the first being q / g times the inverse of dilation / g modulo stride / g.
     """
+    axes = list(
+        zip(shape.input, shape.kernel, shape.strides, shape.padding, shape.dilation, strict=True)
+    )
+    if shape.rank == 1:  # its kernels are those of two dimensions
+        axes.insert(0, (1, 1, 1, (0, 0), 1))
     rows = []
-    for axis in zip(
-        shape.input, shape.kernel, shape.strides, shape.padding, shape.dilation, strict=True
-    ):
+    for axis in axes:
         size, window, stride, (pad, _), dilation = axis
         common = math.gcd(dilation, stride)
         tap_step, output_step = stride // common, dilation // common

@@ -87,6 +87,8 @@ KERNEL shared_addresses(uint32_t* y, int n) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = smem_u32(smem + 16 * i) - smem_u32(smem);
 }
 
+KERNEL through_registers(const int* x, int* y) { y[threadIdx.x] = *in_register(x + threadIdx.x); }
+
 #if ARCHITECTURE >= 800
 // ---- sm_80 --------------------------------------------------------------------------------------
 KERNEL float_to_tf32(const float* x, uint32_t* y, int n) {

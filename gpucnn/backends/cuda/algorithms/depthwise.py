@@ -13,7 +13,7 @@ from ....shapes import ConvShape
 from ...base import Array, accumulator
 from ..geometry import geometry_record
 from ..kernel import DTYPE, Axis, KernelFamily
-from ..launch import KernelCaller, ceil_div
+from ..launch import KernelCaller, aligned, ceil_div
 from ..spatial import DIVISOR, divisor, per_axis
 from ..split_sum import split_sum
 from .base import (
@@ -227,7 +227,7 @@ class Depthwise(Algorithm):
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         maps = arrays if problem.direction == "wgrad" else arrays[:1]
-        if plan.settings.tile.vector and not all(_aligned(caller, a) for a in maps):
+        if plan.settings.tile.vector and not aligned(*maps, to=VECTOR_BYTES):
             *_, plan = self.plans(problem)  # the scalar one
         if problem.direction == "wgrad":
             return self._sum(caller, problem, plan, *arrays)
@@ -258,11 +258,6 @@ class Depthwise(Algorithm):
             _splitting(s, plan.settings),
         )  # fmt: skip
         return split_sum(caller, partial, x.dtype)
-
-
-def _aligned(caller: KernelCaller, array: Array) -> bool:
-    address = array.ctypes.data if caller.xp is np else array.data.ptr
-    return address % VECTOR_BYTES == 0
 
 
 @lru_cache(maxsize=1024)

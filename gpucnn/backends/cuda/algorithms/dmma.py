@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..kernel import CHANNELS_LAST, DTYPE, RANK
+from ..kernel import DTYPE
 from .base import Plan, Problem
 from .implicit_gemm import ImplicitGemm, kernel_families
 from .tiles import Tile, tile_axis
 
 # A warp computes 8 * thread_m rows and 4 * thread_n columns.
-SQUARE = Tile(64, 64, 4, 8)
-SLIM = Tile(64, 16, 4, 2)  # few filters or channels in a group, or a small grid
+SQUARE = Tile(64, 64, 4, 8, blocks=2)
+SLIM = Tile(64, 16, 4, 2, blocks=2)  # few filters or channels in a group, or a small grid
 
 # For the cost model: multiply-adds of an H100's multiprocessor in a microsecond, 128 a clock at
 # 1.9 GHz (67 TFLOP/s in all), and the share of them that a tile reaches.
@@ -28,8 +28,7 @@ class Dmma(ImplicitGemm):
     name = "dmma"
     tiles = (SQUARE, SLIM)
     kernels = kernel_families(
-        RANK, CHANNELS_LAST, {"float64": DTYPE["float64"]},
-        tile_axis(tiles, "mma", MULTIPLY="MMA_F64"),
+        {"float64": DTYPE["float64"]}, tile_axis(tiles, "mma", MULTIPLY="MMA_F64"),
         minimum_architecture=80,
     )  # fmt: skip
 
@@ -37,6 +36,6 @@ class Dmma(ImplicitGemm):
         if problem.dtype == "float64" and problem.architecture >= 80:
             yield from super().plans(problem)
 
-    def speed(self, problem: Problem, tile: Tile) -> tuple[float, int]:
+    def rate(self, problem: Problem, tile: Tile) -> float:
         slowdown = 1 if problem.architecture in FAST else SLOWDOWN
-        return PEAK * EFFICIENCY[tile] / slowdown, 2
+        return PEAK * EFFICIENCY[tile] / slowdown

@@ -9,107 +9,185 @@ from dataclasses import dataclass
 from ...base import Array, accumulator
 from ..geometry import geometry_record, residue_table
 from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
-from ..launch import KernelCaller, ceil_div
+from ..launch import KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
-from .base import LAUNCH_US, MULTIPLY_ADDS, MULTIPROCESSORS, Algorithm, Plan, Problem
-from .tiles import NARROW, TILE_K, TILES, WIDE, Tile, matrix_of, split_pixels
+from .base import (
+    BYTES,
+    LAUNCH_US,
+    MULTIPLY_ADDS,
+    MULTIPROCESSORS,
+    Algorithm,
+    Plan,
+    Problem,
+)
+from .tiles import (
+    NARROW,
+    PLAIN,
+    SLIM,
+    SQUARE,
+    SQUARE_FIRST,
+    TALL,
+    TALL_FIRST,
+    Tile,
+    matrix_of,
+    tile_axis,
+    vectors_fit,
+)
+
+FUNCTIONS = {
+    direction: (f"conv_{direction}.cu", f"conv_{direction}_implicit_gemm")
+    for direction in ("fprop", "dgrad", "wgrad")
+}
+# A convolution along one axis is one along two, the first of them of size 1.
+KERNEL_RANK: Axis = {rank: RANK[rank] for rank in (2, 3)}
 
 
-def kernel_families(*axes: Axis, **options: int) -> dict[str, KernelFamily]:
-    """Declare the kernels of all directions, specialised along the same axes."""
-    functions = {
-        "fprop": ("conv_fprop.cu", "conv_fprop_implicit_gemm"),
-        "dgrad": ("conv_dgrad.cu", "conv_dgrad_implicit_gemm"),
-        "wgrad": ("conv_wgrad.cu", "conv_wgrad_implicit_gemm"),
-    }
-    return {name: KernelFamily(*where, *axes, **options) for name, where in functions.items()}
+def kernel_families(dtypes: Axis, tiles: Axis, **options: int) -> dict[str, KernelFamily]:
+    """Declare the kernels of all directions over these dtypes and tiles."""
+    axes = (KERNEL_RANK, CHANNELS_LAST, dtypes, tiles)
+    return {name: KernelFamily(*where, *axes, **options) for name, where in FUNCTIONS.items()}
 
 
-# The share of a multiprocessor's multiply-adds that a tile reaches.
-EFFICIENCY = {WIDE: 0.6, NARROW: 0.2}
+VECTOR_TILES = {True: (TALL, SQUARE, SLIM), False: (TALL_FIRST, SQUARE_FIRST)}  # by channels_last
+VECTOR_KERNELS = {
+    (direction, channels_last): KernelFamily(
+        *where, KERNEL_RANK, {channels_last: CHANNELS_LAST[channels_last]},
+        {"float32": DTYPE["float32"]}, tile_axis(tiles),
+    )
+    for direction, where in FUNCTIONS.items()
+    for channels_last, tiles in VECTOR_TILES.items()
+}  # fmt: skip
+# The share of a multiprocessor's multiply-adds that a tile reaches: that of the multiply-adds among
+# the instructions of its loop, and a tenth less for waiting.
+EFFICIENCY = {
+    TALL: 0.75, SQUARE: 0.7, SLIM: 0.68, TALL_FIRST: 0.62, SQUARE_FIRST: 0.55, PLAIN: 0.5,
+    NARROW: 0.25,
+}  # fmt: skip
+BUSY_WARPS = 8  # of a multiprocessor; fewer leave it waiting for memory
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The block's tile; for wgrad, how many output pixels one split sums."""
+    """The block's tile, and how many terms one split sums."""
 
     tile: Tile
-    pixels_per_split: int = 0
+    pixels_per_split: int
 
 
 class ImplicitGemm(Algorithm):
     name = "implicit_gemm"
-    tiles: tuple[Tile, ...] = (WIDE, NARROW)
-    kernels = kernel_families(RANK, CHANNELS_LAST, DTYPE, TILES)
+    tiles: tuple[Tile, ...] = (PLAIN, NARROW)  # in any dtype
+    kernels = kernel_families(DTYPE, tile_axis(tiles))
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
         matrix = matrix_of(problem)
-        itemsize = accumulator_bytes(problem)
-        for tile in self.tiles:
-            splits, per_split = 1, 0
-            if problem.direction == "wgrad":
-                splits, per_split = split_pixels(matrix, tile)
-            grid = (*matrix.grid(tile), splits)
-            shared = tile.shared_bytes(itemsize)
-            yield Plan(self.name, Settings(tile, per_split), grid, tile.threads, shared)
+        vectors = VECTOR_TILES[problem.shape.channels_last] if problem.dtype == "float32" else ()
+        for tile in (*self.tiles, *vectors):
+            if vectors_fit(problem, tile):
+                for splits, terms in matrix.splits(tile):
+                    yield self._plan(problem, tile, splits, terms)
+
+    def _plan(self, problem: Problem, tile: Tile, splits: int, terms: int) -> Plan:
+        grid = (matrix_of(problem).blocks(tile), 1, splits)
+        shared = tile.shared_bytes(accumulator_bytes(problem))
+        return Plan(self.name, Settings(tile, terms), grid, tile.threads, shared)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
-        """Waves of blocks, each as long as its multiply-adds take at the tile's efficiency."""
-        tile, matrix = plan.settings.tile, matrix_of(problem)
-        x, y, z = plan.grid
-        depth = ceil_div(ceil_div(matrix.k, z), TILE_K) * TILE_K
-        rate, blocks = self.speed(problem, tile)
-        waves = ceil_div(x * y * z, MULTIPROCESSORS * blocks)
-        return LAUNCH_US * (2 if z > 1 else 1) + waves * blocks * tile.m * tile.n * depth / rate
+        """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
+        s, tile, (blocks, _, splits) = problem.shape, plan.settings.tile, plan.grid
+        rate = self.rate(problem, tile)
+        work = tile.m * tile.n * plan.settings.pixels_per_split
+        waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
+        busy = min(1, left * tile.threads / 32 / BUSY_WARPS) or 1
+        compute_us = work / rate * (waves * tile.blocks + left / busy)
+        bytes_each = accumulator_bytes(problem)
+        result = {"fprop": s.y_shape, "dgrad": s.x_shape, "wgrad": s.w_shape}[problem.direction]
+        numbers = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
+        total_us = LAUNCH_US + max(compute_us, numbers * bytes_each / BYTES)
+        if splits > 1:
+            total_us += LAUNCH_US + 2 * splits * math.prod(result) * bytes_each / BYTES
+        return total_us
 
-    def speed(self, problem: Problem, tile: Tile) -> tuple[float, int]:
-        """Return a multiprocessor's multiply-adds in a microsecond, and how many blocks it runs."""
-        if accumulator_bytes(problem) == 8:
-            return MULTIPLY_ADDS / 2 * EFFICIENCY[tile], 1
-        return MULTIPLY_ADDS * EFFICIENCY[tile], 2
+    def rate(self, problem: Problem, tile: Tile) -> float:
+        """Return a multiprocessor's multiply-adds in a microsecond."""
+        halved = 2 if problem.dtype == "float64" else 1
+        return MULTIPLY_ADDS / halved * EFFICIENCY[tile]
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        plan = self._for_addresses(caller, problem, plan, arrays)
         return getattr(self, f"_{problem.direction}")(caller, problem, plan, *arrays)
 
-    def _kernel(self, name: str, problem: Problem, plan: Plan) -> Kernel:
-        shape = problem.shape
-        return self.kernels[name](
-            shape.rank, shape.channels_last, problem.dtype, plan.settings.tile
-        )
+    def _for_addresses(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, arrays: tuple[Array, ...]
+    ) -> Plan:
+        """Return the plan, or where vectors cannot be loaded one with the same order of sums."""
+        if plan.settings.tile.vector == 1 or aligned(*arrays):
+            return plan
+        return self._plan(problem, PLAIN, plan.grid[2], plan.settings.pixels_per_split)
+
+    def _kernel(self, problem: Problem, plan: Plan) -> Kernel:
+        shape, tile = problem.shape, plan.settings.tile
+        family = self.kernels[problem.direction]
+        if tile.vector > 1:
+            family = VECTOR_KERNELS[problem.direction, shape.channels_last]
+        return family(max(2, shape.rank), shape.channels_last, problem.dtype, tile)
 
     def _fprop(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, w: Array,
         b: Array | None,
     ) -> Array:  # fmt: skip
-        y = caller.xp.empty(problem.shape.y_shape, x.dtype)
+        shape, relu = problem.shape, problem.activation == "relu"
+        y, partial = _results(caller, shape.y_shape, x, plan)
         caller.launch(
-            self._kernel("fprop", problem, plan), plan.grid, plan.threads, x, w, b,
-            problem.activation == "relu", y, geometry_record(problem.shape),
+            self._kernel(problem, plan), plan.grid, plan.threads, x, w, b, relu, y, partial,
+            plan.settings.pixels_per_split, geometry_record(shape),
         )  # fmt: skip
-        return y
+        if partial is None:
+            return y
+        return split_sum(caller, partial, x.dtype, b, relu, shape.channels_last)
 
     def _dgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, dy: Array, w: Array,
         b: Array | None,
     ) -> Array:  # fmt: skip
-        dx = caller.xp.empty(problem.shape.x_shape, dy.dtype)
+        shape = problem.shape
+        dx, partial = _results(caller, shape.x_shape, dy, plan)
         caller.launch(
-            self._kernel("dgrad", problem, plan), plan.grid, plan.threads, dy, w, b, dx,
-            caller.constant(residue_table, problem.shape), math.prod(problem.shape.strides),
-            geometry_record(problem.shape),
+            self._kernel(problem, plan), plan.grid, plan.threads, dy, w, b, dx, partial,
+            plan.settings.pixels_per_split, caller.constant(residue_table, shape),
+            math.prod(shape.strides), geometry_record(shape),
         )  # fmt: skip
-        return dx
+        if partial is None:
+            return dx
+        return split_sum(caller, partial, dy.dtype, b, channels_last=shape.channels_last)
 
     def _wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
-        shape = problem.shape
-        partial = caller.xp.empty((plan.grid[2], *shape.w_shape), accumulator(x.dtype))
-        caller.launch(
-            self._kernel("wgrad", problem, plan), plan.grid, plan.threads, x, dy, partial,
-            plan.settings.pixels_per_split, geometry_record(shape),
-        )  # fmt: skip
+        partial = caller.xp.empty((plan.grid[2], *problem.shape.w_shape), accumulator(x.dtype))
+        self.partial_wgrad(caller, problem, plan, x, dy, partial)
         return split_sum(caller, partial, x.dtype)
+
+    def partial_wgrad(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array,
+        partial: Array,
+    ) -> None:  # fmt: skip
+        """Write the gradient of each split into ``partial`` (splits, K, *kernel, C / groups)."""
+        plan = self._for_addresses(caller, problem, plan, (x, dy))
+        caller.launch(
+            self._kernel(problem, plan), plan.grid, plan.threads, x, dy, partial,
+            plan.settings.pixels_per_split, geometry_record(problem.shape),
+        )  # fmt: skip
+
+
+def _results(
+    caller: KernelCaller, shape: tuple[int, ...], like: Array, plan: Plan
+) -> tuple[Array | None, Array | None]:
+    """Return where a kernel writes: (the result, None), or (None, the splits' partial sums)."""
+    splits = plan.grid[2]
+    if splits == 1:
+        return caller.xp.empty(shape, like.dtype), None
+    return None, caller.xp.empty((splits, *shape), accumulator(like.dtype))
 
 
 def accumulator_bytes(problem: Problem) -> int:

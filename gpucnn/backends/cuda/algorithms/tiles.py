@@ -3,65 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from ....shapes import ConvShape
 from ..kernel import Axis
 from ..launch import ceil_div
-from .base import Problem
+from .base import MULTIPROCESSORS, Problem
 
 TILE_K = 16  # as in kernels/tile_gemm.cuh
-SKEW = 4
+SKEW = 12  # what a column of a slab takes beside its rows, at most
 
-# Fewer blocks than this leave part of a large GPU idle (an H100 has 132 multiprocessors).
-BLOCKS_WANTED = 264
-# Pixels that one split of wgrad sums at least: less, and reducing the partials costs more.
-PIXELS_PER_SPLIT = 512
-# Partial sums of wgrad may take this much memory before splitting stops.
+# A split sums at least so many terms: with less, adding the splits up costs more.
+TERMS_PER_SPLIT = 128
+# Partial sums may take this much memory before splitting stops.
 PARTIAL_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A block's tile of the implicit GEMM, and the corner of it that one thread computes."""
+    """A block's tile of the implicit GEMM, and how its threads share it.
+
+    Attributes:
+        m, n: rows and columns of a block.
+        thread_m, thread_n: rows and columns of a thread.
+        blocks: how many blocks a multiprocessor should hold.
+        vector: neighbours in memory that are loaded together, which must all exist or none.
+    """
 
     m: int
     n: int
     thread_m: int
     thread_n: int
+    blocks: int
+    vector: int = 1
 
     @property
     def threads(self) -> int:
         return (self.m // self.thread_m) * (self.n // self.thread_n)
 
     def shared_bytes(self, itemsize: int) -> int:
-        """Return the bytes of both slabs, of accumulators of ``itemsize``."""
-        return TILE_K * (self.m + self.n + 2 * SKEW) * itemsize
+        """Return the bytes of two slabs of each operand, of accumulators of ``itemsize``."""
+        return 2 * TILE_K * (self.m + self.n + 2 * SKEW) * itemsize
 
 
-WIDE = Tile(128, 64, 8, 4)
-NARROW = Tile(64, 16, 2, 2)  # few filters or channels in a group, or a small grid
+# Where the sizes are multiples of 8: loads of 16 bytes leave most of the loop to arithmetic.
+TALL = Tile(128, 64, 8, 8, blocks=3, vector=8)
+SQUARE = Tile(64, 64, 8, 4, blocks=4, vector=8)
+SLIM = Tile(128, 32, 8, 4, blocks=4, vector=8)
+# The same with channels first, where pixels are loaded one by one, which takes more registers.
+TALL_FIRST = replace(TALL, blocks=2)
+SQUARE_FIRST = replace(SQUARE, blocks=3)
+# Any sizes; the narrow one for few filters or channels in a group, or a small grid.
+PLAIN = Tile(64, 64, 8, 4, blocks=3)
+NARROW = Tile(64, 16, 4, 2, blocks=4)
 
 
 def tile_axis(tiles: Iterable[Tile], tag: str = "", **macros: str) -> Axis:
     """Return the axis of kernels over these tiles, all with these macros."""
     return {
         tile: (
-            f"{tag}{tile.m}x{tile.n}",
+            f"{tag}{tile.m}x{tile.n}" + (f"_v{tile.vector}" if tile.vector > 1 else ""),
             {
                 "TILE_M": tile.m,
                 "TILE_N": tile.n,
                 "THREAD_M": tile.thread_m,
                 "THREAD_N": tile.thread_n,
+                "BLOCKS": tile.blocks,
+                "VECTOR": tile.vector,
                 **macros,
             },
         )
         for tile in tiles
     }
-
-
-TILES = tile_axis((WIDE, NARROW))
 
 
 @dataclass(frozen=True)
@@ -73,13 +87,27 @@ class Matrix:
     k: int
     groups: int
 
-    def grid(self, tile: Tile) -> tuple[int, int]:
-        """Return the tiles of m times the products, and the tiles of n."""
-        return ceil_div(self.m, tile.m) * self.groups, ceil_div(self.n, tile.n)
+    def blocks(self, tile: Tile) -> int:
+        """Return the tiles of all the products."""
+        return ceil_div(self.m, tile.m) * ceil_div(self.n, tile.n) * self.groups
+
+    def splits(self, tile: Tile) -> Iterator[tuple[int, int]]:
+        """Yield (splits, terms of each): the whole sum at once, and enough to keep a GPU busy.
+
+        Each split sums whole slabs of ``TILE_K``, so that only the last one has a ragged end.
+        """
+        wanted = min(
+            ceil_div(MULTIPROCESSORS * tile.blocks, self.blocks(tile)),
+            ceil_div(self.k, TERMS_PER_SPLIT),
+            max(1, PARTIAL_ELEMENTS // (self.m * self.n * self.groups)),
+        )
+        for splits in sorted({1, wanted}):
+            terms = ceil_div(ceil_div(self.k, splits), TILE_K) * TILE_K
+            yield ceil_div(self.k, terms), terms
 
 
 def matrix_of(problem: Problem) -> Matrix:
-    """Return the product's sizes.
+    """Return the product's sizes, none of them 0.
 
     fprop: output pixels x filters of a group, summed over the weights of a filter;
     dgrad: input pixels x channels of a group, summed over the weights of a channel, for each class
@@ -101,16 +129,13 @@ def matrix_of(problem: Problem) -> Matrix:
     return Matrix(s.taps * channels, filters, outputs, s.groups)
 
 
-def split_pixels(matrix: Matrix, tile: Tile) -> tuple[int, int]:
-    """Return (splits, pixels of each) for wgrad, so that enough blocks run.
-
-    Each split sums whole slabs of ``TILE_K``, so that only the last one has a ragged end.
-    """
-    x, y = matrix.grid(tile)
-    splits = min(
-        ceil_div(BLOCKS_WANTED, max(1, x * y)),
-        ceil_div(matrix.k, PIXELS_PER_SPLIT),
-        max(1, PARTIAL_ELEMENTS // max(1, matrix.m * matrix.n * matrix.groups)),
-    )
-    per_split = ceil_div(ceil_div(matrix.k, max(1, splits)), TILE_K) * TILE_K
-    return ceil_div(matrix.k, per_split), per_split
+def vectors_fit(problem: Problem, tile: Tile) -> bool:
+    """Return whether a tile's vectors of neighbours all exist or none, wherever they begin."""
+    s = problem.shape
+    channels, filters = s.channels // s.groups, s.filters // s.groups
+    if s.channels_last:
+        sizes = (channels, filters)
+    else:  # what lies along pixels is loaded one by one, but for dy where it is read unshifted
+        lengths = {"fprop": s.taps * channels, "dgrad": channels, "wgrad": math.prod(s.output)}
+        sizes = (lengths[problem.direction],)
+    return all(size % tile.vector == 0 for size in sizes)
