@@ -31,13 +31,19 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
     """
     group_channels, group_filters = shape.channels // shape.groups, shape.filters // shape.groups
     pixels = max(math.prod(shape.input), math.prod(shape.output))
+    padded = padded_sizes(shape.input, shape.padding)
+    # as far as windows reach, in the input and, for its gradient, in the output
+    reached = math.prod(
+        -(-size // stride) for size, stride in zip(padded, shape.strides, strict=True)
+    )
     check_sizes(
         "convolution",
         ("one input image", math.prod(shape.input) * shape.channels, 31),
-        ("one output image", math.prod(shape.output) * shape.filters, 31),
+        ("one padded input image", math.prod(padded) * shape.channels, 31),
+        ("one output image, with all that the padded input reaches", reached * shape.filters, 31),
         ("the pixels of the batch", shape.batch * pixels, 31),
         ("the filters", math.prod(shape.w_shape), 31),
-        ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 29),
+        ("an axis of the padded input", max(padded), 29),
     )
     record = np.zeros(1, _GEOMETRY)
     for name, value in (
