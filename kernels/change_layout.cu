@@ -8,7 +8,7 @@
 // Tiles are square, but where a matrix has few rows or few columns: then they are long.
 // Shared memory: 16 KB and a skew for each row, 32 KB at most.
 //
-// Macro: BYTES, 1, 2, 4 or 8.
+// Macro: BYTES, 1, 2, 4, 8 or 16.
 #include "divisor.cuh"
 #include "thread.cuh"
 
@@ -20,8 +20,12 @@ typedef unsigned short Number;
 typedef unsigned Number;
 #elif BYTES == 8
 typedef unsigned long long Number;
+#elif BYTES == 16
+struct alignas(16) Number {
+    unsigned long long halves[2];
+};
 #else
-#error "BYTES must be 1, 2, 4 or 8"
+#error "BYTES must be 1, 2, 4, 8 or 16"
 #endif
 
 const int UNIT = 16 / BYTES;         // numbers that a thread moves at a time
@@ -90,8 +94,9 @@ __device__ __forceinline__ void write_tile(const Tiling& t, const Number* tile, 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
-NAME(change_layout)(const Number* __restrict__ x, Number* __restrict__ y, const __grid_constant__ Tiling t) {
+// Without __launch_bounds__: told of them, ptxas spills registers of which there are enough.
+extern "C" __global__ void NAME(change_layout)(const Number* __restrict__ x, Number* __restrict__ y,
+                                               const __grid_constant__ Tiling t) {
     __shared__ __align__(16) Number tile[TILE + TILE / LEAST * SKEW];
     int row_tile, column_tile;
     const long long matrix = divide(divide(blockIdx.x, t.by_row_tiles, row_tile), t.by_column_tiles, column_tile);

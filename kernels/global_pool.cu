@@ -122,10 +122,11 @@ __device__ __forceinline__ void store(const GlobalGeometry& g, Element* y, void*
         ((unsigned*)index)[i] = found.index;
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
-NAME(global_pool)(const Element* __restrict__ x, Element* __restrict__ y, void* __restrict__ index,
-                  Accum* __restrict__ partial, int* __restrict__ partial_index,
-                  const __grid_constant__ GlobalGeometry g) {
+// Without __launch_bounds__: told of them, ptxas spills registers of which there are enough.
+extern "C" __global__ void NAME(global_pool)(const Element* __restrict__ x, Element* __restrict__ y,
+                                             void* __restrict__ index, Accum* __restrict__ partial,
+                                             int* __restrict__ partial_index,
+                                             const __grid_constant__ GlobalGeometry g) {
     __shared__ Accum values[WIDEST][BLOCK_THREADS];
     __shared__ int places[SELECTS ? WIDEST : 1][BLOCK_THREADS];
     const int lanes = BLOCK_THREADS / g.slots;  // columns of a block

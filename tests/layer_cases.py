@@ -371,6 +371,12 @@ OTHERS = {
     "Flatten": Case(L.Flatten, (2, 3, 5), lambda x, p: x.flatten(1)),
     "Reshape": Case(lambda: L.Reshape((5, -1)), (2, 3, 10), lambda x, p: x.reshape(2, 5, 6)),
     "Permute": Case(lambda: L.Permute((3, 1, 2)), (2, 3, 5, 7), lambda x, p: x.permute(0, 3, 1, 2)),
+    "Permute_first_to_last": Case(
+        lambda: L.Permute((2, 3, 1)), (2, 3, 5, 7), lambda x, p: x.permute(0, 2, 3, 1)
+    ),
+    "Permute_inside": Case(
+        lambda: L.Permute((2, 1, 3)), (2, 3, 5, 7), lambda x, p: x.permute(0, 2, 1, 3)
+    ),
     "Dropout": Case(lambda: L.Dropout(0.4, seed=3), (3, 5, 7), training=True),
     "Dropout_inference": Case(lambda: L.Dropout(0.4), (3, 5), lambda x, p: x),
     "Add": Case(L.Add, [(2, 3, 5)] * 3, lambda x, p: x[0] + x[1] + x[2]),

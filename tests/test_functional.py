@@ -1,6 +1,7 @@
 """Functions on arrays: what they accept and refuse, and what layers do not reach."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -192,6 +193,19 @@ def test_softmax_over_any_axis_of_a_view(backend):
         np.testing.assert_allclose(backend.to_numpy(y), expected.numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(2, 5), (2, 7, 3), (2, 6, 5, 3), (1, 2, 6, 5, 3), (0, 6, 5, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "complex128"])
+def test_channels_move_first_and_back(backend, shape, dtype):
+    x = backend.asarray(np.arange(math.prod(shape)).astype(dtype).reshape(shape))
+    first = F.channels_first(x)
+    assert first.flags.c_contiguous and first.dtype == x.dtype
+    expected = np.moveaxis(backend.to_numpy(x), -1, 1)
+    np.testing.assert_array_equal(backend.to_numpy(first), expected)
+    np.testing.assert_array_equal(backend.to_numpy(F.channels_last(first)), backend.to_numpy(x))
+    backwards = backend.to_numpy(F.channels_first(x[::-1]))
+    np.testing.assert_array_equal(backwards, expected[::-1])
+
+
 def test_views_of_any_strides_are_what_they_show(backend):
     x, w = backend.asarray(numbers(2, 6, 5, 4)), backend.asarray(numbers(4, 3, 2, 6, seed=1))
     row = backend.asarray(numbers(8, seed=2))
@@ -326,6 +340,16 @@ def refusals() -> dict:
             lambda: F.pool_backward(numbers(1, 2, 2, 3), np.zeros((1, 2, 2, 3), int), x.shape),
             TypeError,
             "index must be uint8. Received: int64",
+        ),
+        "layout of one axis": (
+            lambda: F.channels_last(gamma),
+            ValueError,
+            r"channels_last: x needs a batch axis and a channel axis\. Received: shape \(3,\)",
+        ),
+        "layout of texts": (
+            lambda: F.channels_first(np.zeros((2, 2), "S3")),
+            TypeError,
+            r"channels_first: x must hold numbers\. Received: \|S3",
         ),
         "pool without shape": (
             lambda: F.pool_backward(y, None),

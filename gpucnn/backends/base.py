@@ -117,7 +117,7 @@ class Backend(ABC):
 
     @abstractmethod
     def change_layout(self, x: Array) -> Array:
-        """x (N, A, B) -> (N, B, A): channels last to first and back; any dtype of 1 to 8 bytes."""
+        """x (N, A, B) -> (N, B, A): channels last to first and back; any dtype of 1 to 16 bytes."""
 
     # ---- activations and softmax -------------------------------------------------------------
 

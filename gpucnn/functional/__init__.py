@@ -26,6 +26,7 @@ from .conv_transpose import (
 )
 from .dense import dense_backward, dense_forward
 from .dropout import dropout_backward, dropout_forward
+from .layout import channels_first, channels_last
 from .norm import (
     batch_norm_backward,
     batch_norm_infer,
@@ -50,6 +51,8 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_infer",
     "batch_norm_train",
+    "channels_first",
+    "channels_last",
     "conv_backward",
     "conv_forward",
     "conv_shape",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from types import ModuleType
 
-from ..backends.base import Array
+from ..backends.base import Array, Backend
 from .checks import expect_shape, prepare
 
 
@@ -30,7 +30,7 @@ def softmax_forward(
     """
     backend, x = prepare(owner, x=x)
     _check_axis(owner, x, axis)
-    rows, restore = _as_rows(backend.xp, x, axis)
+    rows, restore = _as_rows(backend, x, axis)
     return restore(backend.softmax_forward(rows, log))
 
 
@@ -44,8 +44,8 @@ def softmax_backward(
     backend, dy, y = prepare(owner, dy=dy, y=y)
     _check_axis(owner, y, axis)
     expect_shape(owner, y.shape, dy=dy)
-    rows, restore = _as_rows(backend.xp, y, axis)
-    return restore(backend.softmax_backward(_as_rows(backend.xp, dy, axis)[0], rows, log))
+    rows, restore = _as_rows(backend, y, axis)
+    return restore(backend.softmax_backward(_as_rows(backend, dy, axis)[0], rows, log))
 
 
 def _check_axis(owner: str, x: Array, axis: int) -> None:
@@ -56,11 +56,15 @@ def _check_axis(owner: str, x: Array, axis: int) -> None:
         )
 
 
-def _as_rows(xp: ModuleType, x: Array, axis: int) -> tuple[Array, Callable[[Array], Array]]:
+def _as_rows(backend: Backend, x: Array, axis: int) -> tuple[Array, Callable[[Array], Array]]:
     """Return x as (rows, classes), and the function that undoes it."""
-    moved = xp.moveaxis(x, axis, -1)
+    axis %= x.ndim
+    before, classes, after = x.shape[:axis], x.shape[axis], math.prod(x.shape[axis + 1 :])
+    if after == 1:
+        return x.reshape(-1, classes), lambda rows: rows.reshape(x.shape)
+    rows = backend.change_layout(x.reshape(math.prod(before), classes, after))
 
-    def restore(rows: Array) -> Array:
-        return xp.ascontiguousarray(xp.moveaxis(rows.reshape(moved.shape), -1, axis))
+    def restore(y: Array) -> Array:  # (B, A, classes) -> (B, classes, A)
+        return backend.change_layout(y.reshape(rows.shape)).reshape(x.shape)
 
-    return xp.ascontiguousarray(moved).reshape(-1, x.shape[axis]), restore
+    return rows.reshape(-1, classes), restore

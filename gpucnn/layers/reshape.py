@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .. import functional as F
 from ..arguments import integers
 from ..backends.base import Array
 from ..functional.checks import expect_shape
@@ -89,9 +90,16 @@ class Permute(Layer):
 
     def _forward(self, x: Array, training: bool) -> Array:
         self._save(x.shape)
-        return self.backend.xp.ascontiguousarray(x.transpose(0, *self.dims))
+        return self._permuted(x, self.dims)
 
     def _backward(self, dy: Array, x_shape: Shape) -> Array:
         expect_shape(self.label, (x_shape[0], *self.output_shape(x_shape[1:])), dy=dy)
-        inverse = (0, *(self.dims.index(dim) + 1 for dim in range(1, len(self.dims) + 1)))
-        return self.backend.xp.ascontiguousarray(dy.transpose(inverse))
+        return self._permuted(dy, tuple(self.dims.index(dim) + 1 for dim in sorted(self.dims)))
+
+    def _permuted(self, x: Array, dims: Shape) -> Array:
+        places = tuple(range(1, len(dims) + 1))
+        if dims == (places[-1], *places[:-1]):
+            return F.channels_first(x, owner=self.label)
+        if dims == (*places[1:], 1):
+            return F.channels_last(x, owner=self.label)
+        return self.backend.xp.ascontiguousarray(x.transpose(0, *dims))

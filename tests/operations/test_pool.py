@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gpucnn.backends.base import Backend
 from gpucnn.shapes import PoolShape
 from tests import reference
 from tests.cases import DTYPES, POOLS, in_layout, random
+from tests.operations.conftest import same_bits
 from tests.tolerance import assert_close
 
 MODES = ("max", "min", "average", "sum")
@@ -45,8 +48,9 @@ def every_case(test):
 def check_forward(run, x: np.ndarray, s: PoolShape) -> None:
     """Compare y and the index with the reference's, of any input in the layout of ``s``."""
     y, index = reference.pool_forward(x, s)
+    terms = y if s.mode in ("max", "min") else reference.pool_forward(np.abs(x), s)[0]
     got, place = run("pool_forward", x, s)
-    assert_close(got, y, dtype=x.dtype, reduction=s.taps + 1)
+    assert_close(got, y, dtype=x.dtype, reduction=s.taps + 1, magnitude=np.abs(terms))
     if s.mode in ("max", "min"):
         assert_close(place, index, dtype=s.index_dtype, what="index")
     else:
@@ -81,7 +85,7 @@ def test_backward(run, name, mode, dtype, channels_last):
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_first_of_equal_ones_is_chosen(run, mode, channels_last):
-    for name in ("overlapping", "ceil_padded", "3d"):
+    for name in ("overlapping", "ceil_padded", "3d", "units", "halves", "global", "global_long"):
         s = replace(POOLS[name], mode=mode, channels_last=channels_last)
         x = np.round(random(name, s.x_shape, np.float32))  # -1, 0, -0.0 and 1
         y, index = reference.pool_forward(x, s)
@@ -92,8 +96,9 @@ def test_the_first_of_equal_ones_is_chosen(run, mode, channels_last):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nan_wins_and_infinity_is_a_number(run, mode, dtype):
-    s = replace(POOLS["padded"], mode=mode)
+@pytest.mark.parametrize("name", ["padded", "units", "halves", "global"])
+def test_nan_wins_and_infinity_is_a_number(run, name, mode, dtype):
+    s = replace(POOLS[name], mode=mode)
     x = random("x", s.x_shape, np.float64)
     kind = random("kind", s.x_shape, np.float64, 0, 10)
     x[kind < 1.5], x[kind > 8.5], x[(kind > 5) & (kind < 5.5)] = -np.inf, np.inf, np.nan
@@ -102,8 +107,9 @@ def test_nan_wins_and_infinity_is_a_number(run, mode, dtype):
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_an_input_of_infinities_has_places_inside_it(run, mode):
-    s = replace(POOLS["padded"], mode=mode)
+@pytest.mark.parametrize("name", ["padded", "units", "global_long"])
+def test_an_input_of_infinities_has_places_inside_it(run, name, mode):
+    s = replace(POOLS[name], mode=mode)
     x = np.full(s.x_shape, -np.inf if mode == "max" else np.inf, np.float32)
     check_forward(run, x, s)
 
@@ -120,7 +126,7 @@ def test_an_average_that_counts_padding(run, name, channels_last):
     assert_close(run("pool_backward", dy, None, s), dx, reduction=2 * s.taps, magnitude=terms)
 
 
-@pytest.mark.parametrize("name", ["plain", "ceil_padded"])
+@pytest.mark.parametrize("name", ["plain", "ceil_padded", "units", "global"])
 def test_the_index_can_be_left_out(run, name):
     s = POOLS[name]
     x = random("x", s.x_shape, np.float32)
@@ -148,6 +154,47 @@ def test_a_window_of_many_taps_has_a_wide_index(run, window, channels_last, mode
     assert (run("pool_backward", dy, index, s) == 7 * np.abs(x)).all()
 
 
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_map_of_many_inputs_has_a_wide_index(run, mode):
+    window = (257, 4, 67)
+    x = np.zeros((1, *window, 1), np.float32)
+    x[0, -1, -1, -1] = 1 if mode == "max" else -1
+    whole = PoolShape.of(x.shape, window, mode=mode, rank=3)
+    for channels_last in (True, False):
+        s, x = replace(whole, channels_last=channels_last), x.reshape(whole.x_shape)
+        x = in_layout(x, channels_last)
+        y, index = run("pool_forward", x, s)
+        assert (y.item(), index.item(), index.dtype) == (x.sum(), s.taps - 1, "uint32")
+        dy = np.full(y.shape, 3, x.dtype)
+        assert (run("pool_backward", dy, index, s) == 3 * np.abs(x)).all()
+
+
+def inside_another(backend: Backend, array: np.ndarray) -> Any:
+    """Bring an array to the backend so that it begins one element behind another."""
+    outer = backend.asarray(np.concatenate([array.reshape(-1)[:1], array.reshape(-1)]))
+    return outer[1:].reshape(array.shape)
+
+
+@pytest.mark.parametrize("mode", ["max", "average"])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("name", ["units", "halves", "units_dense", "global"])
+def test_arrays_that_begin_inside_others(every_backend, name, mode, channels_last):
+    """The same bits as with arrays that begin on the addresses that memory likes."""
+    s = replace(POOLS[name], mode=mode, channels_last=channels_last)
+    x, dy = random("x", s.x_shape, np.float16), random("dy", s.y_shape, np.float16)
+    whole = every_backend.asarray
+    y, index = every_backend.pool_forward(whole(x), s)
+    y_inside, index_inside = every_backend.pool_forward(inside_another(every_backend, x), s)
+    assert same_bits(*map(every_backend.to_numpy, (y, y_inside)))
+    dx = every_backend.pool_backward(whole(dy), index, s)
+    if index is not None:
+        index, index_inside = map(every_backend.to_numpy, (index, index_inside))
+        assert same_bits(index, index_inside)
+        index = inside_another(every_backend, index)
+    dx_inside = every_backend.pool_backward(inside_another(every_backend, dy), index, s)
+    assert same_bits(*map(every_backend.to_numpy, (dx, dx_inside)))
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize(("name", "copies"), [("ceil_padded", 451), ("large_window", 191)])
@@ -168,8 +215,9 @@ def test_many_images(run, name, copies, mode, channels_last):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_empty_batch(run, mode):
-    s = replace(POOLS["padded"], mode=mode, batch=0)
+@pytest.mark.parametrize("name", ["padded", "global"])
+def test_an_empty_batch(run, name, mode):
+    s = replace(POOLS[name], mode=mode, batch=0)
     x, dy = np.zeros(s.x_shape, np.float32), np.zeros(s.y_shape, np.float32)
     y, index = run("pool_forward", x, s)
     assert_close(y, dy)
