@@ -125,14 +125,6 @@ POOLS: dict[str, PoolShape] = {
     "global": pool((3, 6, 8, 8), (6, 8)),
     "global_long": pool((1, 2051, 3), 2051),
     "global_3d": pool((1, 3, 4, 7, 16), (3, 4, 7)),
-    "units": pool((3, 9, 8, 16), 3, strides=2, padding=1),
-    "units_dense": pool((1, 6, 7, 8), 3, strides=1, padding=1),
-    "units_apart": pool((1, 10, 11, 8), (2, 1), strides=(3, 4)),
-    "halves": pool((3, 9, 16, 8), 2),
-    "halves_3d": pool((1, 4, 5, 16, 8), 2, padding=((0, 1), (1, 0), (0, 0))),
-    "global": pool((3, 6, 8, 8), (6, 8)),
-    "global_long": pool((1, 2051, 3), 2051),
-    "global_3d": pool((1, 3, 4, 7, 16), (3, 4, 7)),
 }
 
 # x (N, *positions, C)

@@ -13,14 +13,11 @@ from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS, VECTOR_TILES
 from gpucnn.backends.cuda.algorithms.tiles import TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
-from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
 from gpucnn.backends.cuda.channels import SUMS
 from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.global_pool import WHOLE
-from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
-from gpucnn.backends.cuda.pool import CELLS, FORWARD, GATHER
 from gpucnn.backends.cuda.pool import CELLS, FORWARD, GATHER
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
@@ -121,42 +118,6 @@ def test_norms_move_16_bytes_at_a_time(
         assert any(instruction.startswith("LDG.E.128") for instruction in found)
         assert "STG.E.128" in found
         assert not mnemonics(found) & UNWANTED
-
-
-def loads_16_bytes(found: set[str]) -> bool:
-    return any(instruction.startswith("LDG.E.128") for instruction in found)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_pools_and_layouts_move_16_bytes_at_a_time(
-    nvdisasm: Path, tmp_path: Path, dtype: str
-) -> None:
-    moving = [
-        FORWARD("max", "channels", dtype), GATHER(True, "channels", dtype),
-        CELLS(True, "channels", dtype), CHANGE_LAYOUT({"float16": 2, "float32": 4}[dtype]),
-    ]  # fmt: skip
-    for kernel in moving:
-        found = instructions(nvdisasm, tmp_path, kernel, "sm_90")
-        assert loads_16_bytes(found) and "STG.E.128" in found, kernel.symbol
-        assert not mnemonics(found) & UNWANTED
-    found = instructions(nvdisasm, tmp_path, moving[0], "sm_90")
-    assert {"float16": "STG.E.64", "float32": "STG.E"}[dtype] in found, "an index of one byte each"
-    halving = instructions(nvdisasm, tmp_path, FORWARD("max", "pairs", dtype), "sm_90")
-    assert loads_16_bytes(halving) and "STG.E.64" in halving
-    for kernel in (WHOLE(True, channels_last, dtype) for channels_last in (True, False)):
-        assert loads_16_bytes(instructions(nvdisasm, tmp_path, kernel, "sm_90"))
-    assert "STG.E.128" in instructions(nvdisasm, tmp_path, CELLS(True, "pairs", dtype), "sm_90")
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_pool_asks_for_a_whole_window_before_it_uses_any(
-    nvdisasm: Path, tmp_path: Path, dtype: str
-) -> None:
-    code = listing(nvdisasm, tmp_path, FORWARD("max", "channels", dtype), "sm_90")
-    marks = {"LDG": "L", "FMNMX": "m", "FSETP": "m", "BRA": " "}
-    order = "".join(marks.get(name.split(".")[0], "") for name in INSTRUCTION.findall(code))
-    assert re.search(r"(?<!L)L{9}m", order), "3x3"
-    assert re.search(r"(?<!L)L{4}m", order), "2x2"
 
 
 def loads_16_bytes(found: set[str]) -> bool:
