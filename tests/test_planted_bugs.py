@@ -40,6 +40,9 @@ VECTORS = ConvShape.of((2, 9, 7, 16), (24, 3, 3, 16), padding=((1, 0), (2, 1)))
 NARROW_MAP = replace(CONV, channels_last=False)
 WINOGRAD = ConvShape.of((1, 7, 9, 18), (20, 3, 3, 18), padding=((2, 0), (0, 2)))
 DEPTHWISE = ConvShape.of((2, 9, 18, 44), (44, 3, 3, 1), groups=44, padding=((1, 2), (1, 0)))
+GROUPED = ConvShape.of(
+    (2, 9, 10, 24), (30, 3, 3, 8), groups=3, padding=((1, 2), (1, 0))
+)  # fmt: skip
 POOL = PoolShape.of((2, 7, 8, 5), (3, 2), mode="max", rank=2, strides=(2, 1), padding=(1, 0))
 NORM = NormShape(batch=3, channels=37, length=70, groups=1)
 
@@ -141,6 +144,25 @@ def winograd_dgrad(backend: CudaBackend) -> None:
     assert_close(got, dx, reduction=180, magnitude=terms)
 
 
+def winograd_wgrad(backend: CudaBackend) -> None:
+    shape, algorithm = replace(WINOGRAD, batch=7), ALGORITHMS["winograd"]  # two splits
+    problem = Problem("wgrad", shape, "float32")
+    plan, *_ = algorithm.plans(problem)
+    x, dy = random("x", shape.x_shape), random("dy", shape.y_shape)
+    dw, terms = (reference.conv_wgrad(*a, shape) for a in ((x, dy), (np.abs(x), np.abs(dy))))
+    assert_close(algorithm.run(backend, problem, plan, x, dy), dw, reduction=441, magnitude=terms)
+
+
+def winograd4(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 7, 9, 129), (5, 3, 3, 129), padding=1)  # 6 tiles, and 2 empty ones
+    problem, algorithm = Problem("fprop", shape, "float32"), ALGORITHMS["winograd4"]
+    plan, *_ = algorithm.plans(problem)
+    x, w = random("x", shape.x_shape), random("w", shape.w_shape)
+    y, terms = (reference.conv_fprop(*a, None, shape) for a in ((x, w), (np.abs(x), np.abs(w))))
+    got = algorithm.run(backend, problem, plan, x, w, None)
+    assert_close(got, y, reduction=1161, magnitude=terms)
+
+
 def depthwise(backend: CudaBackend) -> None:
     problem, algorithm = Problem("fprop", DEPTHWISE, "float32"), ALGORITHMS["depthwise"]
     plan, *_ = algorithm.plans(problem)
@@ -188,6 +210,40 @@ def pooled(backend: CudaBackend, shape: PoolShape, x: np.ndarray) -> None:
             assert (place == index).all()
         got = backend.pool_backward(dy, index if selects else None, shape)
     assert_close(got, dx, reduction=2 * last.taps, magnitude=terms)
+
+
+def grouped(backend: CudaBackend) -> None:
+    """The output and, in the other layout, the gradient of the input."""
+    algorithm, x, w = (
+        ALGORITHMS["grouped"],
+        random("x", GROUPED.x_shape),
+        random("w", GROUPED.w_shape),
+    )
+    problem = Problem("fprop", GROUPED, "float32")
+    plan, *_ = algorithm.plans(problem)
+    y, terms = (reference.conv_fprop(*a, None, GROUPED) for a in ((x, w), (np.abs(x), np.abs(w))))
+    got = algorithm.run(backend, problem, plan, x, w, None)
+    assert_close(got, y, reduction=72, magnitude=terms)
+
+    problem = Problem("dgrad", replace(GROUPED, channels_last=False), "float32")
+    plan, *_ = algorithm.plans(problem)
+    dy = random("dy", GROUPED.y_shape)
+    dx, terms = (
+        np.moveaxis(reference.conv_dgrad(*a, None, GROUPED), -1, 1)
+        for a in ((dy, w), (np.abs(dy), np.abs(w)))
+    )
+    dy = np.ascontiguousarray(np.moveaxis(dy, -1, 1))
+    got = algorithm.run(backend, problem, plan, dy, w, None)
+    assert_close(got, dx, reduction=90, magnitude=terms)
+
+
+def grouped_wgrad(backend: CudaBackend) -> None:
+    algorithm, problem = ALGORITHMS["grouped"], Problem("wgrad", GROUPED, "float32")
+    plan, *_ = algorithm.plans(problem)
+    x, dy = random("x", GROUPED.x_shape), random("dy", GROUPED.y_shape)
+    dw, terms = (reference.conv_wgrad(*a, GROUPED) for a in ((x, dy), (np.abs(x), np.abs(dy))))
+    got = algorithm.run(backend, problem, plan, x, dy)
+    assert_close(got, dw, reduction=180, magnitude=terms)
 
 
 def pool(backend: CudaBackend) -> None:
@@ -371,20 +427,33 @@ BUGS = [
         "        __syncthreads();  // the next slab is complete, the present one read\n", ""),
     Bug("the slab being multiplied is overwritten", winograd, "conv_winograd.cu",
         "patch.put(shared.slabs[(slab + 1) % 2])", "patch.put(shared.slabs[slab % 2])"),
-    Bug("accumulators read too early", winograd_dgrad, "conv_winograd.cu",
-        "        __syncthreads();  // the rows of this pass are complete\n", ""),
-    Bug("accumulators overwritten too early", winograd, "conv_winograd.cu",
-        "        __syncthreads();  // everyone has read them\n", ""),
-    Bug("columns read unswizzled", winograd, "conv_winograd.cu",
-        "tile ^ (swizzle(c) & lane_bits)", "tile"),
+    Bug("accumulators read too early", winograd_dgrad, "winograd_gemm.cuh",
+        "            __syncthreads();  // the lines of this pass are complete\n", ""),
+    Bug("accumulators overwritten too early", winograd, "winograd_gemm.cuh",
+        "            __syncthreads();  // everyone has read them\n", ""),
+    Bug("rows read where they are not", winograd, "winograd_gemm.cuh", "lane ^ (by & lane_bits)",
+        "lane"),
     Bug("channels beyond the last are read", winograd, "conv_winograd.cu",
-        "channel < g.group_channels ? inside : 0", "inside"),
+        "if (channel >= g.group_channels) patch.inside = 0;", ""),
     Bug("the column beyond an odd row is stored", winograd, "conv_winograd.cu",
         "column + 1 < g.output[1]", "true"),
     Bug("the filters not turned", winograd_dgrad, "conv_winograd.cu", "turn ? 8 - tap : tap",
         "tap"),
-    Bug("the last row of the transform negated", winograd_dgrad, "winograd.cuh", "v3 = v1 - v3",
-        "v3 = v3 - v1"),
+    Bug("the last row of the transform negated", winograd_dgrad, "winograd.cuh",
+        "w[3] = v[1] - v[3];", "w[3] = v[3] - v[1];"),
+    Bug("no barrier between slabs", winograd_wgrad, "conv_winograd_wgrad.cu",
+        "        __syncthreads();  // the next slab is complete, the present one read\n", ""),
+    Bug("splits overlap", winograd_wgrad, "conv_winograd_wgrad.cu",
+        "min(begin + tiles_per_split, g.tiles)", "g.tiles"),
+    Bug("the column beyond an odd row is read", winograd_wgrad, "conv_winograd_wgrad.cu",
+        "row_exists && two_columns", "row_exists"),
+    Bug("columns read where they are not", winograd_wgrad, "conv_winograd_wgrad.cu",
+        "Multiplier<true>", "Multiplier<false>"),
+    Bug("a point taken for its opposite", winograd4, "winograd4.cuh", "fmaf(-point, odd, even)",
+        "fmaf(point, odd, even)"),
+    Bug("tiles of no image are read", winograd4, "conv_winograd4.cu", "!empty && ", ""),
+    Bug("the patch begins where its tile does", winograd4, "conv_winograd4.cu",
+        "TILE * column - g.pad[1]", "TILE * column"),
     Bug("no barrier after copying the windows", depthwise, "conv_depthwise.cu",
         "    __syncthreads();  // the windows are complete\n", ""),
     Bug("the windows of channels beyond the last are read", depthwise, "conv_depthwise.cu",
@@ -401,6 +470,22 @@ BUGS = [
         "            __syncthreads();  // every slot is there\n", ""),
     Bug("taps are overwritten too early", depthwise_wgrad, "conv_depthwise_wgrad.cu",
         "            __syncthreads();  // the tap before has been added up\n", ""),
+    Bug("no barrier after copying the weights", grouped, "conv_grouped.cu",
+        "        __syncthreads();  // the weights are complete\n", ""),
+    Bug("no barrier before the next weights", grouped, "conv_grouped.cu",
+        "        __syncthreads();  // everyone has read the weights before\n", ""),
+    Bug("rows below the map are stored", grouped, "conv_grouped.cu",
+        "if (tile.row + j >= g.output[0]) break;", ""),
+    Bug("filters of the next group", grouped, "conv_grouped.cu",
+        "if (slice.filter + k < g.group_filters) y[", "y["),
+    Bug("the weights not turned", grouped, "conv_grouped.cu", "turned ? taps - 1 - tap : tap",
+        "tap"),
+    Bug("gradients below the map are counted", grouped_wgrad, "conv_grouped_wgrad.cu",
+        "tile.row + j < g.output[0] && k < filters", "k < filters"),
+    Bug("a channel is summed too early", grouped_wgrad, "conv_grouped_wgrad.cu",
+        "            __syncthreads();  // the channel before has been added up\n", ""),
+    Bug("the tree starts below its height", grouped_wgrad, "conv_grouped_wgrad.cu",
+        "while (top < slots)", "while (2 * top < slots)"),
     Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < PARTS",
         "other < PARTS - 1"),
     Bug("a later equal maximum wins", pool, "pool.cu", "value <= best", "value < best"),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS
-from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS, VECTOR_TILES
-from gpucnn.backends.cuda.algorithms.tiles import TILE_K, Tile
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, grouped, winograd
+from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
+from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
 from gpucnn.backends.cuda.channels import SUMS
 from gpucnn.backends.cuda.compiler import compile_cubin
@@ -91,7 +91,7 @@ def test_doubles_are_multiplied_on_tensor_cores(
     assert not mnemonics(found) & {"DFMA", *UNWANTED}
 
 
-@pytest.mark.parametrize("tile", VECTOR_TILES[True], ids=lambda tile: f"{tile.m}x{tile.n}")
+@pytest.mark.parametrize("tile", [TALL, SQUARE, SLIM], ids=lambda tile: f"{tile.m}x{tile.n}")
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_float32_means_float32_and_multiply_adds_fill_the_loop(
     nvdisasm: Path, tmp_path: Path, direction: str, tile: Tile
@@ -105,6 +105,33 @@ def test_float32_means_float32_and_multiply_adds_fill_the_loop(
     multiply_adds = sum(name.startswith("FFMA") for name in loop)
     assert multiply_adds == tile.thread_m * tile.thread_n * TILE_K
     assert multiply_adds > (0.8 if tile.thread_n == 8 else 0.7) * len(loop)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_winograd_fetches_multiplies_and_then_transforms(
+    nvdisasm: Path, tmp_path: Path, channels_last: bool
+) -> None:
+    for family, share in ((winograd.CONV, 0.7), (winograd.WGRAD, 0.6)):
+        kernel = family(channels_last, "float32", winograd.WGRAD_BLOCK)
+        code = listing(nvdisasm, tmp_path, kernel, "sm_90")
+        found = set(INSTRUCTION.findall(code))
+        assert "LDS.128" in found and not mnemonics(found) & UNWANTED
+        loop = [name.split(".")[0] for name in longest_loop(code)]
+        # 8 x 8 multiply-adds for 2 points and the slab's 4 channels or tiles
+        assert loop.count("FFMA") == 512 > share * len(loop)
+        # what is fetched has until the transform, before the last channel or tile, to arrive
+        loads = [i for i, name in enumerate(loop) if name == "LDG"]
+        between = loop[loads[-1] : loop.index("STS")]
+        assert between.count("FFMA") >= 512 * 3 // 4 - 16
+
+
+def test_few_channels_a_group_are_one_load(nvdisasm: Path, tmp_path: Path) -> None:
+    for family in (grouped.GATHER, grouped.WGRAD):
+        kernel = family("float32", grouped.TILES[0])
+        found = instructions(nvdisasm, tmp_path, kernel, "sm_90")
+        assert any(instruction.startswith("LDG.E.128") for instruction in found)
+        assert "LDS.128" in found and "FFMA" in mnemonics(found)
+        assert not mnemonics(found) & UNWANTED
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

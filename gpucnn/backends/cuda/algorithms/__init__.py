@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from .base import DIRECTIONS, Algorithm, Plan, Problem
 from .depthwise import Depthwise
+from .direct import Direct
 from .dmma import Dmma
+from .grouped import Grouped
 from .implicit_gemm import ImplicitGemm
 from .winograd import Winograd
+from .winograd4 import Winograd4
 
 __all__ = ["ALGORITHMS", "DIRECTIONS", "Algorithm", "Plan", "Problem"]
 
@@ -16,6 +19,9 @@ ALGORITHMS: dict[str, Algorithm] = {
         ImplicitGemm(),
         Dmma(),
         Depthwise(),
+        Direct(),
+        Grouped(),
         Winograd(),
+        Winograd4(),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Winograd's F(2x2, 3x3) for 3x3 windows of stride 1 (kernels/conv_winograd.cu)."""
+"""Winograd's F(2x2, 3x3) for 3x3 windows of stride 1 (kernels/conv_winograd*.cu)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ...base import Array
 from ..kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
 from ..launch import BLOCK_THREADS, KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
+from ..split_sum import split_sum
 from .base import (
     BYTES,
     LAUNCH_US,
@@ -28,45 +29,65 @@ from .base import (
 POINTS = 16  # of a transformed 4x4 patch
 SLAB = 4  # channels that a block multiplies at once, as in the kernel
 # Fewer channels or filters in a group, and the transforms cost more than they save; with few
-# terms the error, which is that of a whole patch, would also be large beside a small result.
+# terms the error, which is that of a whole patch, would also be large beside a small result. So it
+# would with the gradient of filters over a few pixels.
 MIN_DEPTH = 16
+MIN_PIXELS = 128
 
 
 @dataclass(frozen=True)
 class Block:
-    """What a block computes: tiles of 2x2 outputs times filters; a thread corner x corner of both.
+    """What a block computes: rows times columns of the products, a thread corner x corner of both.
 
-    The larger corner multiplies faster; the smaller makes more blocks of a small map.
+    The rows are tiles of 2x2 outputs, for wgrad channels; the columns are filters. The larger
+    corner multiplies faster; the smaller makes more blocks of a small map.
     """
 
-    tiles: int
-    filters: int
+    rows: int
+    columns: int
     corner: int
 
-    def shared_bytes(self, channels_last: bool) -> int:
-        """Two slabs, or the rows in which the accumulators change hands."""
-        slabs = 2 * POINTS * SLAB * (self.tiles + self.filters)
-        fast, slow = (self.filters, self.tiles) if channels_last else (self.tiles, self.filters)
-        row = fast + 8 if channels_last else fast + (fast + 16) % 32
-        return 4 * max(slabs, POINTS * 2 * slow // self.corner * row)
+    def shared_bytes(self, columns_fast: bool) -> int:
+        """Two slabs, or the lines in which the accumulators change hands."""
+        slabs = 2 * POINTS * SLAB * (self.rows + self.columns)
+        fast, slow = (self.columns, self.rows) if columns_fast else (self.rows, self.columns)
+        line = fast + 8 if columns_fast else fast + (fast + 16) % 32
+        return 4 * max(slabs, POINTS * 2 * slow // self.corner * line)
 
 
-BLOCKS: Axis = {
-    block: (
-        f"{block.tiles}x{block.filters}",
-        {"TILES": block.tiles, "FILTERS": block.filters, "CORNER": block.corner},
-    )
-    for block in (Block(32, 64, 8), Block(64, 32, 8), Block(16, 32, 4))
-}
+def _axis(*blocks: Block) -> Axis:
+    return {
+        block: (
+            f"{block.rows}x{block.columns}",
+            {"ROWS": block.rows, "COLS": block.columns, "CORNER": block.corner},
+        )
+        for block in blocks
+    }
 
-_AXES = (CHANNELS_LAST, {"float32": DTYPE["float32"]}, BLOCKS)
-CONV = KernelFamily("conv_winograd.cu", "conv_winograd", *_AXES)
-FILTERS = KernelFamily("conv_winograd.cu", "conv_winograd_filters", *_AXES)
+
+BLOCKS = _axis(Block(32, 64, 8), Block(64, 32, 8), Block(16, 32, 4))
+WGRAD_BLOCK = Block(32, 64, 8)
+
+_AXES = (CHANNELS_LAST, {"float32": DTYPE["float32"]})
+CONV = KernelFamily("conv_winograd.cu", "conv_winograd", *_AXES, BLOCKS)
+FILTERS = KernelFamily("conv_winograd.cu", "conv_winograd_filters", *_AXES, BLOCKS)
+WGRAD = KernelFamily("conv_winograd_wgrad.cu", "conv_winograd_wgrad", *_AXES, _axis(WGRAD_BLOCK))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The block, and for wgrad how many tiles one split sums."""
+
+    block: Block
+    tiles_per_split: int = 0
+
 
 # The share of a multiprocessor's multiply-adds that a corner reaches, and of the memory's pace.
-EFFICIENCY = {8: 0.6, 4: 0.35}
+EFFICIENCY = {8: 0.7, 4: 0.4}
+WGRAD_EFFICIENCY = 0.6
 MEMORY_SHARE = 0.75
 ENDS_US = 1.5  # a block's first fetch and its exchange of accumulators
+TILES_PER_SPLIT = 64  # that wgrad sums at least: fewer, and the ends take longer
 
 # struct WinogradGeometry of kernels/conv_winograd.cu
 _GEOMETRY = np.dtype(
@@ -77,8 +98,8 @@ _GEOMETRY = np.dtype(
 
 
 def as_forward(problem: Problem) -> ConvShape:
-    """Return the convolution whose forward pass computes the problem."""
-    return problem.shape if problem.direction == "fprop" else dgrad_as_fprop(problem.shape)
+    """Return the convolution whose tiles are cut: for dgrad, that of dy which gives dx."""
+    return dgrad_as_fprop(problem.shape) if problem.direction == "dgrad" else problem.shape
 
 
 def _tiles(s: ConvShape) -> tuple[int, int]:
@@ -100,55 +121,88 @@ def _record(s: ConvShape) -> np.ndarray:
 
 
 class Winograd(Algorithm):
-    """fprop and dgrad in float32. An infinity or NaN also reaches the rest of its 2x2 tile."""
+    """fprop, dgrad and wgrad in float32.
+
+    An infinity or NaN also reaches the rest of its 2x2 tile, or of the window's gradient.
+    """
 
     name = "winograd"
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
-        s = problem.shape
+        s, wgrad = problem.shape, problem.direction == "wgrad"
         if not (
-            problem.direction in ("fprop", "dgrad")
-            and problem.dtype == "float32"
+            problem.dtype == "float32"
             and s.kernel == (3, 3)
             and s.strides == s.dilation == (1, 1)
             and min(s.channels, s.filters) // s.groups >= MIN_DEPTH
+            and not (wgrad and (s.groups > 1 or s.batch * math.prod(s.output) < MIN_PIXELS))
             # what the kernel counts in 32 bits: an image's elements and the tiles of the batch
             and max(math.prod(s.x_shape[1:]), math.prod(s.y_shape[1:])) < 2**31
             and s.batch * max(math.prod(s.input), math.prod(s.output)) < 2**31
         ):
             return
         s = as_forward(problem)
+        tiles = s.batch * math.prod(_tiles(s))
+        if wgrad:
+            block = WGRAD_BLOCK
+            across = ceil_div(s.channels, block.rows), ceil_div(s.filters, block.columns)
+            splits = min(MULTIPROCESSORS // math.prod(across), tiles // TILES_PER_SPLIT)
+            per_split = ceil_div(ceil_div(tiles, max(1, splits)), SLAB) * SLAB
+            settings, grid = Settings(block, per_split), (*across, ceil_div(tiles, per_split))
+            yield Plan(self.name, settings, grid, BLOCK_THREADS, block.shared_bytes(False))
+            return
         for block in BLOCKS:
-            grid = (
-                ceil_div(s.batch * math.prod(_tiles(s)), block.tiles),
-                ceil_div(s.filters // s.groups, block.filters),
-                s.groups,
-            )
+            filter_blocks = ceil_div(s.filters // s.groups, block.columns)
+            grid = (ceil_div(tiles, block.rows), filter_blocks, s.groups)
             shared = block.shared_bytes(s.channels_last)
-            yield Plan(self.name, block, grid, BLOCK_THREADS, shared)
+            yield Plan(self.name, Settings(block), grid, BLOCK_THREADS, shared)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
-        """Waves of blocks, but no less than memory takes, and the pass over the filters."""
-        s, block = as_forward(problem), plan.settings
-        depth = ceil_div(s.channels // s.groups, SLAB) * SLAB
-        products = POINTS * depth * block.tiles * block.filters
-        block_us = products / (MULTIPLY_ADDS * EFFICIENCY[block.corner]) + ENDS_US
+        """Waves of blocks, but no less than memory takes, and what stands before or behind."""
+        s, settings = as_forward(problem), plan.settings
+        block, wgrad = settings.block, problem.direction == "wgrad"
+        depth = settings.tiles_per_split if wgrad else s.channels // s.groups
+        products = POINTS * ceil_div(depth, SLAB) * SLAB * block.rows * block.columns
+        rate = MULTIPLY_ADDS * (WGRAD_EFFICIENCY if wgrad else EFFICIENCY[block.corner])
         waves = ceil_div(math.prod(plan.grid), MULTIPROCESSORS)
-        memory_us = 4 * (math.prod(s.x_shape) + math.prod(s.y_shape)) / (BYTES * MEMORY_SHARE)
-        filters_us = 4 * (9 + POINTS) * s.channels // s.groups * s.filters / (BYTES * MEMORY_SHARE)
-        return 2 * LAUNCH_US + filters_us + max(waves * block_us, memory_us)
+        compute_us = waves * (products / rate + ENDS_US)
+        bytes_per_us = BYTES * MEMORY_SHARE
+        memory_us = 4 * (math.prod(s.x_shape) + math.prod(s.y_shape)) / bytes_per_us
+        # the transformed filters, or the splits' sums
+        copies = 2 * 9 * plan.grid[2] if wgrad else 9 + POINTS
+        filters_us = 4 * copies * math.prod(s.w_shape) / 9 / bytes_per_us
+        return 2 * LAUNCH_US + filters_us + max(compute_us, memory_us)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        (x, w, b), s, block = arrays, as_forward(problem), plan.settings
+        run = self._wgrad if problem.direction == "wgrad" else self._fprop
+        return run(caller, problem, plan, *arrays)
+
+    def _fprop(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, w: Array,
+        b: Array | None,
+    ) -> Array:  # fmt: skip
+        """fprop of x, or dgrad of dy under that name."""
+        s, block = as_forward(problem), plan.settings.block
         slabs = ceil_div(s.channels // s.groups, SLAB)
         _, filter_blocks, groups = plan.grid
         grid = (slabs, filter_blocks, groups)
         # (groups, blocks of filters, slabs, points, channels, filters)
-        u = caller.xp.empty((groups, filter_blocks, slabs, POINTS, SLAB, block.filters), x.dtype)
+        u = caller.xp.empty((groups, filter_blocks, slabs, POINTS, SLAB, block.columns), x.dtype)
         y = caller.xp.empty(s.y_shape, x.dtype)
         choice, record = (s.channels_last, x.dtype, block), _record(s)
         turned = problem.direction == "dgrad"
-        caller.launch(FILTERS(*choice), grid, SLAB * block.filters, w, u, turned, record)
+        caller.launch(FILTERS(*choice), grid, SLAB * block.columns, w, u, turned, record)
         relu = problem.activation == "relu"
         caller.launch(CONV(*choice), plan.grid, plan.threads, x, u, b, y, slabs, relu, record)
         return y
+
+    def _wgrad(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
+    ) -> Array:
+        s, settings = problem.shape, plan.settings
+        partial = caller.xp.empty((plan.grid[2], *s.w_shape), x.dtype)
+        caller.launch(
+            WGRAD(s.channels_last, x.dtype, settings.block), plan.grid, plan.threads, x, dy,
+            partial, settings.tiles_per_split, _record(s),
+        )  # fmt: skip
+        return split_sum(caller, partial, x.dtype)

@@ -1,0 +1,236 @@
+"""Winograd's F(4x4, 3x3) for 3x3 windows of stride 1: transforms around matrix products.
+
+The 36 products are a 1x1 convolution in as many groups, which the implicit GEMM computes; the
+transforms (kernels/conv_winograd4.cu) move the data that it takes and gives through memory. So it
+pays with many channels and filters, where arithmetic outweighs that traffic; Winograd's
+F(2x2, 3x3), which keeps all in a block, is for the others.
+
+Its error in float32, as a multiple of the direct sum's (root mean square, against float64), for
+normal data, and for x after ReLU:
+
+    channels                               16    64   128   256
+    points 0, +-1, +-2, normal           4.58  3.56  3.74  3.84
+    points 0, +-5/8, +-3/2, normal       2.23  1.80  1.71  1.67
+    points 0, +-5/8, +-3/2, after ReLU   2.54  2.03  1.93  1.89
+
+The promise is to stay within twice the direct sum's; so it has the second points and ``MIN_DEPTH``.
+It is the error of a whole tile: where windows lie mostly in the padding the direct sum is short,
+and its error small. In a map of 12x12, padded, the last two lines' 128 channels give 1.9 and 2.3.
+
+The gradient of the filters sums over tiles, and keeps the promise where a split sums no more pixels
+than one of the direct kernel does, and those are many: 1.45 with 512 pixels, 1.68 after ReLU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from ....shapes import ConvShape
+from ...base import Array
+from ..kernel import CHANNELS_LAST, DTYPE, Kernel, KernelFamily
+from ..launch import KernelCaller, ceil_div
+from ..spatial import DIVISOR, divisor
+from .base import BYTES, LAUNCH_US, Algorithm, Plan, Problem
+from .implicit_gemm import ImplicitGemm
+from .tiles import TILE_K
+from .winograd import as_forward
+
+TILE, POINTS = 4, 36  # as in kernels/winograd4.cuh
+PACK = 4  # floats in 16 bytes
+MIN_DEPTH = 128  # channels that fprop sums over, filters that dgrad does
+MIN_PIXELS = 512  # that a split of wgrad sums
+# Elements of the transformed maps at a time: 256 MB. A larger batch goes in parts.
+WORKSPACE = 2**26
+MEMORY_SHARE = 0.75  # of the memory's pace, for the cost estimate
+
+_AXES = (CHANNELS_LAST, {"float32": DTYPE["float32"]})
+PATCHES = KernelFamily("conv_winograd4.cu", "winograd4_patches", *_AXES)
+TILES = KernelFamily("conv_winograd4.cu", "winograd4_tiles", *_AXES)
+OUTPUTS = KernelFamily("conv_winograd4.cu", "winograd4_outputs", *_AXES)
+FILTERS = KernelFamily("conv_winograd4.cu", "winograd4_filters", *_AXES)
+FILTER_GRADIENT = KernelFamily("conv_winograd4.cu", "winograd4_filter_gradient", *_AXES)
+
+GEMM = ImplicitGemm()
+
+# struct TileGeometry of kernels/conv_winograd4.cu
+_GEOMETRY = np.dtype(
+    [(name, "i4") for name in ("batch", "depth", "tiles")]
+    + [(name, "i4", 2) for name in ("size", "pad")]
+    + [("by_tiles", DIVISOR, 2), ("by_fast", DIVISOR)]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many images go at a time, and the plan of their matrix products."""
+
+    images: int
+    gemm: Plan
+
+
+def _tiles(s: ConvShape) -> tuple[int, int]:
+    """Tiles of an image, down and across."""
+    return ceil_div(s.output[0], TILE), ceil_div(s.output[1], TILE)
+
+
+def _padded_tiles(s: ConvShape, images: int) -> int:
+    """Tiles of so many images, in whole packs, that the GEMM may load 16 bytes of each row."""
+    return ceil_div(images * math.prod(_tiles(s)), PACK) * PACK
+
+
+@lru_cache(maxsize=4096)
+def products(problem: Problem, images: int) -> Problem:
+    """Return the matrix products of so many images, a 1x1 convolution over their tiles."""
+    s = problem.shape
+    tiles = _padded_tiles(as_forward(problem), images)
+    shape = ConvShape.of(
+        (1, tiles, POINTS * s.channels), (POINTS * s.filters, 1, s.channels), groups=POINTS
+    )
+    return replace(
+        problem, shape=replace(shape, channels_last=s.channels_last), activation="linear"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _gemm_plan(problem: Problem, images: int) -> Plan:
+    """Return the plan of the products of so many images: the implicit GEMM's best."""
+    inner = products(problem, images)
+    plan = _best(inner)
+    if problem.direction == "wgrad":  # as many pixels to a split as in the direct kernel
+        pixels = _best(problem).settings.pixels_per_split
+        tiles = min(pixels // TILE**2 // TILE_K * TILE_K, plan.settings.pixels_per_split)
+        splits = ceil_div(math.prod(inner.shape.output), tiles)
+        settings = replace(plan.settings, pixels_per_split=tiles)
+        plan = replace(plan, settings=settings, grid=(*plan.grid[:2], splits))
+    return plan
+
+
+def _best(problem: Problem) -> Plan:
+    return min(GEMM.plans(problem), key=lambda plan: GEMM.cost(problem, plan))
+
+
+@lru_cache(maxsize=1024)
+def _record(s: ConvShape, images: int, patches: bool) -> np.ndarray:
+    """Return struct TileGeometry for the map that is cut into patches, or for that of the tiles."""
+    record = np.zeros(1, _GEOMETRY)
+    record["batch"] = images
+    record["tiles"] = _padded_tiles(s, images)
+    record["depth"] = s.channels if patches else s.filters
+    record["size"] = s.input if patches else s.output
+    if patches:
+        record["pad"] = [before for before, _ in s.padding]
+    record["by_tiles"] = list(map(divisor, _tiles(s)))
+    record["by_fast"] = divisor(int(record["depth" if s.channels_last else "tiles"][0]))
+    return record
+
+
+class Winograd4(Algorithm):
+    """fprop, dgrad and wgrad in float32. An infinity or NaN also reaches the rest of its tile."""
+
+    name = "winograd4"
+
+    def plans(self, problem: Problem) -> Iterator[Plan]:
+        s = problem.shape
+        depth = {"fprop": s.channels, "dgrad": s.filters}.get(problem.direction, MIN_DEPTH)
+        if not (
+            problem.dtype == "float32"
+            and s.kernel == (3, 3)
+            and s.strides == s.dilation == (1, 1)
+            and s.groups == 1
+            and depth >= MIN_DEPTH
+            # no sum has less than a ninth of its terms: it would be small beside its tile's error
+            and min(*s.input, *s.output) >= 3
+            and max(map(max, s.padding)) <= 2
+        ):
+            return
+        if problem.direction == "wgrad" and _best(problem).settings.pixels_per_split < MIN_PIXELS:
+            return
+        image = POINTS * math.prod(_tiles(as_forward(problem))) * (s.channels + s.filters)
+        images = max(1, min(s.batch, WORKSPACE // image))
+        inner = products(problem, images).shape
+        if max(math.prod(inner.x_shape), math.prod(inner.y_shape)) >= 2**31:
+            return  # the GEMM counts the elements of its maps in 32 bits
+        gemm = _gemm_plan(problem, images)
+        yield Plan(self.name, Settings(images, gemm), gemm.grid, gemm.threads, gemm.shared_bytes)
+
+    def cost(self, problem: Problem, plan: Plan) -> float:
+        """Each part's products and launches, and what the transforms read and write."""
+        s, wgrad = problem.shape, problem.direction == "wgrad"
+        filters = s.channels * s.filters
+        moved = math.prod(s.x_shape) + math.prod(s.y_shape) + 9 * filters
+        microseconds = LAUNCH_US
+        for images, gemm in self._parts(problem, plan):
+            inner = products(problem, images)
+            microseconds += GEMM.cost(inner, gemm) + 2 * LAUNCH_US
+            # what lies between two kernels is written once and read once
+            moved += 2 * (math.prod(inner.shape.x_shape) + math.prod(inner.shape.y_shape))
+            moved += 2 * POINTS * filters * (gemm.grid[2] if wgrad else 1)
+        return microseconds + 4 * moved / (BYTES * MEMORY_SHARE)
+
+    def _parts(self, problem: Problem, plan: Plan) -> Iterator[tuple[int, Plan]]:
+        """Yield the images of each part of the batch, and the plan of its products."""
+        batch, images = problem.shape.batch, plan.settings.images
+        for first in range(0, batch, images):
+            part = min(images, batch - first)
+            yield part, plan.settings.gemm if part == images else _gemm_plan(problem, part)
+
+    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        run = self._wgrad if problem.direction == "wgrad" else self._fprop
+        return run(caller, problem, plan, *arrays)
+
+    def _fprop(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, w: Array,
+        b: Array | None,
+    ) -> Array:  # fmt: skip
+        """fprop of x, or dgrad of dy under that name."""
+        s = as_forward(problem)
+        turned, relu = problem.direction == "dgrad", problem.activation == "relu"
+        choice, count = (s.channels_last, x.dtype), s.channels * s.filters
+        u = caller.xp.empty((POINTS * len(w), 1, w.shape[-1]), x.dtype)
+        caller.launch_elements(FILTERS(*choice), count, w, u, turned, count, _by_channels(w))
+        y, first = caller.xp.empty(s.y_shape, x.dtype), 0
+        for images, gemm in self._parts(problem, plan):
+            part = slice(first, first := first + images)
+            v = _transform(caller, PATCHES(*choice), x[part], _record(s, images, True))
+            m = GEMM.run(caller, products(problem, images), gemm, v, u, None)
+            record = _record(s, images, False)
+            caller.launch_elements(OUTPUTS(*choice), m.size // POINTS, m, b, y[part], relu, record)
+        return y
+
+    def _wgrad(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
+    ) -> Array:
+        s, parts = problem.shape, list(self._parts(problem, plan))
+        choice, count = (s.channels_last, x.dtype), s.channels * s.filters
+        splits = sum(gemm.grid[2] for _, gemm in parts)
+        du = caller.xp.empty((splits, POINTS, s.filters, s.channels), x.dtype)
+        first, split = 0, 0
+        for images, gemm in parts:
+            part = slice(first, first := first + images)
+            v = _transform(caller, PATCHES(*choice), x[part], _record(s, images, True))
+            w = _transform(caller, TILES(*choice), dy[part], _record(s, images, False))
+            partial = du[split : (split := split + gemm.grid[2])]
+            GEMM.partial_wgrad(caller, products(problem, images), gemm, v, w, partial)
+        dw = caller.xp.empty(s.w_shape, x.dtype)
+        caller.launch_elements(
+            FILTER_GRADIENT(*choice), count, du, dw, splits, count, _by_channels(dw)
+        )
+        return dw
+
+
+def _transform(caller: KernelCaller, kernel: Kernel, pixels: Array, record: np.ndarray) -> Array:
+    """Return the points of a map's patches or tiles."""
+    elements = int(record["tiles"][0]) * int(record["depth"][0])
+    points = caller.xp.empty(POINTS * elements, pixels.dtype)
+    caller.launch_elements(kernel, elements, pixels, points, record)
+    return points
+
+
+def _by_channels(w: Array) -> np.ndarray:
+    """Return the divisor by the channels of filters (K, 3, 3, C), a struct to launch with."""
+    return np.array([divisor(w.shape[-1])], DIVISOR)
