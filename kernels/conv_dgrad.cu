@@ -124,7 +124,7 @@ struct OutputThroughTap {
 // B(n, k): what channel n weighs in tap and filter k.
 struct ChannelWeights {
     static const bool ALONG_K = false;
-    static const int WIDTH = VECTOR;
+    static const int WIDTH = VECTOR_N;
     typedef int Row;  // the channel
     struct Col {
         const Element* weights;  // of all channels of the group
@@ -175,7 +175,7 @@ NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __
               tile.row0, tile.col0, k_begin, k_end, acc);
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.input), g.channels);
-    const int WIDTH = CHANNELS_LAST && VECTOR > 1 ? 4 : 1;  // neighbours that are stored together
+    const int WIDTH = CHANNELS_LAST && VECTOR_N > 1 && THREAD_N % 4 == 0 ? 4 : 1;  // neighbours that are stored together
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
         const unsigned m = tile.row0 + thread_row(i);

@@ -76,7 +76,7 @@ NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __r
               k_begin, k_end, acc);
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
-    const int WIDTH = CHANNELS_LAST && VECTOR > 1 ? 4 : 1;  // neighbours that are stored together
+    const int WIDTH = CHANNELS_LAST && VECTOR_N > 1 && THREAD_N % 4 == 0 ? 4 : 1;  // neighbours that are stored together
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
         const unsigned m = tile.row0 + thread_row(i);

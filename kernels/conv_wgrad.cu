@@ -40,7 +40,7 @@ struct InputUnderTap {
 // B(n, k): the gradient of filter n at output pixel k.
 struct OutputGradient {
     static const bool ALONG_K = !CHANNELS_LAST;
-    static const int WIDTH = VECTOR;
+    static const int WIDTH = VECTOR_N;
     typedef int Row;  // where the filter's gradients begin in an image of dy
     struct Col {
         const Element* pixel;  // of the first filter
@@ -85,7 +85,7 @@ NAME(conv_wgrad_implicit_gemm)(const Element* __restrict__ x, const Element* __r
               k_begin, k_end, acc);
 
     partial += blockIdx.z * (unsigned long long)(g.filters * m_end);
-    const int WIDTH = CHANNELS_LAST && VECTOR > 1 ? 4 : 1;  // neighbours that are stored together
+    const int WIDTH = CHANNELS_LAST && VECTOR > 1 && THREAD_M % 4 == 0 ? 4 : 1;  // neighbours that are stored together
 #pragma unroll
     for (int j = 0; j < THREAD_N; ++j) {
         const int local = tile.col0 + thread_col(j), k = group * g.group_filters + local;

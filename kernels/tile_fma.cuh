@@ -3,8 +3,8 @@
 // feed THREAD_M * THREAD_N multiply-adds.
 //
 // A thread's rows come in runs of up to four, which one 16-byte load brings, and so do its columns. The
-// 32 threads of a warp stand 4 x 8, so that each such load of the warp touches 64 or 128 bytes that lie
-// together, all banks once.
+// 32 threads of a warp stand 4 x 8, where the tile is wide enough, so that each such load of the warp
+// touches 64 or 128 bytes that lie together, all banks once.
 //
 // Macros: TILE_M, TILE_N, THREAD_M, THREAD_N.
 #pragma once
@@ -19,9 +19,10 @@ template <int TILE> struct __align__(16) Slab {
     __device__ __forceinline__ Accum& at(int k, int row) { return values[column(k) + row]; }
 };
 
-const int WARP_COLS = 8, WARP_ROWS = 32 / WARP_COLS;
-const int WARPS_ACROSS = TILE_N / THREAD_N / WARP_COLS;
-static_assert(TILE_N / THREAD_N % WARP_COLS == 0 && TILE_M / THREAD_M % WARP_ROWS == 0, "warps must cover the tile");
+const int THREAD_COLS = TILE_N / THREAD_N;
+const int WARP_COLS = THREAD_COLS < 8 ? THREAD_COLS : 8, WARP_ROWS = 32 / WARP_COLS;
+const int WARPS_ACROSS = THREAD_COLS / WARP_COLS;
+static_assert(THREAD_COLS % WARP_COLS == 0 && TILE_M / THREAD_M % WARP_ROWS == 0, "warps must cover the tile");
 
 // Element i of a thread's share of a tile's side, the threads along it counted by `thread`.
 template <int TILE, int SHARE> __device__ __forceinline__ int along(int thread, int i) {

@@ -13,16 +13,16 @@
 // An operand says how its matrix is gathered:
 //   ALONG_K                   whether neighbours in memory are neighbours in k, else in m: this is the
 //                             direction in which neighbouring threads load
-//   WIDTH                     how many neighbours a thread may take at once: VECTOR, where they begin at
-//                             multiples of that and the matrix ends at one, else 1
+//   WIDTH                     how many neighbours a thread may take at once: VECTOR, or VECTOR_N along n, where
+//                             they begin at multiples of that and the matrix ends at one, else 1
 //   Row row(unsigned m)       what can be computed once for a row, or for the WIDTH rows from m on. What is
 //                             beyond the last row may be anything of the matrix: nobody stores its sums
 //   Col col(unsigned k)       what can be computed once for a column, or for the WIDTH columns from k on
 //   Values<> load(Row, Col)   the values; zeros beyond the last column
 //
 // Shared memory: about 2 * TILE_K * (TILE_M + TILE_N + 12) * sizeof(Accum) bytes, 26 KB for 128 x 64 float.
-// Macros: TILE_M, TILE_N, THREAD_M, THREAD_N, RANK; VECTOR, 1 or 8; BLOCKS, how many of them a
-// multiprocessor should hold; MULTIPLY, FMA unless set, or MMA_F64.
+// Macros: TILE_M, TILE_N, THREAD_M, THREAD_N, RANK; VECTOR and VECTOR_N, 1 or 8; BLOCKS, how many of them
+// a multiprocessor should hold; MULTIPLY, FMA unless set, or MMA_F64.
 #pragma once
 #include "values.cuh"
 
@@ -38,8 +38,6 @@ const int THREADS = (TILE_M / THREAD_M) * (TILE_N / THREAD_N);
 const int MIN_BLOCKS = sizeof(Accum) == 8 || RANK == 3 ? (BLOCKS + 1) / 2 : BLOCKS;
 
 static_assert(TILE_M % THREAD_M == 0 && TILE_N % THREAD_N == 0, "threads must cover the tile");
-static_assert(THREADS % TILE_K == 0, "threads that load along k must cover whole rows");
-static_assert(THREADS % TILE_M == 0 && THREADS % TILE_N == 0, "threads that load along rows must cover whole columns");
 
 // Slab, thread_row, thread_col, FIRST_PART and multiply.
 #if MULTIPLY == MMA_F64
@@ -57,6 +55,7 @@ template <class Operand, int TILE> struct Gather {
     static const int STEP = THREADS / LANES;                       // threads one behind another
     static const int LOADS = (ALONG_K ? TILE : TILE_K) / STEP;     // of a thread
     static const int ROWS = ALONG_K ? LOADS : 1, COLS = ALONG_K ? 1 : LOADS;
+    static_assert(THREADS % LANES == 0, "threads that load side by side must cover whole rows or columns");
     static_assert(LOADS >= 1, "too many threads for this tile");
 
     const Operand& operand;

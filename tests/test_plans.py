@@ -13,7 +13,9 @@ from gpucnn.backends.cuda.algorithms.tiles import (
     PLAIN,
     SLIM,
     SQUARE,
+    STRIP,
     TALL,
+    THIN,
     TILE_K,
     Matrix,
     matrix_of,
@@ -94,7 +96,7 @@ def test_matrices_by_hand() -> None:
     assert matrix_of(Problem("wgrad", conv, "float32")) == Matrix(27, 5, 3 * 16 * 16, 2)
 
 
-TILES = (TALL, SQUARE, SLIM, PLAIN, NARROW)
+TILES = (TALL, SQUARE, SLIM, STRIP, THIN, PLAIN, NARROW)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
@@ -118,6 +120,8 @@ def test_the_tile_and_the_splits_follow_the_matrix() -> None:
     assert settled(shape(32, 56, 64, 64, 3)) == (TALL, 1)
     assert settled(shape(32, 56, 64, 64, 3), "float16") == (PLAIN, 1)
     assert settled(shape(128, 32, 16, 32, 3)) == (SLIM, 1)
+    assert settled(shape(128, 32, 16, 16, 3)) == (STRIP, 1)
+    assert settled(shape(128, 32, 16, 3, 3)) == (THIN, 1)
     tile, splits = settled(shape(1, 7, 512, 512, 3, padding=1))
     assert tile == SQUARE and splits > 8
 

@@ -26,8 +26,10 @@ from .tiles import (
     SLIM,
     SQUARE,
     SQUARE_FIRST,
+    STRIP,
     TALL,
     TALL_FIRST,
+    THIN,
     Tile,
     matrix_of,
     tile_axis,
@@ -48,20 +50,25 @@ def kernel_families(dtypes: Axis, tiles: Axis, **options: int) -> dict[str, Kern
     return {name: KernelFamily(*where, *axes, **options) for name, where in FUNCTIONS.items()}
 
 
-VECTOR_TILES = {True: (TALL, SQUARE, SLIM), False: (TALL_FIRST, SQUARE_FIRST)}  # by channels_last
+# By direction and channels_last.
+VECTOR_TILES = {
+    ("fprop", True): (TALL, SQUARE, SLIM, STRIP, THIN),
+    ("dgrad", True): (TALL, SQUARE, SLIM, STRIP, THIN),
+    ("wgrad", True): (TALL, SQUARE, SLIM, STRIP),
+    **{(direction, False): (TALL_FIRST, SQUARE_FIRST) for direction in FUNCTIONS},
+}
 VECTOR_KERNELS = {
     (direction, channels_last): KernelFamily(
-        *where, KERNEL_RANK, {channels_last: CHANNELS_LAST[channels_last]},
+        *FUNCTIONS[direction], KERNEL_RANK, {channels_last: CHANNELS_LAST[channels_last]},
         {"float32": DTYPE["float32"]}, tile_axis(tiles),
     )
-    for direction, where in FUNCTIONS.items()
-    for channels_last, tiles in VECTOR_TILES.items()
+    for (direction, channels_last), tiles in VECTOR_TILES.items()
 }  # fmt: skip
 # The share of a multiprocessor's multiply-adds that a tile reaches: that of the multiply-adds among
 # the instructions of its loop, and a tenth less for waiting.
 EFFICIENCY = {
-    TALL: 0.75, SQUARE: 0.7, SLIM: 0.68, TALL_FIRST: 0.62, SQUARE_FIRST: 0.55, PLAIN: 0.5,
-    NARROW: 0.25,
+    TALL: 0.75, SQUARE: 0.7, SLIM: 0.68, STRIP: 0.55, THIN: 0.42, TALL_FIRST: 0.62,
+    SQUARE_FIRST: 0.55, PLAIN: 0.5, NARROW: 0.25,
 }  # fmt: skip
 BUSY_WARPS = 8  # of a multiprocessor; fewer leave it waiting for memory
 
@@ -81,8 +88,10 @@ class ImplicitGemm(Algorithm):
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
         matrix = matrix_of(problem)
-        vectors = VECTOR_TILES[problem.shape.channels_last] if problem.dtype == "float32" else ()
-        for tile in (*self.tiles, *vectors):
+        tiles = self.tiles
+        if problem.dtype == "float32":
+            tiles += VECTOR_TILES[problem.direction, problem.shape.channels_last]
+        for tile in tiles:
             if vectors_fit(problem, tile):
                 for splits, terms in matrix.splits(tile):
                     yield self._plan(problem, tile, splits, terms)
@@ -97,6 +106,8 @@ class ImplicitGemm(Algorithm):
         s, tile, (blocks, _, splits) = problem.shape, plan.settings.tile, plan.grid
         rate = self.rate(problem, tile)
         work = tile.m * tile.n * plan.settings.pixels_per_split
+        # of dgrad's classes of pixels the matrix is the one with the most taps
+        work *= s.multiply_adds / matrix_of(problem).multiply_adds
         waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
         busy = min(1, left * tile.threads / 32 / BUSY_WARPS) or 1
         compute_us = work / rate * (waves * tile.blocks + left / busy)

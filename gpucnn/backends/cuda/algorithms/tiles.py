@@ -28,7 +28,8 @@ class Tile:
         m, n: rows and columns of a block.
         thread_m, thread_n: rows and columns of a thread.
         blocks: how many blocks a multiprocessor should hold.
-        vector: neighbours in memory that are loaded together, which must all exist or none.
+        vector: neighbours in memory that are loaded together, which must all exist or none;
+        vector_n: the same along n, where the operand or the result lies along it.
     """
 
     m: int
@@ -37,6 +38,7 @@ class Tile:
     thread_n: int
     blocks: int
     vector: int = 1
+    vector_n: int = 1
 
     @property
     def threads(self) -> int:
@@ -48,9 +50,11 @@ class Tile:
 
 
 # Where the sizes are multiples of 8: loads of 16 bytes leave most of the loop to arithmetic.
-TALL = Tile(128, 64, 8, 8, blocks=3, vector=8)
-SQUARE = Tile(64, 64, 8, 4, blocks=4, vector=8)
-SLIM = Tile(128, 32, 8, 4, blocks=4, vector=8)
+TALL = Tile(128, 64, 8, 8, blocks=3, vector=8, vector_n=8)
+SQUARE = Tile(64, 64, 8, 4, blocks=4, vector=8, vector_n=8)
+SLIM = Tile(128, 32, 8, 4, blocks=4, vector=8, vector_n=8)
+STRIP = Tile(128, 16, 8, 2, blocks=4, vector=8, vector_n=8)
+THIN = Tile(256, 4, 4, 4, blocks=6, vector=8)  # a few filters or channels, as pictures have
 # The same with channels first, where pixels are loaded one by one, which takes more registers.
 TALL_FIRST = replace(TALL, blocks=2)
 SQUARE_FIRST = replace(SQUARE, blocks=3)
@@ -71,6 +75,7 @@ def tile_axis(tiles: Iterable[Tile], tag: str = "", **macros: str) -> Axis:
                 "THREAD_N": tile.thread_n,
                 "BLOCKS": tile.blocks,
                 "VECTOR": tile.vector,
+                "VECTOR_N": tile.vector_n,
                 **macros,
             },
         )
@@ -86,6 +91,10 @@ class Matrix:
     n: int
     k: int
     groups: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.m * self.n * self.k * self.groups
 
     def blocks(self, tile: Tile) -> int:
         """Return the tiles of all the products."""
@@ -134,8 +143,8 @@ def vectors_fit(problem: Problem, tile: Tile) -> bool:
     s = problem.shape
     channels, filters = s.channels // s.groups, s.filters // s.groups
     if s.channels_last:
-        sizes = (channels, filters)
-    else:  # what lies along pixels is loaded one by one, but for dy where it is read unshifted
-        lengths = {"fprop": s.taps * channels, "dgrad": channels, "wgrad": math.prod(s.output)}
-        sizes = (lengths[problem.direction],)
-    return all(size % tile.vector == 0 for size in sizes)
+        deep, wide = (filters, channels) if problem.direction == "dgrad" else (channels, filters)
+        return deep % tile.vector == 0 and wide % tile.vector_n == 0
+    # what lies along pixels is loaded one by one, but for dy where it is read unshifted
+    lengths = {"fprop": s.taps * channels, "dgrad": channels, "wgrad": math.prod(s.output)}
+    return lengths[problem.direction] % tile.vector == 0
