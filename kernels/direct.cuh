@@ -23,7 +23,6 @@ typedef unsigned char U8;
 const int MAX_CHANNELS = 4;
 const int SLICE = 32;     // filters of a block
 const int PATCH = 4096;   // elements of a patch, all its channels together
-const int MAX_THREADS = 256;
 const int SKEW = 4;  // keeps rows of a slice 16-byte aligned and spreads a column over the banks
 const int SLICE_PITCH = SLICE + SKEW;
 

@@ -44,6 +44,8 @@ GROUPED = ConvShape.of(
     (2, 9, 10, 24), (30, 3, 3, 8), groups=3, padding=((1, 2), (1, 0))
 )  # fmt: skip
 POOL = PoolShape.of((2, 7, 8, 5), (3, 2), mode="max", rank=2, strides=(2, 1), padding=(1, 0))
+STEM = ConvShape.of((3, 9, 13, 2), (36, 3, 3, 2), padding=1)
+STEM_POOL = PoolShape.of((3, 9, 13, 36), 2, mode="max", rank=2, ceil_mode=True)
 NORM = NormShape(batch=3, channels=37, length=70, groups=1)
 
 
@@ -281,6 +283,37 @@ def change_layout(backend: CudaBackend) -> None:
         assert_close(backend.change_layout(x), x.transpose(0, 2, 1))
 
 
+def two_tiles_a_block(plan: Plan) -> Plan:
+    settings = replace(plan.settings, tiles_per_block=2)
+    assert plan.settings.tiles_per_block == 1 and plan.grid[0] > 2
+    return replace(plan, settings=settings, grid=(-(-plan.grid[0] // 2), *plan.grid[1:]))
+
+
+def conv_pool(backend: CudaBackend) -> None:
+    direct = ALGORITHMS["direct"]
+    x, w, b = (np.round(1.4 * random(n, s)) for n, s in (("x", STEM.x_shape), ("w", STEM.w_shape),
+                                                         ("b", (36,))))  # fmt: skip
+    y, index = reference.pool_forward(np.maximum(reference.conv_fprop(x, w, b, STEM), 0), STEM_POOL)
+    problem = Problem("fprop", STEM, "float32", "relu")
+    plan = two_tiles_a_block(next(direct.pooled_plans(problem, STEM_POOL)))
+    got, place = direct.forward(backend, problem, plan, STEM_POOL, x, w, b, True)
+    assert_close(got, y, magnitude=0)
+    assert (place == np.where(y > 0, index, 4)).all()
+
+
+def conv_pool_wgrad(backend: CudaBackend) -> None:
+    direct = ALGORITHMS["direct"]
+    x, dy = np.round(3 * random("x", STEM.x_shape)), np.round(3 * random("dy", STEM_POOL.y_shape))
+    index = np.round(random("index", dy.shape, low=0, high=4)).astype(np.uint8)
+    index[:, -1] = index[:, :, -1] = 0  # a window that sticks out
+    dz = reference.pool_backward(dy, index, STEM_POOL)
+    problem = Problem("wgrad", STEM, "float32")
+    plan = two_tiles_a_block(next(direct.pooled_plans(problem, STEM_POOL)))
+    dw, db = direct.gradients(backend, problem, plan, STEM_POOL, x, dy, index)
+    assert_close(dw, reference.conv_wgrad(x, dz, STEM), magnitude=0)
+    assert_close(db, dz.sum((0, 1, 2)), magnitude=0)
+
+
 def batch_norm(backend: CudaBackend) -> None:
     x = random("x", NORM.axes) + np.float32(3)
     gamma, beta = random("gamma", (37,)), random("beta", (37,))
@@ -488,6 +521,29 @@ BUGS = [
         "while (top < slots)", "while (2 * top < slots)"),
     Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < PARTS",
         "other < PARTS - 1"),
+    Bug("the patch is read too early", conv_pool, "conv_direct.cu",
+        "        __syncthreads();  // the patch and the weights are complete\n", ""),
+    Bug("the patch is overwritten too early", conv_pool, "conv_direct.cu",
+        "        __syncthreads();  // everyone has read the patch; it may be overwritten\n", ""),
+    Bug("columns left of the map are read", conv_pool, "direct.cuh",
+        "(unsigned)along < (unsigned)of_row", "along < of_row"),
+    Bug("the weights of filters beyond the last are read", conv_pool, "conv_direct.cu",
+        "first_filter + filter < g.filters ? widen(w[i]) : 0", "widen(w[i])"),
+    Bug("outputs below the map count", conv_pool, "conv_direct.cu", "(i < 2 || below) && ", ""),
+    Bug("the last of equal outputs is chosen", conv_pool, "conv_direct.cu", "value <= largest",
+        "value < largest"),
+    Bug("a gradient passes what ReLU has cut", conv_pool, "conv_direct.cu",
+        "relu && !(largest > 0) ? 4 : chosen", "chosen"),
+    Bug("dz is overwritten too early", conv_pool_wgrad, "conv_direct_wgrad.cu",
+        "        __syncthreads();  // everyone has read them; they may be overwritten\n", ""),
+    Bug("slots are summed too early", conv_pool_wgrad, "conv_direct_wgrad.cu",
+        "        __syncthreads();  // every slot is there\n", ""),
+    Bug("the second half of a thread's filters", conv_pool_wgrad, "conv_direct_wgrad.cu",
+        "half * next_vector", "half * VECTOR"),
+    Bug("the bias gets what nobody chose", conv_pool_wgrad, "conv_direct_wgrad.cu",
+        "chosen.at[k] < 4 ? widen(run.at[k]) : (Accum)0", "widen(run.at[k])"),
+    Bug("the rows below the map are summed", conv_pool_wgrad, "conv_direct_wgrad.cu",
+        "min(2 * g.quads[0], g.output[0] - 2 * tile.row)", "2 * g.quads[0] + 2"),
     Bug("a later equal maximum wins", pool, "pool.cu", "value <= best", "value < best"),
     Bug("the last of the equal ones of 3x3", pool_packed, "pool.cu",
         "int t = TAPS - 2; t >= 0; --t", "int t = 0; t < TAPS - 1; ++t"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, grouped, winograd
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, direct, grouped, winograd
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
@@ -55,9 +56,9 @@ def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str
     return set(INSTRUCTION.findall(listing(nvdisasm, folder, kernel, architecture)))
 
 
-def longest_loop(code: str) -> list[str]:
-    """Return the instructions of the longest loop: from a label to a branch back to it."""
-    labels, found, longest = {}, [], []
+def loops(code: str) -> Iterator[list[str]]:
+    """Yield the instructions of each loop: from a label to a branch back to it."""
+    labels, found = {}, []
     for line in code.splitlines():
         if label := re.match(r"\.(L_x_\d+):", line):
             labels[label[1]] = len(found)
@@ -65,8 +66,11 @@ def longest_loop(code: str) -> list[str]:
             found.append(instruction[1])
             target = re.search(r"BRA.*?(L_x_\d+)", line)
             if target and target[1] in labels:
-                longest = max(longest, found[labels[target[1]] :], key=len)
-    return longest
+                yield found[labels[target[1]] :]
+
+
+def longest_loop(code: str) -> list[str]:
+    return max(loops(code), key=len)
 
 
 # Local memory, and memory of which the compiler does not know that it is global: each such access
@@ -123,6 +127,20 @@ def test_winograd_fetches_multiplies_and_then_transforms(
         loads = [i for i, name in enumerate(loop) if name == "LDG"]
         between = loop[loads[-1] : loop.index("STS")]
         assert between.count("FFMA") >= 512 * 3 // 4 - 16
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_few_channels_are_multiplied_out_of_registers(
+    nvdisasm: Path, tmp_path: Path, dtype: str
+) -> None:
+    for family, multiply_adds, share in ((direct.FPROP, 9 * 32, 0.9), (direct.WGRAD, 3 * 32, 0.7)):
+        code = listing(nvdisasm, tmp_path, family(dtype, (3, 1)), "sm_90")
+        found = set(INSTRUCTION.findall(code))
+        assert "LDS.128" in found and not mnemonics(found) & UNWANTED
+        assert ("STG.E.128" if family is direct.FPROP else "STS.128") in found
+        innermost = min((loop for loop in loops(code) if "FFMA.FTZ" in loop), key=len)
+        # wgrad has a second copy, for outputs at the end of a row
+        assert multiply_adds <= innermost.count("FFMA.FTZ") > share * len(innermost)
 
 
 def test_few_channels_a_group_are_one_load(nvdisasm: Path, tmp_path: Path) -> None:

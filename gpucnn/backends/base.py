@@ -9,6 +9,7 @@ float64 for float64; ``Accum`` below is that dtype.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -112,6 +113,34 @@ class Backend(ABC):
     @abstractmethod
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
         """dy (y_shape) -> dx (x_shape), gathered from the windows over it in a fixed order."""
+
+    # ---- convolution and the pooling behind it: in one pass, where a backend has a kernel ------
+
+    def conv_pool_forward(
+        self, x: Array, w: Array, b: Array | None, conv: ConvShape, pool: PoolShape,
+        activation: str = "linear", with_index: bool = True,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """``conv_fprop``, then ``pool_forward`` of its output -> y, index (pool.y_shape).
+
+        ``index`` is ``pool_forward``'s, but for a y that "relu" has cut to 0 it may be anything:
+        ``conv_pool_backward`` of the same backend knows what to make of it.
+        """
+        return self.pool_forward(self.conv_fprop(x, w, b, conv, activation), pool, with_index)
+
+    def conv_pool_backward(
+        self, dy: Array, y: Array, index: Array | None, x: Array, conv: ConvShape,
+        pool: PoolShape, activation: str = "linear",
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """The gradients of the parameters: dy, y, index (pool.y_shape), x -> dw, db (K,).
+
+        x's, which the first layer of a network does without, is ``conv_dgrad`` of
+        ``pool_backward`` of ``activation_backward``.
+        """
+        if activation != "linear":
+            dy = self.activation_backward(dy, y, activation, 0.0)
+        dz = self.pool_backward(dy, index, pool)
+        shape = NormShape(conv.batch, conv.filters, math.prod(conv.output), 1, conv.channels_last)
+        return self.conv_wgrad(x, dz, conv), self.bias_grad(dz, shape)
 
     # ---- layout ------------------------------------------------------------------------------
 

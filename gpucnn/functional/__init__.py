@@ -19,6 +19,7 @@ from .activation import (
     saves_output,
 )
 from .conv import conv_backward, conv_forward, conv_shape
+from .conv_pool import conv_pool_backward, conv_pool_forward, conv_pool_shapes
 from .conv_transpose import (
     conv_transpose_backward,
     conv_transpose_forward,
@@ -55,6 +56,9 @@ __all__ = [
     "channels_last",
     "conv_backward",
     "conv_forward",
+    "conv_pool_backward",
+    "conv_pool_forward",
+    "conv_pool_shapes",
     "conv_shape",
     "conv_transpose_backward",
     "conv_transpose_forward",

@@ -136,20 +136,29 @@ def pool_backward(
         if x_shape is None:
             raise ValueError(f"{owner}: x_shape or shape must be given. Received: neither")
         shape = pool_shape(x_shape, pool_size, owner=owner, **geometry)
-    expect_shape(owner, shape.y_shape, dy=dy, index=index)
-    if index is None and shape.mode in ("max", "min"):
-        raise ValueError(
-            f"{owner}: the index of the forward must be given for mode {shape.mode!r}."
-            f" Received: index=None"
-        )
-    if index is not None:
-        backend_of(owner, dy=dy, index=index)
-        if index.dtype != shape.index_dtype:
-            raise TypeError(
-                f"{owner}: index must be {shape.index_dtype}. Received: {index.dtype.name}"
+    expect_shape(owner, shape.y_shape, dy=dy)
+    return backend.pool_backward(dy, checked_index(owner, dy, index, shape), shape)
+
+
+def checked_index(owner: str, dy: Array, index: Array | None, shape: PoolShape) -> Array | None:
+    """Return what a forward gave as its index, contiguous; None for an average or a sum.
+
+    Raises:
+        ValueError: it is not of the output's shape, or a maximum has none.
+        TypeError: it lies on another device than dy, or has another dtype.
+    """
+    if index is None:
+        if shape.mode in ("max", "min"):
+            raise ValueError(
+                f"{owner}: the index of the forward must be given for mode {shape.mode!r}."
+                f" Received: index=None"
             )
-        index = backend.xp.ascontiguousarray(index)
-    return backend.pool_backward(dy, index, shape)
+        return None
+    expect_shape(owner, shape.y_shape, index=index)
+    backend = backend_of(owner, dy=dy, index=index)
+    if index.dtype != shape.index_dtype:
+        raise TypeError(f"{owner}: index must be {shape.index_dtype}. Received: {index.dtype.name}")
+    return backend.xp.ascontiguousarray(index)
 
 
 def global_pool_forward(

@@ -28,7 +28,11 @@ def reduction(direction: str, s: ConvShape) -> int:
 
 # The checked emulator is slow, and what it finds hardly depends on the dtype: there an algorithm
 # runs in those whose code differs. Elsewhere all dtypes run.
-CHECKED_DTYPES = {"implicit_gemm": ["float32"], "depthwise": ["float16", "float32"]}
+CHECKED_DTYPES = {
+    "implicit_gemm": ["float32"],
+    "depthwise": ["float16", "float32"],
+    "direct": ["float16", "float32"],
+}
 RUNS = [
     pytest.param(name, algorithm, dtype, id=f"{name}-{algorithm.name}-{dtype}", marks=marks)
     for name, marks in (("emulated", ()), ("checked", ()), ("cuda", pytest.mark.gpu))

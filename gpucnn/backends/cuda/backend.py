@@ -16,6 +16,7 @@ from . import plans as estimated
 from .activation import Activations
 from .change_layout import LayoutChange
 from .conv import Convolutions
+from .conv_pool import FusedPools
 from .dropout import Dropout
 from .launch import Launcher
 from .norm import Normalisations
@@ -26,8 +27,8 @@ from .softmax_loss import SoftmaxAndLosses
 
 
 class CudaBackend(
-    Convolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
-    Optimizers, Backend,
+    Convolutions, Pools, FusedPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
+    Dropout, Optimizers, Backend,
 ):  # fmt: skip
     """Raw kernels on the arrays of ``xp``.
 

@@ -36,7 +36,9 @@ WGRAD = KernelFamily("conv_direct_wgrad.cu", "conv_direct_wgrad", _DTYPE, _WINDO
 
 _PAIRS = ("input", "output", "target", "pad", "quads")
 _NUMBERS = ("pitch", "plane", "lanes", "slots", "tiles", "tiles_per_block")
-_DIVISORS = ("channels", "plane", "copied", "row_tiles", "column_tiles", "lanes", "columns", "slots")
+_DIVISORS = (
+    "channels", "plane", "copied", "row_tiles", "column_tiles", "lanes", "columns", "slots",
+)  # fmt: skip
 # struct DirectGeometry of kernels/direct.cuh
 _GEOMETRY = np.dtype(
     [(name, "i4") for name in ("channels", "filters", "channels_last", "pooled", "interleaved")]
@@ -52,7 +54,7 @@ _SPLITTING = np.dtype(
 
 # The share of its instructions that a multiprocessor issues: the rest waits for shared memory and
 # barriers.
-EFFICIENCY = 0.75
+EFFICIENCY = 0.8
 THREADS_WANTED = 128  # on each, that it takes to reach it
 
 
@@ -63,23 +65,24 @@ class Direct(Algorithm):
         return self.pooled_plans(problem, None)
 
     def pooled_plans(self, problem: Problem, pool: PoolShape | None) -> Iterator[Plan]:
-        """Yield the plan of a convolution and, if there is one, of the 2x2 maximum behind it."""
+        """Yield the best plan of a convolution and, if there is a pooling behind it, of both."""
         s = problem.shape
         if problem.direction == "dgrad" or s.batch == 0 or not tiles.suits(s, problem.dtype):
             return
         if pool and not tiles.pools_quads(s, pool):
             return
-        fprop = problem.direction == "fprop"
-        found = tiles.fprop_settings(s, pool, problem.dtype) if fprop else tiles.wgrad_settings(s, pool)
-        made = [self._plan(problem, pool, settings) for settings in found]
-        if made:
-            yield min(made, key=lambda plan: self.pooled_cost(problem, pool, plan))
+        if problem.direction == "fprop":
+            found = tiles.fprop_settings(s, pool, problem.dtype)
+        else:
+            found = tiles.wgrad_settings(s, pool)
+        plans = [self._plan(problem, pool, settings) for settings in found]
+        yield from sorted(plans, key=lambda plan: self.pooled_cost(problem, pool, plan))[:1]
 
     def _plan(self, problem: Problem, pool: PoolShape | None, settings: Settings) -> Plan:
         s = problem.shape
         count = ceil_div(tiles.count_tiles(s, pool, settings.quads), settings.tiles_per_block)
         if problem.direction == "fprop":
-            threads = tiles.whole_warps(settings.lanes * settings.slots)
+            threads = tiles.fprop_threads(settings)
             shared = tiles.PATCH + tiles.MAX_CHANNELS * s.taps * (tiles.SLICE + 4)
         else:
             threads = tiles.wgrad_threads(s, settings)

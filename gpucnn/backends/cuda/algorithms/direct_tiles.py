@@ -18,17 +18,17 @@ from .base import MULTIPROCESSORS
 MAX_CHANNELS = 4
 SLICE = 32
 PATCH = 4096
-MAX_THREADS = 256
+FPROP_THREADS, WGRAD_THREADS = 128, 256  # of a block at most
 TILE = 128
-VECTOR = 4
-FILTERS = 8  # of a thread of wgrad
+OUTPUTS = 32  # of a thread of fprop
+VECTOR, FILTERS = 4, 8  # that a thread of wgrad copies at once, and that it sums
 
 # (taps, stride) of the windows that there are kernels for
 WINDOWS = ((3, 1), (5, 1), (3, 2), (7, 2))
 
-# Threads of fprop that are left where one computes several tiles: enough that it makes no difference
-# how many blocks run last. And how many tiles that are at most: the weights weigh little then.
-THREADS_LEFT = 4096 * MULTIPROCESSORS
+# Threads of fprop that are left where one computes several tiles: enough that it matters little how
+# many of them run last. And how many tiles at most: the weights weigh little then.
+THREADS_LEFT = 2560 * MULTIPROCESSORS
 MOST_TILES = 8
 # Splits of wgrad: four blocks on each multiprocessor of an H100.
 BLOCKS_WANTED = 4 * MULTIPROCESSORS
@@ -112,9 +112,7 @@ def whole_warps(threads: int) -> int:
     return 32 * ceil_div(threads, 32)
 
 
-def tiles_of(
-    conv: ConvShape, pool: PoolShape | None, quads: tuple[int, int]
-) -> tuple[int, int]:
+def tiles_of(conv: ConvShape, pool: PoolShape | None, quads: tuple[int, int]) -> tuple[int, int]:
     """Return how many tiles of so many quads there are down an image and across it."""
     down, across = map(ceil_div, quads_of(conv, pool), quads)
     return down, across
@@ -131,17 +129,16 @@ def slices_of(s: ConvShape) -> int:
 # ---- forward ------------------------------------------------------------------------------------
 
 
-def filters_of_thread(dtype: str) -> int:
-    return 4 if dtype == "float32" else 8
+def fprop_threads(settings: Settings) -> int:
+    return whole_warps(settings.lanes * settings.slots)
 
 
 def fprop_settings(conv: ConvShape, pool: PoolShape | None, dtype: str) -> Iterator[Settings]:
     """Yield the tiles of fprop that fit."""
-    filters = filters_of_thread(dtype)
-    lanes, quads = ceil_div(min(conv.filters, SLICE), filters), 8 // filters
+    filters = 4 if dtype == "float32" else 8  # 16 bytes
+    lanes, quads = ceil_div(min(conv.filters, SLICE), filters), OUTPUTS // 4 // filters
     rows, columns = quads_of(conv, pool)
-    across = ceil_div(columns, quads)
-    places = MAX_THREADS // lanes
+    across, places = ceil_div(columns, quads), FPROP_THREADS // lanes
     for limit in (4, 8, 16, 32, 64):
         width = even(across, min(limit, places))
         for height in {even(rows, n) for n in (1, 2, 4, 8, 16) if n * width <= places}:
@@ -156,7 +153,7 @@ def fprop_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> f
     """Return the instructions of all threads of a forward pass, threads without work counted."""
     weights = conv.taps * conv.channels
     _, plane = patch_of(conv, settings.quads)
-    block = whole_warps(settings.lanes * settings.slots) * 32 * (weights + OUTPUT)
+    block = fprop_threads(settings) * OUTPUTS * (weights + OUTPUT)
     block += conv.channels * plane * PATCH_COPY
     block += SLICE * weights * WEIGHT_COPY / settings.tiles_per_block
     return count_tiles(conv, pool, settings.quads) * slices_of(conv) * block
@@ -179,7 +176,7 @@ def wgrad_settings(conv: ConvShape, pool: PoolShape | None) -> Iterator[Settings
     """Yield the tiles of wgrad that fit: an even number of quads across, whole chunks of 4."""
     lanes = ceil_div(min(conv.filters, SLICE), FILTERS)
     rows, columns = quads_of(conv, pool)
-    most = MAX_THREADS // (lanes * conv.channels * conv.kernel[0])
+    most = WGRAD_THREADS // (lanes * conv.channels * conv.kernel[0])
     for limit in (2, 4, 8, 16, 32):
         width = 2 * ceil_div(even(columns, limit), 2)
         height = even(rows, TILE // 4 // width)
