@@ -47,6 +47,8 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
             "x": normal(*shape.x_shape),
             **({"dy": normal(*shape.y_shape)} if backward else {}),
         }
+    if case.op == "change_layout":
+        return {"x": normal(*shape.axes)}
     if case.op.startswith("batch_norm"):
         return _norm_inputs(case, normal)
     if case.op == "softmax_cross_entropy":

@@ -249,7 +249,7 @@ def benchmark_set(tf32: bool = False) -> list[Case]:
     for op in ("max_pool", "max_pool_backward"):
         lanes += [pool_lane(op, "resnet50", resnet, FLOAT32), pool_lane(op, "vgg16", vgg, FLOAT32)]
     lanes += [norm_lane(op, "resnet50", resnet, FLOAT32) for op in NORMS]
-    lanes += [_losses(FLOAT32), *_optimizers()]
+    lanes += [_layouts(FLOAT32), _losses(FLOAT32), *_optimizers()]
     for op in DIRECTIONS:
         few = conv_lane(op, "resnet50", resnet, FLOAT64).cases[:4]
         lanes += [Lane(few), conv_lane(op, "resnet50", resnet, BFLOAT16)]
@@ -266,6 +266,8 @@ def _later_lanes(tf32: bool) -> list[Lane]:
     lanes = []
     for op in ("average_pool", "average_pool_backward"):
         lanes += [pool_lane(op, "resnet50", resnet, FLOAT32)]
+    for op in ("max_pool", "max_pool_backward", "average_pool", "average_pool_backward"):
+        lanes += [channels_first(pool_lane(op, "resnet50", resnet, FLOAT32))]
     for op in DIRECTIONS:
         lanes += [channels_first(conv_lane(op, "resnet50", resnet, FLOAT32))]
         lanes += [conv_lane(op, "resnet50", networks.resnet50(256), FLOAT32)]
@@ -289,8 +291,21 @@ def _later_lanes(tf32: bool) -> list[Lane]:
         lanes += [pool_lane("max_pool", "vgg16", vgg, mode)]
         lanes += [pool_lane("max_pool_backward", "vgg16", vgg, mode)]
         lanes += [norm_lane(op, "resnet50", resnet, mode) for op in NORMS]
-        lanes += [_losses(mode), *_activations(mode)]
+        lanes += [_layouts(mode), _losses(mode), *_activations(mode)]
     return [replace(lane, weight=0.5) for lane in lanes]
+
+
+def _layouts(mode: Mode) -> Lane:
+    """Pictures and ResNet-50's largest maps at N = 32, channels last to first and back."""
+    sizes = {
+        "pictures": (256, 224, 224, 3), "conv2": (32, 56, 56, 256), "conv5": (32, 7, 7, 2048),
+    }  # fmt: skip
+    shapes = [
+        (name, replace(NormShape.of(size), channels_last=last))
+        for name, size in sizes.items()
+        for last in (True, False)
+    ]
+    return Lane(tuple(Case("change_layout", "resnet50", *shape, *mode) for shape in shapes))
 
 
 def _losses(mode: Mode) -> Lane:

@@ -60,7 +60,7 @@ Select = Callable[[Results], Results]
 def _part(case: Case, i: Inputs) -> tuple[Parts, Select]:
     if case.op == "conv_wgrad":
         return _filters(case, i)
-    if case.op.startswith(("conv", "max_pool", "average_pool")):
+    if case.op.startswith(("conv", "max_pool", "average_pool", "change_layout")):
         return _images(case, i)
     if case.op.startswith("batch_norm"):
         return _channels(case, i)

@@ -93,6 +93,8 @@ def fewest_bytes(case: Case) -> int:
     if isinstance(shape, PoolShape):
         index = np.dtype(shape.index_dtype).itemsize if shape.mode in ("max", "min") else 0
         return prod(shape.x_shape) * size + prod(shape.y_shape) * (size + index)
+    if case.op == "change_layout":
+        return 2 * prod(shape.axes) * size
     if case.op.startswith("batch_norm"):
         passes = 3 if case.op.endswith("train") else 5  # x twice, y; x and dy twice, dx
         if "add" in case.op:  # the residual; y, and its gradient, which then stands for dy

@@ -74,6 +74,10 @@ def pool_backward(backend: Backend, case: Case, a: Arrays) -> Call:
     return lambda: (backend.pool_backward(a["dy"], index, case.shape),)
 
 
+def change_layout(backend: Backend, case: Case, a: Arrays) -> Call:
+    return lambda: (backend.change_layout(a["x"]),)
+
+
 def batch_norm_train(backend: Backend, case: Case, a: Arrays) -> Call:
     fused = "relu" if "relu" in case.op else "linear", a.get("residual")
     parameters = a["gamma"], a["beta"], EPSILON, case.shape
@@ -133,6 +137,7 @@ OPERATIONS: dict[str, Callable[[Backend, Case, Arrays], Call]] = {
     "max_pool_backward": pool_backward,
     "average_pool": pool,
     "average_pool_backward": pool_backward,
+    "change_layout": change_layout,
     "batch_norm_train": batch_norm_train,
     "batch_norm_backward": batch_norm_backward,
     "batch_norm_relu_train": batch_norm_train,

@@ -32,7 +32,7 @@ class Peer:
 
 def candidates(case: Case, device: str) -> list[Peer]:
     """Return PyTorch's ways to run a case on "cuda" or "cpu"; the first needs no copies."""
-    maps = isinstance(case.shape, (ConvShape, PoolShape, NormShape))
+    maps = isinstance(case.shape, (ConvShape, PoolShape, NormShape)) and case.op != "change_layout"
     layouts = ("channels_last", "contiguous") if maps else ("",)
     found = [Peer(f"torch {layout}".strip(), _binder(layout)) for layout in layouts]
     if isinstance(case.shape, ConvShape) and set(case.shape.input) == {1}:

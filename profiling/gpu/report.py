@@ -20,9 +20,10 @@ CONVOLUTIONS = ("conv_fprop", "conv_dgrad", "conv_wgrad", "conv_bias_relu", "con
 KINDS = ("plain", "stem", "depthwise", "grouped", "1-D", "3-D", "fully connected")
 OPERATIONS = (
     *CONVOLUTIONS, "max_pool", "max_pool_backward", "average_pool", "average_pool_backward",
-    "batch_norm_train", "batch_norm_backward", "batch_norm_relu_train", "batch_norm_relu_backward",
-    "batch_norm_add_relu_train", "batch_norm_add_relu_backward", "softmax_cross_entropy",
-    "activation_forward", "activation_backward", "sgd_update", "adam_update",
+    "change_layout", "batch_norm_train", "batch_norm_backward", "batch_norm_relu_train",
+    "batch_norm_relu_backward", "batch_norm_add_relu_train", "batch_norm_add_relu_backward",
+    "softmax_cross_entropy", "activation_forward", "activation_backward", "sgd_update",
+    "adam_update",
 )  # fmt: skip
 NUMBER_FORMATS = (
     "float32 strict", "float32 tf32", "bfloat16 mixed", "float16 mixed", "float64 strict",

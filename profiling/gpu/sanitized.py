@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ CONV_NAMES = (
     "plain", "everything", "depthwise", "grouped_tiles", "many_tiles", "dense", "1d_causal",
     "3d_everything",
 )  # fmt: skip
-POOL_NAMES = ("overlapping", "ceil_padded", "dilated", "1d", "3d")
+POOL_NAMES = ("overlapping", "ceil_padded", "dilated", "1d", "3d", "units", "halves", "global")
 EPSILON, SMOOTHING, SCALE = 1e-3, 0.1, 0.37
 DECAYS = (0.05, 0.0, 0.01)
 SGD = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
@@ -173,6 +174,8 @@ def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
         yield call("activation_forward", x, kind, 0.5)
         yield call("activation_backward", dy, y if kind in FROM_OUTPUT else x, kind, 0.5)
     yield call("dropout", x, 0.3, 12345, 7)
+    for maps in (x, random("x", (2, 72, 40), dtype)):
+        yield Call("change_layout", (maps,), {}, partial(maps.transpose, (0, 2, 1)))
 
 
 def updates(dtype: np.dtype) -> Iterator[Call]:

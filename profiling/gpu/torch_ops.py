@@ -143,6 +143,15 @@ def average_pool_backward(case: Case, i: Inputs, windows: Windows) -> Call:
     return lambda: (windows.back(backward(dy, x, *how)),)
 
 
+# ---- layout -------------------------------------------------------------------------------------
+
+
+def change_layout(case: Case, i: Inputs, maps: Maps) -> Call:
+    """What ``contiguous(memory_format=...)`` does to maps; here both layouts have a case each."""
+    x = i["x"].transpose(1, 2)
+    return lambda: (x.contiguous(),)
+
+
 # ---- batch norm ---------------------------------------------------------------------------------
 
 
@@ -310,6 +319,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "max_pool_backward": max_pool_backward,
     "average_pool": average_pool,
     "average_pool_backward": average_pool_backward,
+    "change_layout": change_layout,
     "batch_norm_train": batch_norm_train,
     "batch_norm_backward": batch_norm_backward,
     "batch_norm_relu_train": batch_norm_train,

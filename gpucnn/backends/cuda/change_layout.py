@@ -11,7 +11,7 @@ from .kernel import Axis, KernelFamily
 from .launch import BLOCK_THREADS, KernelCaller, aligned
 from .spatial import DIVISOR, check_sizes, divisor
 
-_BYTES: Axis = {size: (f"{8 * size}bit", {"BYTES": size}) for size in (1, 2, 4, 8, 16)}
+_BYTES: Axis = {size: (f"b{8 * size}", {"BYTES": size}) for size in (1, 2, 4, 8, 16)}
 CHANGE_LAYOUT = KernelFamily("change_layout.cu", "change_layout", _BYTES)
 
 TILE_BYTES = 16 * 1024  # as in the kernel
