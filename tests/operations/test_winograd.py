@@ -79,7 +79,12 @@ def root_mean_square(error: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     ("direction", "algorithm", "promise"),
-    [("fprop", "winograd", 1), ("fprop", "winograd4", 2), ("wgrad", "winograd4", 2)],
+    [
+        ("fprop", "winograd", 1),
+        ("wgrad", "winograd", 1),
+        ("fprop", "winograd4", 2),
+        ("wgrad", "winograd4", 2),
+    ],
 )
 def test_error_beside_the_direct_sum(direction, algorithm, promise, monkeypatch) -> None:
     """With the fewest channels or pixels for which F(4x4, 3x3) is offered."""
