@@ -82,7 +82,9 @@ class Settings:
     tiles_per_split: int = 0
 
 
-# The share of a multiprocessor's multiply-adds that a corner reaches, and of the memory's pace.
+# The share of a multiprocessor's multiply-adds that a corner reaches: that of the multiply-adds
+# among the instructions that its warps issue in the loop, and a tenth less for waiting; and the
+# share of the memory's pace.
 EFFICIENCY = {8: 0.7, 4: 0.4}
 WGRAD_EFFICIENCY = 0.6
 MEMORY_SHARE = 0.75
