@@ -133,7 +133,7 @@ def test_winograd_fetches_multiplies_and_then_transforms(
 def test_few_channels_are_multiplied_out_of_registers(
     nvdisasm: Path, tmp_path: Path, dtype: str
 ) -> None:
-    for family, multiply_adds, share in ((direct.FPROP, 9 * 32, 0.9), (direct.WGRAD, 3 * 32, 0.7)):
+    for family, multiply_adds, share in ((direct.FPROP, 9 * 32, 0.85), (direct.WGRAD, 3 * 32, 0.7)):
         code = listing(nvdisasm, tmp_path, family(dtype, (3, 1)), "sm_90")
         found = set(INSTRUCTION.findall(code))
         assert "LDS.128" in found and not mnemonics(found) & UNWANTED

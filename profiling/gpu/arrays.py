@@ -37,9 +37,13 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
         drawn = {
             "x": lambda: normal(*shape.x_shape),
             "w": lambda: normal(*shape.w_shape, scale=terms**-0.5),
-            "dy": lambda: normal(*shape.y_shape),
+            "dy": lambda: normal(*(case.pool or shape).y_shape),
             "b": lambda: normal(shape.filters),
         }
+        if case.op == "conv_bias_relu_pool_backward":
+            # whole numbers, whose sums are exact: else float64 would find other maxima
+            drawn["w"] = lambda: normal(*shape.w_shape)
+            return {name: drawn[name]().round_() for name in CONV_INPUTS[case.op]}
         return {name: drawn[name]() for name in CONV_INPUTS[case.op]}
     if case.op.startswith(("max_pool", "average_pool")):
         backward = case.op.endswith("backward")
@@ -98,6 +102,7 @@ CONV_INPUTS = {
     "conv_wgrad": ("x", "dy"),
     "conv_bias_relu": ("x", "w", "b"),
     "conv_bias_relu_pool": ("x", "w", "b"),
+    "conv_bias_relu_pool_backward": ("x", "w", "b", "dy"),
 }
 
 

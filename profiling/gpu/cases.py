@@ -63,7 +63,7 @@ class Case:
         set, layer: where the shape comes from.
         shape: its geometry; of the convolution, where an operation fuses several.
         dtype, math: the number format, as above.
-        pool: the pooling of ``conv_bias_relu_pool``.
+        pool: the pooling of ``conv_bias_relu_pool`` and its backward pass.
         against: "torch", "torch.compile" or "jax".
     """
 
@@ -127,6 +127,7 @@ def merge(lanes: Iterable[Lane]) -> list[Case]:
 
 Mode = tuple[str, str]
 DIRECTIONS = ("conv_fprop", "conv_dgrad", "conv_wgrad")
+POOLED = ("conv_bias_relu_pool", "conv_bias_relu_pool_backward")
 # Alone, with ReLU behind it, and as at the end of a residual block.
 NORMS = tuple(
     f"batch_norm{fused}_{direction}"
@@ -147,12 +148,12 @@ def conv_lane(op: str, name: str, layers: Iterable[Layer], mode: Mode, weight: f
     return Lane(tuple(_case(op, name, layer, mode) for layer in kept), weight)
 
 
-def pooled_lane(name: str, layers: Iterable[Layer], mode: Mode) -> Lane:
+def pooled_lane(op: str, name: str, layers: Iterable[Layer], mode: Mode) -> Lane:
     """The convolutions that are followed by a pooling, with bias, ReLU and pooling."""
     kept = heaviest_first(
         (layer for layer in convolutions(layers) if layer.pool), lambda shape: shape.multiply_adds
     )
-    cases = (_case("conv_bias_relu_pool", name, layer, mode, pool=layer.pool) for layer in kept)
+    cases = (_case(op, name, layer, mode, pool=layer.pool) for layer in kept)
     return Lane(tuple(cases))
 
 
@@ -241,10 +242,10 @@ def benchmark_set(tf32: bool = False) -> list[Case]:
     lanes += [conv_lane(op, "vgg16", vgg, FLOAT32, 2) for op in DIRECTIONS]
     lanes += [conv_lane(op, "mobilenet_v2", depthwise, FLOAT32) for op in DIRECTIONS]
     lanes += [conv_lane(op, "resnext50", grouped, FLOAT32) for op in DIRECTIONS]
-    lanes += [pooled_lane("stems", stems(128), FLOAT32)]
+    lanes += [pooled_lane(op, "stems", stems(128), FLOAT32) for op in POOLED]
     lanes += [conv_lane("conv_bias_relu", "stems", stems(128), FLOAT32)]
     lanes += [conv_lane("conv_wgrad", "stems", stems(128), FLOAT32)]
-    lanes += [pooled_lane("vgg16", vgg, FLOAT32)]
+    lanes += [pooled_lane("conv_bias_relu_pool", "vgg16", vgg, FLOAT32)]
     lanes += [conv_lane("conv_bias_relu", "vgg16", vgg, FLOAT32)]
     for op in ("max_pool", "max_pool_backward"):
         lanes += [pool_lane(op, "resnet50", resnet, FLOAT32), pool_lane(op, "vgg16", vgg, FLOAT32)]
@@ -284,10 +285,12 @@ def _later_lanes(tf32: bool) -> list[Lane]:
             lanes += [conv_lane(op, "resnext50", _is("grouped", networks.resnext50(32)), mode)]
         lanes += [conv_lane(op, "resnet50", resnet, FLOAT16)]
     for batch in (128, 512):
-        lanes += [pooled_lane("cifar_vgg", networks.vgg16(batch, 32), FLOAT32)]
-        lanes += [pooled_lane("lenet", networks.lenet(batch), FLOAT32)]
+        cifar_vgg, lenet = networks.vgg16(batch, 32), networks.lenet(batch)
+        lanes += [pooled_lane("conv_bias_relu_pool", "cifar_vgg", cifar_vgg, FLOAT32)]
+        lanes += [pooled_lane("conv_bias_relu_pool", "lenet", lenet, FLOAT32)]
     for mode in (BFLOAT16, FLOAT16):
-        lanes += [pooled_lane("stems", stems(128), mode), pooled_lane("vgg16", vgg, mode)]
+        lanes += [pooled_lane(op, "stems", stems(128), mode) for op in POOLED]
+        lanes += [pooled_lane("conv_bias_relu_pool", "vgg16", vgg, mode)]
         lanes += [pool_lane("max_pool", "vgg16", vgg, mode)]
         lanes += [pool_lane("max_pool_backward", "vgg16", vgg, mode)]
         lanes += [norm_lane(op, "resnet50", resnet, mode) for op in NORMS]

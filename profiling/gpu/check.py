@@ -58,7 +58,7 @@ Select = Callable[[Results], Results]
 
 
 def _part(case: Case, i: Inputs) -> tuple[Parts, Select]:
-    if case.op == "conv_wgrad":
+    if case.op in ("conv_wgrad", "conv_bias_relu_pool_backward"):
         return _filters(case, i)
     if case.op.startswith(("conv", "max_pool", "average_pool", "change_layout")):
         return _images(case, i)
@@ -114,10 +114,15 @@ def _filters(case: Case, i: Inputs) -> tuple[Parts, Select]:
                 s, batch=min(images, s.batch - first), channels=channels, filters=filters,
                 groups=groups,
             )  # fmt: skip
+            pool = case.pool and replace(case.pool, batch=shape.batch, channels=filters)
             chunk = slice(first, first + images)
-            yield replace(case, shape=shape), {"x": x[chunk], "dy": dy[chunk]}
+            parameters = {name: i[name][-filters:] for name in ("w", "b") if name in i}
+            yield (
+                replace(case, shape=shape, pool=pool),
+                {"x": x[chunk], "dy": dy[chunk], **parameters},
+            )
 
-    return parts(), lambda results: [results[0][-filters:]]
+    return parts(), lambda results: [result[-filters:] for result in results]
 
 
 def _channels(case: Case, i: Inputs) -> tuple[Parts, Select]:

@@ -74,7 +74,11 @@ class Ceilings:
 
 def flops(case: Case) -> int:
     """Return the operations of a convolution; what the others do is not what they wait for."""
-    return 2 * case.shape.multiply_adds if isinstance(case.shape, ConvShape) else 0
+    if not isinstance(case.shape, ConvShape):
+        return 0
+    if case.op == "conv_bias_relu_pool_backward":  # each dy meets one window
+        return 2 * prod(case.pool.y_shape) * prod(case.shape.w_shape[1:])
+    return 2 * case.shape.multiply_adds
 
 
 def fewest_bytes(case: Case) -> int:
@@ -85,11 +89,12 @@ def fewest_bytes(case: Case) -> int:
         x, w, y = _touched(shape), prod(shape.w_shape), prod(shape.y_shape)
         if case.op == "conv_dgrad":
             x = prod(shape.x_shape)  # all of dx is written, zeros where no window was
-        if case.op in ("conv_bias_relu", "conv_bias_relu_pool"):
+        if case.op.startswith("conv_bias_relu"):
             w += shape.filters
         if case.pool:
             y = prod(case.pool.y_shape)
-        return (x + w + y) * size
+        index = y if case.op == "conv_bias_relu_pool_backward" else 0  # a byte each
+        return (x + w + y) * size + index
     if isinstance(shape, PoolShape):
         index = np.dtype(shape.index_dtype).itemsize if shape.mode in ("max", "min") else 0
         return prod(shape.x_shape) * size + prod(shape.y_shape) * (size + index)

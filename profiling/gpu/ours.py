@@ -60,8 +60,15 @@ def conv_bias_relu(backend: Backend, case: Case, a: Arrays) -> Call:
 
 
 def conv_bias_relu_pool(backend: Backend, case: Case, a: Arrays) -> Call:
-    before = conv_bias_relu(backend, case, a)
-    return lambda: backend.pool_forward(*before(), case.pool, with_index=False)[:1]
+    given = a["x"], a["w"], a["b"], case.shape, case.pool, "relu"
+    return lambda: backend.conv_pool_forward(*given, with_index=False)[:1]
+
+
+def conv_bias_relu_pool_backward(backend: Backend, case: Case, a: Arrays) -> Call:
+    """The gradients of the filters and the bias, as in the first layer of a network."""
+    y, index = backend.conv_pool_forward(a["x"], a["w"], a["b"], case.shape, case.pool, "relu")
+    given = a["dy"], y, index, a["x"], case.shape, case.pool, "relu"
+    return lambda: backend.conv_pool_backward(*given)
 
 
 def pool(backend: Backend, case: Case, a: Arrays) -> Call:
@@ -133,6 +140,7 @@ OPERATIONS: dict[str, Callable[[Backend, Case, Arrays], Call]] = {
     "conv_wgrad": conv_wgrad,
     "conv_bias_relu": conv_bias_relu,
     "conv_bias_relu_pool": conv_bias_relu_pool,
+    "conv_bias_relu_pool_backward": conv_bias_relu_pool_backward,
     "max_pool": pool,
     "max_pool_backward": pool_backward,
     "average_pool": pool,

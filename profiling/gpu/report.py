@@ -16,7 +16,10 @@ from .cases import conv_kind
 from .parts import TOOLS
 
 SLOW = 0.9  # a speedup below it is listed
-CONVOLUTIONS = ("conv_fprop", "conv_dgrad", "conv_wgrad", "conv_bias_relu", "conv_bias_relu_pool")
+CONVOLUTIONS = (
+    "conv_fprop", "conv_dgrad", "conv_wgrad", "conv_bias_relu", "conv_bias_relu_pool",
+    "conv_bias_relu_pool_backward",
+)  # fmt: skip
 KINDS = ("plain", "stem", "depthwise", "grouped", "1-D", "3-D", "fully connected")
 OPERATIONS = (
     *CONVOLUTIONS, "max_pool", "max_pool_backward", "average_pool", "average_pool_backward",

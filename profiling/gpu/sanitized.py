@@ -19,7 +19,7 @@ import numpy as np
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Algorithm, Plan, Problem
-from gpucnn.shapes import ConvShape
+from gpucnn.shapes import ConvShape, PoolShape
 from tests import reference
 from tests.cases import CONVS, DTYPES, NORMS, POOLS, in_layout, random
 
@@ -27,8 +27,8 @@ from .accuracy import LIMITS, number_format, relative_error
 from .jobs import Deadline
 
 CONV_NAMES = (
-    "plain", "everything", "depthwise", "grouped_tiles", "many_tiles", "dense", "1d_causal",
-    "3d_everything",
+    "plain", "everything", "depthwise", "grouped_tiles", "many_tiles", "dense", "stem",
+    "1d_causal", "3d_everything",
 )  # fmt: skip
 POOL_NAMES = ("overlapping", "ceil_padded", "dilated", "1d", "3d", "units", "halves", "global")
 EPSILON, SMOOTHING, SCALE = 1e-3, 0.1, 0.37
@@ -70,6 +70,7 @@ def calls(name: str, architecture: int | None = None) -> Iterator[Call]:
     if architecture is not None:
         yield from algorithms(name, architecture)
     yield from poolings(dtype)
+    yield from pooled_convolutions(dtype)
     yield from norms(dtype)
     yield from rows(dtype, everything)
     yield from elementwise(dtype, everything)
@@ -121,6 +122,25 @@ def poolings(dtype: np.dtype) -> Iterator[Call]:
             index = reference.pool_forward(x, s)[1].astype(s.index_dtype) if keeps else None
             yield call("pool_forward", x, s)
             yield call("pool_backward", dy, index, s)
+
+
+def pooled_convolutions(dtype: np.dtype) -> Iterator[Call]:
+    """Of whole numbers: the sums are exact, and which of several equal ones is chosen shows."""
+    for channels_last in (True, False):
+        s = replace(CONVS["stem_strided"], channels_last=channels_last)
+        p = PoolShape.of(
+            s.y_shape, 2, mode="max", rank=2, ceil_mode=True, channels_last=channels_last
+        )
+        shapes = {"x": s.x_shape, "w": s.w_shape, "b": (s.filters,), "dy": p.y_shape}
+        x, w, b, dy = (np.round(random(n, shape, dtype)) for n, shape in shapes.items())
+        z = reference.conv_fprop(x, w, b, s)
+        y, index = reference.pool_forward(z, p)
+        dz = reference.pool_backward(dy, index, p)
+        db = dz.sum((0, 1, 2) if channels_last else (0, 2, 3))
+        expected = [y, index], [reference.conv_wgrad(x, dz, s), db]
+        given = dy, y.astype(dtype), index.astype(p.index_dtype), x
+        yield Call("conv_pool_forward", (x, w, b, s, p), {}, partial(list, expected[0]))
+        yield Call("conv_pool_backward", (*given, s, p), {}, partial(list, expected[1]))
 
 
 def norms(dtype: np.dtype) -> Iterator[Call]:

@@ -80,6 +80,26 @@ def conv_bias_relu_pool(case: Case, i: Inputs, windows: Windows) -> Call:
     return lambda: (windows.back(F.max_pool2d(run(), window)),)
 
 
+def conv_bias_relu_pool_backward(case: Case, i: Inputs, windows: Windows) -> Call:
+    """The gradients of the filters and the bias, as in the first layer of a network."""
+    x, w, dy = windows.activation(i["x"]), windows.filters(i["w"]), windows.activation(i["dy"])
+    z = _conv_relu(case, i, windows)()
+    window = [*case.pool.window], [*case.pool.strides], [0, 0], [1, 1]
+    _, index = aten.max_pool2d_with_indices(z, *window)
+    strides, padding, dilation = _geometry(case, windows)
+
+    def call() -> tuple[Tensor, ...]:
+        dz = aten.max_pool2d_with_indices_backward(dy, z, *window, False, index)
+        dz = aten.threshold_backward(dz, z, 0)
+        _, dw, db = aten.convolution_backward(
+            dz, x, w, [case.shape.filters], strides, padding, dilation, False,
+            [0] * len(strides), case.shape.groups, [False, True, True],
+        )  # fmt: skip
+        return windows.filters_back(dw), db
+
+    return call
+
+
 def cudnn_conv_relu(case: Case, i: Inputs, windows: Windows) -> Call:
     """cuDNN's own fusion of convolution, bias and ReLU, which eager PyTorch does not choose."""
     x, w, b = windows.activation(i["x"]), windows.filters(i["w"]), i["b"]
@@ -315,6 +335,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "conv_wgrad": conv_wgrad,
     "conv_bias_relu": conv_bias_relu,
     "conv_bias_relu_pool": conv_bias_relu_pool,
+    "conv_bias_relu_pool_backward": conv_bias_relu_pool_backward,
     "max_pool": max_pool,
     "max_pool_backward": max_pool_backward,
     "average_pool": average_pool,
