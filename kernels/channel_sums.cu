@@ -73,7 +73,8 @@ __device__ __forceinline__ Span span_of(const NormGeometry& g, const Summing& s,
     return {first, (int)max(0ll, row - first), (int)min((long long)PACK, row + g.length - first)};
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+// Two blocks leave each thread 128 registers.
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2)
 NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x, const Element* __restrict__ y,
                    const Element* __restrict__ gamma, const Element* __restrict__ beta,
                    const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon,
