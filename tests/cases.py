@@ -40,6 +40,8 @@ CONVS: dict[str, ConvShape] = {
         (1, 15, 12, 16), (24, 3, 2, 16), padding=((2, 1), (0, 3)), dilation=(2, 3)
     ),
     "vectors_strided": conv((3, 9, 10, 32), (48, 3, 2, 16), strides=(2, 3), padding=1, groups=2),
+    "vectors_thin": conv((1, 18, 17, 16), (3, 3, 3, 16), padding=1),
+    "vectors_from_thin": conv((1, 18, 17, 3), (16, 3, 3, 3), strides=(1, 2), padding=1),
     "split_sums": conv((1, 4, 3, 64), (40, 3, 3, 64), padding=1),
     "many_pixels": conv((3, 33, 35, 3), (5, 3, 2, 3)),
     "many_filters": conv((1, 5, 4, 17), (145, 2, 3, 17), padding="same"),
@@ -57,6 +59,10 @@ CONVS: dict[str, ConvShape] = {
         groups=2,
     ),
     "grouped_tiles": conv((1, 6, 7, 134), (146, 2, 1, 67), groups=2),
+    "grouped_few": conv((3, 9, 10, 24), (24, 3, 3, 4), groups=6, padding=1),
+    "grouped_strided": conv(
+        (1, 17, 9, 16), (20, 3, 3, 8), groups=2, strides=2, padding=((0, 1), (2, 1)),
+    ),
     "depthwise": conv((3, 9, 7, 37), (37, 3, 3, 1), groups=37, padding=1),
     "depthwise_vectors": conv((3, 9, 21, 24), (24, 3, 3, 1), groups=24, padding=1),
     "depthwise_strided": conv(
@@ -79,6 +85,7 @@ CONVS: dict[str, ConvShape] = {
     "1d_wide_filters": conv((1, 4, 1379), (65, 3, 1379), padding=1),
     "1d_causal": conv((1, 33, 6), (10, 3, 3), padding="causal", dilation=4, groups=2),
     "1d_strided": conv((1, 65, 1), (8, 7, 1), strides=3, padding=((1, 4),)),
+    "1d_grouped": conv((3, 37, 8), (16, 3, 4), groups=2, padding=1),
     "1d_depthwise": conv((3, 37, 8), (8, 3, 1), groups=8, strides=2, padding="same"),
     "3d": conv((1, 5, 6, 7, 5), (6, 2, 3, 2, 5)),
     "3d_many_pixels": conv((3, 9, 10, 11, 2), (3, 2, 1, 2, 2)),

@@ -27,8 +27,8 @@ from .accuracy import LIMITS, number_format, relative_error
 from .jobs import Deadline
 
 CONV_NAMES = (
-    "plain", "everything", "depthwise", "grouped_tiles", "many_tiles", "dense", "stem",
-    "1d_causal", "3d_everything",
+    "plain", "everything", "depthwise", "grouped_few", "grouped_tiles", "many_tiles",
+    "dense", "stem", "1d_causal", "3d_everything",
 )  # fmt: skip
 POOL_NAMES = ("overlapping", "ceil_padded", "dilated", "1d", "3d", "units", "halves", "global")
 EPSILON, SMOOTHING, SCALE = 1e-3, 0.1, 0.37

@@ -32,6 +32,7 @@ CHECKED_DTYPES = {
     "implicit_gemm": ["float32"],
     "depthwise": ["float16", "float32"],
     "direct": ["float16", "float32"],
+    "grouped": ["float32"],
 }
 RUNS = [
     pytest.param(name, algorithm, dtype, id=f"{name}-{algorithm.name}-{dtype}", marks=marks)
