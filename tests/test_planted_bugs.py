@@ -18,7 +18,7 @@ import pytest
 
 from gpucnn.backends.cuda import CudaBackend, norm
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
-from gpucnn.backends.cuda.algorithms.tiles import PLAIN
+from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -49,36 +49,51 @@ STEM_POOL = PoolShape.of((3, 9, 13, 36), 2, mode="max", rank=2, ceil_mode=True)
 NORM = NormShape(batch=3, channels=37, length=70, groups=1)
 
 
+def implicit_gemm(
+    backend: CudaBackend, direction: str, shape: ConvShape, *arrays, splits: bool = False
+) -> np.ndarray:
+    """Run the implicit GEMM for any sizes, with the narrow tile, whole sums or split ones."""
+    problem, gemm = Problem(direction, shape, "float32"), ALGORITHMS["implicit_gemm"]
+    (plan,) = (
+        plan for plan in gemm.plans(problem)
+        if plan.settings.tile == NARROW and (plan.grid[2] > 1) == splits
+    )  # fmt: skip
+    return gemm.run(backend, problem, plan, *arrays)
+
+
 def fprop(backend: CudaBackend) -> None:
     x, w, b = (random(n, s) for n, s in (("x", CONV.x_shape), ("w", CONV.w_shape), ("b", (34,))))
     y = reference.conv_fprop(x, w, b, CONV)
     terms = reference.conv_fprop(*map(np.abs, (x, w, b)), CONV)
-    assert_close(backend.conv_fprop(x, w, b, CONV), y, reduction=109, magnitude=terms)
+    got = implicit_gemm(backend, "fprop", CONV, x, w, b)
+    assert_close(got, y, reduction=109, magnitude=terms)
 
 
 def fprop_nchw(backend: CudaBackend) -> None:
     x, w = random("x", CONV.x_shape), random("w", CONV.w_shape)
     y, terms = (
-        np.moveaxis(reference.conv_fprop(*a, None, CONV), -1, 1)
+        in_layout(reference.conv_fprop(*a, None, CONV), False)
         for a in ((x, w), (np.abs(x), np.abs(w)))
     )
-    x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
-    assert_close(backend.conv_fprop(x, w, None, NARROW_MAP), y, reduction=108, magnitude=terms)
+    got = implicit_gemm(backend, "fprop", NARROW_MAP, in_layout(x, False), w, None)
+    assert_close(got, y, reduction=108, magnitude=terms)
 
 
 def dgrad(backend: CudaBackend) -> None:
     dy, w = random("dy", CONV.y_shape), random("w", CONV.w_shape)
     dx = reference.conv_dgrad(dy, w, None, CONV)
     terms = reference.conv_dgrad(np.abs(dy), np.abs(w), None, CONV)
-    assert_close(backend.conv_dgrad(dy, w, None, CONV), dx, reduction=102, magnitude=terms)
+    got = implicit_gemm(backend, "dgrad", CONV, dy, w, None)
+    assert_close(got, dx, reduction=102, magnitude=terms)
 
 
 def wgrad(backend: CudaBackend) -> None:
-    shape = replace(CONV, batch=20)  # several splits
+    shape = replace(CONV, batch=20)
     x, dy = random("x", shape.x_shape), random("dy", shape.y_shape)
     dw = reference.conv_wgrad(x, dy, shape)
     terms = reference.conv_wgrad(np.abs(x), np.abs(dy), shape)
-    assert_close(backend.conv_wgrad(x, dy, shape), dw, reduction=1000, magnitude=terms)
+    got = implicit_gemm(backend, "wgrad", shape, x, dy, splits=True)
+    assert_close(got, dw, reduction=1000, magnitude=terms)
 
 
 def on_tensor_cores(backend: CudaBackend, direction: str, expected: np.ndarray, *arrays) -> None:
