@@ -114,6 +114,58 @@ def test_an_infinite_real_part_leaves_the_imaginary_part_alone():
     assert F.conv_forward(x, np.ones((1, 1, 1)))[0, 0, 0] == complex(np.inf, 2.0)
 
 
+# ---- a convolution and the pooling behind it ----------------------------------------------------
+
+
+def whole(*shape: int, seed: int) -> np.ndarray:
+    """-1, 0 and 1: every sum is exact, and many are equal."""
+    return np.random.default_rng(seed).integers(-1, 2, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("needs_dx", [True, False])
+@pytest.mark.parametrize("ceil_mode", [True, False])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_convolution_with_its_pooling_agrees_with_torch(
+    backend, data_format, ceil_mode, needs_dx
+):
+    x, w, b = whole(2, 8, 10, 3, seed=0), whole(6, 3, 3, 3, seed=1), whole(6, seed=2)
+    dy = whole(2, 3 + ceil_mode, 4, 6, seed=3)
+
+    def same(x, w, b):
+        x = T.pad(x.movedim(-1, 1), (0, 0, 1, 0))  # 7 x 8 outputs
+        y = T.conv2d(x, w.movedim(-1, 1), b).relu()
+        return T.max_pool2d(y, 2, ceil_mode=ceil_mode).movedim(1, -1)
+
+    w_given, b_given = backend.asarray(w), backend.asarray(b)
+    channels = -1 if data_format == "channels_last" else 1
+    geometry = {
+        "padding": ((1, 0), (0, 0)), "activation": "relu", "data_format": data_format,
+        "ceil_mode": ceil_mode,
+    }  # fmt: skip
+    x_given, dy_given = (backend.asarray(np.moveaxis(a, -1, channels)) for a in (x, dy))
+    expected = torch_gradients(same, dy, x, w, b)
+    y, index = F.conv_pool_forward(x_given, w_given, b_given, **geometry)
+    dx, dw, db = F.conv_pool_backward(
+        dy_given, y, index, x_given, w_given, needs_dx=needs_dx, **geometry
+    )
+    assert (dx is None) == (not needs_dx)
+    ours = [np.moveaxis(backend.to_numpy(y), channels, -1)]
+    ours += [np.moveaxis(backend.to_numpy(dx), channels, -1) if needs_dx else expected[1]]
+    for one, other in zip([*ours, *map(backend.to_numpy, (dw, db))], expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_shapes_at_hand_spare_the_keywords():
+    x, w = whole(2, 9, 9, 1, seed=0), whole(4, 5, 5, 1, seed=1)
+    shapes = F.conv_pool_shapes(x.shape, w.shape, 3, strides=2, pool_strides=1, mode="average")
+    y, index = F.conv_pool_forward(x, w, shapes=shapes)
+    assert index is None and y.shape == shapes[1].y_shape == (2, 1, 1, 4)
+    z, _ = F.pool_forward(F.conv_forward(x, w, strides=2), 3, strides=1, mode="average")
+    np.testing.assert_array_equal(y, z)
+    dx, dw, db = F.conv_pool_backward(y, y, None, x, w, with_bias=False, shapes=shapes)
+    assert dx.shape == x.shape and dw.shape == w.shape and db is None
+
+
 # ---- geometry ----------------------------------------------------------------------------------
 
 
@@ -259,6 +311,23 @@ def refusals() -> dict:
             "pool: the arrays must be one of float16, bfloat16, float32, float64. Received",
         ),
         "a list": (lambda: F.conv_forward(x.tolist(), w), TypeError, "conv: all arrays of a call"),
+        "no pooled index": (
+            lambda: F.conv_pool_backward(
+                y[:, ::2, ::2], y[:, ::2, ::2], None, x, w, pool_size=1, strides=2
+            ),
+            ValueError,
+            "conv_pool: the index of the forward must be given for mode 'max'",
+        ),
+        "a pooled activation": (
+            lambda: F.conv_pool_forward(x, w, activation="tanh"),
+            ValueError,
+            "conv_pool: activation must be",
+        ),
+        "a pooled gradient": (
+            lambda: F.conv_pool_backward(y, y, None, x, w),
+            ValueError,
+            r"conv_pool: dy must have the shape \(1, 1, 1, 4\)",
+        ),
         "owner": (lambda: F.conv_forward(x, w, owner="mine", strides=0), ValueError, "mine: strid"),
         "channels": (
             lambda: F.conv_forward(x, numbers(4, 3, 3, 2)),
