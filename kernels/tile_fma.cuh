@@ -4,7 +4,9 @@
 //
 // A thread's rows come in runs of up to four, which one 16-byte load brings, and so do its columns. The
 // 32 threads of a warp stand 4 x 8, where the tile is wide enough, so that each such load of the warp
-// touches 64 or 128 bytes that lie together, all banks once.
+// touches 64 or 128 bytes that lie together, all banks once. Lanes that differ in bit 0 alone share
+// their rows, in bit 1 alone their columns: GPUs since Volta are reported to serve 16 lanes of a 16-byte
+// load at once where such pairs ask for the same, and 8 otherwise.
 //
 // Macros: TILE_M, TILE_N, THREAD_M, THREAD_N.
 #pragma once
@@ -30,15 +32,21 @@ template <int TILE, int SHARE> __device__ __forceinline__ int along(int thread, 
     return thread * run + i % run + i / run * (TILE / SHARE * run);
 }
 
+// This thread's place among those of the tile.
+__device__ __forceinline__ int thread_down() {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int down = WARP_COLS == 8 ? lane / 2 % 2 + lane / 16 * 2 : lane / WARP_COLS;
+    return warp / WARPS_ACROSS * WARP_ROWS + down;
+}
+__device__ __forceinline__ int thread_across() {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int across = WARP_COLS == 8 ? lane % 2 + lane / 4 % 4 * 2 : lane % WARP_COLS;
+    return warp % WARPS_ACROSS * WARP_COLS + across;
+}
+
 // Row and column, inside the tile, of this thread's acc[i][j]; both ascend.
-__device__ __forceinline__ int thread_row(int i) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    return along<TILE_M, THREAD_M>(warp / WARPS_ACROSS * WARP_ROWS + lane / WARP_COLS, i);
-}
-__device__ __forceinline__ int thread_col(int j) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    return along<TILE_N, THREAD_N>(warp % WARPS_ACROSS * WARP_COLS + lane % WARP_COLS, j);
-}
+__device__ __forceinline__ int thread_row(int i) { return along<TILE_M, THREAD_M>(thread_down(), i); }
+__device__ __forceinline__ int thread_col(int j) { return along<TILE_N, THREAD_N>(thread_across(), j); }
 
 // So many columns are multiplied while the next slab of A is on its way, the others while that of B is, in
 // the same registers.

@@ -78,7 +78,7 @@ class Settings:
     """The block's tile, and how many terms one split sums."""
 
     tile: Tile
-    pixels_per_split: int
+    terms: int
 
 
 class ImplicitGemm(Algorithm):
@@ -105,7 +105,7 @@ class ImplicitGemm(Algorithm):
         """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
         s, tile, (blocks, _, splits) = problem.shape, plan.settings.tile, plan.grid
         rate = self.rate(problem, tile)
-        work = tile.m * tile.n * plan.settings.pixels_per_split
+        work = tile.m * tile.n * plan.settings.terms
         # of dgrad's classes of pixels the matrix is the one with the most taps
         work *= s.multiply_adds / matrix_of(problem).multiply_adds
         waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
@@ -134,7 +134,7 @@ class ImplicitGemm(Algorithm):
         """Return the plan, or where vectors cannot be loaded one with the same order of sums."""
         if plan.settings.tile.vector == 1 or aligned(*arrays):
             return plan
-        return self._plan(problem, PLAIN, plan.grid[2], plan.settings.pixels_per_split)
+        return self._plan(problem, PLAIN, plan.grid[2], plan.settings.terms)
 
     def _kernel(self, problem: Problem, plan: Plan) -> Kernel:
         shape, tile = problem.shape, plan.settings.tile
@@ -151,7 +151,7 @@ class ImplicitGemm(Algorithm):
         y, partial = _results(caller, shape.y_shape, x, plan)
         caller.launch(
             self._kernel(problem, plan), plan.grid, plan.threads, x, w, b, relu, y, partial,
-            plan.settings.pixels_per_split, geometry_record(shape),
+            plan.settings.terms, geometry_record(shape),
         )  # fmt: skip
         if partial is None:
             return y
@@ -165,7 +165,7 @@ class ImplicitGemm(Algorithm):
         dx, partial = _results(caller, shape.x_shape, dy, plan)
         caller.launch(
             self._kernel(problem, plan), plan.grid, plan.threads, dy, w, b, dx, partial,
-            plan.settings.pixels_per_split, caller.constant(residue_table, shape),
+            plan.settings.terms, caller.constant(residue_table, shape),
             math.prod(shape.strides), geometry_record(shape),
         )  # fmt: skip
         if partial is None:
@@ -187,7 +187,7 @@ class ImplicitGemm(Algorithm):
         plan = self._for_addresses(caller, problem, plan, (x, dy))
         caller.launch(
             self._kernel(problem, plan), plan.grid, plan.threads, x, dy, partial,
-            plan.settings.pixels_per_split, geometry_record(problem.shape),
+            plan.settings.terms, geometry_record(problem.shape),
         )  # fmt: skip
 
 

@@ -101,10 +101,10 @@ def _gemm_plan(problem: Problem, images: int) -> Plan:
     inner = products(problem, images)
     plan = _best(inner)
     if problem.direction == "wgrad":  # as many pixels to a split as in the direct kernel
-        pixels = _best(problem).settings.pixels_per_split
-        tiles = min(pixels // TILE**2 // TILE_K * TILE_K, plan.settings.pixels_per_split)
+        pixels = _best(problem).settings.terms
+        tiles = min(pixels // TILE**2 // TILE_K * TILE_K, plan.settings.terms)
         splits = ceil_div(math.prod(inner.shape.output), tiles)
-        settings = replace(plan.settings, pixels_per_split=tiles)
+        settings = replace(plan.settings, terms=tiles)
         plan = replace(plan, settings=settings, grid=(*plan.grid[:2], splits))
     return plan
 
@@ -147,7 +147,7 @@ class Winograd4(Algorithm):
             and max(map(max, s.padding)) <= 2
         ):
             return
-        if problem.direction == "wgrad" and _best(problem).settings.pixels_per_split < MIN_PIXELS:
+        if problem.direction == "wgrad" and _best(problem).settings.terms < MIN_PIXELS:
             return
         image = POINTS * math.prod(_tiles(as_forward(problem))) * (s.channels + s.filters)
         images = max(1, min(s.batch, WORKSPACE // image))
