@@ -4,9 +4,8 @@
 //   dx[n, h, w, c] = sum of dy over the windows that chose (h, w)          max, min
 //                  = sum of dy / count over the windows that cover (h, w)  average (sum: count = 1)
 //
-// Shapes and index as in pool.cu. One thread computes one unit of dx. Where no more than 3x3 windows
-// meet, it asks for all their dy and indices before it uses the first. A launch counts fewer than 2^31
-// units.
+// Shapes and index as in pool.cu. One thread computes one unit of dx, from any number of windows; where
+// they are few, pool_cells.cu is faster. A launch counts fewer than 2^31 units.
 //
 // Macros: MODE, here MAX for the minimum, too; UNIT, see pool_geometry.cuh.
 #include "pool_geometry.cuh"
@@ -41,48 +40,14 @@ __device__ __forceinline__ void add(const PoolGeometry& g, Accum (&sum)[WIDTH], 
     }
 }
 
-// The windows of one plane, at most MOST x MOST, of dilation 1.
-template <int MOST, class Index>
-__device__ __forceinline__ void add_plane(const PoolGeometry& g, Accum (&sum)[WIDTH], const Output* dy,
-                                          const Neighbours<Index, WIDTH>* index, int channels, Place out, Place tap,
-                                          const Place& in, const Span& rows, const Span& columns) {
-    Output held[MOST][MOST] = {};
-    Neighbours<Index, WIDTH> chosen[MOST][MOST] = {};
-#pragma unroll
-    for (int k = 0; k < MOST * MOST; ++k) {
-        out.axis[1] = rows.begin + k / MOST, out.axis[2] = columns.begin + k % MOST;
-        if (out.axis[1] >= rows.end || out.axis[2] >= columns.end) continue;
-        const int o = channels + pixel(out, g.output) * g.depth;
-        held[k / MOST][k % MOST] = dy[o];
-        if (SELECTS) chosen[k / MOST][k % MOST] = index[o];
-    }
-#pragma unroll
-    for (int k = 0; k < MOST * MOST; ++k) {
-        out.axis[1] = rows.begin + k / MOST, out.axis[2] = columns.begin + k % MOST;
-        if (out.axis[1] >= rows.end || out.axis[2] >= columns.end) continue;
-#pragma unroll
-        for (int a = 1; a < AXES; ++a) tap.axis[a] = in.axis[a] - corner_of(g, a, out.axis[a]);
-        add(g, sum, held[k / MOST][k % MOST], chosen[k / MOST][k % MOST], out, number_of(g, tap));
-    }
-}
-
 template <class Index>
 __device__ __forceinline__ void gather(const PoolGeometry& g, Accum (&sum)[WIDTH], const Output* dy,
                                        const Neighbours<Index, WIDTH>* index, int channels, const Place& in) {
     const Span planes = windows_over(g, 0, in.axis[0]), rows = windows_over(g, 1, in.axis[1]);
     const Span columns = windows_over(g, 2, in.axis[2]);
-    const int most = g.dilation[1] == 1 && g.dilation[2] == 1 ? max(g.overlap[1], g.overlap[2]) : 0;
     Place out, tap;
     for (out.axis[0] = planes.begin; out.axis[0] < planes.end; ++out.axis[0]) {
         if (!tap_on(g, 0, in.axis[0], out.axis[0], tap.axis[0])) continue;
-        if (sizeof(Index) == 1 && most == 2) {
-            add_plane<2>(g, sum, dy, index, channels, out, tap, in, rows, columns);
-            continue;
-        }
-        if (sizeof(Index) == 1 && most == 3) {
-            add_plane<3>(g, sum, dy, index, channels, out, tap, in, rows, columns);
-            continue;
-        }
         for (out.axis[1] = rows.begin; out.axis[1] < rows.end; ++out.axis[1]) {
             if (!tap_on(g, 1, in.axis[1], out.axis[1], tap.axis[1])) continue;
             for (out.axis[2] = columns.begin; out.axis[2] < columns.end; ++out.axis[2]) {

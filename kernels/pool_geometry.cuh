@@ -44,10 +44,10 @@ typedef Neighbours<Element, RESULTS> Output;
 struct PoolGeometry {
     int depth, average, count_padding, index_bytes;
     int input[AXES], window[AXES], output[AXES], stride[AXES], dilation[AXES];
-    int reach[AXES];    // inputs from a window's first to its last
-    int overlap[AXES];  // windows over an input at most
+    int cells[AXES];  // into which the strides cut the map and the padding before it
+    int reach[AXES];  // inputs from a window's first to its last
     int pad[AXES], pad_after[AXES];
-    Divisor by_input[AXES], by_output[AXES], by_stride[AXES], by_dilation[AXES];
+    Divisor by_input[AXES], by_output[AXES], by_stride[AXES], by_dilation[AXES], by_cells[AXES];
     Divisor by_depth;
 };
 

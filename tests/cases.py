@@ -133,6 +133,7 @@ POOLS: dict[str, PoolShape] = {
     "units_apart": pool((1, 10, 11, 8), (2, 1), strides=(3, 4)),
     "halves": pool((3, 9, 16, 8), 2),
     "halves_3d": pool((1, 4, 5, 16, 8), 2, padding=((0, 1), (1, 0), (0, 0))),
+    "halves_of_many_taps": pool((1, 133, 16, 2), (130, 2), strides=(1, 2)),
     "global": pool((3, 6, 8, 8), (6, 8)),
     "global_long": pool((1, 2051, 3), 2051),
     "global_3d": pool((1, 3, 4, 7, 16), (3, 4, 7)),

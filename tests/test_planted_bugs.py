@@ -274,6 +274,11 @@ def pool_packed(backend: CudaBackend) -> None:
     pooled(backend, shape, x)
 
 
+def pool_gathered(backend: CudaBackend) -> None:
+    shape = PoolShape.of((2, 5, 9, 8), 3, mode="max", rank=2, strides=(3, 1), dilation=(1, 2))
+    pooled(backend, shape, np.round(3 * random("x", shape.x_shape)))
+
+
 def pool_cells(backend: CudaBackend) -> None:
     shape = PoolShape.of((2, 9, 11, 8), 2, mode="average", rank=2, strides=(2, 3))
     pooled(backend, shape, random("x", shape.x_shape))
@@ -563,14 +568,17 @@ BUGS = [
     Bug("the last of the equal ones of 3x3", pool_packed, "pool.cu",
         "int t = TAPS - 2; t >= 0; --t", "int t = 0; t < TAPS - 1; ++t"),
     Bug("a NaN among 3x3 lost", pool_packed, "pool.cu", "if (sum != sum)", "if (false)"),
-    Bug("the index ignored", pool_packed, "pool_gather.cu", "(int)index.at[j] == tap ?", "true ?"),
-    Bug("windows beyond the last are read", pool_packed, "pool_gather.cu",
+    Bug("the index ignored", pool_gathered, "pool_gather.cu", "(int)index.at[j] == tap ?",
+        "true ?"),
+    Bug("windows beyond the last are read", pool_gathered, "pool_gather.cu",
         "min(g.output[a], (int)divide(padded, g.by_stride[a]) + 1)",
         "(int)divide(padded, g.by_stride[a]) + 1"),
     Bug("the gap between windows gets a gradient", pool_cells, "pool_cells.cu",
-        "covered && (", "("),
-    Bug("nothing written beyond the last window", pool_cells, "pool_cells.cu",
-        "last ? g.input[a] : ", ""),
+        "if (!inside(tap, g.window)) continue;", ""),
+    Bug("windows outside the map are read", pool_packed, "pool_cells.cu",
+        "if (!inside(out, g.output)) continue;", ""),
+    Bug("the windows before a cell's own forgotten", pool_packed, "pool_cells.cu",
+        "fill_cell<2>(", "fill_cell<1>("),
     Bug("pairs of a row taken for one", pool_pairs, "pool_cells.cu", "number + j % ACROSS",
         "number"),
     Bug("the last of the equal ones of a map", global_pool, "global_pool.cu",

@@ -27,6 +27,8 @@ def pool(x_shape: tuple[int, ...], size: int | tuple[int, ...], **arguments) -> 
 RESNET = pool((32, 112, 112, 64), 3, strides=2, padding=1)
 VGG = pool((64, 224, 224, 64), 2)
 PICTURE = pool((8, 28, 28, 3), 2)
+DENSE = pool((8, 20, 20, 64), 3, strides=1)
+VOLUME = pool((8, 9, 9, 9, 64), 3, strides=2)
 GLOBAL = pool((32, 7, 7, 2048), 7)
 
 
@@ -37,10 +39,10 @@ def first(shape: PoolShape) -> PoolShape:
 @pytest.mark.parametrize(
     "shape, itemsize, forward, backward",
     [
-        (RESNET, 4, ("windows", "channels", 4), ("gather", "channels", 4)),
+        (RESNET, 4, ("windows", "channels", 4), ("shared_cells", "channels", 4)),
         (VGG, 2, ("windows", "channels", 8), ("cells", "channels", 8)),
         (VGG, 8, ("windows", "channels", 2), ("cells", "channels", 2)),
-        (first(RESNET), 4, ("windows", "one", 1), ("gather", "one", 1)),
+        (first(RESNET), 4, ("windows", "one", 1), ("shared_cells", "one", 1)),
         (first(VGG), 4, ("windows", "pairs", 4), ("cells", "pairs", 4)),
         (first(PICTURE), 4, ("windows", "pairs", 4), ("cells", "pairs", 4)),
         (first(PICTURE), 2, ("windows", "one", 1), ("cells", "one", 1)),  # 28 is 3.5 units
@@ -49,6 +51,9 @@ def first(shape: PoolShape) -> PoolShape:
         (GLOBAL, 4, ("whole", "", 4), ("gather", "channels", 4)),
         (first(GLOBAL), 4, ("whole", "", 1), ("rows", "", 1)),  # 49 is no number of units
         (pool((8, 20, 20, 64), 10), 4, ("windows", "channels", 4), ("gather", "channels", 4)),
+        (DENSE, 4, ("windows", "channels", 4), ("gather", "channels", 4)),
+        (VOLUME, 4, ("windows", "channels", 4), ("gather", "channels", 4)),
+        (pool((8, 900, 64), 300), 4, ("windows", "channels", 4), ("gather", "channels", 4)),
     ],
 )
 def test_units_and_kernels(shape, itemsize, forward, backward):
@@ -65,7 +70,7 @@ def test_units_fit_and_need_alignment(name, itemsize):
             if plan.unit in ("channels", "pairs"):
                 line = shape.channels if plan.unit == "channels" else shape.input[-1]
                 assert plan.width * itemsize == 16 and line % plan.width == 0
-            if plan.kernel == "cells":
+            if plan.kernel.endswith("cells"):
                 cell = [min(sizes) for sizes in zip(shape.input, shape.strides, strict=True)]
                 assert prod(cell) <= LARGEST_CELL
             apart = choose(shape, itemsize, False)

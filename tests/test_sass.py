@@ -19,7 +19,7 @@ from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
-from gpucnn.backends.cuda.pool import CELLS, FORWARD, GATHER
+from gpucnn.backends.cuda.pool import BACKWARD, FORWARD
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 
@@ -174,8 +174,8 @@ def test_pools_and_layouts_move_16_bytes_at_a_time(
     nvdisasm: Path, tmp_path: Path, dtype: str
 ) -> None:
     moving = [
-        FORWARD("max", "channels", dtype), GATHER(True, "channels", dtype),
-        CELLS(True, "channels", dtype), CHANGE_LAYOUT({"float16": 2, "float32": 4}[dtype]),
+        FORWARD("max", "channels", dtype), CHANGE_LAYOUT({"float16": 2, "float32": 4}[dtype]),
+        *(family(True, "channels", dtype) for family in BACKWARD.values()),
     ]  # fmt: skip
     for kernel in moving:
         found = instructions(nvdisasm, tmp_path, kernel, "sm_90")
@@ -187,7 +187,9 @@ def test_pools_and_layouts_move_16_bytes_at_a_time(
     assert loads_16_bytes(halving) and "STG.E.64" in halving
     for kernel in (WHOLE(True, channels_last, dtype) for channels_last in (True, False)):
         assert loads_16_bytes(instructions(nvdisasm, tmp_path, kernel, "sm_90"))
-    assert "STG.E.128" in instructions(nvdisasm, tmp_path, CELLS(True, "pairs", dtype), "sm_90")
+    assert "STG.E.128" in instructions(
+        nvdisasm, tmp_path, BACKWARD["cells"](True, "pairs", dtype), "sm_90"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

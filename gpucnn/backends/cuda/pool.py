@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,23 +10,33 @@ import numpy as np
 from ...shapes import PoolShape
 from ..base import Array
 from .global_pool import REDUCTION, rows_backward, whole_forward
-from .kernel import DTYPE, Axis, KernelFamily
+from .kernel import DTYPE, Axis, Kernel, KernelFamily
 from .launch import KernelCaller, aligned, batch_parts
-from .pool_plans import PoolPlan, backward_plan, forward_plan
+from .pool_plans import (
+    PoolPlan,
+    backward_plan,
+    cells,
+    forward_plan,
+    seen_in_units,
+    units_of_a_sample,
+)
 from .spatial import AXES, DIVISOR, check_sizes, divisor, padded_sizes, per_axis
 
 _MODE: Axis = {mode: (mode, {"MODE": mode.upper()}) for mode in ("max", "min", "sum")}
 _UNIT: Axis = {unit: (unit, {"UNIT": unit.upper()}) for unit in ("one", "channels", "pairs")}
 _GATHERED: Axis = {unit: _UNIT[unit] for unit in ("one", "channels")}
 FORWARD = KernelFamily("pool.cu", "pool_forward", _MODE, _UNIT, DTYPE)
-GATHER = KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, _GATHERED, DTYPE)
-CELLS = KernelFamily("pool_cells.cu", "pool_cells", REDUCTION, _UNIT, DTYPE)
+BACKWARD = {
+    "gather": KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, _GATHERED, DTYPE),
+    "cells": KernelFamily("pool_cells.cu", "pool_cells", REDUCTION, _UNIT, DTYPE),
+    "shared_cells": KernelFamily("pool_cells.cu", "pool_shared_cells", REDUCTION, _UNIT, DTYPE),
+}
 
 _NUMBERS = ("depth", "average", "count_padding", "index_bytes")
 _PER_AXIS = (
-    "input", "window", "output", "stride", "dilation", "reach", "overlap", "pad", "pad_after",
+    "input", "window", "output", "stride", "dilation", "cells", "reach", "pad", "pad_after",
 )  # fmt: skip
-_DIVISORS = ("input", "output", "stride", "dilation")
+_DIVISORS = ("input", "output", "stride", "dilation", "cells")
 # struct PoolGeometry of kernels/pool_geometry.cuh
 _GEOMETRY = np.dtype(
     [(name, "i4") for name in _NUMBERS]
@@ -38,8 +47,8 @@ _GEOMETRY = np.dtype(
 
 
 def _largest_map(shape: PoolShape) -> int:
-    """Elements of one input or output image, whichever has more."""
-    return shape.channels * max(math.prod(shape.input), math.prod(shape.output))
+    """Elements of an image, numbered by its inputs, outputs or cells, whichever are more."""
+    return shape.channels * max(map(math.prod, (shape.input, shape.output, cells(shape))))
 
 
 @lru_cache(maxsize=1024)
@@ -54,26 +63,19 @@ def pool_record(shape: PoolShape, plan: PoolPlan) -> np.ndarray:
         ("one image", _largest_map(shape), 31),
         ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 30),
     )
-    depth = shape.channels if shape.channels_last else 1
-    if plan.unit == "channels":
-        depth //= plan.width
-    elif plan.unit == "pairs":  # the last axis lies inside the units
-        units = (*shape.input[:-1], shape.input[-1] // plan.width)
-        window, strides = ((*sizes[:-1], 1) for sizes in (shape.window, shape.strides))
-        shape = replace(shape, input=units, window=window, strides=strides)
-    reach = [d * (r - 1) + 1 for r, d in zip(shape.window, shape.dilation, strict=True)]
-    overlap = [-(-r // stride) for r, stride in zip(reach, shape.strides, strict=True)]
-    before, after = zip(*shape.padding, strict=True)
+    index_bytes = np.dtype(shape.index_dtype).itemsize
+    seen = seen_in_units(shape, plan)
+    reach = [d * (r - 1) + 1 for r, d in zip(seen.window, seen.dilation, strict=True)]
+    before, after = zip(*seen.padding, strict=True)
     axes = (
-        shape.input, shape.window, shape.output, shape.strides, shape.dilation, reach, overlap,
+        seen.input, seen.window, seen.output, seen.strides, seen.dilation, cells(seen), reach,
         before, after,
     )  # fmt: skip
-    index_bytes = np.dtype(shape.index_dtype).itemsize
-    numbers = (depth, shape.mode == "average", shape.count_padding, index_bytes)
+    numbers = (seen.channels, seen.mode == "average", seen.count_padding, index_bytes)
     record = np.zeros(1, _GEOMETRY)
     for name, number in zip(_NUMBERS, numbers, strict=True):
         record[name] = number
-    record["by_depth"] = divisor(depth)
+    record["by_depth"] = divisor(seen.channels)
     for name, values in zip(_PER_AXIS, axes, strict=True):
         padded = per_axis(values, neutral=0 if name.startswith("pad") else 1)
         record[name] = padded
@@ -96,10 +98,8 @@ class Pools(KernelCaller):
             whole_forward(self, x, y, index, shape, plan.width)
             return y, index
         kernel = FORWARD(shape.mode if selects else "sum", plan.unit, x.dtype)
-        record = pool_record(shape, plan)
         for x_part, part, index_part in batch_parts(_largest_map(shape), x, y, index):
-            count = part.size // plan.results
-            self.launch_elements(kernel, count, x_part, part, index_part, count, record)
+            self._launch_units(kernel, shape, plan, x_part, part, index_part)
         return y, index
 
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
@@ -108,10 +108,14 @@ class Pools(KernelCaller):
         for dy_part, index_part, part in batch_parts(_largest_map(shape), dy, index, dx):
             if plan.kernel == "rows":
                 rows_backward(self, dy_part, index_part, part, shape)
-                continue
-            cells = plan.kernel == "cells"
-            kernel = (CELLS if cells else GATHER)(index is not None, plan.unit, dy.dtype)
-            count = dy_part.size // plan.results if cells else part.size // plan.width
-            record = pool_record(shape, plan)
-            self.launch_elements(kernel, count, dy_part, index_part, part, count, record)
+            else:
+                kernel = BACKWARD[plan.kernel](index is not None, plan.unit, dy.dtype)
+                self._launch_units(kernel, shape, plan, dy_part, index_part, part)
         return dx
+
+    def _launch_units(
+        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, *arrays: Array | None
+    ) -> None:
+        """Launch a thread for each unit of samples; the arrays are in the kernel's order."""
+        count = len(arrays[0]) * units_of_a_sample(shape, plan)
+        self.launch_elements(kernel, count, *arrays, count, pool_record(shape, plan))

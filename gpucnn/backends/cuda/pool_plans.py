@@ -7,7 +7,7 @@ begin on such addresses, else an element. A map that is pooled whole has kernels
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ...shapes import PoolShape
@@ -26,7 +26,7 @@ class PoolPlan:
     """Which kernel runs a pass of a pooling, and what its threads move.
 
     Attributes:
-        kernel: "windows" or "whole" forward; "gather", "cells" or "rows" backward.
+        kernel: "windows" or "whole" forward; "gather", "cells", "shared_cells" or "rows" backward.
         unit: of windows, gather and cells: "one", "channels" or "pairs".
         width: elements of x in a unit.
     """
@@ -34,11 +34,6 @@ class PoolPlan:
     kernel: str
     unit: str = ""
     width: int = 1
-
-    @property
-    def results(self) -> int:
-        """Elements of y in a unit."""
-        return self.width // 2 if self.unit == "pairs" else self.width
 
 
 @lru_cache(maxsize=1024)
@@ -61,11 +56,63 @@ def backward_plan(shape: PoolShape, itemsize: int, aligned: bool) -> PoolPlan:
     """Choose backward's kernel; ``aligned`` is said of dy and of the index."""
     if is_whole(shape) and not shape.channels_last:
         return PoolPlan("rows")
-    axes = list(zip(shape.input, shape.window, shape.strides, shape.dilation, strict=True))
-    apart = all(window <= stride and dilation == 1 for _, window, stride, dilation in axes)
-    cell = math.prod(min(size, stride) for size, _, stride, _ in axes)
-    kernel = "cells" if apart and cell <= LARGEST_CELL else "gather"
+    overlap = overlaps(shape)
+    few = max(overlap) <= 2 and set(overlap[:-2]) <= {1} and set(shape.dilation) == {1}
+    cell = math.prod(map(min, shape.input, shape.strides))
+    kernel = "gather"
+    if few and cell <= LARGEST_CELL and shape.index_dtype == "uint8":
+        kernel = "cells" if max(overlap) == 1 else "shared_cells"
     return _in_units(kernel, shape, UNIT_BYTES // itemsize, aligned)
+
+
+def overlaps(shape: PoolShape) -> tuple[int, ...]:
+    """Return how many windows lie over an input at most, along each axis.
+
+    >>> overlaps(PoolShape.of((1, 28, 28, 8), (3, 2), strides=(1, 2), mode="max", rank=2))
+    (3, 1)
+    """
+    axes = zip(shape.window, shape.dilation, shape.strides, strict=True)
+    return tuple(ceil_div(step * (taps - 1) + 1, stride) for taps, step, stride in axes)
+
+
+def cells(shape: PoolShape) -> tuple[int, ...]:
+    """Return into how many cells the strides cut each axis, from where the padding begins.
+
+    >>> cells(PoolShape.of((1, 7, 8, 8), 3, strides=2, padding=1, mode="max", rank=2))
+    (4, 5)
+    """
+    axes = zip(shape.input, shape.padding, shape.strides, strict=True)
+    return tuple(ceil_div(size + before, stride) for size, (before, _), stride in axes)
+
+
+@lru_cache(maxsize=1024)
+def seen_in_units(shape: PoolShape, plan: PoolPlan) -> PoolShape:
+    """Return the pooling as its kernel sees it: of units, which lie like channels, the last axis.
+
+    Channels first, each channel is a map of its own; the last axis of pairs lies inside the units.
+    """
+    batch, depth = shape.batch, shape.channels
+    if not shape.channels_last:
+        batch, depth = batch * depth, 1
+    seen = replace(shape, batch=batch, channels=depth, channels_last=True)
+    if plan.unit == "channels":
+        return replace(seen, channels=depth // plan.width)
+    if plan.unit == "pairs":
+        *window, _ = shape.window
+        *strides, _ = shape.strides
+        *size, row = shape.input
+        return replace(
+            seen, input=(*size, row // plan.width), window=(*window, 1), strides=(*strides, 1)
+        )
+    return seen
+
+
+@lru_cache(maxsize=1024)
+def units_of_a_sample(shape: PoolShape, plan: PoolPlan) -> int:
+    """Return how many threads of a plan work on a sample."""
+    seen = seen_in_units(shape, plan)
+    places = {"windows": seen.output, "gather": seen.input}.get(plan.kernel, cells(seen))
+    return math.prod(places) * (seen.channels if shape.channels_last else shape.channels)
 
 
 def is_whole(shape: PoolShape) -> bool:
