@@ -234,7 +234,7 @@ def test_a_pooling_of_something_else_is_not_fused() -> None:
 
 @pytest.mark.parametrize("direction", ["fprop", "wgrad"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("size", [(8, 9), (28, 28), (31, 500), (224, 224)])
+@pytest.mark.parametrize("size", [(8, 9), (28, 28), (31, 500), (500, 5), (224, 224)])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("taps", "stride"), [(3, 1), (5, 1), (3, 2), (7, 2)])
 def test_tiles_cover_the_map_and_fit(taps, stride, channels, size, dtype, direction) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ...shapes import ConvShape, PoolShape
 from ..base import Array, Backend
 from .algorithms import Plan, Problem
@@ -10,10 +12,12 @@ from .algorithms.direct import Direct
 DIRECT = Direct()
 
 
+@lru_cache(maxsize=4096)
 def fused(problem: Problem, pool: PoolShape) -> Plan | None:
     """Return the plan of a convolution with the pooling behind it; None if there are no kernels.
 
-    A pure function, tested without a GPU. Both directions of a layer get a plan or neither.
+    A pure function, tested without a GPU. Both directions of a layer get a plan or neither: that of
+    the gradients reads off the index alone what ReLU has cut.
     """
     return next(filter(Plan.is_legal, DIRECT.pooled_plans(problem, pool)), None)
 

@@ -179,17 +179,18 @@ def wgrad_settings(conv: ConvShape, pool: PoolShape | None) -> Iterator[Settings
     most = WGRAD_THREADS // (lanes * conv.channels * conv.kernel[0])
     for limit in (2, 4, 8, 16, 32):
         width = 2 * ceil_div(even(columns, limit), 2)
-        height = even(rows, TILE // 4 // width)
-        if conv.channels * patch_of(conv, (height, width))[1] > PATCH:
-            continue
-        slots = even(width * height, most)  # as many chunks as quads
-        tiles = count_tiles(conv, pool, (height, width))
-        splits = min(
-            ceil_div(BLOCKS_WANTED, slices_of(conv)),
-            tiles,
-            max(1, PARTIAL_ELEMENTS // (math.prod(conv.w_shape) + conv.filters)),
-        )
-        yield Settings((height, width), lanes, 0, slots, ceil_div(tiles, splits))
+        most_high = TILE // 4 // width
+        for height in {even(rows, n) for n in (min(4, most_high), most_high)}:
+            if conv.channels * patch_of(conv, (height, width))[1] > PATCH:
+                continue
+            slots = even(width * height, most)  # as many chunks as quads
+            tiles = count_tiles(conv, pool, (height, width))
+            splits = min(
+                ceil_div(BLOCKS_WANTED, slices_of(conv)),
+                tiles,
+                max(1, PARTIAL_ELEMENTS // (math.prod(conv.w_shape) + conv.filters)),
+            )
+            yield Settings((height, width), lanes, 0, slots, ceil_div(tiles, splits))
 
 
 def wgrad_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> float:
