@@ -53,9 +53,10 @@ __device__ __forceinline__ void gather(const PoolGeometry& g, Accum (&sum)[WIDTH
             for (out.axis[2] = columns.begin; out.axis[2] < columns.end; ++out.axis[2]) {
                 if (!tap_on(g, 2, in.axis[2], out.axis[2], tap.axis[2])) continue;
                 const int o = channels + pixel(out, g.output) * g.depth;
+                const Output gradient = dy[o];
                 Neighbours<Index, WIDTH> chosen = {};
                 if (SELECTS) chosen = index[o];
-                add(g, sum, dy[o], chosen, out, number_of(g, tap));
+                add(g, sum, gradient, chosen, out, number_of(g, tap));
             }
         }
     }
