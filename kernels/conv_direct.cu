@@ -12,7 +12,7 @@
 // windows at the end may stick out (`output` says what exists).
 //
 // x, w, y, index: see direct.cuh; bias (K,) or null; index null if nobody wants it.
-// grid: x = tiles of all images, y = slices of filters. A thread computes QUADS neighbouring quads of
+// grid: x = tiles of all images, tiles_per_block of them to a block, y = slices of filters. A thread computes QUADS neighbouring quads of
 // FILTERS filters, 32 sums: a row of its patch and the weights of its filters under one tap come from
 // shared memory, TAPS * 32 multiply-adds for about TAPS + 4 loads of 16 bytes. Shared memory: PATCH and
 // MAX_CHANNELS * TAPS^2 * SLICE_PITCH Accums, 21 KB for 3x3, 44 KB for 7x7.

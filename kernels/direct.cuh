@@ -19,25 +19,28 @@
 
 typedef unsigned char U8;
 
-// As in gpucnn/backends/cuda/algorithms/direct.py.
+// As in gpucnn/backends/cuda/algorithms/direct_tiles.py.
 const int MAX_CHANNELS = 4;
-const int SLICE = 32;     // filters of a block
-const int PATCH = 4096;   // elements of a patch, all its channels together
-const int SKEW = 4;  // keeps rows of a slice 16-byte aligned and spreads a column over the banks
+const int SLICE = 32;    // filters of a block
+const int PATCH = 4096;  // elements of a patch, all its channels together
+const int SKEW = 4;      // keeps rows of a slice 16-byte aligned and spreads a column over the banks
 const int SLICE_PITCH = SLICE + SKEW;
 
 // The host's twin is `_GEOMETRY` in gpucnn/backends/cuda/algorithms/direct.py. Pairs are rows, columns.
 struct DirectGeometry {
     int channels, filters, channels_last, pooled;
-    int interleaved;                     // several channels, and last
+    int interleaved;                     // x has several channels, and last
     int input[2], output[2], target[2];  // sizes of x, of the convolution's output, of y and dy
     int pad[2], quads[2];                // the padding before x; the quads of a tile
     int pitch, plane;                    // elements of a row of a patch, and of a channel
-    int lanes, slots;                    // threads of a block along the filters; see the kernels
-    int tiles, tiles_per_block;
-    Divisor by_channels, by_plane, by_copied;  // elements of x that a row of the patch takes, or of a channel's
+    int lanes;                           // threads of a block along the filters
+    int slots;                           // and those that share a tile's outputs
+    int tiles, tiles_per_block;          // of all images
+    Divisor by_channels, by_plane;
+    Divisor by_copied;                      // what a row of a patch copies: interleaved, of all channels
     Divisor by_row_tiles, by_column_tiles;  // of an image
-    Divisor by_lanes, by_columns, by_slots;
+    Divisor by_lanes, by_slots;
+    Divisor by_columns;  // forward, threads along a row of a tile
 };
 
 template <class Number, int COUNT> struct alignas(COUNT * sizeof(Number)) Run {
@@ -90,11 +93,13 @@ __device__ __forceinline__ void copy_patch(const DirectGeometry& g, const Elemen
     const int step = INTERLEAVED ? g.channels : 1, before = first_column * step, of_row = g.input[1] * step;
 #pragma unroll 4  // that many loads are under way at once
     for (int i = threadIdx.x; i < g.channels * g.plane; i += blockDim.x) {
-        int channel = 0, at, along = i;
+        int channel, along = i;  // element `along` of a row
         if (!INTERLEAVED) channel = divide(i, g.by_plane, along);
-        int row = divide(along, g.by_copied, along);  // along: of the elements of a row
-        const int column = INTERLEAVED ? divide(along, g.by_channels, channel) : along;
-        at = INTERLEAVED ? channel * g.plane + row * g.pitch + column : i;
+        int row = divide(along, g.by_copied, along), at = i;
+        if (INTERLEAVED) {
+            const int column = divide(along, g.by_channels, channel);
+            at = channel * g.plane + row * g.pitch + column;
+        }
         row += first_row;
         along += before;
         const bool inside = (unsigned)row < (unsigned)g.input[0] && (unsigned)along < (unsigned)of_row;

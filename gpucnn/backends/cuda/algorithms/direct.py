@@ -37,7 +37,7 @@ WGRAD = KernelFamily("conv_direct_wgrad.cu", "conv_direct_wgrad", _DTYPE, _WINDO
 _PAIRS = ("input", "output", "target", "pad", "quads")
 _NUMBERS = ("pitch", "plane", "lanes", "slots", "tiles", "tiles_per_block")
 _DIVISORS = (
-    "channels", "plane", "copied", "row_tiles", "column_tiles", "lanes", "columns", "slots",
+    "channels", "plane", "copied", "row_tiles", "column_tiles", "lanes", "slots", "columns",
 )  # fmt: skip
 # struct DirectGeometry of kernels/direct.cuh
 _GEOMETRY = np.dtype(
@@ -167,7 +167,7 @@ def _record(s: ConvShape, pool: PoolShape | None, settings: Settings) -> np.ndar
     )  # fmt: skip
     divisors = (
         s.channels, plane, pitch * (s.channels if interleaved else 1), down, across,
-        settings.lanes, max(1, settings.columns), settings.slots,
+        settings.lanes, settings.slots, max(1, settings.columns),
     )  # fmt: skip
     flags = (s.channels_last, pool is not None, interleaved)
     row = (s.channels, s.filters, *flags, *pairs, *numbers)
