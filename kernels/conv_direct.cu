@@ -12,10 +12,10 @@
 // windows at the end may stick out (`output` says what exists).
 //
 // x, w, y, index: see direct.cuh; bias (K,) or null; index null if nobody wants it.
-// grid: x = tiles of all images, tiles_per_block of them to a block, y = slices of filters. A thread computes QUADS neighbouring quads of
-// FILTERS filters, 32 sums: a row of its patch and the weights of its filters under one tap come from
-// shared memory, TAPS * 32 multiply-adds for about TAPS + 4 loads of 16 bytes. Shared memory: PATCH and
-// MAX_CHANNELS * TAPS^2 * SLICE_PITCH Accums, 21 KB for 3x3, 44 KB for 7x7.
+// grid: x = tiles of all images, tiles_per_block of them to a block, y = slices of filters. A thread
+// computes QUADS neighbouring quads of FILTERS filters, 32 sums: a row of its patch and the weights of its
+// filters under one tap come from shared memory, TAPS * 32 multiply-adds for about TAPS + 4 loads of 16
+// bytes. Shared memory: PATCH and MAX_CHANNELS * TAPS^2 * SLICE_PITCH Accums, 21 KB for 3x3, 44 KB for 7x7.
 //
 // In float32 a byte that moves comes to 6.5 multiply-adds with 3x3x1 windows, 32 filters and pooling, and
 // to 6.4 with 3x3x3, 64 filters and none. An H200 does 7 in a byte's time: memory and arithmetic are as busy.
