@@ -50,9 +50,9 @@ __device__ __forceinline__ void copy_weights(const DirectGeometry& g, const Elem
 
 // A run that begins where memory is aligned, if `whole`, and has `valid` numbers that exist.
 template <class Number, int COUNT>
-__device__ __forceinline__ void store_run(Number* to, const Run<Number, COUNT>& run, int valid, bool whole) {
+__device__ __forceinline__ void store_run(Number* to, const Neighbours<Number, COUNT>& run, int valid, bool whole) {
     if (whole) {
-        *(Run<Number, COUNT>*)to = run;
+        *(Neighbours<Number, COUNT>*)to = run;
         return;
     }
 #pragma unroll
@@ -71,7 +71,7 @@ __device__ __forceinline__ void store(const DirectGeometry& g, Number* image, in
 #pragma unroll
             for (int j = 0; j < WIDE; ++j) {
                 if (row + i >= rows || column + j >= columns) continue;
-                Run<Number, FILTERS> run;
+                Neighbours<Number, FILTERS> run;
 #pragma unroll
                 for (int k = 0; k < FILTERS; ++k) run.at[k] = values[i][j][k];
                 store_run(image + element(g, g.target, row + i, column + j, filter, g.filters), run,
@@ -84,7 +84,7 @@ __device__ __forceinline__ void store(const DirectGeometry& g, Number* image, in
 #pragma unroll
         for (int k = 0; k < FILTERS; ++k) {
             if (row + i >= rows || column >= columns || filter + k >= g.filters) continue;
-            Run<Number, WIDE> run;
+            Neighbours<Number, WIDE> run;
 #pragma unroll
             for (int j = 0; j < WIDE; ++j) run.at[j] = values[i][j][k];
             store_run(image + element(g, g.target, row + i, column, filter + k, g.filters), run, columns - column,

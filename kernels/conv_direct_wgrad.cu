@@ -56,12 +56,12 @@ template <class Number> struct Filters {
         whole = g.channels_last && g.filters % VECTOR == 0 && (unsigned long long)maps % (VECTOR * sizeof(Number)) == 0;
         map = maps + image * image_size(g.target, g.filters) + (long long)filter * filter_step;
     }
-    __device__ __forceinline__ Run<Number, VECTOR> at(int row, int column) const {
-        Run<Number, VECTOR> run = {};
+    __device__ __forceinline__ Neighbours<Number, VECTOR> at(int row, int column) const {
+        Neighbours<Number, VECTOR> run = {};
         if (row >= rows || column >= columns) return run;
         const Number* from = map + (row * columns + column) * pixel_step;
         if (whole) {
-            if (count > 0) run = *(const Run<Number, VECTOR>*)from;
+            if (count > 0) run = *(const Neighbours<Number, VECTOR>*)from;
             return run;
         }
 #pragma unroll
@@ -82,11 +82,11 @@ __device__ __forceinline__ void copy_gradients(const DirectGeometry& g, const Sp
         for (int i = copier; i < 4 * g.quads[0] * g.quads[1]; i += splitting.copiers) {
             int column;
             const int row = divide(i, splitting.by_items, column);
-            const Run<Element, VECTOR> run = gradients.at(2 * tile.row + row, 2 * tile.column + column);
-            Run<Accum, VECTOR> values;
+            const Neighbours<Element, VECTOR> run = gradients.at(2 * tile.row + row, 2 * tile.column + column);
+            Neighbours<Accum, VECTOR> values;
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) values.at[k] = widen(run.at[k]);
-            *(Run<Accum, VECTOR>*)(to + i * SLICE_PITCH) = values;
+            *(Neighbours<Accum, VECTOR>*)(to + i * SLICE_PITCH) = values;
         }
         return;
     }
@@ -96,16 +96,16 @@ __device__ __forceinline__ void copy_gradients(const DirectGeometry& g, const Sp
     for (int i = copier; i < g.quads[0] * g.quads[1]; i += splitting.copiers) {
         int column;
         const int row = divide(i, splitting.by_items, column);
-        const Run<Element, VECTOR> run = gradients.at(tile.row + row, tile.column + column);
-        const Run<U8, VECTOR> chosen = places.at(tile.row + row, tile.column + column);
+        const Neighbours<Element, VECTOR> run = gradients.at(tile.row + row, tile.column + column);
+        const Neighbours<U8, VECTOR> chosen = places.at(tile.row + row, tile.column + column);
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) bias_sums[k] += chosen.at[k] < 4 ? widen(run.at[k]) : (Accum)0;
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-            Run<Accum, VECTOR> values;
+            Neighbours<Accum, VECTOR> values;
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) values.at[k] = chosen.at[k] == q ? widen(run.at[k]) : (Accum)0;
-            *(Run<Accum, VECTOR>*)(to + ((2 * row + q / 2) * across + 2 * column + q % 2) * SLICE_PITCH) = values;
+            *(Neighbours<Accum, VECTOR>*)(to + ((2 * row + q / 2) * across + 2 * column + q % 2) * SLICE_PITCH) = values;
         }
     }
 }

@@ -11,7 +11,7 @@
 #pragma once
 #include "ptx.cuh"
 #include "spatial.cuh"
-#include "values.cuh"
+#include "neighbours.cuh"
 
 struct ConvGeometry {
     int batch, channels, filters, groups;

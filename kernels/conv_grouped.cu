@@ -124,11 +124,11 @@ NAME(conv_grouped)(const Element* __restrict__ x, const Element* __restrict__ w,
 #pragma unroll
     for (int j = 0; j < ROWS; ++j, target += row_step(g.output, g.filters)) {
         if (tile.row + j >= g.output[0]) break;
-        Run<FILTERS> run;
+        Elements<FILTERS> run;
 #pragma unroll
         for (int k = 0; k < FILTERS; ++k) run.at[k] = narrow(relu && sums[j][k] <= 0 ? (Accum)0 : sums[j][k]);
         if (CHANNELS_LAST && whole) {
-            *(Run<FILTERS>*)(y + target) = run;
+            *(Elements<FILTERS>*)(y + target) = run;
         } else {
 #pragma unroll
             for (int k = 0; k < FILTERS; ++k)

@@ -22,9 +22,7 @@ const int ROW_TAPS = TAPS ? TAPS : 1;  // taps of a row that are computed at onc
 // Threads of a block at most: 128, so that those which keep many sums leave room for other blocks.
 const int MAX_THREADS = 128;
 
-struct alignas(CHANNELS * sizeof(Element)) Channels {
-    Element at[CHANNELS];
-};
+typedef Elements<CHANNELS> Channels;
 
 // The channels of one place, or zeros.
 __device__ __forceinline__ void load(const Element* at, bool exists, Accum (&values)[CHANNELS]) {

@@ -14,8 +14,8 @@
 //
 // Macros: TAPS, of a row and of a column of the window; STRIDE, along both. The dilation is 1.
 #pragma once
-#include "common.cuh"
 #include "divisor.cuh"
+#include "neighbours.cuh"
 
 typedef unsigned char U8;
 
@@ -43,17 +43,13 @@ struct DirectGeometry {
     Divisor by_columns;  // forward, threads along a row of a tile
 };
 
-template <class Number, int COUNT> struct alignas(COUNT * sizeof(Number)) Run {
-    Number at[COUNT];
-};
-
 // Copy COUNT numbers from shared memory, WIDTH at a time.
 template <int WIDTH, int COUNT>
 __device__ __forceinline__ void load_shared(const Accum* from, Accum (&values)[COUNT]) {
     static_assert(COUNT % WIDTH == 0, "runs must be whole");
 #pragma unroll
     for (int i = 0; i < COUNT; i += WIDTH) {
-        const Run<Accum, WIDTH> run = *(const Run<Accum, WIDTH>*)(from + i);
+        const Neighbours<Accum, WIDTH> run = *(const Neighbours<Accum, WIDTH>*)(from + i);
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) values[i + j] = run.at[j];
     }

@@ -14,9 +14,9 @@
 // The order of a sum follows from the shape alone: where x is not `aligned` to 16 bytes, a unit is loaded
 // element by element.
 // Macros: MODE, MAX or SUM; a minimum is the maximum of -x; CHANNELS_LAST 0 or 1.
-#include "common.cuh"
 #include "divisor.cuh"
 #include "math.cuh"
+#include "neighbours.cuh"
 
 #define MAX 1
 #define SUM 3
@@ -51,13 +51,9 @@ __device__ __forceinline__ Found combine(const Found& a, const Found& b) {
     return (alike ? b.index < a.index : other_nan || (!nan && b.value > a.value)) ? b : a;
 }
 
-template <int COUNT> struct alignas(COUNT * sizeof(Element)) Unit {
-    Element at[COUNT];
-};
-
-template <int COUNT, bool AT_ONCE> __device__ __forceinline__ Unit<COUNT> load(const Element* from) {
-    if (AT_ONCE) return *(const Unit<COUNT>*)from;
-    Unit<COUNT> unit;
+template <int COUNT, bool AT_ONCE> __device__ __forceinline__ Elements<COUNT> load(const Element* from) {
+    if (AT_ONCE) return *(const Elements<COUNT>*)from;
+    Elements<COUNT> unit;
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) unit.at[e] = from[e];
     return unit;
@@ -73,7 +69,7 @@ __device__ __forceinline__ void walk(const GlobalGeometry& g, const Element* col
     for (int e = 0; e < COUNT; ++e)  // were all infinite, none would be better: the first is chosen
         if (begin < end) found[e].index = begin * apart + e * along;
     for (int u = begin; u < end; u += UNDER_WAY * g.slots) {
-        Unit<COUNT> held[UNDER_WAY];
+        Elements<COUNT> held[UNDER_WAY];
 #pragma unroll
         for (int k = 0; k < UNDER_WAY; ++k)  // beyond the end the last one again
             held[k] = load<COUNT, AT_ONCE>(column + (long long)min(u + k * g.slots, end - 1) * g.pitch);
@@ -95,7 +91,7 @@ __device__ __forceinline__ void walk(const GlobalGeometry& g, const Element* col
         for (int k = 0; k < UNDER_WAY; ++k) {  // seldom: which is it?
             const int place = u + k * g.slots;
             if (place >= end) break;
-            const Unit<COUNT> unit = load<COUNT, AT_ONCE>(column + (long long)place * g.pitch);
+            const Elements<COUNT> unit = load<COUNT, AT_ONCE>(column + (long long)place * g.pitch);
 #pragma unroll
             for (int e = 0; e < COUNT; ++e) {
                 const Accum value = sign * widen(unit.at[e]), best = found[e].value;

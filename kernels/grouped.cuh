@@ -13,8 +13,8 @@
 //   TAPS    rows of the window, with dilation 1, known when compiling; 0: any window, one tap after another
 //   STRIDE  down the map; 1 where TAPS is 0, for any
 #pragma once
-#include "common.cuh"
 #include "divisor.cuh"
+#include "neighbours.cuh"
 
 // As in gpucnn/backends/cuda/algorithms/grouped.py.
 const int ROWS = 7;  // the maps of most networks have a multiple of 7
@@ -79,16 +79,12 @@ __device__ __forceinline__ unsigned channel_step(const int (&size)[2]) {
     return CHANNELS_LAST ? 1 : size[0] * size[1];
 }
 
-template <int WIDTH> struct alignas(WIDTH * sizeof(Element)) Run {
-    Element at[WIDTH];
-};
-
 // WIDTH channels of a pixel, `step` apart; zeros if it does not exist. Channels last they are one load.
 template <int WIDTH>
 __device__ __forceinline__ void load(const Element* at, unsigned step, bool exists, Accum (&values)[WIDTH]) {
-    Run<WIDTH> run = {};
+    Elements<WIDTH> run = {};
     if (CHANNELS_LAST) {
-        if (exists) run = *(const Run<WIDTH>*)at;
+        if (exists) run = *(const Elements<WIDTH>*)at;
     } else {
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i)

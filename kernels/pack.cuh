@@ -2,13 +2,11 @@
 // thread that asks for less leaves memory waiting. The host's twin is `launch_packs` in
 // gpucnn/backends/cuda/launch.py.
 #pragma once
-#include "common.cuh"
+#include "neighbours.cuh"
 
 const int PACK = sizeof(Element) == 2 ? 8 : 4;
 
-template <class Number> struct alignas(16) Pack {
-    Number at[PACK];
-};
+template <class Number> using Pack = Neighbours<Number, PACK>;
 
 // Index of the first element that this thread takes.
 __device__ __forceinline__ long long first_of_pack() { return global_thread() * PACK; }

@@ -12,8 +12,8 @@
 // Macros: MODE; UNIT.
 #pragma once
 #define RANK 3  // leading axes that a shape leaves out have size 1
-#include "common.cuh"
 #include "math.cuh"
+#include "neighbours.cuh"
 #include "spatial.cuh"
 
 #define MAX 1
@@ -33,13 +33,8 @@ const int WIDTH = UNIT == ONE ? 1 : 16 / sizeof(Element);  // elements of a unit
 const int ACROSS = UNIT == PAIRS ? 2 : 1;                  // columns of a window inside a unit
 const int RESULTS = WIDTH / ACROSS;                        // elements of a unit of y
 
-// COUNT neighbours in memory, moved by as few instructions as there are 16 bytes.
-template <class Number, int COUNT>
-struct alignas(COUNT * sizeof(Number) < 16 ? COUNT * sizeof(Number) : 16) Neighbours {
-    Number at[COUNT];
-};
-typedef Neighbours<Element, WIDTH> Input;
-typedef Neighbours<Element, RESULTS> Output;
+typedef Elements<WIDTH> Input;
+typedef Elements<RESULTS> Output;
 
 struct PoolGeometry {
     int depth, average, count_padding, index_bytes;

@@ -24,7 +24,7 @@
 // Macros: TILE_M, TILE_N, THREAD_M, THREAD_N, RANK; VECTOR and VECTOR_N, 1 or 8; BLOCKS, how many of them
 // a multiprocessor should hold; MULTIPLY, FMA unless set, or MMA_F64.
 #pragma once
-#include "values.cuh"
+#include "neighbours.cuh"
 
 #define FMA 1
 #define MMA_F64 2

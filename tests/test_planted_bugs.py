@@ -427,7 +427,7 @@ BUGS = [
         "next = k0 + 2 * TILE_K"),
     Bug("the second half of a vector between the columns", vectors, "tile_gemm.cuh",
         "Slab<TILE>::column(e)", "e * (TILE + 4)"),
-    Bug("a vector of one number", vectors, "values.cuh", "widen(loaded.at[e])",
+    Bug("a vector of one number", vectors, "neighbours.cuh", "widen(loaded.at[e])",
         "widen(loaded.at[0])"),
     Bug("the runs of a thread's rows side by side", vectors, "tile_fma.cuh",
         "i / run * (TILE / SHARE * run)", "i / run * run"),

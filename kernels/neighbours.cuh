@@ -1,16 +1,15 @@
-// Neighbours in memory, moved at most 16 bytes at a time, and what they are to arithmetic.
+// Neighbours in memory, moved by as few instructions as there are 16 bytes in them.
 #pragma once
 #include "common.cuh"
 
-// The alignment of so many bytes: an instruction moves 16 at most.
-__device__ constexpr int alignment(int bytes) { return bytes < 16 ? bytes : 16; }
+template <class Number, int COUNT>
+struct alignas(COUNT * sizeof(Number) < 16 ? COUNT * sizeof(Number) : 16) Neighbours {
+    Number at[COUNT];
+};
 
-template <int WIDTH> struct alignas(alignment(WIDTH * sizeof(Element))) Elements {
-    Element at[WIDTH];
-};
-template <int WIDTH> struct alignas(alignment(WIDTH * sizeof(Accum))) Values {
-    Accum at[WIDTH];
-};
+// Of elements, and what they are to arithmetic.
+template <int WIDTH> using Elements = Neighbours<Element, WIDTH>;
+template <int WIDTH> using Values = Neighbours<Accum, WIDTH>;
 
 // from[0 .. WIDTH); the address must be a multiple of their size, or of 16 bytes.
 template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load_values(const Element* from) {
