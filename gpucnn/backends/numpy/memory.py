@@ -6,7 +6,8 @@ pooling are then views, rows of a matrix product are the images of neighbouring 
 operation along the channels or over the images has long inner loops. To the user the array is
 still (N, *spatial, C) or (N, C, *spatial): only its strides tell.
 
-Operations take C-contiguous arrays, too. What makes a new activation from one keeps its order.
+Operations take C-contiguous arrays, too. Those that work on elements or channels keep the order of
+what they are given; those that have windows, convolutions and poolings, return pixel-major memory.
 """
 
 from __future__ import annotations
@@ -54,7 +55,17 @@ def empty_activation(shape: Sequence[int], channels_last: bool, dtype: Any) -> n
 
 
 def arranged(x: np.ndarray) -> np.ndarray:
-    """Return the array, or a C-contiguous copy if it lies neither like that nor pixel-major."""
-    if x.flags.c_contiguous or is_pixel_major(x, True) or is_pixel_major(x, False):
+    """Return the array, or a copy if it lies neither C-contiguous nor pixel-major.
+
+    A part of a pixel-major array becomes pixel-major, any other view C-contiguous.
+    """
+    x = np.asarray(x)  # no matrix, no mask
+    if x.flags.c_contiguous:
         return x
+    for channels_last in (True, False) if x.ndim > 2 else ():
+        steps = [x.strides[axis] for axis in pixel_axes(x.ndim, channels_last) if x.shape[axis] > 1]
+        if steps == sorted(steps, reverse=True):
+            if is_pixel_major(x, channels_last):
+                return x
+            return as_activation(pixel_major(x, channels_last), channels_last)
     return np.ascontiguousarray(x)

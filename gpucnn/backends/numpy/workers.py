@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import cache
 from queue import SimpleQueue
 
+import numpy as np
+
 from .threads import one_blas_thread
 
 # Of these the first that is set says how many threads to take.
@@ -48,6 +50,8 @@ class _Workers:
             threading.Thread(target=self._serve, args=(queue,), name=name, daemon=True).start()
 
     def _serve(self, queue: SimpleQueue) -> None:
+        # NumPy keeps these for each thread; the backend's operations set them for their callers.
+        np.seterr(over="ignore", invalid="ignore", divide="ignore")
         while True:
             function, parts = queue.get()
             error = None
