@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucnn.backends.numpy.convolution import base, pointwise, taps
+from gpucnn.backends.numpy.convolution import base, few_channels, pointwise, taps
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.memory import as_activation, pixel_major
 from gpucnn.shapes import ConvShape
@@ -18,7 +18,10 @@ from tests.cases import CONVS, DTYPES
 from tests.operations.test_conv import problem
 from tests.tolerance import assert_close
 
-ALGORITHMS = {algorithm.name: algorithm for algorithm in (taps.Taps(), pointwise.Pointwise())}
+ALGORITHMS = {
+    algorithm.name: algorithm
+    for algorithm in (taps.Taps(), pointwise.Pointwise(), few_channels.FewChannels())
+}
 
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
 
@@ -28,6 +31,8 @@ FINE = {
     | {"MANY_ROWS": 1, "PART_WORK": 1, "PRODUCT_WORK": 1},
     pointwise: {"PARTS": 4, "PART_WORK": 1, "PART_BYTES": 900, "MANY_ROWS": 20, "SMALL": 3000}
     | {"PANEL": 16, "FEW_ROWS": 4, "small_products_pay": lambda: True},
+    few_channels: {"PARTS": 5, "PART_WORK": 1, "COLUMN_BYTES": 2000, "SHORT": 2, "SMALL": 900}
+    | {"PRODUCT_BYTES": 3000, "small_products_pay": lambda: True},
 }
 
 
