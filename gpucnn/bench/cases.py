@@ -197,8 +197,8 @@ def quick() -> list[Case]:
     wanted = (("lenet5", "training_step", 64), ("lenet5", "inference", 1))
     steps = [case for case in networks() if (case.layer, case.op, case.batch) in wanted]
     few = [case for case in layers() if case.layer in chosen]
-    # all forward passes first: a run that ends early has something of every group
-    return sorted(few, key=lambda case: case.op.endswith(("dgrad", "wgrad", "backward"))) + steps
+    # forward passes come first: a run that ends early has something of every group
+    return steps + sorted(few, key=lambda case: case.op.endswith(("dgrad", "wgrad", "backward")))
 
 
 def case_named(op: str, layer: str) -> Case:

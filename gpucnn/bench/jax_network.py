@@ -96,8 +96,8 @@ def _layer(layer: Layer, x: Any, arrays: Arrays, seen: _Training | None) -> Any:
         return x @ own["kernel"].T + own.get("bias", 0.0)
     if isinstance(layer, layers.BatchNorm):
         return _batch_norm(layer, x, own, seen)
-    if isinstance(layer, layers.ReLU):
-        return jax.nn.relu(x) if layer.max_value is None else jax.nn.relu6(x)
+    if isinstance(layer, layers.ReLU | layers.Activation) and layer.kind in ("relu", "relu6"):
+        return jax.nn.relu(x) if layer.kind == "relu" else jax.nn.relu6(x)
     if isinstance(layer, layers.MaxPool2D) and layer.padding == "valid":
         window, strides = (1, *layer.pool_size, 1), (1, *layer.strides, 1)
         return jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, strides, "VALID")

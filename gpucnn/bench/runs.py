@@ -48,7 +48,7 @@ class Plan:
     """
 
     cases: Sequence[Case]
-    peers: Sequence[str] = field(default_factory=peers_here)
+    peers: Sequence[str]
     cores: Sequence[str] = (OWN_CHOICE,)
     runs: int = 1
     windows: int = WINDOWS
@@ -66,7 +66,8 @@ class Plan:
     @classmethod
     def full(cls, threads: int) -> Plan:
         """Return a plan for a quarter of an hour on two cores."""
-        return cls(cases.full(), cores=(OWN_CHOICE, HASWELL), runs=3, threads=threads)
+        cores = (OWN_CHOICE, HASWELL)
+        return cls(cases.full(), peers_here(), cores, runs=3, threads=threads)
 
 
 class Benchmark:
@@ -76,7 +77,7 @@ class Benchmark:
         plan: what to measure.
         rows: those of a run that is continued.
         begun, changed: called with a row before it is first measured, and after each change.
-        make_worker, make_load: in place of real processes, in tests.
+        make_worker, make_load, clock, sleep: in place of the real ones, in tests.
     """
 
     def __init__(
@@ -84,11 +85,12 @@ class Benchmark:
         begun: Callable[[Row], Any] = lambda row: None,
         changed: Callable[[Row], Any] = lambda row: None,
         make_worker: Callable[..., Worker] = Worker, make_load: Callable[..., Load] = Load,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], Any] = time.sleep,
     ) -> None:  # fmt: skip
         self.plan, self.begun, self.changed = plan, begun, changed
         self.rows = {key(row): row for row in rows}
         self.make_worker, self.make_load, self.clock = make_worker, make_load, clock
+        self.sleep = sleep
         self.cores = list(plan.cores)
         self.meta: dict[str, Any] = {}  # what describes the run
         self.patience = plan.patience
@@ -144,7 +146,9 @@ class Benchmark:
 
         load = self.make_load(pids)
         self.meta["load_known"] = load.known
-        protocol = Protocol(workers, load, windows=self.plan.windows, patience=self.patience)
+        protocol = Protocol(
+            workers, load, windows=self.plan.windows, patience=self.patience, sleep=self.sleep
+        )
         self.meta["left_out_cases"] = 0
         for case in self.plan.cases:
             rows = self._rows_of(case)

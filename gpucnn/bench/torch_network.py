@@ -64,8 +64,8 @@ def _module(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
         return _dense(layer, flattened)
     if isinstance(layer, layers.BatchNorm):
         return _batch_norm(layer, of_maps=len(shape) == 3)
-    if isinstance(layer, layers.ReLU):
-        return nn.ReLU(inplace=True) if layer.max_value is None else nn.ReLU6(inplace=True)
+    if isinstance(layer, layers.ReLU | layers.Activation) and layer.kind in ("relu", "relu6"):
+        return nn.ReLU(inplace=True) if layer.kind == "relu" else nn.ReLU6(inplace=True)
     if isinstance(layer, layers.MaxPool2D) and layer.padding == "valid":
         return nn.MaxPool2d(layer.pool_size, layer.strides)
     if isinstance(layer, layers.GlobalAveragePool2D):

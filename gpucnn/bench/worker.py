@@ -112,6 +112,7 @@ class Server:
             before = memory.start()
             call = call or self.side.bind(self.case, way)
             for _ in range(MEMORY_CALLS):
+                result = None  # that of the call before is gone
                 result = call()
         peak = memory.peak()
         given = 0 if self.case.op in STEPS else self.side.to_numpy(self.case, result).nbytes

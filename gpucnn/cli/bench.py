@@ -59,9 +59,12 @@ def _table(rows: list[Row], peers: Any) -> Any:
     columns = ["gpucnn ms", "error"]
     columns += ["PyTorch ms", "error", "ratio"] if "torch" in peers else []
     columns += ["JAX ms"] if "jax" in peers else []
-    made = table("layer", "operation", "shape", "BLAS core", *columns, numbers=len(columns))
+    several = len({row["core"] for row in rows}) > 1
+    names = ["layer", "operation", "shape", *(["BLAS core"] if several else [])]
+    made = table(*names, *columns, numbers=len(columns))
     for row in rows:
-        cells = [row["layer"], row["op"], geometry(row["shape"]), row["core"]]
+        cells = [row["layer"], row["op"], geometry(row["shape"])]
+        cells += [row["core"]] if several else []
         if row.get("error"):
             made.add_row(*cells, row["error"], style="red")
             continue
