@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -711,6 +712,14 @@ def test_an_interrupted_run_keeps_what_it_has(fake_machine, tmp_path, capsys):
     (path,) = tmp_path.glob("*.json")
     assert Results(path).rows[0]["error"] == UNFINISHED
     assert f"go on with --file {path}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [["profiling/bench_cpu.py"], ["-m", "profiling.cpu"]])
+def test_it_is_found_by_both_names(script):
+    said = subprocess.run(
+        [sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith("usage: python -m profiling.cpu")
 
 
 # ---- for real ------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Plan:
     def quick(cls, threads: int) -> Plan:
         """Return a plan for a minute: beside PyTorch alone, with the core that BLAS takes."""
         peers = [name for name in peers_here() if name == PEER]
-        return cls(cases.quick(), peers, threads=threads, seconds=45.0, patience=10.0, memory=False)
+        return cls(cases.quick(), peers, threads=threads, seconds=40.0, patience=10.0, memory=False)
 
     @classmethod
     def full(cls, threads: int) -> Plan:

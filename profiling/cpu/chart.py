@@ -16,7 +16,7 @@ from profiling.results import Results
 from .groups import GROUPS, Group
 
 ROW_INCHES = 0.34
-COLOURS = (style.BLUE, "#9bbfd6")  # OpenBLAS's own choice of its core, and the other one
+COLOURS = (style.BLUE, "#7fb2d3")  # OpenBLAS's own choice of its core, and the other one
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50)
 
 
