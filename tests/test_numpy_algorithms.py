@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucnn.backends.numpy.convolution import base, few_channels, pointwise, taps
+from gpucnn.backends.numpy.convolution import base, depthwise, few_channels, pointwise, taps
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.memory import as_activation, pixel_major
 from gpucnn.shapes import ConvShape
@@ -20,7 +20,12 @@ from tests.tolerance import assert_close
 
 ALGORITHMS = {
     algorithm.name: algorithm
-    for algorithm in (taps.Taps(), pointwise.Pointwise(), few_channels.FewChannels())
+    for algorithm in (
+        taps.Taps(),
+        pointwise.Pointwise(),
+        few_channels.FewChannels(),
+        depthwise.Depthwise(),
+    )
 }
 
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
@@ -33,6 +38,7 @@ FINE = {
     | {"PANEL": 16, "FEW_ROWS": 4, "small_products_pay": lambda: True},
     few_channels: {"PARTS": 5, "PART_WORK": 1, "COLUMN_BYTES": 2000, "SHORT": 2, "SMALL": 900}
     | {"PRODUCT_BYTES": 3000, "small_products_pay": lambda: True},
+    depthwise: {"PARTS": 5, "PART_WORK": 1, "RUN": 40},
 }
 
 
