@@ -17,7 +17,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import BLOCK, choose, elementwise, keep, rounded, share, wide
+from .blocks import BLOCK, LARGE, choose, elementwise, keep, rounded, share, wide
 from .channels import Block, Lanes
 from .special import erfc
 
@@ -30,7 +30,7 @@ _FLOOR = -1000  # exp is 0 below, and a product of it with -inf would be NaN
 
 @cache
 def _zeros(dtype: np.dtype) -> np.ndarray:
-    return np.zeros(BLOCK, dtype)
+    return np.zeros(LARGE, dtype)
 
 
 def relu(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -153,15 +153,16 @@ class Activations:
 
     def activation_forward(self, x: np.ndarray, kind: str, alpha: float) -> np.ndarray:
         function = _FORWARD[kind]
-        return elementwise(lambda x, out: function(x, float(alpha), out), x.dtype, x)
+        alpha, most = float(alpha), LARGE if kind == "relu" else BLOCK
+        return elementwise(lambda x, out: function(x, alpha, out), x.dtype, x, most=most)
 
     def activation_backward(
         self, dy: np.ndarray, saved: np.ndarray, kind: str, alpha: float
     ) -> np.ndarray:
         function = _BACKWARD[kind]
-        alpha = float(alpha)
+        alpha, most = float(alpha), LARGE if kind == "relu" else BLOCK
         return elementwise(
-            lambda dy, saved, out: function(dy, saved, alpha, out), dy.dtype, dy, saved
+            lambda dy, saved, out: function(dy, saved, alpha, out), dy.dtype, dy, saved, most=most
         )
 
     def prelu_forward(self, x: np.ndarray, slope: np.ndarray, shape: NormShape) -> np.ndarray:

@@ -18,7 +18,8 @@ from ..base import accumulator
 from . import workers
 
 BLOCK = 1 << 16  # elements: a handful of float32 temporaries fit in an L2 cache of 1 or 2 MB
-FEW = 3  # blocks: so few are done before another thread has begun
+LARGE = 1 << 18  # elements: of a block that needs one temporary and few calls, which cost as well
+PARTS = 4  # of an array: no fewer for the sake of larger blocks
 
 
 def wide(array: np.ndarray) -> np.ndarray:
@@ -35,6 +36,11 @@ def pieces(length: int, size: int) -> list[slice]:
     """Cut ``range(length)`` into slices of at most ``size`` (and 1), all of nearly one length."""
     count = -(-length // max(1, size))
     return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
+
+
+def block_size(size: int, most: int) -> int:
+    """Return how many elements of an array a block has, if up to ``most`` suit the operation."""
+    return max(BLOCK, min(most, size // PARTS))
 
 
 def blocks(extents: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:
@@ -59,13 +65,9 @@ def sample_blocks(shape: Sequence[int]) -> list[slice]:
 
 
 def share(function: Callable[[Any], object], items: Sequence[Any]) -> None:
-    """Call ``function(item)`` for every item, shared among the threads if there are a few.
-
-    An item is a block's work, some microseconds: no more than it takes to hand it to a thread.
-    """
-    if len(items) < FEW:
-        for item in items:
-            function(item)
+    """Call ``function(item)`` for every item, a block of work, shared among the threads."""
+    if len(items) == 1:
+        function(items[0])
     else:
         workers.run(lambda part: function(items[part]), len(items))
 
@@ -82,12 +84,13 @@ def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
 
 
 def elementwise(
-    function: Callable[..., np.ndarray], dtype: np.dtype, *arrays: np.ndarray
+    function: Callable[..., np.ndarray], dtype: np.dtype, *arrays: np.ndarray, most: int = BLOCK
 ) -> np.ndarray:
     """Return ``function(*arrays, out)``, worked out block by block in the dtype of the sums.
 
     The result lies in memory as the last array does. ``out``, a block of it, or None where the
-    result is narrower than the sums, is where the function may put what it returns.
+    result is narrower than the sums, is where the function may put what it returns. ``most`` is the
+    size of the largest blocks that suit the function.
     """
     result = np.empty_like(arrays[-1], dtype)
     target, *sources = flat(result, result, *arrays)
@@ -95,11 +98,12 @@ def elementwise(
 
     def fill(piece: slice) -> None:
         out = target[piece] if in_place else None
-        value = function(*(wide(source[piece]) for source in sources), out)
+        parts = [source[piece] for source in sources]
+        value = function(*(parts if in_place else map(wide, parts)), out)
         if value is not out:
             target[piece] = value
 
-    share(fill, pieces(target.size, BLOCK))
+    share(fill, pieces(target.size, block_size(target.size, most)))
     return result
 
 

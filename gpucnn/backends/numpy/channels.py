@@ -14,7 +14,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import BLOCK, blocks, pieces, share, wide
+from .blocks import LARGE, block_size, blocks, pieces, share, wide
 from .memory import is_pixel_major, pixel_axes
 
 ROW = 1024  # elements: an inner loop of as many steps hides what NumPy needs to start it
@@ -41,16 +41,17 @@ class Lanes:
         pixel_major = is_pixel_major(like, last)
         self.axes = pixel_axes(like.ndim, last) if pixel_major else tuple(range(like.ndim))
         self.in_rows = last or pixel_major or shape.length == 1
+        pixels = shape.batch * shape.length
+        block = block_size(pixels * shape.channels, LARGE)
         if self.in_rows:
-            pixels = shape.batch * shape.length
             self.repeats = _pixels_in_a_row(pixels, shape.channels)
             width = self.repeats * shape.channels
             rows = pixels // self.repeats
             self.memory_shape = (rows, width)
-            self.blocks = [(piece,) for piece in pieces(rows, BLOCK // max(1, width))]
+            self.blocks = [(piece,) for piece in pieces(rows, block // max(1, width))]
         else:
             self.memory_shape = shape.axes
-            outer = blocks((shape.batch, shape.length), BLOCK // max(1, shape.channels))
+            outer = blocks((shape.batch, shape.length), block // max(1, shape.channels))
             self.blocks = [(samples, slice(None), positions) for samples, positions in outer]
 
     def empty(self, dtype: np.dtype) -> np.ndarray:

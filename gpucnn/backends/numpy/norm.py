@@ -24,7 +24,7 @@ from .convolution.workspace import workspace
 class _Normal:
     """Blocks of x, normalised: (x - mean) * scale + beta, with the bits of the forward pass.
 
-    A block is worked on in the thread's scratch memory, which the next one takes over.
+    Without ``out`` a block is the thread's scratch memory, until the next one takes it over.
     """
 
     def __init__(
@@ -35,13 +35,14 @@ class _Normal:
         self.mean, self.beta = lanes.along(mean), lanes.along(wide(beta))
         self.scale = lanes.along(wide(gamma) / np.sqrt(var + float(epsilon)))
 
-    def centred(self, block: Block) -> np.ndarray:
+    def centred(self, block: Block, out: np.ndarray | None = None) -> np.ndarray:
         part = self.view[block]
-        out = workspace.take("norm", part.shape, self.mean.dtype)
+        if out is None or out.dtype != self.mean.dtype:
+            out = workspace.take("norm", part.shape, self.mean.dtype)
         return np.subtract(part, self.mean, out=out)
 
-    def __call__(self, block: Block) -> np.ndarray:
-        part = self.centred(block)
+    def __call__(self, block: Block, out: np.ndarray | None = None) -> np.ndarray:
+        part = self.centred(block, out)
         part *= self.scale
         part += self.beta
         return part
@@ -78,12 +79,14 @@ class Normalisations:
         other = None if residual is None else lanes.view(residual)
 
         def fill(block: Block) -> None:
-            part = normal(block)
+            out = target[block]
+            part = normal(block, out)
             if other is not None:
                 part += other[block]
             if activation == "relu":
                 np.maximum(part, zeros, out=part)
-            target[block] = part
+            if part is not out:
+                out[...] = part
 
         share(fill, lanes.blocks)
         return y
@@ -117,15 +120,17 @@ class Normalisations:
         slope, offset = lanes.along(inverse * dgamma / count), lanes.along(dbeta / count)
 
         def fill(block: Block) -> None:
+            out, grad = target[block], masked[block]
             if training:
                 part = normal.centred(block)
                 part *= slope
-                np.subtract(masked[block], part, out=part)
-                part -= offset
+                part += offset
+                part = np.subtract(grad, part, out=part if out.dtype != part.dtype else out)
                 part *= normal.scale
             else:
-                part = masked[block] * normal.scale
-            target[block] = part
+                part = grad * normal.scale
+            if part is not out:
+                out[...] = part
 
         share(fill, lanes.blocks)
         return dx, rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype), dresidual

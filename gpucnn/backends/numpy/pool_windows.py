@@ -15,11 +15,11 @@ from itertools import groupby, product
 import numpy as np
 
 from ...shapes import PoolShape
-from .blocks import blocks, pieces, window_slices
+from .blocks import block_size, blocks, pieces, window_slices
 
 Place = tuple[slice, ...]  # an index of an array (*spatial, lanes), up to the axis in question
 
-BLOCK = 1 << 17  # elements of the input in a block
+LARGE = 1 << 19  # elements of the input in the largest block
 RUN = 512  # elements: where the lanes are cut, they are not cut into shorter pieces
 ROWS = 4  # outputs along the first axis, so that windows that overlap share most of their work
 
@@ -151,11 +151,12 @@ def spreads(shape: PoolShape) -> list[tuple[slice, tuple[Spread, ...]]]:
 def _blocks(
     shape: PoolShape, extents: Sequence[int], inputs: int, rows: int
 ) -> list[tuple[slice, tuple[slice, ...]]]:
-    """Cut (*extents, lanes), with so many inputs to a point, into blocks of ``BLOCK`` inputs.
+    """Cut (*extents, lanes), with so many inputs to a point, into blocks.
 
     The lanes are cut first, until ``rows`` of the first axis fit.
     """
     lanes = shape.batch * shape.channels
-    width = min(lanes, max(RUN, BLOCK // (inputs * rows * max(1, math.prod(extents[1:])))))
-    points = BLOCK // max(1, inputs * width)
+    block = block_size(lanes * math.prod(shape.input), LARGE)
+    width = min(lanes, max(RUN, block // (inputs * rows * max(1, math.prod(extents[1:])))))
+    points = block // max(1, inputs * width)
     return list(product(pieces(lanes, width), blocks(extents, points)))
