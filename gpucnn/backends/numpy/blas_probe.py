@@ -12,9 +12,9 @@ SMALL = 1_000_000  # multiply-adds
 def small_products_pay() -> bool:
     """Return whether products of at most ``SMALL`` multiply-adds are quicker than large ones.
 
-    From version 0.3.17 on OpenBLAS computes these without copying ("packing") the factors, in
-    kernels that it has for AVX-512: per core 240 to 275 against 130 to 230 GFLOP/s in float32, if
-    the second factor lies in panels of ``PANEL`` columns. The name of the kernels decides, not a
+    OpenBLAS computes these without copying ("packing") the factors, in kernels that it has for
+    AVX-512: per core 240 to 275 against 130 to 230 GFLOP/s in float32, if the second factor lies in
+    panels of ``PANEL`` columns. The name of the kernels decides, not a
     measurement: so the order of the sums is the same in every process on a machine.
     """
     try:
