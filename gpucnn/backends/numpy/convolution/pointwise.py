@@ -142,10 +142,14 @@ class Pointwise(Algorithm):
     def dgrad(
         self, dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finish: Finish
     ) -> None:
+        matrix = w.reshape(len(w), -1)
+        if set(shape.strides) == {1}:
+            _product(dy, matrix, dx, finish)
+            return
         for axes in backward(shape):
             target = dx[tuple(axis.target for axis in axes)]
             if all(axis.taps for axis in axes):
-                _product(dy, w.reshape(len(w), -1), target, finish)
+                _product(dy, matrix, target, finish)
             else:
                 _clear(target, finish)
 
@@ -153,6 +157,9 @@ class Pointwise(Algorithm):
         x = _read(x, shape)
         if x.flags.c_contiguous:
             x, dy = _rows(x), _rows(dy)  # (rows, C), (rows, K)
+            if shape.multiply_adds < PART_WORK:
+                # (K, rows) @ (rows, C) -> (K, C)
+                return np.matmul(dy.T, x).reshape(shape.w_shape)
         filters, channels = shape.filters, shape.channels
         work = shape.multiply_adds // PART_WORK
         size = filters * channels * x.itemsize
