@@ -21,7 +21,7 @@ import pytest
 import gpucnn
 from gpucnn.bench import cases, processes
 from gpucnn.bench.cases import Case
-from gpucnn.bench.load import Load
+from gpucnn.bench.load import MOST_PAUSES, Load
 from gpucnn.bench.processes import Refused, Worker, WorkerDied
 from gpucnn.bench.protocol import FOREIGN, REPEATS, Outcome, Protocol
 from gpucnn.bench.rows import OWN_CHOICE, add_run, key, new_row
@@ -83,7 +83,10 @@ class FakeLoad:
     known = True
 
     def __init__(self, *shares: float) -> None:
-        self.shares, self.marks = list(shares), 0
+        self.shares, self.marks, self.rests = list(shares), 0, 0
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def mark(self) -> None:
         self.marks += 1
@@ -169,15 +172,14 @@ def test_patience_is_for_all_windows_together():
     clock = SimpleNamespace(now=0.0)
 
     def sleep(seconds: float) -> None:
-        clock.now += 1.0
+        clock.now += 2.0
 
     made = protocol(
         FakeWorker("a", [], {"way": 1.0}), load=FakeLoad(*[1.0] * 99), sleep=sleep,
         clock=lambda: clock.now, patience=5.0,
     )  # fmt: skip
     outcome = made.measure(TINY, "a")
-    assert made.patience <= 0
-    # a repeat costs a sample's pause and one more
+    assert made.patience == -1.0
     assert outcome.discarded == 3 and outcome.contended == 3
     assert made.measure(TINY, "a").discarded == 0
 
@@ -249,6 +251,34 @@ def test_a_quiet_machine_has_no_load_and_neither_has_a_late_account(tmp_path):
     load.mark()
     write_proc(tmp_path, busy=1050, own=552)
     assert load.foreign() == 0.0
+
+
+def test_samples_wait_until_our_processes_sleep(tmp_path):
+    (tmp_path / "stat").write_text("cpu 1 2 3 4 5 6 7 8")
+    threads = [tmp_path / "42" / "task" / name / "stat" for name in ("42", "50")]
+    for thread in threads:
+        thread.parent.mkdir(parents=True)
+        thread.write_text("42 (a) R b) S 1 2")
+    states = iter("RRS")
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        threads[1].write_text(f"50 (spins) {next(states)} 1 2")
+
+    Load(lambda: [os.getpid(), 42, 43], tmp_path, sleep=sleep).rest()
+    assert len(pauses) == 3
+    states = iter("R" * 1000)
+    pauses.clear()
+    Load(lambda: [42], tmp_path, sleep=sleep).rest()
+    assert len(pauses) == MOST_PAUSES
+
+
+def test_every_sample_waits_for_that():
+    load = FakeLoad()
+    workers = [FakeWorker(name, [], {"way": 1.0}) for name in "ab"]
+    protocol(*workers, load=load).measure(TINY, "ab")
+    assert load.rests == 2 * 3
 
 
 def test_without_accounts_the_load_is_not_known(tmp_path):
@@ -495,8 +525,8 @@ def test_the_time_limit_begins_nothing_more():
         **machine.options(),
     )  # fmt: skip
     benchmark.run()
-    first, second = benchmark.rows.values()
-    assert len(first["runs"]) == 1 and not second["runs"]
+    (first,) = benchmark.rows.values()
+    assert len(first["runs"]) == 1
     assert benchmark.meta["left_out_cases"] == 2
     assert machine.asked("memory") == []
 

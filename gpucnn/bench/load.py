@@ -6,8 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 TICKS = 2  # of the kernel's clock, by which an account may be late
+PAUSE = 0.003  # seconds between two looks at whether a process sleeps
+MOST_PAUSES = 40
 
 
 class Load:
@@ -16,17 +19,25 @@ class Load:
     Args:
         pids: returns the processes of the benchmark, whose time is not foreign.
         proc: where the accounts lie; where there are none, the load is not known.
+        clock, sleep: in place of the real ones, in tests.
     """
 
     def __init__(
         self, pids: Callable[[], Iterable[int]], proc: Path = Path("/proc"),
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.perf_counter, sleep: Callable[[float], Any] = time.sleep,
     ) -> None:  # fmt: skip
-        self.pids, self.proc, self.clock = pids, proc, clock
+        self.pids, self.proc, self.clock, self.sleep = pids, proc, clock, sleep
         self.tick = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
         self.cores = os.cpu_count() or 1
         self.known = (proc / "stat").exists()
         self._marked = (0.0, 0.0, 0.0)
+
+    def rest(self) -> None:
+        """Wait until our processes sleep: threads of most libraries spin a while for more work."""
+        for _ in range(MOST_PAUSES if self.known else 1):
+            self.sleep(PAUSE)
+            if not any(map(self._runs, self.pids())):
+                return
 
     def mark(self) -> None:
         self._marked = self._now()
@@ -58,3 +69,13 @@ class Load:
             return 0
         user, system = stat.rpartition(")")[2].split()[11:13]  # its name may hold anything
         return int(user) + int(system)
+
+    def _runs(self, pid: int) -> bool:
+        """Return whether a thread of another process of ours runs."""
+        if pid == os.getpid():
+            return False
+        try:
+            stats = [file.read_text() for file in (self.proc / str(pid)).glob("task/*/stat")]
+        except OSError:  # a thread has ended meanwhile
+            return True
+        return any(stat.rpartition(")")[2].split()[0] == "R" for stat in stats)

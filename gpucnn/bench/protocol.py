@@ -25,7 +25,6 @@ WINDOWS = 3  # of a case in one run
 FOREIGN = 0.04  # of all cores' time, above which a window is discarded
 REPEATS = 8  # of one window at most
 PATIENCE = 120.0  # seconds of a whole run that windows may be repeated for
-PAUSE = 0.003  # between samples, for threads that spin a moment for more work
 WORTH = 1.5  # a way this much slower than a worker's best at the first look is not sampled
 
 Window = dict[str, dict[str, float]]  # seconds of a call, by worker and way
@@ -129,7 +128,7 @@ class Protocol:
         return [way for way in looks if looks[way] <= WORTH * min(looks.values())]
 
     def _sample(self, name: str, way: str, seconds: float) -> float:
-        self.sleep(PAUSE)
+        self.load.rest()
         return self.workers[name].ask("sample", way=way, seconds=seconds)["seconds"]
 
     def _undisturbed(self, ways: dict[str, list[str]], turn: int, outcome: Outcome) -> Window:

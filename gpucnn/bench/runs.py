@@ -151,13 +151,12 @@ class Benchmark:
         )
         self.meta["left_out_cases"] = 0
         for case in self.plan.cases:
-            rows = self._rows_of(case)
-            rows = [row for row in rows if not row.get("error") and len(row["runs"]) <= number]
-            if not rows:
+            if self._is_done(case, number):
                 continue
             if self.clock() >= end:
                 self.meta["left_out_cases"] += 1
                 continue
+            rows = [row for row in self._rows_of(case) if not _has(row, number)]
             names = [row["core"] for row in rows]
             names += [name for name in self.plan.peers if self._is_asked(name, number, rows)]
             outcome = protocol.measure(case, names, check=number == 0)
@@ -165,6 +164,10 @@ class Benchmark:
                 add_run(row, case, outcome)
                 self.changed(row)
         self.patience = protocol.patience
+
+    def _is_done(self, case: Case, number: int) -> bool:
+        rows = [self.rows.get(key(new_row(case, core))) for core in self.cores]
+        return all(row is not None and _has(row, number) for row in rows)
 
     def _rows_of(self, case: Case) -> list[Row]:
         """Return the case's rows, one a core, new ones where there are none."""
@@ -203,3 +206,8 @@ class Benchmark:
             finally:
                 worker.close()
         self.changed(row)
+
+
+def _has(row: Row, number: int) -> bool:
+    """Return whether a row has its run of this number, or has failed and gets no other."""
+    return bool(row.get("error")) or len(row["runs"]) > number

@@ -89,6 +89,8 @@ def markdown(results: Results, pictures: Sequence[str] = ()) -> str:
     if memory:
         lines += ["## Memory", "", MEMORY, "", *_memory(memory), ""]
     for title, chosen in _parts(rows):
+        if not chosen:
+            continue
         lines += [f"## {title}", "", *_table(meta, chosen), ""]
     lines += _notes(meta, rows)
     return "\n".join(lines)
