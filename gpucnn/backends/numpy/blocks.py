@@ -107,6 +107,9 @@ def elementwise(
     return result
 
 
+_BITS = {size: np.dtype(f"i{size}") for size in (2, 4, 8)}
+
+
 def _all_bits(mask: np.ndarray) -> np.ndarray:
     """True -> -1, all bits set; False -> 0."""
     return np.negative(mask.view(np.int8))
@@ -118,7 +121,7 @@ def keep(values: np.ndarray, mask: np.ndarray, out: np.ndarray | None = None) ->
     The bits are and-ed with 0 or -1: many times the speed of ``np.where`` with a random mask, and
     unlike a product with the mask right for infinities and NaNs.
     """
-    bits = np.dtype(f"i{values.itemsize}")
+    bits = _BITS[values.itemsize]
     out = np.empty_like(values) if out is None else out
     np.bitwise_and(values.view(bits), _all_bits(mask), out=out.view(bits))
     return out
@@ -126,7 +129,7 @@ def keep(values: np.ndarray, mask: np.ndarray, out: np.ndarray | None = None) ->
 
 def choose(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
     """``np.where(mask, yes, no)`` for arrays of one dtype, without a branch like ``keep``."""
-    bits = np.dtype(f"i{yes.itemsize}")
+    bits = _BITS[yes.itemsize]
     chosen = np.bitwise_xor(yes.view(bits), no.view(bits))
     chosen &= _all_bits(mask)
     chosen ^= no.view(bits)

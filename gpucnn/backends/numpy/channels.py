@@ -95,22 +95,6 @@ def along_channels(vectors: np.ndarray, shape: NormShape) -> np.ndarray:
     return vectors[..., None, :] if shape.channels_last else vectors[..., None]
 
 
-def by_channel(
-    operation: np.ufunc, part: np.ndarray, vector: np.ndarray, out: np.ndarray
-) -> np.ndarray:
-    """``operation(part, vector, out)`` with one number of ``vector`` (C,) for each channel.
-
-    Both arrays are contiguous, channels last, and the vector is repeated to rows of ``ROW``.
-    """
-    row = np.tile(vector, max(1, ROW // vector.size))
-    whole = part.size - part.size % row.size
-    source, target = part.reshape(-1), out.reshape(-1)
-    rows = (-1, row.size)
-    operation(source[:whole].reshape(rows), row, out=target[:whole].reshape(rows))
-    operation(source[whole:], row[: part.size - whole], out=target[whole:])
-    return out
-
-
 def sample_sums(part: np.ndarray, channels_last: bool) -> np.ndarray:
     """Sum a block over its positions: (n, l, C) or (n, C, l) -> (n, C)."""
     return part.sum(1 if channels_last else 2)

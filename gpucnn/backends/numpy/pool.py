@@ -52,7 +52,7 @@ class Pools:
             best = None if index is None else index[place]
             out = y[place] if y.dtype == part.dtype else np.empty(y[place].shape, part.dtype)
             _fold(part, block, shape, out, best)
-            if best is not None and np.isnan(out).any():
+            if best is not None and np.isnan(out.max(initial=0)):
                 _fold(part, block, shape, out, best, with_nan=True)
             if shape.mode == "average":
                 divisors = _divisors(shape)
@@ -123,7 +123,7 @@ def _fold(
 ) -> None:  # fmt: skip
     """Fill y with the maxima, minima or sums of a block's windows, and best with their taps."""
     index, taps = None, 1  # taps: of a window along the axes that are done
-    nothing = _JOINED[shape.mode][2]
+    operation, _, nothing = _JOINED[shape.mode]
     for place in reversed(range(len(block))):
         out, ranks = y, best
         if place:  # more axes are to come
@@ -131,8 +131,10 @@ def _fold(
             out = workspace.take(f"pool {place}", extents, y.dtype)
             if best is not None:
                 ranks = workspace.take(f"pool index {place}", extents, best.dtype)
-        for outputs, reads in block[place].runs:
-            if reads:
+        for outputs, reads, span in block[place].runs:
+            if span and best is None:
+                operation.reduce(x[span], axis=place, keepdims=True, out=out[outputs])
+            elif reads:
                 rank = None if best is None else ranks[outputs]
                 terms = [
                     (x[read], tap * taps, None if index is None else index[read])
@@ -143,7 +145,7 @@ def _fold(
                 out[outputs] = nothing
         x, index, taps = out, ranks, taps * shape.window[place]
     for fold in block:
-        for outputs, reads in fold.runs:
+        for outputs, reads, _ in fold.runs:
             if not reads:
                 y[outputs] = nothing
                 if best is not None:
@@ -159,17 +161,22 @@ def _join(
     In a comparison a NaN loses; ``with_nan`` gives the index to the first one nevertheless.
     """
     operation, better, _ = _JOINED[mode]
-    value, tap, index = terms[0]
+    first, tap, index = terms[0]
     if best is not None:
-        best[...] = _rank(tap, index, best.dtype)
+        rank = _rank(tap, index, best.dtype)
     if len(terms) == 1:
-        y[...] = value
-    first = value
+        y[...] = first
+        if best is not None:
+            best[...] = rank
     for value, tap, index in terms[1:]:
         if best is not None:
             # Ranks rise from tap to tap, so that a maximum lets the winner's pass.
-            won = better(value, first).view(np.uint8) * _rank(tap, index, best.dtype)
-            np.maximum(best, won, out=best)
+            won = better(value, first).view(np.uint8)
+            if isinstance(rank, np.generic) and rank == 0:
+                np.multiply(won, _rank(tap, index, best.dtype), out=best)
+            else:
+                np.maximum(rank, won * _rank(tap, index, best.dtype), out=best)
+            rank = best
         operation(first, value, out=y)
         first = y
     if with_nan:

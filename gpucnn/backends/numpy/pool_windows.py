@@ -21,7 +21,7 @@ Place = tuple[slice, ...]  # an index of an array (*spatial, lanes), up to the a
 
 LARGE = 1 << 19  # elements of the input in the largest block
 RUN = 512  # elements: where the lanes are cut, they are not cut into shorter pieces
-ROWS = 4  # outputs along the first axis, so that windows that overlap share most of their work
+ROWS = 2  # outputs along the first axis, so that windows that overlap share most of their work
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Fold:
         outputs: the slice of the axis that is computed.
         inputs: that which its windows span.
         runs: for outputs whose windows have the same taps on the input, (outputs, [(tap, what each
-            reads)]), as indices that count from the first of ``outputs`` and ``inputs``; a window
-            without any input has no taps.
+            reads)], span), as indices that count from the first of ``outputs`` and ``inputs``. A
+            window without any input has no taps; where one alone has some, span is all it reads.
     """
 
     def __init__(self, axis: Axis, outputs: slice) -> None:
@@ -87,7 +87,7 @@ class Fold:
         start = min(max(0, axis.read(outputs.start, 0)), axis.size)
         self.outputs = outputs
         self.inputs = slice(start, max(start, min(axis.size, last + 1)))
-        self.runs: list[tuple[Place, list[tuple[int, Place]]]] = []
+        self.runs: list[tuple[Place, list[tuple[int, Place]], Place | None]] = []
         for taps, group in groupby(range(outputs.start, outputs.stop), axis.taps):
             served = list(group)
             reads = []
@@ -95,7 +95,11 @@ class Fold:
                 begin, end = axis.read(served[0], tap), axis.read(served[-1], tap)
                 reads.append((tap, axis.along(slice(begin - start, end - start + 1, axis.stride))))
             place = slice(served[0] - outputs.start, served[-1] + 1 - outputs.start)
-            self.runs.append((axis.along(place), reads))
+            span = None
+            if len(served) == 1 and reads:
+                read = slice(reads[0][1][-1].start, reads[-1][1][-1].stop, axis.dilation)
+                span = axis.along(read)
+            self.runs.append((axis.along(place), reads, span))
 
 
 class Spread:
