@@ -54,7 +54,7 @@ DIRECTIONS = ("fprop", "dgrad", "wgrad")
 # Constants by which the work is cut, so small that small cases have many parts.
 FINE = {
     winograd: {"FOLDED_BYTES": 1},
-    winograd_filters: {"CHUNK": 100, "PANEL": 16, "SMALL": 3000, "NARROW": 5},
+    winograd_filters: {"CHUNK": 100, "PANEL": 16, "SMALL": 300, "NARROW": 5},
     winograd_tiles: {"COMPONENT_BYTES": 9000, "MIN_TILES": 2, "TERMS": {2: 5, 4: 7}},
     winograd_transforms: {"RUN": 100},
     winograd_wgrad: {"CHUNK": 50},
@@ -159,10 +159,14 @@ def in_one_piece(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return total
 
 
+# Of the root mean square error beside that of a sum in one piece, by channels. Products sum pieces
+# of the channels, which is why the multiples fall.
+PROMISES = {2: {16: 1, 64: 0.7, 128: 0.5, 512: 0.33}, 4: {16: 2.6, 64: 1.75, 128: 1.6, 512: 1}}
+
+
 @pytest.mark.parametrize("m", [2, 4])
 @pytest.mark.parametrize("channels", [16, 64, 128, 512])
 def test_error_beside_a_sum_in_one_piece(channels, m):
-    """F(2x2, 3x3) is the more exact; F(4x4, 3x3) keeps to twice the error but of short sums."""
     s = conv((1, 12, 12, channels), (24, 3, 3, channels))
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(shape, np.float32) for shape in (s.x_shape, s.w_shape))
@@ -173,7 +177,7 @@ def test_error_beside_a_sum_in_one_piece(channels, m):
     exact = columns.astype(np.float64) @ filters.astype(np.float64)
     got = compute(Winograd(m), "fprop", s, x, w, None).reshape(100, 24)
     ratio = root_mean_square(got - exact) / root_mean_square(in_one_piece(columns, filters) - exact)
-    assert 0.1 < ratio < (1 if m == 2 else 2.6 if channels == 16 else 2)
+    assert PROMISES[m][channels] / 3 < ratio < PROMISES[m][channels]
 
 
 @pytest.mark.parametrize("m", [2, 4])

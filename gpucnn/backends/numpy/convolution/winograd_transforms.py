@@ -52,8 +52,8 @@ def transform(
     strip[:, right * run : width * run] = 0
     at = _pixels(across.grid, first + left, first + right)
     whole = across.grid.step == 1 and images == source.shape[2]
-    cuts = equal_parts(right - left, RUN // run) if whole else right - left
-    middle = strip[:, left * run : right * run].reshape(heights, max(1, cuts), -1).swapaxes(0, 1)
+    cuts = max(1, equal_parts(right - left, RUN // run) if whole else right - left)
+    middle = strip[:, left * run : right * run].reshape(heights, cuts, -1).swapaxes(0, 1)
     size = strip.itemsize
     windows = np.ndarray(  # (heights, columns, window, run)
         (heights, columns, window, run), out.dtype, strip, 0,
@@ -65,11 +65,10 @@ def transform(
     for row in range(rows):
         first = down.start + down.step * (block.rows.start + row)
         above, below = _inside(first, down.matrix.shape[1], len(down.grid))
-        if cuts:
-            pixels = source[_pixels(down.grid, first + above, first + below), at, block.images]
-            # (heights, window) @ (window, length) -> (heights, length), for each cut
-            pixels = pixels.reshape(below - above, *middle.shape[::2]).swapaxes(0, 1)
-            np.matmul(down.matrix[group, above:below], pixels, out=middle)
+        pixels = source[_pixels(down.grid, first + above, first + below), at, block.images]
+        # (heights, window) @ (window, length) -> (heights, length), for each cut
+        pixels = pixels.reshape(below - above, *middle.shape[::2]).swapaxes(0, 1)
+        np.matmul(down.matrix[group, above:below], pixels, out=middle)
         # (widths, window) @ (window, run) -> (widths, run), for each component row and tile
         np.matmul(across.matrix, windows, out=points[row])
 
