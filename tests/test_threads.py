@@ -23,7 +23,7 @@ def blas_threads() -> set[int]:
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for variable in workers.VARIABLES:
+    for variable in ("GPUCNN_NUM_THREADS", *workers.VARIABLES):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(workers, "thread_count", workers.thread_count.__wrapped__)
 
@@ -61,7 +61,7 @@ def test_a_training_has_one_blas_thread_and_gives_the_others_back():
     assert blas_threads() == before
 
 
-@pytest.mark.parametrize("variable", workers.VARIABLES)
+@pytest.mark.parametrize("variable", ["GPUCNN_NUM_THREADS", *workers.VARIABLES])
 def test_a_person_decides_how_many_threads(monkeypatch, variable):
     monkeypatch.setenv(variable, "7")
     assert workers.thread_count() == 7

@@ -18,23 +18,31 @@ import numpy as np
 
 from .threads import one_blas_thread
 
-# Of these the first that is set says how many threads to take.
-VARIABLES = ("GPUCNN_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# A person who sets one of these for other libraries means this one, too; the first that is set counts.
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def _positive(value: str) -> int:
+    return int(value) if value.isdecimal() else 0
 
 
 @cache
 def thread_count() -> int:
-    """Return how many threads share the work: what a variable says, else one a core.
+    """Return how many threads share the work: ``GPUCNN_NUM_THREADS``, else one of ``VARIABLES``.
+
+    One a core if none is set.
 
     Raises:
         ValueError: ``GPUCNN_NUM_THREADS`` is no positive integer.
     """
+    given = os.environ.get("GPUCNN_NUM_THREADS")
+    if given:
+        if not _positive(given):
+            raise ValueError(f"GPUCNN_NUM_THREADS must be a positive integer. Received: {given!r}")
+        return int(given)
     for name in VARIABLES:
-        value = os.environ.get(name, "")
-        if value.isdecimal() and int(value) > 0:
-            return int(value)
-        if value and name == VARIABLES[0]:
-            raise ValueError(f"{name} must be a positive integer. Received: {value!r}")
+        if count := _positive(os.environ.get(name, "")):
+            return count
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -28,6 +28,6 @@ def choose(direction: str, shape: ConvShape, dtype: np.dtype) -> Algorithm:
 
     >>> shape = ConvShape.of((32, 28, 28, 64), (64, 3, 3, 64), padding=1)
     >>> choose("fprop", shape, np.dtype(np.float32)).name
-    'winograd'
+    'winograd4'
     """
     return next(each for each in ALGORITHMS if each.suits(direction, shape, dtype))

@@ -35,7 +35,8 @@ class Finish:
         if self.row is not None:
             np.add(block, self.row[images], out=block)
         if self.relu:
-            np.maximum(block, 0, out=block)
+            # NumPy compares with an array many times as quickly as with a number
+            np.maximum(block, np.zeros(block.shape[-2:], block.dtype), out=block)
 
 
 class Algorithm(ABC):
