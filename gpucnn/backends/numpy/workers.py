@@ -18,7 +18,7 @@ import numpy as np
 
 from .threads import one_blas_thread
 
-# A person who sets one of these for other libraries means this one, too; the first that is set counts.
+# Who sets one of these for other libraries means this one, too; the first that is set counts.
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
