@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: train test gpu lint build profile clean
+.PHONY: train test gpu bench lint build profile clean
 
 train: $(VENV)/plots        ## install what a user needs and run the main job
 	$(VENV)/bin/gpucnn train
@@ -13,6 +13,9 @@ test: $(VENV)/dev lint      ## install everything and pass all tests
 
 gpu:                        ## test, sanitize and benchmark on a GPU, with what PYTHON has installed
 	$(PYTHON) -m profiling.gpu $(ARGS)
+
+bench:                      ## benchmark the CPU, with what PYTHON has installed
+	$(PYTHON) -m profiling.cpu $(ARGS)
 
 lint: $(VENV)/dev
 	$(RUN) ruff check

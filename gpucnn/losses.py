@@ -97,7 +97,7 @@ class CrossEntropy(Loss):
         _, logits = prepare("CrossEntropy", prediction=prediction)
         losses, dlogits = backend.softmax_cross_entropy(
             logits.reshape(rows, classes),
-            backend.xp.ascontiguousarray(target),
+            backend.arranged(target),
             self.label_smoothing,
             1.0 / rows,
         )

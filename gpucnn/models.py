@@ -20,6 +20,7 @@ from .layers import (
     BatchNorm,
     Conv2D,
     Dense,
+    DepthwiseConv2D,
     Dropout,
     Flatten,
     GlobalAveragePool2D,
@@ -105,6 +106,34 @@ def resnet20(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     )
 
 
+def mobilenet_v2_small(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
+    """MobileNetV2 with fewer and narrower blocks, for pictures of 32x32.
+
+    Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018, table 2; as is
+    usual for pictures of this size, the strides of its first layers are 1.
+    """
+    blocks: list[Layer] = []
+    channels = 16
+    for expansion, filters, repeats, strides in (
+        (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 2, 2), (6, 64, 2, 2), (6, 96, 1, 1),
+    ):  # fmt: skip
+        for repeat in range(repeats):
+            blocks += _inverted(channels, expansion, filters, 1 if repeat else strides)
+            channels = filters
+    return Sequential(
+        [
+            *_norm_relu6(Conv2D(16, 3, padding="same", use_bias=False)),
+            *blocks,
+            *_norm_relu6(Conv2D(384, 1, use_bias=False)),
+            GlobalAveragePool2D(),
+            Dense(classes),
+        ],
+        name="mobilenet_v2_small",
+        input_shape=input_shape,
+        dtype=dtype,
+    )
+
+
 def _norm_relu(layer: Layer) -> list[Layer]:
     """A layer without a bias, for which the shift of its batch norm stands, and a ReLU."""
     return [layer, BatchNorm(), ReLU()]
@@ -124,6 +153,25 @@ def _block(filters: int, strides: int = 1) -> Residual:
     )
 
 
+def _norm_relu6(layer: Layer) -> list[Layer]:
+    return [layer, BatchNorm(), ReLU(max_value=6)]
+
+
+def _inverted(channels: int, expansion: int, filters: int, strides: int) -> list[Layer]:
+    """A 1x1 convolution that widens, a depthwise one, and a 1x1 one that narrows, with no ReLU.
+
+    Beside the identity where the block keeps the shape; one that does not widen has no first part.
+    """
+    wide = channels * expansion
+    layers = [
+        *(_norm_relu6(Conv2D(wide, 1, use_bias=False)) if expansion > 1 else ()),
+        *_norm_relu6(DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)),
+        Conv2D(filters, 1, use_bias=False),
+        BatchNorm(),
+    ]
+    return [Residual(layers)] if strides == 1 and channels == filters else layers
+
+
 def probabilities(outputs: np.ndarray) -> np.ndarray:
     """Return a classifier's outputs (N, classes) as probabilities in float32.
 
@@ -140,7 +188,7 @@ def probabilities(outputs: np.ndarray) -> np.ndarray:
 
 
 MODELS: dict[str, Callable[..., Sequential]] = {
-    model.__name__: model for model in (digits_cnn, lenet5, vgg_small, resnet20)
+    model.__name__: model for model in (digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small)
 }
 
 # The shape of the images that each was made for.
@@ -149,6 +197,7 @@ USUAL: dict[str, Shape] = {
     "lenet5": (28, 28, 1),
     "vgg_small": (32, 32, 3),
     "resnet20": (32, 32, 3),
+    "mobilenet_v2_small": (32, 32, 3),
 }
 
 

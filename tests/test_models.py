@@ -1,10 +1,14 @@
 """The networks with names: their sizes by the papers, and one step of each."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 import gpucnn
 from gpucnn import models
+
+MOBILE_WIDTHS = (16, 24, 24, 32, 32, 64, 64, 96)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +20,14 @@ from gpucnn import models
         ("lenet5", 150 + 12 + 2_400 + 32 + 48_000 + 240 + 10_080 + 168 + 850),
         # He et al. 2016, table 6, say 0.27 M
         ("resnet20", 272_474),
+        # stem and first block: conv 3x3x3x16, norm, depthwise 3x3 on 16, norm, conv 16 -> 16, norm;
+        # blocks of a, 6a -> b: 6a(a + 2 + 9 + 2 + b) + 2b; conv 96 -> 384, norm, dense 384 -> 10
+        (
+            "mobilenet_v2_small",
+            (432 + 32 + 144 + 32 + 256 + 32)
+            + sum(6 * a * (a + 13 + b) + 2 * b for a, b in pairwise(MOBILE_WIDTHS))
+            + (36_864 + 768 + 3_850),
+        ),
     ],
 )
 def test_parameter_counts(name, parameters):

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.numpy import columns, pool
+from gpucnn.backends.numpy import pool
 from gpucnn.backends.numpy.blocks import choose, keep, pieces, window_slices
+from gpucnn.backends.numpy.convolution import taps
+from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.dropout import philox
+from gpucnn.backends.numpy.memory import empty_activation
 from gpucnn.backends.numpy.special import erfc
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -101,7 +104,7 @@ def conv_case(batch: int, size: int, channels: int, filters: int, kernel: int, *
 
 def peak(function, *arguments) -> int:
     """The bytes that a call allocates at most, its result included."""
-    columns.scratch.memory = np.empty(0, np.uint8)
+    workspace.memory.clear()
     tracemalloc.start()
     try:
         function(*arguments)
@@ -110,40 +113,46 @@ def peak(function, *arguments) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("groups", [1, 64])
+@pytest.mark.parametrize("groups", [1, 2, 64])
 def test_a_large_layer_needs_little_more_memory_than_its_result(groups):
-    """One image's columns would be 28 MB; a block's are 2 MB, and its padded patch is less."""
+    """One image's columns would be 28 MB."""
     x, w, dy, shape = conv_case(1, 112, 64, 64, 3, padding="same", groups=groups)
-    limit = 2 * columns.COLUMN_BYTES
-    assert shape.taps * x.nbytes > 6 * limit
+    limit = 8 << 20
+    assert shape.taps * x.nbytes > 3 * limit
     assert peak(backend.conv_fprop, x, w, None, shape) < dy.nbytes + limit
     assert peak(backend.conv_dgrad, dy, w, None, shape) < x.nbytes + limit
     assert peak(backend.conv_wgrad, x, dy, shape) < limit
 
 
-def test_a_pointwise_convolution_copies_nothing():
+def pixel_major(array: np.ndarray) -> np.ndarray:
+    copy = empty_activation(array.shape, True, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def test_a_pointwise_convolution_copies_no_pixels():
     x, w, dy, shape = conv_case(8, 28, 64, 32, 1)
-    slack = 1 << 16
+    x, dy = pixel_major(x), pixel_major(dy)
+    slack = 1 << 17
     assert x.nbytes > 10 * slack
     assert peak(backend.conv_fprop, x, w, None, shape) < dy.nbytes + slack
     assert peak(backend.conv_dgrad, dy, w, None, shape) < x.nbytes + slack
     assert peak(backend.conv_wgrad, x, dy, shape) < slack
 
 
-def test_blocks_of_every_size_give_the_same_convolution(monkeypatch):
-    """A block may be some images, some rows of one, or a part of one row."""
+@pytest.mark.parametrize("rows", [200, 50, 20, 5, 2])
+def test_blocks_of_every_size_give_the_same_convolution(monkeypatch, rows):
+    """A block may be some rows of pixels, a part of one, or some images of a pixel."""
     x, w, dy, shape = conv_case(3, 13, 6, 8, 3, strides=2, padding=1, groups=2)
-    monkeypatch.setattr(columns, "MIN_ROWS", 1)
-    for rows in (200, 50, 20, 5, 2):
-        monkeypatch.setattr(columns, "COLUMN_BYTES", rows * 4 * shape.taps * shape.channels)
-        sizes = {dy[block].size for block in columns.output_blocks(shape, shape.taps * 6)}
-        assert max(sizes) <= rows * shape.filters
-        for got, expected in (
-            (backend.conv_fprop(x, w, None, shape), reference.conv_fprop(x, w, None, shape)),
-            (backend.conv_dgrad(dy, w, None, shape), reference.conv_dgrad(dy, w, None, shape)),
-            (backend.conv_wgrad(x, dy, shape), reference.conv_wgrad(x, dy, shape)),
-        ):
-            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+    for name in ("ROWS", "SHORT", "PART_WORK", "PARTS"):
+        monkeypatch.setattr(taps, name, 1)
+    monkeypatch.setattr(taps, "COLUMN_BYTES", rows * 4 * shape.taps * shape.channels)
+    for got, expected in (
+        (backend.conv_fprop(x, w, None, shape), reference.conv_fprop(x, w, None, shape)),
+        (backend.conv_dgrad(dy, w, None, shape), reference.conv_dgrad(dy, w, None, shape)),
+        (backend.conv_wgrad(x, dy, shape), reference.conv_wgrad(x, dy, shape)),
+    ):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
 
 
 def test_an_empty_batch_of_a_depthwise_convolution():

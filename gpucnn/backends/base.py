@@ -1,7 +1,9 @@
 """The operations of a backend: names, shapes and meaning. NumPy and CUDA implement this page.
 
 An ``Array`` is the backend's own kind (``numpy.ndarray`` or ``cupy.ndarray``). Inputs have been
-checked by ``gpucnn.functional``: C-contiguous, one floating dtype, shapes that fit the record.
+checked by ``gpucnn.functional``: one floating dtype, shapes that fit the record, and ``arranged``:
+C-contiguous, or as the backend itself lays activations out. An array that comes out lies in one of
+these ways too; whatever its strides, its shape and values are those that the text says.
 Every operation returns new arrays unless its text says "in place", and is deterministic: the same
 inputs give the same bits. Sums are accumulated in float32 for float16, bfloat16 and float32 and in
 float64 for float64; ``Accum`` below is that dtype.
@@ -56,6 +58,10 @@ class Backend(ABC):
     @abstractmethod
     def asarray(self, array: Any, dtype: Any = None) -> Array:
         """Bring an array of any backend (or anything array-like) to this one, C-contiguous."""
+
+    def arranged(self, array: Array) -> Array:
+        """Return the array, or a copy, as the operations take it: here C-contiguous."""
+        return self.xp.ascontiguousarray(array)
 
     @abstractmethod
     def to_numpy(self, array: Array) -> np.ndarray:

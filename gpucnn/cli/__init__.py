@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .bench import bench
 from .console import Commands, console
 from .evaluate import evaluate
 from .filters import filters
@@ -50,5 +51,5 @@ def _options(
     pass
 
 
-for command in (train, evaluate, predict, filters, summary, tune, info):
+for command in (train, evaluate, predict, filters, summary, tune, bench, info):
     app.command()(command)

@@ -18,7 +18,7 @@ VARIABLES = {
     "GPUCNN_BACKEND": ("by the arrays", "numpy or cuda: where everything runs"),
     "GPUCNN_CACHE_DIR": ("~/.cache/gpucnn", "where tuned plans and public data sets are kept"),
     "GPUCNN_DATA": ("~/.cache/gpucnn/data", "where public data sets are kept"),
-    "GPUCNN_NUM_THREADS": ("1", "threads of NumPy's BLAS in a training or a prediction"),
+    "GPUCNN_NUM_THREADS": ("one a core", "threads that the NumPy backend computes with"),
     "GPUCNN_NVTX": ("0; 1 under nsys", "1 marks ranges for Nsight Systems, by layer"),
     "GPUCNN_DEBUG": ("0", "1 shows the traceback of an error on the command line"),
 }

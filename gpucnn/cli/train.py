@@ -23,7 +23,8 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="digits_cnn, lenet5, vgg_small or resnet20; by default by the images' size.",
+            help="digits_cnn, lenet5, vgg_small, resnet20 or mobilenet_v2_small; by default by the"
+            " images' size.",
             metavar="NAME",
         ),
     ] = None,

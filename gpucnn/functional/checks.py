@@ -1,4 +1,4 @@
-"""What every function does first: find the backend, agree on a dtype, make arrays contiguous."""
+"""What every function does first: find the backend, agree on a dtype, arrange the arrays."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _REAL_OF = {"complex64": "float32", "complex128": "float64"}
 
 
 def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) -> tuple[Any, ...]:
-    """Return (backend, *arrays), the arrays C-contiguous; None stays None.
+    """Return (backend, *arrays), the arrays as the backend takes them; None stays None.
 
-    A view of any strides, negative ones too, is copied here, once; a contiguous array passes
-    through as it is.
+    A view of any strides, negative ones too, is copied here, once; an array that is C-contiguous,
+    or lies as the backend lays activations out, passes through as it is.
 
     Raises:
         TypeError: the arrays lie on different devices, differ in dtype, or are not floating.
@@ -37,8 +37,8 @@ def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) 
             )
         known = ", ".join((*FLOATS, *_REAL_OF) if allow_complex else FLOATS)
         raise TypeError(f"{owner}: the arrays must be one of {known}. Received: {received}")
-    contiguous = backend.xp.ascontiguousarray
-    return backend, *(None if array is None else contiguous(array) for array in arrays.values())
+    arranged = backend.arranged
+    return backend, *(None if array is None else arranged(array) for array in arrays.values())
 
 
 @cache  # the name of a dtype takes NumPy longer to say than all other checks
@@ -48,7 +48,7 @@ def _kind(dtype: Any, allow_complex: bool) -> str:
 
 
 def prepare_statistics(owner: str, x: Array, **statistics: Array) -> tuple[Array, ...]:
-    """Return a norm's means and variances contiguous; their dtype is the accumulator's of ``x``.
+    """Return a norm's means and variances arranged; their dtype is the accumulator's of ``x``.
 
     Raises:
         TypeError: they lie on another device than x or have another dtype.
@@ -61,7 +61,7 @@ def prepare_statistics(owner: str, x: Array, **statistics: Array) -> tuple[Array
                 f"{owner}: {name} must be {dtype.name} for an input of {x.dtype.name}."
                 f" Received: {array.dtype.name}"
             )
-    return tuple(backend.xp.ascontiguousarray(array) for array in statistics.values())
+    return tuple(map(backend.arranged, statistics.values()))
 
 
 def expect_shape(owner: str, shape: Sequence[int], **arrays: Array | None) -> None:

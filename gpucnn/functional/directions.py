@@ -68,8 +68,7 @@ def _given(*arrays: Array | None) -> list[Array]:
 def _parts(backend: Backend, array: Array) -> tuple[Array, Array | None]:
     if not is_complex(array):
         return array, None
-    contiguous = backend.xp.ascontiguousarray
-    return contiguous(array.real), contiguous(array.imag)
+    return backend.arranged(array.real), backend.arranged(array.imag)
 
 
 def _join(backend: Backend, real: Array, imaginary: Array | None) -> Array:

@@ -51,5 +51,5 @@ def _moved(owner: str, x: Array, start: int) -> Array:
         raise TypeError(f"{owner}: x must hold numbers. Received: {x.dtype}")
     batch, *sample = x.shape
     front, back = sample[: start - 1], sample[start - 1 :]
-    rows = backend.xp.ascontiguousarray(x).reshape(batch, math.prod(front), math.prod(back))
+    rows = backend.arranged(x).reshape(batch, math.prod(front), math.prod(back))
     return backend.change_layout(rows).reshape(batch, *back, *front)

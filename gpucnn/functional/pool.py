@@ -141,7 +141,7 @@ def pool_backward(
 
 
 def checked_index(owner: str, dy: Array, index: Array | None, shape: PoolShape) -> Array | None:
-    """Return what a forward gave as its index, contiguous; None for an average or a sum.
+    """Return what a forward gave as its index, arranged; None for an average or a sum.
 
     Raises:
         ValueError: it is not of the output's shape, or a maximum has none.
@@ -158,7 +158,7 @@ def checked_index(owner: str, dy: Array, index: Array | None, shape: PoolShape) 
     backend = backend_of(owner, dy=dy, index=index)
     if index.dtype != shape.index_dtype:
         raise TypeError(f"{owner}: index must be {shape.index_dtype}. Received: {index.dtype.name}")
-    return backend.xp.ascontiguousarray(index)
+    return backend.arranged(index)
 
 
 def global_pool_forward(

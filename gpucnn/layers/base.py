@@ -220,7 +220,7 @@ class Layer:
                 f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
             )
         with nvtx_range(self.name, "backward"):
-            dx = self._backward(self._contiguous(dy), *self._saved)
+            dx = self._backward(self._arranged(dy), *self._saved)
         self._saved = None  # but not after an error, so that a right dy can follow a wrong one
         return dx
 
@@ -262,7 +262,7 @@ class Layer:
     # ---- for layers ------------------------------------------------------------------------------
 
     def _check(self, x: Array) -> Array:
-        """Return x C-contiguous and floating, with the parameters built to fit it."""
+        """Return x arranged and floating, with the parameters built to fit it."""
         self._expect_arrays(x)
         backend = backend_of(self.label, input=x, **self.params)
         if x.dtype.kind in "iub":
@@ -276,7 +276,7 @@ class Layer:
                 f"{self.label}: the parameters are {self.dtype.name}; convert the input with"
                 f" x.astype or the layer with astype. Received: input of dtype {x.dtype.name}"
             )
-        return backend.xp.ascontiguousarray(x)
+        return backend.arranged(x)
 
     def _require(self, x_shape: Shape) -> None:
         """Raise unless an input of this shape, the batch axis too, fits: the text shows it."""
@@ -294,13 +294,13 @@ class Layer:
         shapes = input_shape if isinstance(input_shape, (tuple, list)) else [input_shape]
         return tuple(as_shape(self.label, "each input_shape", shape) for shape in shapes)
 
-    def _contiguous(self, dy: Array) -> Array:
+    def _arranged(self, dy: Array) -> Array:
         if not self.backend.owns(dy):
             raise TypeError(
                 f"{self.label}: dy must be of {self.backend.xp.__name__}, as the output was."
                 f" Received: {type(dy).__module__}.{type(dy).__name__}"
             )
-        return self.backend.xp.ascontiguousarray(dy)
+        return self.backend.arranged(dy)
 
     def _add(
         self, name: str, shape: Shape, initializer: Initializer, fans: tuple[int, int] = (1, 1)

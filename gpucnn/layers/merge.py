@@ -142,8 +142,8 @@ class Concatenate(Merge):
     def _backward(self, dy: Array, sizes: list[int], shape: Shape) -> list[Array]:
         expect_shape(self.label, shape, dy=dy)
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
-        xp = self.backend.xp
-        return [xp.ascontiguousarray(part) for part in xp.split(dy, ends, axis=self.axis)]
+        backend = self.backend
+        return [backend.arranged(part) for part in backend.xp.split(dy, ends, axis=self.axis)]
 
 
 def _summed_to(shape: Shape, array: Array) -> Array:

@@ -102,4 +102,4 @@ class Permute(Layer):
             return F.channels_first(x, owner=self.label)
         if dims == (*places[1:], 1):
             return F.channels_last(x, owner=self.label)
-        return self.backend.xp.ascontiguousarray(x.transpose(0, *dims))
+        return self.backend.arranged(x.transpose(0, *dims))

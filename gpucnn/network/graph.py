@@ -137,15 +137,15 @@ class Graph(Network):
             )
         return listed
 
-    def _contiguous(self, dy: Array | list[Array]) -> Array | list[Array]:
+    def _arranged(self, dy: Array | list[Array]) -> Array | list[Array]:
         if not self.gives_many:
-            return super()._contiguous(dy)
+            return super()._arranged(dy)
         if not isinstance(dy, (list, tuple)) or len(dy) != len(self.outputs):
             raise ValueError(
                 f"{self.label}: dy must be a list of {len(self.outputs)} gradients, one for each"
                 f" output. Received: {type(dy).__name__}"
             )
-        return [super(Graph, self)._contiguous(gradient) for gradient in dy]
+        return [super(Graph, self)._arranged(gradient) for gradient in dy]
 
     def _forward(self, x: Array | list[Array], training: bool) -> Array | list[Array]:
         values = list(x) if self.takes_many else [x]

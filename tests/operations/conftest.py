@@ -20,7 +20,7 @@ def poisoned(xp: ModuleType) -> Iterator[None]:
     def fill(make: Callable[..., Any]) -> Callable[..., Any]:
         def filled(*arguments: Any, **keywords: Any) -> Any:
             array = make(*arguments, **keywords)
-            array.reshape(-1).view(np.uint8)[...] = 0xFF  # a NaN in every floating dtype
+            array.ravel("K").view(np.uint8)[...] = 0xFF  # a NaN in every floating dtype
             return array
 
         return filled
@@ -34,8 +34,8 @@ def poisoned(xp: ModuleType) -> Iterator[None]:
 class Runner:
     """Calls a backend with NumPy arrays, gives back NumPy arrays, and checks what always holds.
 
-    Two runs give the same bits, inputs stay as they are, results are new C-contiguous arrays of the
-    backend's kind, and every element of them is written.
+    Two runs give the same bits, inputs stay as they are, results are new arrays of the backend's
+    kind, arranged as it would take them, and every element of them is written.
     """
 
     def __init__(self, backend: Backend, runs: int) -> None:
@@ -70,7 +70,7 @@ class Runner:
         if result is None:
             return None
         assert self.backend.owns(result)
-        assert result.flags.c_contiguous
+        assert self.backend.arranged(result) is result
         for array in flatten(given):
             assert not self.backend.xp.may_share_memory(result, array), "a result is an input"
         return self.backend.to_numpy(result)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..base import Array, Backend
+from . import memory
 from .activation import Activations
 from .change_layout import LayoutChange
 from .conv import Convolutions
@@ -21,7 +22,7 @@ from .norm import Normalisations
 from .optimizer import Optimizers
 from .pool import Pools
 from .softmax_loss import SoftmaxAndLosses
-from .threads import limited_blas
+from .threads import one_blas_thread
 
 __all__ = ["NumpyBackend"]
 
@@ -49,6 +50,9 @@ class NumpyBackend(
             array = array.get()
         return np.asarray(array, dtype, order="C")
 
+    def arranged(self, array: Array) -> Array:
+        return memory.arranged(array)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         return np.array(array, order="C")
 
@@ -56,7 +60,7 @@ class NumpyBackend(
         """Nothing to wait for: every call has done its work when it returns."""
 
     def running(self) -> AbstractContextManager[None]:
-        return limited_blas()
+        return one_blas_thread()
 
 
 for _name in Backend.__abstractmethods__:

@@ -11,13 +11,14 @@ at their kinks, leaky_relu and prelu that of the left side.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import choose, elementwise, keep, rounded, wide
-from .channels import along_channels, channel_blocks, channel_sums
+from .blocks import BLOCK, LARGE, choose, elementwise, keep, rounded, share, wide
+from .channels import Block, Lanes
 from .special import erfc
 
 # The fixed point of mean 0 and variance 1, Klambauer et al. 2017, equation 14.
@@ -25,6 +26,16 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 _FLOOR = -1000  # exp is 0 below, and a product of it with -inf would be NaN
+
+
+@cache
+def _zeros(dtype: np.dtype) -> np.ndarray:
+    return np.zeros(LARGE, dtype)
+
+
+def relu(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """max(x, 0) of a vector of a block's size: NumPy is slow to compare with a single number."""
+    return np.maximum(x, _zeros(x.dtype)[: x.size], out=out)
 
 
 def _limited(x: np.ndarray) -> np.ndarray:
@@ -96,42 +107,44 @@ def _mish_slope(x: np.ndarray) -> np.ndarray:
     return gate + np.clip(x, _FLOOR, 20) * slope
 
 
-# kind -> y from x and alpha
+# kind -> y from x, alpha and out, where it may be put
 _FORWARD = {
-    "relu": lambda x, a: np.maximum(x, 0),
-    "relu6": lambda x, a: np.clip(x, 0, 6),
-    "leaky_relu": lambda x, a: choose(x > 0, x, a * x),
-    "elu": _elu,
-    "selu": lambda x, a: SELU_SCALE * _elu(x, SELU_ALPHA),
-    "sigmoid": lambda x, a: _sigmoid(x),
-    "tanh": lambda x, a: np.tanh(x),
-    "softplus": lambda x, a: _softplus(x),
-    "softsign": lambda x, a: x / (1 + np.abs(x)),
-    "gelu": lambda x, a: np.maximum(x, _FLOOR) * _normal_cdf(x),
-    "gelu_tanh": lambda x, a: _gelu_tanh(x),
-    "silu": lambda x, a: _limited(x) * _sigmoid(x),
-    "mish": lambda x, a: np.maximum(x, _FLOOR) * _mish_gate(x)[0],
-    "hard_sigmoid": lambda x, a: np.clip(x + 3, 0, 6) / 6,
-    "hard_silu": lambda x, a: np.maximum(x, -3) * (np.clip(x + 3, 0, 6) / 6),
+    "relu": lambda x, a, out: relu(x, out),
+    "relu6": lambda x, a, out: np.clip(x, 0, 6),
+    "leaky_relu": lambda x, a, out: choose(x > 0, x, a * x),
+    "elu": lambda x, a, out: _elu(x, a),
+    "selu": lambda x, a, out: SELU_SCALE * _elu(x, SELU_ALPHA),
+    "sigmoid": lambda x, a, out: _sigmoid(x),
+    "tanh": lambda x, a, out: np.tanh(x),
+    "softplus": lambda x, a, out: _softplus(x),
+    "softsign": lambda x, a, out: x / (1 + np.abs(x)),
+    "gelu": lambda x, a, out: np.maximum(x, _FLOOR) * _normal_cdf(x),
+    "gelu_tanh": lambda x, a, out: _gelu_tanh(x),
+    "silu": lambda x, a, out: _limited(x) * _sigmoid(x),
+    "mish": lambda x, a, out: np.maximum(x, _FLOOR) * _mish_gate(x)[0],
+    "hard_sigmoid": lambda x, a, out: np.clip(x + 3, 0, 6) / 6,
+    "hard_silu": lambda x, a, out: np.maximum(x, -3) * (np.clip(x + 3, 0, 6) / 6),
 }
 
-# kind -> dx from dy, the saved y (a kind of FROM_OUTPUT) or x, and alpha
+# kind -> dx from dy, the saved y (a kind of FROM_OUTPUT) or x, alpha and out
 _BACKWARD = {
-    "relu": lambda dy, y, a: keep(dy, y > 0),
-    "relu6": lambda dy, y, a: keep(dy, (y > 0) & (y < 6)),
-    "leaky_relu": lambda dy, y, a: choose(y > 0, dy, a * dy),
-    "elu": lambda dy, y, a: choose(y > 0, dy, dy * (y + a)),
-    "selu": lambda dy, y, a: choose(y > 0, SELU_SCALE * dy, dy * (y + SELU_SCALE * SELU_ALPHA)),
-    "sigmoid": lambda dy, y, a: dy * (y * (1 - y)),
-    "tanh": lambda dy, y, a: dy * (1 - y * y),
-    "softplus": lambda dy, x, a: dy * _sigmoid(x),
-    "softsign": lambda dy, x, a: dy / (1 + np.abs(x)) / (1 + np.abs(x)),
-    "gelu": lambda dy, x, a: dy * _gelu_slope(x),
-    "gelu_tanh": lambda dy, x, a: dy * _gelu_tanh_slope(x),
-    "silu": lambda dy, x, a: dy * _silu_slope(x),
-    "mish": lambda dy, x, a: dy * _mish_slope(x),
-    "hard_sigmoid": lambda dy, x, a: keep(dy / 6, np.abs(x) < 3),
-    "hard_silu": lambda dy, x, a: keep(choose(x < 3, dy * (x / 3 + 0.5), dy), x > -3),
+    "relu": lambda dy, y, a, out: keep(dy, y > 0, out),
+    "relu6": lambda dy, y, a, out: keep(dy, (y > 0) & (y < 6)),
+    "leaky_relu": lambda dy, y, a, out: choose(y > 0, dy, a * dy),
+    "elu": lambda dy, y, a, out: choose(y > 0, dy, dy * (y + a)),
+    "selu": lambda dy, y, a, out: choose(
+        y > 0, SELU_SCALE * dy, dy * (y + SELU_SCALE * SELU_ALPHA)
+    ),
+    "sigmoid": lambda dy, y, a, out: dy * (y * (1 - y)),
+    "tanh": lambda dy, y, a, out: dy * (1 - y * y),
+    "softplus": lambda dy, x, a, out: dy * _sigmoid(x),
+    "softsign": lambda dy, x, a, out: dy / (1 + np.abs(x)) / (1 + np.abs(x)),
+    "gelu": lambda dy, x, a, out: dy * _gelu_slope(x),
+    "gelu_tanh": lambda dy, x, a, out: dy * _gelu_tanh_slope(x),
+    "silu": lambda dy, x, a, out: dy * _silu_slope(x),
+    "mish": lambda dy, x, a, out: dy * _mish_slope(x),
+    "hard_sigmoid": lambda dy, x, a, out: keep(dy / 6, np.abs(x) < 3),
+    "hard_silu": lambda dy, x, a, out: keep(choose(x < 3, dy * (x / 3 + 0.5), dy), x > -3),
 }
 
 
@@ -140,31 +153,42 @@ class Activations:
 
     def activation_forward(self, x: np.ndarray, kind: str, alpha: float) -> np.ndarray:
         function = _FORWARD[kind]
-        return elementwise(lambda x: function(x, float(alpha)), x.dtype, x)
+        alpha, most = float(alpha), LARGE if kind == "relu" else BLOCK
+        return elementwise(lambda x, out: function(x, alpha, out), x.dtype, x, most=most)
 
     def activation_backward(
         self, dy: np.ndarray, saved: np.ndarray, kind: str, alpha: float
     ) -> np.ndarray:
         function = _BACKWARD[kind]
-        return elementwise(lambda dy, saved: function(dy, saved, float(alpha)), dy.dtype, dy, saved)
+        alpha, most = float(alpha), LARGE if kind == "relu" else BLOCK
+        return elementwise(
+            lambda dy, saved, out: function(dy, saved, alpha, out), dy.dtype, dy, saved, most=most
+        )
 
     def prelu_forward(self, x: np.ndarray, slope: np.ndarray, shape: NormShape) -> np.ndarray:
-        y = np.empty(shape.axes, x.dtype)
-        view, slope = x.reshape(shape.axes), along_channels(wide(slope), shape)
-        for block in channel_blocks(shape):
-            part = wide(view[block])
-            y[block] = choose(part > 0, part, slope * part)
-        return y.reshape(x.shape)
+        lanes = Lanes(x, shape)
+        y = lanes.empty(x.dtype)
+        source, target, factor = lanes.view(x), lanes.view(y), lanes.along(wide(slope))
+
+        def fill(block: Block) -> None:
+            part = wide(source[block])
+            target[block] = choose(part > 0, part, factor * part)
+
+        share(fill, lanes.blocks)
+        return y
 
     def prelu_backward(
         self, dy: np.ndarray, x: np.ndarray, slope: np.ndarray, shape: NormShape
     ) -> tuple[np.ndarray, np.ndarray]:
-        dx = np.empty(shape.axes, dy.dtype)
-        dslope = np.zeros(shape.channels, accumulator(dy.dtype))
-        dy, view = dy.reshape(shape.axes), x.reshape(shape.axes)
-        factor = along_channels(wide(slope), shape)
-        for block in channel_blocks(shape):
-            part, grad = wide(view[block]), wide(dy[block])
-            dx[block] = choose(part > 0, grad, factor * grad)
-            dslope += channel_sums(keep(part * grad, ~(part > 0)), shape.channels_last)
-        return dx.reshape(x.shape), rounded(dslope, slope.dtype)
+        lanes = Lanes(x, shape)
+        dx = lanes.empty(dy.dtype)
+        source, slopes, target = lanes.view(x), lanes.view(dy), lanes.view(dx)
+        factor = lanes.along(wide(slope))
+
+        def fill(block: Block) -> list[np.ndarray]:
+            part, grad = wide(source[block]), wide(slopes[block])
+            target[block] = choose(part > 0, grad, factor * grad)
+            return [lanes.sums(keep(part * grad, ~(part > 0)))]
+
+        (dslope,) = lanes.totals(fill, 1, accumulator(x.dtype))
+        return dx, rounded(dslope, slope.dtype)

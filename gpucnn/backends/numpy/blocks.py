@@ -1,7 +1,8 @@
 """What the operations share: wider dtypes for sums, and blocks of work that fit in the cache.
 
 Arrays go through each operation in blocks whose temporaries stay in the L2 cache, so that an
-expression of many NumPy calls costs one pass through memory and a bounded amount of it.
+expression of many NumPy calls costs one pass through memory and a bounded amount of it. Blocks are
+runs of memory, in whatever order the axes lie there, and are shared among the threads.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..base import accumulator
+from . import workers
 
 BLOCK = 1 << 16  # elements: a handful of float32 temporaries fit in an L2 cache of 1 or 2 MB
+LARGE = 1 << 18  # elements: of a block that needs one temporary and few calls, which cost as well
+PARTS = 4  # of an array: no fewer for the sake of larger blocks
 
 
 def wide(array: np.ndarray) -> np.ndarray:
@@ -31,6 +36,11 @@ def pieces(length: int, size: int) -> list[slice]:
     """Cut ``range(length)`` into slices of at most ``size`` (and 1), all of nearly one length."""
     count = -(-length // max(1, size))
     return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
+
+
+def block_size(size: int, most: int) -> int:
+    """Return how many elements of an array a block has, if up to ``most`` suit the operation."""
+    return max(BLOCK, min(most, size // PARTS))
 
 
 def blocks(extents: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:
@@ -54,15 +64,50 @@ def sample_blocks(shape: Sequence[int]) -> list[slice]:
     return pieces(shape[0], BLOCK // max(1, math.prod(shape[1:])))
 
 
+def share(function: Callable[[Any], object], items: Sequence[Any]) -> None:
+    """Call ``function(item)`` for every item, a block of work, shared among the threads."""
+    if len(items) == 1:
+        function(items[0])
+    else:
+        workers.run(lambda part: function(items[part]), len(items))
+
+
+def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+    """Return arrays of one shape as vectors that follow the memory of ``like``.
+
+    Those that lie as it does are views; ``like`` itself is without gaps, so that it is always one.
+    """
+    if like.flags.c_contiguous:
+        return [array.reshape(-1) for array in arrays]
+    axes = np.argsort([-step for step in like.strides], kind="stable")
+    return [array.transpose(axes).reshape(-1) for array in arrays]
+
+
 def elementwise(
-    function: Callable[..., np.ndarray], dtype: np.dtype, *arrays: np.ndarray
+    function: Callable[..., np.ndarray], dtype: np.dtype, *arrays: np.ndarray, most: int = BLOCK
 ) -> np.ndarray:
-    """Return ``function(*arrays)``, worked out block by block in the dtype of the sums."""
-    result = np.empty(arrays[0].shape, dtype)
-    flat, flats = result.reshape(-1), [array.reshape(-1) for array in arrays]
-    for piece in pieces(flat.size, BLOCK):
-        flat[piece] = function(*(wide(array[piece]) for array in flats))
+    """Return ``function(*arrays, out)``, worked out block by block in the dtype of the sums.
+
+    The result lies in memory as the last array does. ``out``, a block of it, or None where the
+    result is narrower than the sums, is where the function may put what it returns. ``most`` is the
+    size of the largest blocks that suit the function.
+    """
+    result = np.empty_like(arrays[-1], dtype)
+    target, *sources = flat(result, result, *arrays)
+    in_place = accumulator(dtype) == dtype
+
+    def fill(piece: slice) -> None:
+        out = target[piece] if in_place else None
+        parts = [source[piece] for source in sources]
+        value = function(*(parts if in_place else map(wide, parts)), out)
+        if value is not out:
+            target[piece] = value
+
+    share(fill, pieces(target.size, block_size(target.size, most)))
     return result
+
+
+_BITS = {size: np.dtype(f"i{size}") for size in (2, 4, 8)}
 
 
 def _all_bits(mask: np.ndarray) -> np.ndarray:
@@ -70,19 +115,21 @@ def _all_bits(mask: np.ndarray) -> np.ndarray:
     return np.negative(mask.view(np.int8))
 
 
-def keep(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return ``values`` where the boolean ``mask`` is set, else 0, without a branch.
+def keep(values: np.ndarray, mask: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return ``values`` where the boolean ``mask`` is set, else 0, without a branch; in ``out``.
 
     The bits are and-ed with 0 or -1: many times the speed of ``np.where`` with a random mask, and
     unlike a product with the mask right for infinities and NaNs.
     """
-    bits = np.dtype(f"i{values.itemsize}")
-    return np.bitwise_and(values.view(bits), _all_bits(mask)).view(values.dtype)
+    bits = _BITS[values.itemsize]
+    out = np.empty_like(values) if out is None else out
+    np.bitwise_and(values.view(bits), _all_bits(mask), out=out.view(bits))
+    return out
 
 
 def choose(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
     """``np.where(mask, yes, no)`` for arrays of one dtype, without a branch like ``keep``."""
-    bits = np.dtype(f"i{yes.itemsize}")
+    bits = _BITS[yes.itemsize]
     chosen = np.bitwise_xor(yes.view(bits), no.view(bits))
     chosen &= _all_bits(mask)
     chosen ^= no.view(bits)

@@ -1,26 +1,93 @@
-"""An activation as (N, L, C) or (N, C, L): blocks, sums and vectors along its channels."""
+"""An activation as rows in which the channels recur, or as planes: blocks, sums, vectors along C.
+
+Pixel-major memory, and C-contiguous memory with channels last, is a matrix of (pixels, C), which is
+read as (rows, k * C) with the longest rows of about ``ROW`` elements that divide it. C-contiguous
+memory with channels first is (N, C, L).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import BLOCK, blocks, wide
+from .blocks import LARGE, block_size, blocks, pieces, share, wide
+from .memory import is_pixel_major, pixel_axes
 
 ROW = 1024  # elements: an inner loop of as many steps hides what NumPy needs to start it
 
+Block = tuple[slice, ...]
 
-def channel_blocks(shape: NormShape) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut ``shape.axes`` into blocks of samples and positions that hold all the channels."""
-    limit = BLOCK // max(1, shape.channels)
-    for samples, positions in blocks((shape.batch, shape.length), limit):
-        if shape.channels_last:
-            yield samples, positions, slice(None)
+
+@lru_cache
+def _pixels_in_a_row(pixels: int, channels: int) -> int:
+    """Return the largest divisor of ``pixels`` with which a row has at most ``ROW`` elements."""
+    most = min(pixels, ROW // max(1, channels))
+    return next((count for count in range(most, 1, -1) if pixels % count == 0), 1)
+
+
+class Lanes:
+    """How an operation along the channels walks through memory that is ordered as ``like``.
+
+    ``view`` gives an array of like's shape as (rows, k * C) or (N, C, L); ``blocks`` cut that into
+    pieces which fit in the cache.
+    """
+
+    def __init__(self, like: np.ndarray, shape: NormShape) -> None:
+        last, self.channels, self.shape = shape.channels_last, shape.channels, like.shape
+        pixel_major = is_pixel_major(like, last)
+        self.axes = pixel_axes(like.ndim, last) if pixel_major else tuple(range(like.ndim))
+        self.in_rows = last or pixel_major or shape.length == 1
+        pixels = shape.batch * shape.length
+        block = block_size(pixels * shape.channels, LARGE)
+        if self.in_rows:
+            self.repeats = _pixels_in_a_row(pixels, shape.channels)
+            width = self.repeats * shape.channels
+            rows = pixels // self.repeats
+            self.memory_shape = (rows, width)
+            self.blocks = [(piece,) for piece in pieces(rows, block // max(1, width))]
         else:
-            yield samples, slice(None), positions
+            self.memory_shape = shape.axes
+            outer = blocks((shape.batch, shape.length), block // max(1, shape.channels))
+            self.blocks = [(samples, slice(None), positions) for samples, positions in outer]
+
+    def empty(self, dtype: np.dtype) -> np.ndarray:
+        """Return a new array of like's shape and order."""
+        memory = np.empty([self.shape[axis] for axis in self.axes], dtype)
+        return memory.transpose(np.argsort(self.axes))
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        """View an array of like's shape as rows or planes; a copy, if it lies in another way."""
+        # (N, ..., C) or (N, C, ...) -> (*spatial, N, C) -> (rows, k * C); or -> (N, C, L)
+        return np.ascontiguousarray(array.transpose(self.axes)).reshape(self.memory_shape)
+
+    def along(self, vector: np.ndarray) -> np.ndarray:
+        """Repeat a vector (C,) to broadcast over rows or planes."""
+        return np.tile(vector, self.repeats) if self.in_rows else vector[:, None]
+
+    def sums(self, block: np.ndarray) -> np.ndarray:
+        """Sum a block over all but the channels: -> (C,)."""
+        if self.in_rows:
+            return block.sum(0).reshape(self.repeats, -1).sum(0)  # (k * C,) -> (k, C) -> (C,)
+        return block.sum(2).sum(0)
+
+    def totals(
+        self, function: Callable[[Block], list[np.ndarray]], count: int, dtype: np.dtype
+    ) -> np.ndarray:
+        """Add up what ``function`` returns of each block, ``count`` vectors (C,): -> (count, C).
+
+        Each block's have their own place, so that they are added in one order by any threads.
+        """
+        parts = np.empty((len(self.blocks), count, self.channels), dtype)
+
+        def fill(place: int) -> None:
+            parts[place] = function(self.blocks[place])
+
+        share(fill, range(len(self.blocks)))
+        return parts.sum(0, dtype=np.float64).astype(dtype)
 
 
 def along_channels(vectors: np.ndarray, shape: NormShape) -> np.ndarray:
@@ -28,49 +95,13 @@ def along_channels(vectors: np.ndarray, shape: NormShape) -> np.ndarray:
     return vectors[..., None, :] if shape.channels_last else vectors[..., None]
 
 
-def by_channel(
-    operation: np.ufunc,
-    part: np.ndarray,
-    vector: np.ndarray,
-    out: np.ndarray,
-    *,
-    channels_last: bool = True,
-) -> np.ndarray:
-    """``operation(part, vector, out)`` with one number of ``vector`` (C,) for each channel.
-
-    With channels last both arrays are contiguous, and the vector is repeated to rows of ``ROW``.
-    """
-    if not channels_last:
-        return operation(part, vector[:, None], out=out)
-    row = np.tile(vector, max(1, ROW // vector.size))
-    whole = part.size - part.size % row.size
-    source, target = part.reshape(-1), out.reshape(-1)
-    rows = (-1, row.size)
-    operation(source[:whole].reshape(rows), row, out=target[:whole].reshape(rows))
-    operation(source[whole:], row[: part.size - whole], out=target[whole:])
-    return out
-
-
 def sample_sums(part: np.ndarray, channels_last: bool) -> np.ndarray:
-    """Sum a block over its positions: (n, l, C) or (n, C, l) -> (n, C).
-
-    With channels last a product with ones is quicker than ``sum``, whose inner loop has C steps.
-    """
-    if not channels_last:
-        return part.sum(2)
-    length = part.shape[1]
-    return part[:, 0] if length == 1 else np.ones(length, part.dtype) @ part
-
-
-def channel_sums(part: np.ndarray, channels_last: bool) -> np.ndarray:
-    """Sum a block over samples and positions: -> (C,); each sample first, which is more exact."""
-    return sample_sums(part, channels_last).sum(0)
+    """Sum a block over its positions: (n, l, C) or (n, C, l) -> (n, C)."""
+    return part.sum(1 if channels_last else 2)
 
 
 def bias_grad(dy: np.ndarray, shape: NormShape) -> np.ndarray:
     """Sum over all but the channels, in the dtype of the sums."""
-    dy = dy.reshape(shape.axes)
-    total = np.zeros(shape.channels, accumulator(dy.dtype))
-    for block in channel_blocks(shape):
-        total += channel_sums(wide(dy[block]), shape.channels_last)
-    return total
+    lanes = Lanes(dy, shape)
+    view = lanes.view(dy)
+    return lanes.totals(lambda block: [lanes.sums(wide(view[block]))], 1, accumulator(dy.dtype))[0]

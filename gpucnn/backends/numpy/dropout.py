@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .blocks import BLOCK, keep, pieces, wide
+from .blocks import BLOCK, blocks, keep, share, wide
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1
@@ -57,12 +57,19 @@ class Dropout:
     """``dropout``."""
 
     def dropout(self, x: np.ndarray, rate: float, seed: int, offset: int) -> np.ndarray:
-        y = np.empty(x.shape, x.dtype)
-        source, target = x.reshape(-1), y.reshape(-1)
+        y = np.empty_like(x)
         threshold, scale = np.uint32(int(rate * 2**32)), 1 / (1 - float(rate))
-        for piece in pieces(-(-x.size // 4), BLOCK // 4):
-            words = philox(np.arange(piece.start, piece.stop, dtype=np.uint64), offset, seed)
-            part = wide(source[4 * piece.start : 4 * piece.stop])
-            kept = words.reshape(-1)[: part.size] >= threshold
-            target[4 * piece.start : 4 * piece.stop] = keep(part * scale, kept)
+
+        def fill(block: tuple[slice, ...]) -> None:
+            part = wide(x[block])
+            # A block follows C order, in which its elements count from first on.
+            first = 0
+            for axis, extent in zip(block, x.shape, strict=True):
+                first = first * extent + axis.start
+            counters = np.arange(first // 4, -(-(first + part.size) // 4), dtype=np.uint64)
+            words = philox(counters, offset, seed).reshape(-1)[first % 4 :]
+            kept = words[: part.size].reshape(part.shape) >= threshold
+            y[block] = keep(part * scale, kept)
+
+        share(fill, list(blocks(x.shape, BLOCK)))
         return y

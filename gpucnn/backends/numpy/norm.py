@@ -16,15 +16,36 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
-from .blocks import keep, rounded, sample_blocks, wide
-from .channels import (
-    along_channels,
-    bias_grad,
-    by_channel,
-    channel_blocks,
-    channel_sums,
-    sample_sums,
-)
+from .blocks import keep, rounded, sample_blocks, share, wide
+from .channels import Block, Lanes, along_channels, bias_grad, sample_sums
+from .convolution.workspace import workspace
+
+
+class _Normal:
+    """Blocks of x, normalised: (x - mean) * scale + beta, with the bits of the forward pass.
+
+    Without ``out`` a block is the thread's scratch memory, until the next one takes it over.
+    """
+
+    def __init__(
+        self, lanes: Lanes, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
+        var: np.ndarray, epsilon: float,
+    ) -> None:  # fmt: skip
+        self.view = lanes.view(x)
+        self.mean, self.beta = lanes.along(mean), lanes.along(wide(beta))
+        self.scale = lanes.along(wide(gamma) / np.sqrt(var + float(epsilon)))
+
+    def centred(self, block: Block, out: np.ndarray | None = None) -> np.ndarray:
+        part = self.view[block]
+        if out is None or out.dtype != self.mean.dtype:
+            out = workspace.take("norm", part.shape, self.mean.dtype)
+        return np.subtract(part, self.mean, out=out)
+
+    def __call__(self, block: Block, out: np.ndarray | None = None) -> np.ndarray:
+        part = self.centred(block, out)
+        part *= self.scale
+        part += self.beta
+        return part
 
 
 class Normalisations:
@@ -34,14 +55,15 @@ class Normalisations:
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        count, last = max(1, shape.batch * shape.length), shape.channels_last
+        count, lanes = max(1, shape.batch * shape.length), Lanes(x, shape)
         mean = bias_grad(x, shape) / count
-        var, view = np.zeros_like(mean), x.reshape(shape.axes)
-        for block in channel_blocks(shape):
-            part = np.empty(view[block].shape, mean.dtype)
-            by_channel(np.subtract, view[block], mean, part, channels_last=last)
-            var += channel_sums(np.square(part, out=part), last)
-        var /= count
+        normal = _Normal(lanes, x, gamma, beta, mean, mean, epsilon)
+
+        def squares(block: Block) -> list[np.ndarray]:
+            part = normal.centred(block)
+            return [lanes.sums(np.square(part, out=part))]
+
+        var = lanes.totals(squares, 1, mean.dtype)[0] / count
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 
@@ -50,113 +72,124 @@ class Normalisations:
         epsilon: float, shape: NormShape, activation: str = "linear",
         residual: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
-        y, view = np.empty(shape.axes, x.dtype), x.reshape(shape.axes)
-        other = None if residual is None else residual.reshape(shape.axes)
-        scale, beta = wide(gamma) / np.sqrt(var + float(epsilon)), wide(beta)
-        for block in channel_blocks(shape):
-            part = _normalised(view[block], mean, scale, beta, shape)
+        lanes = Lanes(x, shape)
+        y = lanes.empty(x.dtype)
+        normal = _Normal(lanes, x, gamma, beta, mean, var, epsilon)
+        target, zeros = lanes.view(y), lanes.along(np.zeros_like(mean))
+        other = None if residual is None else lanes.view(residual)
+
+        def fill(block: Block) -> None:
+            out = target[block]
+            part = normal(block, out)
             if other is not None:
                 part += other[block]
             if activation == "relu":
-                np.maximum(part, 0, out=part)
-            y[block] = part
-        return y.reshape(x.shape)
+                np.maximum(part, zeros, out=part)
+            if part is not out:
+                out[...] = part
+
+        share(fill, lanes.blocks)
+        return y
 
     def batch_norm_backward(
         self, dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray,
         epsilon: float, training: bool, shape: NormShape, activation: str = "linear",
         beta: np.ndarray | None = None, y: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
-        dx, last = np.empty(shape.axes, dy.dtype), shape.channels_last
-        dy_view, x_view = dy.reshape(shape.axes), x.reshape(shape.axes)
+        lanes = Lanes(x, shape)
+        dx = lanes.empty(dy.dtype)
+        target, slopes = lanes.view(dx), lanes.view(dy)
+        normal = _Normal(lanes, x, gamma, gamma if beta is None else beta, mean, var, epsilon)
+        output = None if y is None else lanes.view(y)
+        # What ReLU let through of dy: where nobody asks for it, dx is where it waits.
+        dresidual = None if y is None else lanes.empty(dy.dtype)
+        masked = slopes if activation == "linear" else lanes.view(dx if y is None else dresidual)
+
+        def reduce(block: Block) -> list[np.ndarray]:
+            if activation == "relu":
+                out = normal(block).astype(x.dtype, copy=False) if y is None else output[block]
+                keep(slopes[block], out > 0, out=masked[block])
+            part = normal.centred(block)
+            part *= masked[block]
+            return [lanes.sums(wide(masked[block])), lanes.sums(part)]
+
+        dbeta, dgamma = lanes.totals(reduce, 2, mean.dtype)
         inverse = 1 / np.sqrt(var + float(epsilon))
-        scale = wide(gamma) / np.sqrt(var + float(epsilon))  # the same bits as in the forward pass
-        masked = None
-        if activation == "relu":
-            masked = np.empty_like(dy_view)
-            for block in channel_blocks(shape):
-                if y is not None:
-                    out = y.reshape(shape.axes)[block]
-                else:
-                    out = _normalised(x_view[block], mean, scale, wide(beta), shape).astype(x.dtype)
-                masked[block] = keep(np.ascontiguousarray(dy_view[block]), out > 0)
-            dy_view = masked
-        dbeta = bias_grad(dy_view, shape)
-        dgamma = np.zeros_like(dbeta)
-        for block in channel_blocks(shape):
-            part = np.empty(x_view[block].shape, mean.dtype)
-            by_channel(np.subtract, x_view[block], mean, part, channels_last=last)
-            part *= dy_view[block]
-            dgamma += channel_sums(part, last)
         dgamma *= inverse
         count = max(1, shape.batch * shape.length)
-        slope = inverse * dgamma / count
-        for block in channel_blocks(shape):
-            part = np.empty(x_view[block].shape, mean.dtype)
+        slope, offset = lanes.along(inverse * dgamma / count), lanes.along(dbeta / count)
+
+        def fill(block: Block) -> None:
+            out, grad = target[block], masked[block]
             if training:
-                by_channel(np.subtract, x_view[block], mean, part, channels_last=last)
-                by_channel(np.multiply, part, slope, part, channels_last=last)
-                np.subtract(dy_view[block], part, out=part)
-                by_channel(np.subtract, part, dbeta / count, part, channels_last=last)
-                by_channel(np.multiply, part, scale, part, channels_last=last)
+                part = normal.centred(block)
+                part *= slope
+                part += offset
+                part = np.subtract(grad, part, out=part if out.dtype != part.dtype else out)
+                part *= normal.scale
             else:
-                by_channel(np.multiply, dy_view[block], scale, part, channels_last=last)
-            dx[block] = part
-        return (
-            dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype),
-            None if y is None else masked.reshape(x.shape),
-        )  # fmt: skip
+                part = grad * normal.scale
+            if part is not out:
+                out[...] = part
+
+        share(fill, lanes.blocks)
+        return dx, rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype), dresidual
 
     def group_norm_forward(
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        y = np.empty(shape.axes, x.dtype)
-        view, gamma, beta = x.reshape(shape.axes), wide(gamma), wide(beta)
+        source = x.reshape(shape.axes)
+        target = np.empty_like(source)
+        gamma, beta = wide(gamma), along_channels(wide(beta), shape)
         mean = np.empty((shape.batch, shape.groups), accumulator(x.dtype))
         var = np.empty_like(mean)
-        for samples in sample_blocks(shape.axes):
-            part = wide(view[samples])
+
+        def fill(samples: slice) -> None:
+            part = _together(source[samples])
             mean[samples] = _group_means(part, shape)
             part = part - _spread(mean[samples], shape)
             var[samples] = _group_means(np.square(part), shape)
             inverse = 1 / np.sqrt(var[samples] + float(epsilon))
             part *= _spread(inverse, shape, gamma)
-            part += along_channels(beta, shape)
-            y[samples] = part
-        return y.reshape(x.shape), mean, var
+            part += beta
+            target[samples] = part
+
+        share(fill, sample_blocks(shape.axes))
+        return target.reshape(x.shape), mean, var
 
     def group_norm_backward(
         self, dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray,
         epsilon: float, shape: NormShape,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        dx = np.empty(shape.axes, dy.dtype)
-        dy_view, x_view, factor = dy.reshape(shape.axes), x.reshape(shape.axes), wide(gamma)
-        inverse = 1 / np.sqrt(var + float(epsilon))
-        dgamma = np.zeros(shape.channels, mean.dtype)
-        dbeta = np.zeros_like(dgamma)
-        for samples in sample_blocks(shape.axes):
-            normal = x_view[samples] - _spread(mean[samples], shape)
+        slopes, source = dy.reshape(shape.axes), x.reshape(shape.axes)
+        target = np.empty_like(source)
+        factor, inverse = along_channels(wide(gamma), shape), 1 / np.sqrt(var + float(epsilon))
+        samples_of = sample_blocks(shape.axes)
+        sums = np.empty((len(samples_of), 2, shape.channels), mean.dtype)
+
+        def fill(place: int) -> None:
+            samples = samples_of[place]
+            normal = _together(source[samples]) - _spread(mean[samples], shape)
             normal *= _spread(inverse[samples], shape)
-            part = wide(dy_view[samples])
-            dbeta += channel_sums(part, shape.channels_last)
-            dgamma += channel_sums(part * normal, shape.channels_last)
-            part = part * along_channels(factor, shape)
+            part = _together(slopes[samples])
+            for total, terms in zip(sums[place], (part * normal, part), strict=True):
+                sample_sums(terms, shape.channels_last).sum(0, out=total)
+            part = part * factor
             normal *= _spread(_group_means(part * normal, shape), shape)
             part -= _spread(_group_means(part, shape), shape)
             part -= normal
             part *= _spread(inverse[samples], shape)
-            dx[samples] = part
-        return dx.reshape(x.shape), rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
+            target[samples] = part
+
+        share(fill, range(len(samples_of)))
+        dgamma, dbeta = sums.sum(0, dtype=np.float64).astype(mean.dtype)
+        dx = target.reshape(x.shape)
+        return dx, rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype)
 
 
-def _normalised(
-    block: np.ndarray, mean: np.ndarray, scale: np.ndarray, beta: np.ndarray, shape: NormShape
-) -> np.ndarray:
-    """(x - mean) * scale + beta on a block of x, in the dtype of the sums."""
-    part, last = np.empty(block.shape, mean.dtype), shape.channels_last
-    by_channel(np.subtract, block, mean, part, channels_last=last)
-    by_channel(np.multiply, part, scale, part, channels_last=last)
-    return by_channel(np.add, part, beta, part, channels_last=last)
+def _together(samples: np.ndarray) -> np.ndarray:
+    """Return samples in the dtype of the sums and C-contiguous."""
+    return np.ascontiguousarray(samples, accumulator(samples.dtype))
 
 
 def _group_means(part: np.ndarray, shape: NormShape) -> np.ndarray:

@@ -11,14 +11,25 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .blocks import BLOCK, pieces, wide
+from .blocks import BLOCK, flat, pieces, share, wide
 
 
-def _flat_blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield views of the same block of each array."""
-    flats = [array.reshape(-1) for array in arrays]
+def _flat_blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Yield views of the same block of each array, in the memory order of the first."""
+    flats = flat(arrays[0], *arrays)
     for piece in pieces(flats[0].size, BLOCK):
-        yield tuple(flat[piece] for flat in flats)
+        yield [vector[piece] for vector in flats]
+
+
+def _blocks_of_all(
+    decays: Sequence[float], *lists: Sequence[np.ndarray]
+) -> list[tuple[list[np.ndarray], float]]:
+    """Return the blocks of all tensors, each with its weight decay."""
+    return [
+        (block, float(decay))
+        for *arrays, decay in zip(*lists, decays, strict=True)
+        for block in _flat_blocks(*arrays)
+    ]
 
 
 def _scaled(gradient: np.ndarray, grad_scale: np.ndarray | None) -> np.ndarray:
@@ -32,12 +43,14 @@ class Optimizers:
 
     def global_norm(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         double = any(array.dtype == np.float64 for array in arrays)
-        total = 0.0
-        for array in arrays:
-            for (part,) in _flat_blocks(array):
-                part = part.astype(np.float64, copy=False)
-                total += part @ part
-        return np.array(math.sqrt(total), np.float64 if double else np.float32)
+        parts = [part for array in arrays for (part,) in _flat_blocks(array)]
+        squares = np.empty(len(parts))
+
+        def fill(place: int) -> None:
+            squares[place] = np.square(parts[place], dtype=np.float64).sum()
+
+        share(fill, range(len(parts)))
+        return np.array(math.sqrt(squares.sum()), np.float64 if double else np.float32)
 
     def sgd_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray],
@@ -45,16 +58,21 @@ class Optimizers:
         momentum: float, nesterov: bool, grad_scale: np.ndarray | None,
     ) -> None:  # fmt: skip
         rate, momentum = float(learning_rate), float(momentum)
-        for *arrays, decay in zip(params, grads, velocities, weight_decays, strict=True):
-            for param, gradient, velocity in _flat_blocks(*arrays):
-                value, step = wide(param), _scaled(gradient, grad_scale)
-                if decay:
-                    step += float(decay) * value
-                step *= rate
-                velocity *= momentum
-                velocity -= step
-                step = momentum * velocity - step if nesterov else velocity
-                param[...] = value + step
+
+        def update(block: tuple) -> None:
+            (param, gradient, velocity), decay = block
+            value, step = wide(param), _scaled(gradient, grad_scale)
+            if decay:
+                step += decay * value
+            step *= rate
+            velocity *= momentum
+            velocity -= step
+            step = momentum * velocity - step if nesterov else velocity
+            value += step
+            if value is not param:
+                param[...] = value
+
+        share(update, _blocks_of_all(weight_decays, params, grads, velocities))
 
     def adam_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray], m: Sequence[np.ndarray],
@@ -65,23 +83,28 @@ class Optimizers:
         rate, beta_1, beta_2, epsilon = map(float, (learning_rate, beta_1, beta_2, epsilon))
         rate_now = rate / (1 - beta_1**step)
         root = 1 / math.sqrt(1 - beta_2**step)
-        for *arrays, decay in zip(params, grads, m, v, weight_decays, strict=True):
-            decay = float(decay)
-            for param, gradient, first, second in _flat_blocks(*arrays):
-                value, g = wide(param), _scaled(gradient, grad_scale)
-                if decay and not decoupled:
-                    g += decay * value
-                first *= beta_1
-                first += (1 - beta_1) * g
-                second *= beta_2
-                np.square(g, out=g)
-                g *= 1 - beta_2
-                second += g
-                # rate * m' / (sqrt(v') + epsilon), m' and v' being free of their start at 0
-                np.sqrt(second, out=g)
-                g *= root
-                g += epsilon
-                np.divide(first, g, out=g)
-                g *= rate_now
-                kept = value * (1 - rate * decay) if decay and decoupled else value
-                param[...] = kept - g
+
+        def update(block: tuple) -> None:
+            (param, gradient, first, second), decay = block
+            value, g = wide(param), _scaled(gradient, grad_scale)
+            if decay and not decoupled:
+                g += decay * value
+            first *= beta_1
+            first += (1 - beta_1) * g
+            second *= beta_2
+            np.square(g, out=g)
+            g *= 1 - beta_2
+            second += g
+            # rate * m' / (sqrt(v') + epsilon), m' and v' being free of their start at 0
+            np.sqrt(second, out=g)
+            g *= root
+            g += epsilon
+            np.divide(first, g, out=g)
+            g *= rate_now
+            if decay and decoupled:
+                value *= 1 - rate * decay
+            value -= g
+            if value is not param:
+                param[...] = value
+
+        share(update, _blocks_of_all(weight_decays, params, grads, m, v))

@@ -1,4 +1,4 @@
-"""Pooling, one axis after the other.
+"""Pooling on pixel-major memory, one axis after the other.
 
 The maximum (or sum) over a window is that over its rows of each row's own: R + S steps instead of
 R * S, most of them on data that the last axis has already made smaller. Taking the last axis
@@ -6,186 +6,32 @@ first and, along each, the first of equal maxima keeps the first in C order of t
 the smallest row that has the maximum, and in it the smallest column.
 
 Backward, a maximum gives dy to the input whose tap is its index, tap by tap in C order; a sum
-spreads dy axis by axis. The loops are over taps; pixels are slices of whole arrays, in blocks of
-samples that stay in the cache.
+spreads dy axis by axis. The loops are over taps: what one tap of all windows of a block reads is a
+view of the input.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
 from ...shapes import PoolShape
-from .blocks import keep, sample_blocks, wide, window_slices
-
-Slices = tuple[slice, ...]
+from .blocks import keep, share, wide
+from .convolution.workspace import workspace
+from .memory import as_activation, pixel_major
+from .pool_windows import Fold, Spread, axes_of, folds, spreads
 
 MANY_TAPS = 64  # beyond so many, a pass over all of dy for each tap is the slower way back
 
-
-@dataclass(frozen=True)
-class _Axis:
-    """One spatial axis of a pooling; ``place`` says which axis of the array it is."""
-
-    place: int
-    size: int
-    output: int
-    window: int
-    stride: int
-    pad: tuple[int, int]
-    dilation: int
-
-    @cached_property
-    def slices(self) -> list[tuple[slice, slice]]:
-        """For each tap the outputs that it serves and the inputs that it reads."""
-        offsets = [tap * self.dilation - self.pad[0] for tap in range(self.window)]
-        return [window_slices(self.size, self.stride, at, 0, self.output) for at in offsets]
-
-    @cached_property
-    def taps(self) -> list[tuple[Slices, Slices]]:
-        """The same as indices of the array."""
-        before = (slice(None),) * self.place
-        return [((*before, served), (*before, read)) for served, read in self.slices]
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        """The input at which each window begins; padding is below 0."""
-        return np.arange(self.output) * self.stride - self.pad[0]
-
-    @cached_property
-    def first_taps(self) -> np.ndarray:
-        """The first tap of each window that is not before the input."""
-        return np.maximum(0, -(self.starts // self.dilation))
-
-    @cached_property
-    def first_inputs(self) -> np.ndarray:
-        return np.minimum(self.starts + self.first_taps * self.dilation, self.size - 1)
-
-    def counts(self, padded: bool) -> np.ndarray:
-        """How many taps of each window fall on the input or, if ``padded``, also its padding."""
-        reads = self.starts[:, None] + np.arange(self.window) * self.dilation
-        before, after = self.pad if padded else (0, 0)
-        return ((reads >= -before) & (reads < self.size + after)).sum(1)
-
-    def add(self, part: np.ndarray, size: int, taps: list[tuple[Slices, Slices]]) -> np.ndarray:
-        """Add up ``part[read]`` in ``[served]`` of an array that has ``size`` along this axis."""
-        total = np.zeros(
-            (*part.shape[: self.place], size, *part.shape[self.place + 1 :]), part.dtype
-        )
-        for served, read in taps:
-            total[served] += part[read]
-        return total
-
-    def gather(self, part: np.ndarray) -> np.ndarray:
-        """Sum over each window."""
-        return self.add(part, self.output, self.taps)
-
-    def spread(self, part: np.ndarray) -> np.ndarray:
-        """Give each input the sum of the windows over it."""
-        return self.add(part, self.size, [(read, served) for served, read in self.taps])
-
-
-@lru_cache
-def _axes(shape: PoolShape) -> tuple[_Axis, ...]:
-    numbers = zip(
-        shape.input, shape.output, shape.window, shape.strides, shape.padding, shape.dilation,
-        strict=True,
-    )  # fmt: skip
-    first = 1 if shape.channels_last else 2
-    return tuple(_Axis(first + i, *axis) for i, axis in enumerate(numbers))
-
-
-def _along(vector: np.ndarray, place: int, ndim: int) -> np.ndarray:
-    """Shape a vector to lie along one axis of ``ndim``."""
-    return vector.reshape(-1, *(1,) * (ndim - 1 - place))
-
-
-def _extremes(
-    x: np.ndarray, shape: PoolShape, with_index: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the maxima (minima) of a block and the flat place of each in its window."""
-    is_max = shape.mode == "max"
-    better, extreme = (np.greater, np.maximum) if is_max else (np.less, np.minimum)
-    number = np.dtype(shape.index_dtype).type
-    index = np.zeros(x.shape, number) if with_index else None
-    taps = 1  # of a window along the axes done so far
-    for axis in reversed(_axes(shape)):
-        # Each window begins with its first input, and so has an index even if all are -inf.
-        y = x.take(axis.first_inputs, axis.place)
-        if with_index:
-            best = index.take(axis.first_inputs, axis.place)
-            best += _along((axis.first_taps * taps).astype(number), axis.place, x.ndim)
-        for tap, (served, read) in enumerate(axis.taps[1:], 1):
-            if with_index:
-                # Indices rise from tap to tap, so that a maximum lets the winner's pass.
-                won = better(x[read], y[served]).view(np.uint8)
-                won = (index[read] + number(tap * taps)) * won
-                np.maximum(best[served], won, out=best[served])
-            extreme(y[served], x[read], out=y[served])
-        if with_index:
-            if np.isnan(y).any():  # every comparison with it was False; the first one wins
-                for tap, (served, read) in reversed(list(enumerate(axis.taps))):
-                    candidate = index[read] + number(tap * taps)
-                    np.copyto(best[served], candidate, where=np.isnan(x[read]))
-            index = best
-        x, taps = y, taps * axis.window
-    for axis in _axes(shape):
-        empty = axis.counts(padded=False) == 0
-        if empty.any():
-            windows = (*(slice(None),) * axis.place, empty)
-            x[windows] = -np.inf if is_max else np.inf
-            if with_index:
-                index[windows] = shape.taps
-    return x, index
-
-
-@lru_cache
-def _divisors(shape: PoolShape) -> np.ndarray | float:
-    """Return what each window's sum is divided by, to broadcast over y."""
-    if shape.mode == "sum":
-        return 1.0
-    areas = 1
-    for axis in _axes(shape):
-        counts = axis.counts(shape.count_padding)
-        areas = areas * _along(counts, axis.place, shape.rank + 2)
-    areas = np.maximum(areas, 1)  # an empty window has sum 0 and average 0
-    same = areas.min() == areas.max()
-    return float(areas.flat[0]) if same else areas.astype(np.float32)
-
-
-def _to_winners(dy: np.ndarray, index: np.ndarray, shape: PoolShape) -> np.ndarray:
-    """Return dx of a block: each dy goes to the input that its window's index names."""
-    axes = _axes(shape)
-    extents = list(dy.shape)
-    for axis in axes:
-        extents[axis.place] = axis.size
-    if shape.taps > MANY_TAPS:
-        return _to_places(dy, index, extents, shape)
-    dx = np.zeros(extents, dy.dtype)
-    around = (slice(None),) * axes[0].place
-    for tap, place in enumerate(itertools.product(*(axis.slices for axis in axes))):
-        served, read = zip(*place, strict=True)
-        served, read = (*around, *served), (*around, *read)
-        dx[read] += keep(dy[served], index[served] == tap)
-    return dx
-
-
-def _to_places(
-    dy: np.ndarray, index: np.ndarray, extents: list[int], shape: PoolShape
-) -> np.ndarray:
-    """The same for large windows: add one dy after the other, in C order and in float64."""
-    places, taps = list(np.indices(dy.shape, sparse=True)), index.astype(np.int64)
-    for axis in reversed(_axes(shape)):
-        taps, tap = np.divmod(taps, axis.window)
-        places[axis.place] = _along(axis.starts, axis.place, dy.ndim) + tap * axis.dilation
-    flat = np.ravel_multi_index(tuple(places), extents, mode="clip")  # empty windows: anywhere
-    given = keep(dy, index < shape.taps)
-    dx = np.bincount(flat.reshape(-1), given.reshape(-1), math.prod(extents))
-    return dx.reshape(extents)
+# mode -> how two inputs are joined, what makes the second one the better, that of no inputs
+_JOINED = {
+    "max": (np.maximum, np.greater, -np.inf),
+    "min": (np.minimum, np.less, np.inf),
+    "sum": (np.add, None, 0),
+    "average": (np.add, None, 0),
+}
 
 
 class Pools:
@@ -194,35 +40,206 @@ class Pools:
     def pool_forward(
         self, x: np.ndarray, shape: PoolShape, with_index: bool = True
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        y = np.empty(shape.y_shape, x.dtype)
+        source = _lanes(x, shape)
+        y = np.empty((*shape.output, source.shape[-1]), x.dtype)
         extremes = shape.mode in ("max", "min")
-        index = np.empty(shape.y_shape, shape.index_dtype) if extremes and with_index else None
-        for samples in sample_blocks(x.shape):
-            part = wide(x[samples])
-            if extremes:
-                part, places = _extremes(part, shape, with_index)
-                if with_index:
-                    index[samples] = places
-            else:
-                for axis in reversed(_axes(shape)):
-                    part = axis.gather(part)
-                if shape.mode == "average":
-                    part /= _divisors(shape)
-            y[samples] = part
-        return y, index
+        index = np.empty(y.shape, shape.index_dtype) if extremes and with_index else None
+
+        def fill(item: tuple[slice, tuple[Fold, ...]]) -> None:
+            lanes, block = item
+            part = wide(source[(*(fold.inputs for fold in block), lanes)])
+            place = (*(fold.outputs for fold in block), lanes)
+            best = None if index is None else index[place]
+            out = y[place] if y.dtype == part.dtype else np.empty(y[place].shape, part.dtype)
+            _fold(part, block, shape, out, best)
+            if best is not None and np.isnan(out.max(initial=0)):
+                _fold(part, block, shape, out, best, with_nan=True)
+            if shape.mode == "average":
+                divisors = _divisors(shape)
+                out /= divisors if isinstance(divisors, float) else divisors[place[:-1]]
+            if out.dtype != y.dtype:
+                y[place] = out
+
+        share(fill, folds(shape))
+        return _activation(y, shape), None if index is None else _activation(index, shape)
 
     def pool_backward(
         self, dy: np.ndarray, index: np.ndarray | None, shape: PoolShape
     ) -> np.ndarray:
-        dx = np.zeros(shape.x_shape, dy.dtype)
-        for samples in sample_blocks(dx.shape):
-            part = wide(dy[samples])
-            if index is not None:
-                dx[samples] = _to_winners(part, index[samples], shape)
-                continue
-            if shape.mode == "average":
-                part = part / _divisors(shape)
-            for axis in _axes(shape):
-                part = axis.spread(part)
-            dx[samples] = part
-        return dx
+        slopes = _lanes(dy, shape)
+        dx = np.empty((*shape.input, slopes.shape[-1]), dy.dtype)
+        winners = None if index is None else _lanes(index, shape)
+        if index is not None and shape.taps > MANY_TAPS:
+            _to_places(slopes, winners, dx, shape)
+            return _activation(dx, shape)
+
+        def fill(item: tuple[slice, tuple[Spread, ...]]) -> None:
+            lanes, block = item
+            read = (*(spread.outputs for spread in block), lanes)
+            place = (*(spread.inputs for spread in block), lanes)
+            part = wide(slopes[read])
+            in_place = dx.dtype == part.dtype
+            out = dx[place] if in_place else np.empty(dx[place].shape, part.dtype)
+            if winners is not None:
+                _to_winners(part, winners[read], block, shape, out)
+            else:
+                if shape.mode == "average":
+                    divisors = _divisors(shape)
+                    part = part / (divisors if isinstance(divisors, float) else divisors[read[:-1]])
+                _spread(part, block, out)
+            if not in_place:
+                dx[place] = out
+
+        share(fill, spreads(shape))
+        return _activation(dx, shape)
+
+
+def _lanes(array: np.ndarray, shape: PoolShape) -> np.ndarray:
+    """View an activation as pixel-major (*spatial, N * C); a copy, if it does not lie like that."""
+    memory = pixel_major(array, shape.channels_last)
+    return memory.reshape(*memory.shape[:-2], shape.batch * shape.channels)
+
+
+def _activation(memory: np.ndarray, shape: PoolShape) -> np.ndarray:
+    """The inverse: (*spatial, N * C) -> an activation in the data format of ``shape``."""
+    memory = memory.reshape(*memory.shape[:-1], shape.batch, shape.channels)
+    return as_activation(memory, shape.channels_last)
+
+
+@lru_cache
+def _divisors(shape: PoolShape) -> np.ndarray | float:
+    """Return what each window's sum is divided by, to broadcast over (*output, lanes)."""
+    areas = np.ones((1,) * (shape.rank + 1), int)
+    for axis in axes_of(shape):
+        counts = axis.counts(shape.count_padding)
+        areas = areas * counts.reshape(-1, *(1,) * (shape.rank - axis.place))
+    areas = np.maximum(areas, 1)  # an empty window has sum 0 and average 0
+    return float(areas.flat[0]) if areas.min() == areas.max() else areas.astype(np.float32)
+
+
+def _fold(
+    x: np.ndarray, block: tuple[Fold, ...], shape: PoolShape, y: np.ndarray,
+    best: np.ndarray | None, with_nan: bool = False,
+) -> None:  # fmt: skip
+    """Fill y with the maxima, minima or sums of a block's windows, and best with their taps."""
+    index, taps = None, 1  # taps: of a window along the axes that are done
+    operation, _, nothing = _JOINED[shape.mode]
+    for place in reversed(range(len(block))):
+        out, ranks = y, best
+        if place:  # more axes are to come
+            extents = (*x.shape[:place], *y.shape[place:])
+            out = workspace.take(f"pool {place}", extents, y.dtype)
+            if best is not None:
+                ranks = workspace.take(f"pool index {place}", extents, best.dtype)
+        for outputs, reads, span in block[place].runs:
+            if span and best is None:
+                operation.reduce(x[span], axis=place, keepdims=True, out=out[outputs])
+            elif reads:
+                rank = None if best is None else ranks[outputs]
+                terms = [
+                    (x[read], tap * taps, None if index is None else index[read])
+                    for tap, read in reads
+                ]
+                _join(terms, shape.mode, out[outputs], rank, with_nan)
+            else:
+                out[outputs] = nothing
+        x, index, taps = out, ranks, taps * shape.window[place]
+    for fold in block:
+        for outputs, reads, _ in fold.runs:
+            if not reads:
+                y[outputs] = nothing
+                if best is not None:
+                    best[outputs] = shape.taps
+
+
+def _join(
+    terms: list[tuple[np.ndarray, int, np.ndarray | None]], mode: str, y: np.ndarray,
+    best: np.ndarray | None, with_nan: bool,
+) -> None:  # fmt: skip
+    """Join (values, tap, index of the values within the tap or None) -> y, best.
+
+    In a comparison a NaN loses; ``with_nan`` gives the index to the first one nevertheless.
+    """
+    operation, better, _ = _JOINED[mode]
+    first, tap, index = terms[0]
+    if best is not None:
+        rank = _rank(tap, index, best.dtype)
+    if len(terms) == 1:
+        y[...] = first
+        if best is not None:
+            best[...] = rank
+    for value, tap, index in terms[1:]:
+        if best is not None:
+            # Ranks rise from tap to tap, so that a maximum lets the winner's pass.
+            won = better(value, first).view(np.uint8)
+            if isinstance(rank, np.generic) and rank == 0:
+                np.multiply(won, _rank(tap, index, best.dtype), out=best)
+            else:
+                np.maximum(rank, won * _rank(tap, index, best.dtype), out=best)
+            rank = best
+        operation(first, value, out=y)
+        first = y
+    if with_nan:
+        for value, tap, index in reversed(terms):
+            np.copyto(best, _rank(tap, index, best.dtype), where=np.isnan(value))
+
+
+def _rank(tap: int, index: np.ndarray | None, dtype: np.dtype) -> np.ndarray | np.generic:
+    """Return the flat place in the window of a tap, or of what ``index`` names within it."""
+    number = dtype.type(tap)
+    return number if index is None else index + number
+
+
+def _to_winners(
+    dy: np.ndarray, index: np.ndarray, block: tuple[Spread, ...], shape: PoolShape, dx: np.ndarray
+) -> None:
+    """Fill dx of a block: each dy goes to the input that its window's index names."""
+    once = all(spread.once for spread in block)
+    if not once:
+        dx[...] = 0
+    for steps in itertools.product(*(spread.steps for spread in block)):
+        taps, inputs, outputs = zip(*steps, strict=True)
+        read, served = (tuple(place[-1] for place in places) for places in (inputs, outputs))
+        tap = 0
+        for number, window in zip(taps, shape.window, strict=True):
+            tap = tap * window + number
+        part = dy[served]
+        mask = index[served] == tap
+        if once:
+            keep(part, mask, out=dx[read])
+        else:
+            given = workspace.take("pool", part.shape, part.dtype)
+            dx[read] += keep(part, mask, out=given)
+
+
+def _to_places(dy: np.ndarray, index: np.ndarray, dx: np.ndarray, shape: PoolShape) -> None:
+    """The same for large windows: add one dy after the other, in C order."""
+    axes = axes_of(shape)
+    places, taps = list(np.indices(dy.shape, sparse=True)), index.astype(np.int64)
+    for axis in reversed(axes):
+        taps, tap = np.divmod(taps, axis.window)
+        places[axis.place] = places[axis.place] * axis.stride - axis.pad[0] + tap * axis.dilation
+    flat = np.ravel_multi_index(tuple(places), dx.shape, mode="clip")  # empty windows: anywhere
+    given = keep(wide(dy), index < shape.taps)
+    total = dx if dx.dtype == given.dtype else np.empty(dx.shape, given.dtype)
+    total[...] = 0
+    np.add.at(total.reshape(-1), flat.reshape(-1), given.reshape(-1))
+    if total is not dx:
+        dx[...] = total
+
+
+def _spread(dy: np.ndarray, block: tuple[Spread, ...], dx: np.ndarray) -> None:
+    """Fill dx of a block: each input gets the sum of the windows over it."""
+    for place, spread in enumerate(block):
+        out = dx
+        if place + 1 < len(block):  # more axes are to come
+            extents = (*dx.shape[: place + 1], *dy.shape[place + 1 :])
+            out = workspace.take(f"pool {place}", extents, dx.dtype)
+        if not spread.once:
+            out[...] = 0
+        for _, inputs, outputs in spread.steps:
+            if spread.once:
+                out[inputs] = dy[outputs]
+            else:
+                out[inputs] += dy[outputs]
+        dy = out

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base import accumulator
-from .blocks import BLOCK, pieces, sample_blocks, wide
+from .blocks import BLOCK, flat, pieces, sample_blocks, share, wide
 
 
 def _shifted(x: np.ndarray) -> np.ndarray:
@@ -24,22 +24,28 @@ class SoftmaxAndLosses:
 
     def softmax_forward(self, x: np.ndarray, log: bool = False) -> np.ndarray:
         y = np.empty(x.shape, x.dtype)
-        for rows in sample_blocks(x.shape):
+
+        def fill(rows: slice) -> None:
             part = _shifted(x[rows])
             powers = np.exp(part)
             total = powers.sum(-1, keepdims=True)
             y[rows] = part - np.log(total) if log else powers / total
+
+        share(fill, sample_blocks(x.shape))
         return y
 
     def softmax_backward(self, dy: np.ndarray, y: np.ndarray, log: bool = False) -> np.ndarray:
         dx = np.empty(dy.shape, dy.dtype)
-        for rows in sample_blocks(dy.shape):
+
+        def fill(rows: slice) -> None:
             slope, value = wide(dy[rows]), wide(y[rows])
             if log:
                 part = slope - np.exp(value) * slope.sum(-1, keepdims=True)
             else:
                 part = value * (slope - (slope * value).sum(-1, keepdims=True))
             dx[rows] = part
+
+        share(fill, sample_blocks(dy.shape))
         return dx
 
     def softmax_cross_entropy(
@@ -47,24 +53,30 @@ class SoftmaxAndLosses:
     ) -> tuple[np.ndarray, np.ndarray]:
         losses = np.empty(len(logits), accumulator(logits.dtype))
         gradient = np.empty(logits.shape, logits.dtype)
-        for rows in sample_blocks(logits.shape):
+
+        def fill(rows: slice) -> None:
             losses[rows], part = _cross_entropy(
                 _shifted(logits[rows]), targets[rows], float(label_smoothing)
             )
             part *= float(scale)
             gradient[rows] = part
+
+        share(fill, sample_blocks(logits.shape))
         return losses, gradient
 
     def pointwise_loss(
         self, prediction: np.ndarray, target: np.ndarray, kind: str, scale: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        losses = np.empty(prediction.shape, accumulator(prediction.dtype))
-        gradient = np.empty(prediction.shape, prediction.dtype)
-        flats = [array.reshape(-1) for array in (prediction, target, losses, gradient)]
-        for piece in pieces(prediction.size, BLOCK):
-            p, t, loss, slope = (flat[piece] for flat in flats)
+        losses = np.empty_like(prediction, accumulator(prediction.dtype))
+        gradient = np.empty_like(prediction)
+        flats = flat(prediction, prediction, target, losses, gradient)
+
+        def fill(piece: slice) -> None:
+            p, t, loss, slope = (vector[piece] for vector in flats)
             loss[...], part = _POINTWISE[kind](wide(p), wide(t))
             slope[...] = part * float(scale)
+
+        share(fill, pieces(prediction.size, BLOCK))
         return losses, gradient
 
 

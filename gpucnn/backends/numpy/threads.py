@@ -1,46 +1,45 @@
-"""How many threads NumPy's BLAS may use while a network runs."""
+"""NumPy's BLAS held to one thread, for as long as the backend's own threads use it."""
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-# A person who sets one of these has decided.
-BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_lock = threading.Lock()
+_depth = 0  # how many are inside one_blas_thread
+_limit: Any = None
 
 
 @cache
 def _controller() -> Any:
-    from threadpoolctl import ThreadpoolController  # finding the libraries takes milliseconds
-
-    return ThreadpoolController()
+    """Return what reaches the BLAS libraries of this process; None without threadpoolctl."""
+    try:
+        from threadpoolctl import ThreadpoolController  # finding them takes milliseconds
+    except ModuleNotFoundError:
+        return None
+    return ThreadpoolController().select(user_api="blas")
 
 
 @contextmanager
-def limited_blas() -> Iterator[None]:
-    """Run the body with ``GPUCNN_NUM_THREADS`` threads in NumPy's BLAS, 1 unless it is set.
+def one_blas_thread() -> Iterator[None]:
+    """Run the body with one thread in each BLAS library; outermost of nested ones counts.
 
-    The products of small networks gain little from more threads, and on a machine where other
-    programs run they lose nearly everything: BLAS threads wait for each other by spinning. With
-    one, results do not depend on the number of cores either. ``BLAS_VARIABLES`` come first, and a
-    NumPy without threadpoolctl beside it is left as it is.
-
-    Raises:
-        ValueError: ``GPUCNN_NUM_THREADS`` is no positive integer.
+    BLAS threads wait for each other by spinning: beside busy neighbours, ours among them, they lose
+    nearly everything. What was set before is set again at the end.
     """
-    threads = os.environ.get("GPUCNN_NUM_THREADS", "1")
-    if not threads.isdecimal() or int(threads) < 1:
-        raise ValueError(f"GPUCNN_NUM_THREADS must be a positive integer. Received: {threads!r}")
-    if any(variable in os.environ for variable in BLAS_VARIABLES):
-        yield
-        return
+    global _depth, _limit
+    with _lock:
+        _depth += 1
+        if _depth == 1 and _controller() is not None:
+            _limit = _controller().limit(limits=1)
     try:
-        controller = _controller()
-    except ModuleNotFoundError:
         yield
-        return
-    with controller.limit(limits=int(threads), user_api="blas"):
-        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0 and _limit is not None:
+                _limit.restore_original_limits()
+                _limit = None

@@ -1,0 +1,65 @@
+"""What an algorithm for convolution is, on pixel-major memory (see ``..memory``).
+
+All arrays are C-contiguous and of one dtype, float32 or float64:
+
+    x, dx  (*input, N, C)     y, dy  (*output, N, K)     w, dw  (K, *kernel, C / groups)
+
+An algorithm cuts its work into parts whose number and bounds depend on the shape alone, hands them
+to ``workers.run``, and so gives the same bits with any number of threads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from ....shapes import ConvShape
+
+
+class Finish:
+    """What happens to results while they are in the cache: a bias, then ReLU.
+
+    Args:
+        bias: (K,), or None.
+        relu: whether max(v, 0) comes last; a NaN stays one.
+        images: N.
+    """
+
+    def __init__(self, bias: np.ndarray | None, relu: bool, images: int) -> None:
+        self.row = None if bias is None else np.tile(bias, (images, 1))  # (N, K)
+        self.relu = relu
+
+    def __call__(self, block: np.ndarray, images: slice = slice(None)) -> None:
+        """Finish a block (..., n, K), in place, of all images or of some."""
+        if self.row is not None:
+            np.add(block, self.row[images], out=block)
+        if self.relu:
+            # NumPy compares with an array many times as quickly as with a number
+            np.maximum(block, np.zeros(block.shape[-2:], block.dtype), out=block)
+
+
+class Algorithm(ABC):
+    """A way to compute one or more directions of a convolution."""
+
+    name: str
+
+    @abstractmethod
+    def suits(self, direction: str, shape: ConvShape, dtype: np.dtype) -> bool:
+        """Return whether it computes "fprop", "dgrad" or "wgrad" of this shape in this dtype."""
+
+    def fprop(
+        self, x: np.ndarray, w: np.ndarray, y: np.ndarray, shape: ConvShape, finish: Finish
+    ) -> None:
+        """Fill y."""
+        raise NotImplementedError
+
+    def dgrad(
+        self, dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finish: Finish
+    ) -> None:
+        """Fill dx."""
+        raise NotImplementedError
+
+    def wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
+        """Return dw."""
+        raise NotImplementedError
