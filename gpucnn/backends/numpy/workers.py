@@ -51,7 +51,6 @@ class _Workers:
 
     def __init__(self, threads: int) -> None:
         self.busy = threading.Lock()
-        self.done: SimpleQueue = SimpleQueue()
         self.waiting: list[SimpleQueue] = [SimpleQueue() for _ in range(threads - 1)]
         for number, queue in enumerate(self.waiting, 1):
             name = f"gpucnn-{number}"
@@ -61,7 +60,7 @@ class _Workers:
         # NumPy keeps these for each thread; the backend's operations set them for their callers.
         np.seterr(over="ignore", invalid="ignore", divide="ignore")
         while True:
-            function, parts = queue.get()
+            function, parts, done = queue.get()
             error = None
             try:
                 for part in parts:
@@ -69,31 +68,33 @@ class _Workers:
             except BaseException as raised:
                 error = raised
             function = parts = None  # what they hold can be freed before the next work comes
-            self.done.put(error)
+            done.put(error)
 
     def run(self, function: Callable[[int], object], parts: int) -> None:
         threads = 1 + len(self.waiting)
         helping = self.waiting[: parts - 1]
+        done: SimpleQueue = SimpleQueue()  # of its own: whoever is interrupted waits no longer
         for number, queue in enumerate(helping, 1):
-            queue.put((function, range(number, parts, threads)))
+            queue.put((function, range(number, parts, threads), done))
         errors = []
         try:
             for part in range(0, parts, threads):
                 function(part)
         except BaseException as raised:
             errors.append(raised)
-        errors += [error for error in (self.done.get() for _ in helping) if error is not None]
+        errors += [error for error in (done.get() for _ in helping) if error is not None]
         if errors:
             raise errors[0]
 
 
 _workers: _Workers | None = None
+_starting = threading.Lock()
 
 
 def _forget() -> None:
     """In a forked process the threads are gone; new ones are started when there is work."""
-    global _workers
-    _workers = None
+    global _workers, _starting
+    _workers, _starting = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -112,9 +113,8 @@ def run(function: Callable[[int], object], parts: int) -> None:
     global _workers
     with one_blas_thread():
         if parts > 1 and thread_count() > 1:
-            if _workers is None:
-                _workers = _Workers(thread_count())
-            workers = _workers
+            with _starting:
+                workers = _workers = _workers or _Workers(thread_count())
             if workers.busy.acquire(blocking=False):
                 try:
                     return workers.run(function, parts)
