@@ -61,7 +61,8 @@ class Backend(ABC):
 
     def arranged(self, array: Array) -> Array:
         """Return the array, or a copy, as the operations take it: here C-contiguous."""
-        return self.xp.ascontiguousarray(array)
+        contiguous = array.flags.c_contiguous  # 0-d arrays, too, which must stay so
+        return array if contiguous else self.xp.ascontiguousarray(array)
 
     @abstractmethod
     def to_numpy(self, array: Array) -> np.ndarray:
