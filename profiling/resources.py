@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -33,8 +33,12 @@ FILES = sorted({family.file for family in FAMILIES})
 Module = tuple[list[Kernel], tuple[bytes, dict[str, Resources]]]
 
 
-def compile_modules(file: str, architecture: str, executor: Executor) -> Iterator[Module]:
+def compile_modules(
+    file: str, architecture: str, executor: Executor, elements: Container[str] | None = None
+) -> Iterator[Module]:
     """Compile a file's kernels that the architecture has; yield those of each cubin, with it.
+
+    ``elements``, if given, says which types of elements, "F32" and so on; those of none count too.
 
     Raises:
         cupy.cuda.compiler.CompileException: with the compiler's log.
@@ -43,7 +47,8 @@ def compile_modules(file: str, architecture: str, executor: Executor) -> Iterato
         kernels
         for kernels in modules().values()
         if kernels[0].file == file and kernels[0].minimum_architecture <= int(architecture[3:])
-    ]
+        and (elements is None or kernels[0].defines.get("ELEMENT", "F32") in elements)
+    ]  # fmt: skip
     compiled = executor.map(lambda kernels: compile_cubin(kernels[0], architecture), groups)
     return zip(groups, compiled, strict=True)
 
