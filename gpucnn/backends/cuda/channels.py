@@ -11,7 +11,7 @@ import numpy as np
 from ...shapes import NormShape
 from ..base import Array, accumulator
 from .kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller, ceil_div, pack_size
+from .launch import BLOCK_THREADS, KernelCaller, ceil_div, even, pack_size
 from .spatial import DIVISOR, check_sizes, divisor
 
 _TERM: Axis = {
@@ -81,7 +81,7 @@ class Summing:
             positions = pack // math.gcd(shape.channels, pack)
             columns = shape.channels * positions // pack
             steps = ceil_div(shape.batch * shape.length, positions)
-            lanes = ceil_div(columns, ceil_div(columns, LANES))
+            lanes = even(columns, LANES)
             slots = BLOCK_THREADS // lanes
         else:
             columns = shape.channels

@@ -43,6 +43,15 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def even(count: int, limit: int) -> int:
+    """Return the size of the parts, none above ``limit``, that ``count`` falls into evenly."""
+    return ceil_div(count, ceil_div(count, limit))
+
+
+def whole_warps(threads: int) -> int:
+    return 32 * ceil_div(threads, 32)
+
+
 def pack_size(array: Any) -> int:
     """Return the elements of a pack: PACK of kernels/pack.cuh."""
     return 8 if array.dtype.itemsize == 2 else 4

@@ -47,6 +47,16 @@ class Problem:
     activation: str = "linear"
     architecture: int = 90
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element in memory."""
+        return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
+
+    @property
+    def accumulator_bytes(self) -> int:
+        """Bytes of what its sums are carried in."""
+        return max(4, self.itemsize)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -13,7 +13,7 @@ from ....shapes import ConvShape
 from ...base import Array, accumulator
 from ..geometry import geometry_record
 from ..kernel import DTYPE, Axis, KernelFamily
-from ..launch import KernelCaller, aligned, ceil_div
+from ..launch import KernelCaller, aligned, ceil_div, even, whole_warps
 from ..spatial import DIVISOR, divisor, per_axis
 from ..split_sum import split_sum
 from .base import (
@@ -32,7 +32,6 @@ from .depthwise_tiles import (
     VECTOR_BYTES,
     WGRAD_TILES,
     Tile,
-    itemsize,
 )
 
 MAX_THREADS = 128  # as in kernels/depthwise.cuh
@@ -127,15 +126,6 @@ def _tap_groups(s: ConvShape, tile: Tile) -> tuple[int, int, int]:
     return t, ceil_div(r, tile.window_rows), ceil_div(taps, tile.taps or 1)
 
 
-def _even(count: int, limit: int) -> int:
-    """Return the size of the parts, none above ``limit``, that ``count`` falls into evenly."""
-    return ceil_div(count, ceil_div(count, limit))
-
-
-def _threads(count: int) -> int:
-    return ceil_div(count, 32) * 32
-
-
 class Depthwise(Algorithm):
     name = "depthwise"
 
@@ -150,9 +140,9 @@ class Depthwise(Algorithm):
             build = self._split
             if problem.direction != "wgrad":  # the windows of a block lie in shared memory
                 build = self._block
-                fitting = WINDOW_BYTES // (s.taps * channels * itemsize(problem))
+                fitting = WINDOW_BYTES // (s.taps * channels * problem.itemsize)
                 limits = [min(limit, fitting) for limit in limits if fitting]
-            for lanes in sorted({_even(vectors, limit) for limit in limits}):
+            for lanes in sorted({even(vectors, limit) for limit in limits}):
                 yield build(problem, tile, lanes)
 
     @staticmethod
@@ -162,7 +152,7 @@ class Depthwise(Algorithm):
         tiles = WGRAD_TILES if problem.direction == "wgrad" else GATHER_TILES
         if problem.direction == "dgrad" and math.prod(s.strides) > 1:
             tiles = TRANSPOSED_TILES
-        vectors = s.filters == s.channels and s.filters * itemsize(problem) % VECTOR_BYTES == 0
+        vectors = s.filters == s.channels and s.filters * problem.itemsize % VECTOR_BYTES == 0
         row = (s.kernel[-1], s.strides[-1]) if s.dilation[-1] == 1 else None
         for tile in sorted(tiles, key=lambda tile: (not tile.taps, not tile.vector)):
             suits = not tile.taps or ((tile.taps, tile.stride) == row and _down(tile, problem))
@@ -173,20 +163,20 @@ class Depthwise(Algorithm):
         s, _ = as_gather(problem)
         maps, down, across = _targets(s, tile)
         threads, wanted = MAX_THREADS // lanes, 4 if tile.channels_last else MAX_THREADS
-        columns = _even(across, min(wanted, threads))
+        columns = even(across, min(wanted, threads))
         rows = min(threads // columns, maps * down)
-        columns = _even(across, threads // rows)
+        columns = even(across, threads // rows)
         channel_blocks = ceil_div(s.filters, lanes * tile.channels(problem))
         blocks = ceil_div(maps * down, rows) * ceil_div(across, columns) * channel_blocks
         settings = Block(tile, lanes, columns, rows)
         return Plan(
-            self.name, settings, (blocks, 1, 1), _threads(lanes * columns * rows), WINDOW_BYTES
+            self.name, settings, (blocks, 1, 1), whole_warps(lanes * columns * rows), WINDOW_BYTES
         )
 
     def _split(self, problem: Problem, tile: Tile, lanes: int) -> Plan:
         s, channels = problem.shape, tile.channels(problem)
         taps, down, across = _tap_groups(s, tile)
-        groups = _even(taps * down * across, min(16, MAX_THREADS // lanes))
+        groups = even(taps * down * across, min(16, MAX_THREADS // lanes))
         slots = MAX_THREADS // (lanes * groups)
         tiles = math.prod(_targets(s, tile))
         grid = (ceil_div(s.filters, lanes * channels), ceil_div(taps * down * across, groups))
@@ -197,15 +187,15 @@ class Depthwise(Algorithm):
         )
         per_split = ceil_div(tiles, splits)
         settings = Split(tile, lanes, groups, slots, per_split)
-        shared = MAX_THREADS * channels * max(4, itemsize(problem))
+        shared = MAX_THREADS * channels * problem.accumulator_bytes
         return Plan(
             self.name, settings, (*grid, ceil_div(tiles, per_split)),
-            _threads(lanes * groups * slots), shared,
+            whole_warps(lanes * groups * slots), shared,
         )  # fmt: skip
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What memory takes for both maps at a tile's share of the bandwidth, or the arithmetic."""
-        s, tile, bytes_each = problem.shape, plan.settings.tile, itemsize(problem)
+        s, tile, bytes_each = problem.shape, plan.settings.tile, problem.itemsize
         if tile.vector:
             share = 0.85 if tile.rows > 1 else 0.8
         else:  # bound by the instructions for a number, whatever its size

@@ -9,10 +9,6 @@ from .base import Problem
 VECTOR_BYTES = 16  # of channels that a thread takes at once
 
 
-def itemsize(problem: Problem) -> int:
-    return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[problem.dtype]
-
-
 @dataclass(frozen=True)
 class Tile:
     """What one thread computes; see kernels/depthwise.cuh.
@@ -62,7 +58,7 @@ class Tile:
         return self.taps if self.taps == 3 or (self.taps and not self.channels_last) else 1
 
     def channels(self, problem: Problem) -> int:
-        return VECTOR_BYTES // itemsize(problem) if self.vector else 1
+        return VECTOR_BYTES // problem.itemsize if self.vector else 1
 
 
 ANY = (Tile(True, False), Tile(True, True), Tile(False, False))

@@ -96,7 +96,7 @@ class Direct(Algorithm):
         """Estimate the larger of what memory and what the instructions take."""
         s, fprop = problem.shape, problem.direction == "fprop"
         y = math.prod((pool or s).y_shape)
-        memory = (math.prod(s.x_shape) + y) * (4 if problem.dtype == "float32" else 2)
+        memory = (math.prod(s.x_shape) + y) * problem.itemsize
         work = (tiles.fprop_work if fprop else tiles.wgrad_work)(s, pool, plan.settings)
         blocks = math.prod(plan.grid) / MULTIPROCESSORS
         busy = min(1.0, blocks) * min(1.0, max(1.0, blocks) * plan.threads / THREADS_WANTED)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ....shapes import ConvShape, PoolShape
-from ..launch import ceil_div
+from ..launch import ceil_div, even, whole_warps
 from .base import MULTIPROCESSORS
 
 # As in kernels/direct.cuh and kernels/conv_direct_wgrad.cu.
@@ -101,15 +101,6 @@ def patch_of(s: ConvShape, quads: tuple[int, int]) -> tuple[int, int]:
     rows, columns = ((2 * n - 1) * s.strides[0] + s.kernel[0] for n in quads)
     pitch = 4 * ceil_div(columns, 4)  # rows are read 16 bytes at a time
     return pitch, rows * pitch
-
-
-def even(count: int, limit: int) -> int:
-    """Return the size of the parts, none above ``limit``, that ``count`` falls into evenly."""
-    return ceil_div(count, ceil_div(count, limit))
-
-
-def whole_warps(threads: int) -> int:
-    return 32 * ceil_div(threads, 32)
 
 
 def tiles_of(conv: ConvShape, pool: PoolShape | None, quads: tuple[int, int]) -> tuple[int, int]:

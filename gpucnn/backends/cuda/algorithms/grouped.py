@@ -12,7 +12,7 @@ import numpy as np
 from ....shapes import ConvShape
 from ...base import Array, accumulator
 from ..kernel import DTYPE, Axis, KernelFamily
-from ..launch import KernelCaller, aligned, ceil_div
+from ..launch import KernelCaller, aligned, ceil_div, even, whole_warps
 from ..spatial import DIVISOR, check_sizes, divisor
 from ..split_sum import split_sum
 from .base import (
@@ -141,11 +141,6 @@ def _units(s: ConvShape, tile: Tile) -> int:
     return s.channels // s.groups // tile.channels * rows * s.kernel[1]
 
 
-def _even(count: int, limit: int) -> int:
-    """Return the size of the parts, none above ``limit``, that ``count`` falls into evenly."""
-    return ceil_div(count, ceil_div(count, limit))
-
-
 class Grouped(Algorithm):
     name = "grouped"
 
@@ -182,15 +177,17 @@ class Grouped(Algorithm):
         most = min(GATHER_LANES[tile.channels_last], (row - 4) // 32 * 32 // FILTERS)
         if most < 1:  # a slice's weights do not fit
             return None
-        lanes = _even(slices, most)
-        slots = _even(_tiles(g), GATHER_THREADS // lanes)
+        lanes = even(slices, most)
+        slots = even(_tiles(g), GATHER_THREADS // lanes)
         grid = (ceil_div(_tiles(g), slots), ceil_div(slices, lanes), 1)
-        return Plan(self.name, Block(tile, lanes, slots), grid, _warps(lanes * slots), 4 * WEIGHTS)
+        return Plan(
+            self.name, Block(tile, lanes, slots), grid, whole_warps(lanes * slots), 4 * WEIGHTS
+        )
 
     def _split(self, g: ConvShape, tile: Tile) -> Plan:
         slices, all_units, tiles = _slices(g) * g.groups, _units(g, tile), _tiles(g)
-        lanes = _even(slices, WGRAD_LANES[tile.channels_last])
-        units = _even(all_units, min(4, WGRAD_THREADS // lanes))
+        lanes = even(slices, WGRAD_LANES[tile.channels_last])
+        units = even(all_units, min(4, WGRAD_THREADS // lanes))
         slots = min(WGRAD_THREADS // (lanes * units), tiles)
         grid = ceil_div(slices, lanes), ceil_div(all_units, units)
         splits = min(
@@ -200,7 +197,7 @@ class Grouped(Algorithm):
         )
         per_split = ceil_div(tiles, splits)
         settings = Block(tile, lanes, slots, units, per_split)
-        threads = _warps(lanes * units * slots)
+        threads = whole_warps(lanes * units * slots)
         return Plan(
             self.name, settings, (*grid, ceil_div(tiles, per_split)), threads,
             4 * WGRAD_THREADS * FILTERS,
@@ -209,8 +206,11 @@ class Grouped(Algorithm):
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What memory takes for both maps, or the arithmetic of whole tiles."""
         g, tile = as_gather(problem), plan.settings.tile
-        size = 4 if problem.dtype == "float32" else 2
-        memory = (math.prod(g.x_shape) + math.prod(g.y_shape)) * size / (BYTES * MEMORY_SHARE)
+        memory = (
+            (math.prod(g.x_shape) + math.prod(g.y_shape))
+            * problem.itemsize
+            / (BYTES * MEMORY_SHARE)
+        )
         sums = _tiles(g) * ROWS * _slices(g) * FILTERS * g.groups
         share = EFFICIENCY if tile.taps else ANY_EFFICIENCY
         rate = MULTIPROCESSORS * MULTIPLY_ADDS * (share if tile.channels > 1 else SINGLE_EFFICIENCY)
@@ -252,10 +252,6 @@ class Grouped(Algorithm):
             plan.settings.tiles_per_split, whole, _record(as_gather(problem), plan.settings),
         )  # fmt: skip
         return split_sum(caller, partial, x.dtype)
-
-
-def _warps(threads: int) -> int:
-    return ceil_div(threads, 32) * 32
 
 
 @lru_cache(maxsize=1024)

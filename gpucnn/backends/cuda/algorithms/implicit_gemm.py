@@ -98,7 +98,7 @@ class ImplicitGemm(Algorithm):
 
     def _plan(self, problem: Problem, tile: Tile, splits: int, terms: int) -> Plan:
         grid = (matrix_of(problem).blocks(tile), 1, splits)
-        shared = tile.shared_bytes(accumulator_bytes(problem))
+        shared = tile.shared_bytes(problem.accumulator_bytes)
         return Plan(self.name, Settings(tile, terms), grid, tile.threads, shared)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
@@ -111,7 +111,7 @@ class ImplicitGemm(Algorithm):
         waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
         busy = min(1, left * tile.threads / 32 / BUSY_WARPS) or 1
         compute_us = work / rate * (waves * tile.blocks + left / busy)
-        bytes_each = accumulator_bytes(problem)
+        bytes_each = problem.accumulator_bytes
         result = {"fprop": s.y_shape, "dgrad": s.x_shape, "wgrad": s.w_shape}[problem.direction]
         numbers = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
         total_us = LAUNCH_US + max(compute_us, numbers * bytes_each / BYTES)
@@ -199,7 +199,3 @@ def _results(
     if splits == 1:
         return caller.xp.empty(shape, like.dtype), None
     return None, caller.xp.empty((splits, *shape), accumulator(like.dtype))
-
-
-def accumulator_bytes(problem: Problem) -> int:
-    return 8 if problem.dtype == "float64" else 4
