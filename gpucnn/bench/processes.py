@@ -15,6 +15,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+from ..backends.numpy.workers import VARIABLES as THREAD_VARIABLES
+
 PATIENCE = 300.0  # seconds for an answer
 MOST_STARTS = 5  # of one worker
 CORE_VARIABLE = "OPENBLAS_CORETYPE"
@@ -34,7 +36,7 @@ def environment(threads: int, core: str | None) -> dict[str, str]:
     ``core`` is the name of one, None for OpenBLAS's own choice.
     """
     package = str(Path(__file__).resolve().parents[2])
-    numbers = ("GPUCNN_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    numbers = ("GPUCNN_NUM_THREADS", *THREAD_VARIABLES)
     found = {
         **os.environ,
         **dict.fromkeys(numbers, str(threads)),
