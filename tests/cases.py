@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from gpucnn.backends.numpy.memory import empty_activation
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 
 DTYPES = {
@@ -161,3 +162,12 @@ def random(name: str, shape: tuple[int, ...], dtype: Any, low: float = -1, high:
 def in_layout(array: Any, channels_last: bool) -> Any:
     """Return an activation of (N, ..., C) as it is, or as (N, C, ...)."""
     return array if channels_last else np.ascontiguousarray(np.moveaxis(array, -1, 1))
+
+
+def pixel_major(array: np.ndarray, channels_last: bool) -> np.ndarray:
+    """A copy in pixel-major memory; of two axes, as it is."""
+    if array.ndim < 3:
+        return array.copy()
+    copied = empty_activation(array.shape, channels_last, array.dtype)
+    copied[...] = array
+    return copied

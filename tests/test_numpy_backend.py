@@ -14,10 +14,10 @@ from gpucnn.backends.numpy.blocks import choose, keep, pieces, window_slices
 from gpucnn.backends.numpy.convolution import taps
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.dropout import philox
-from gpucnn.backends.numpy.memory import empty_activation
 from gpucnn.backends.numpy.special import erfc
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
+from tests.cases import pixel_major
 
 backend = get_backend("numpy")
 
@@ -124,15 +124,9 @@ def test_a_large_layer_needs_little_more_memory_than_its_result(groups):
     assert peak(backend.conv_wgrad, x, dy, shape) < limit
 
 
-def pixel_major(array: np.ndarray) -> np.ndarray:
-    copy = empty_activation(array.shape, True, array.dtype)
-    copy[...] = array
-    return copy
-
-
 def test_a_pointwise_convolution_copies_no_pixels():
     x, w, dy, shape = conv_case(8, 28, 64, 32, 1)
-    x, dy = pixel_major(x), pixel_major(dy)
+    x, dy = pixel_major(x, True), pixel_major(dy, True)
     slack = 1 << 17
     assert x.nbytes > 10 * slack
     assert peak(backend.conv_fprop, x, w, None, shape) < dy.nbytes + slack

@@ -22,7 +22,7 @@ from gpucnn.backends import get_backend, use_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, accumulator
 from gpucnn.backends.numpy import memory, workers
 from gpucnn.shapes import NormShape, PoolShape
-from tests.cases import DTYPES
+from tests.cases import DTYPES, pixel_major
 from tests.operations import (
     test_activation,
     test_change_layout,
@@ -45,15 +45,6 @@ POOLINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "overlapping windows": (3, {"strides": 2, "padding": 1}),
     "odd windows": ((2, 3), {"strides": (1, 2), "dilation": (2, 1), "ceil_mode": True}),
 }
-
-
-def pixel_major(array: np.ndarray, channels_last: bool) -> np.ndarray:
-    """A copy in pixel-major memory; of two axes, as it is."""
-    if array.ndim < 3:
-        return array.copy()
-    copied = memory.empty_activation(array.shape, channels_last, array.dtype)
-    copied[...] = array
-    return copied
 
 
 # ---- the cases of tests/operations -----------------------------------------------------------

@@ -153,11 +153,10 @@ def winograd_dgrad(backend: CudaBackend) -> None:
     *_, plan = algorithm.plans(problem)  # the smallest
     dy, w = random("dy", WINOGRAD.y_shape), random("w", WINOGRAD.w_shape)
     dx, terms = (
-        np.moveaxis(reference.conv_dgrad(*a, None, WINOGRAD), -1, 1)
+        in_layout(reference.conv_dgrad(*a, None, WINOGRAD), False)
         for a in ((dy, w), (np.abs(dy), np.abs(w)))
     )
-    dy = np.ascontiguousarray(np.moveaxis(dy, -1, 1))
-    got = algorithm.run(backend, problem, plan, dy, w, None)
+    got = algorithm.run(backend, problem, plan, in_layout(dy, False), w, None)
     assert_close(got, dx, reduction=180, magnitude=terms)
 
 
@@ -246,11 +245,10 @@ def grouped(backend: CudaBackend) -> None:
     plan, *_ = algorithm.plans(problem)
     dy = random("dy", GROUPED.y_shape)
     dx, terms = (
-        np.moveaxis(reference.conv_dgrad(*a, None, GROUPED), -1, 1)
+        in_layout(reference.conv_dgrad(*a, None, GROUPED), False)
         for a in ((dy, w), (np.abs(dy), np.abs(w)))
     )
-    dy = np.ascontiguousarray(np.moveaxis(dy, -1, 1))
-    got = algorithm.run(backend, problem, plan, dy, w, None)
+    got = algorithm.run(backend, problem, plan, in_layout(dy, False), w, None)
     assert_close(got, dx, reduction=90, magnitude=terms)
 
 

@@ -93,6 +93,12 @@ def same_bits(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
+def inside_another(backend: Backend, array: np.ndarray) -> Any:
+    """Bring an array to the backend so that it begins one element behind another."""
+    outer = backend.asarray(np.concatenate([array.reshape(-1)[:1], array.reshape(-1)]))
+    return outer[1:].reshape(array.shape)
+
+
 @pytest.fixture
 def run(every_backend: Backend, request: pytest.FixtureRequest) -> Runner:
     """Run an operation on ``every_backend``; the slow one is spared the second run."""

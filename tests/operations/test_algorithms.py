@@ -12,7 +12,7 @@ from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Problem
 from gpucnn.shapes import ConvShape
 from tests.cases import CONVS, DTYPES, in_layout
 from tests.conftest import make_backend
-from tests.operations.conftest import poisoned
+from tests.operations.conftest import inside_another, poisoned, same_bits
 from tests.operations.test_conv import problem as solved
 from tests.tolerance import assert_close
 
@@ -77,3 +77,18 @@ def test_every_plan(backend_name, algorithm, dtype, direction, channels_last) ->
                 ran += 1
     if not ran:
         pytest.skip(f"{algorithm.name} has no plan for {direction} in {dtype} on these cases")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_vectors_of_the_implicit_gemm_that_begin_inside_another(direction: str) -> None:
+    """Loaded one by one, they give the same bits."""
+    backend, gemm = make_backend("checked"), ALGORITHMS["implicit_gemm"]
+    problem, p = Problem(direction, CONVS["vectors"], "float32"), solved("vectors", "float32")
+    arrays = {"fprop": (p.x, p.w, p.b), "dgrad": (p.dy, p.w, p.b_dx), "wgrad": (p.x, p.dy)}
+    whole = tuple(map(backend.asarray, arrays[direction]))
+    inside = tuple(inside_another(backend, array) for array in arrays[direction])
+    plans = [plan for plan in gemm.plans(problem) if plan.settings.tile.vector > 1]
+    assert plans
+    for plan in plans:
+        got, expected = (gemm.run(backend, problem, plan, *a) for a in (inside, whole))
+        assert same_bits(*map(backend.to_numpy, (got, expected))), plan

@@ -18,6 +18,7 @@ from gpucnn.backends.cuda.conv_pool import fused
 from gpucnn.shapes import ConvShape, PoolShape
 from tests import reference
 from tests.cases import DTYPES, conv, in_layout, pool, random
+from tests.operations.conftest import inside_another
 from tests.tolerance import assert_close
 
 Shapes = tuple[ConvShape, PoolShape]
@@ -201,14 +202,9 @@ def test_gradients_that_begin_inside_another_vector(run):
     x, w = whole("x", s.x_shape, "float32"), whole("w", s.w_shape, "float32")
     y, index = run("conv_pool_forward", x, w, None, s, p)
     dy = whole("dy", p.y_shape, "float32")
-
-    def askew(a: np.ndarray) -> np.ndarray:
-        array = run.backend.xp.empty(a.size + 1, a.dtype)[1:].reshape(a.shape)
-        array[...] = run.backend.asarray(a)
-        return array
-
     there = run.backend.asarray
-    got = run.backend.conv_pool_backward(askew(dy), there(y), askew(index), there(x), s, p)
+    apart_dy, apart_index = (inside_another(run.backend, array) for array in (dy, index))
+    got = run.backend.conv_pool_backward(apart_dy, there(y), apart_index, there(x), s, p)
     for gradient, same in zip(got, run("conv_pool_backward", dy, y, index, x, s, p), strict=True):
         assert (run.backend.to_numpy(gradient) == same).all()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Problem
@@ -13,6 +12,7 @@ from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape
 from tests.cases import CONVS, DTYPES
 from tests.conftest import make_backend
+from tests.operations.conftest import inside_another
 from tests.operations.test_algorithms import reduction
 from tests.operations.test_conv import problem as solved
 from tests.tolerance import assert_close
@@ -67,15 +67,10 @@ def test_arrays_that_begin_inside_another_vector(direction: str) -> None:
     backend = make_backend("checked")
     s, p = CONVS["grouped_few"], solved("grouped_few", "float32")
 
-    def askew(a: np.ndarray) -> np.ndarray:
-        array = np.empty(a.size + 1, a.dtype)[1:].reshape(a.shape)
-        array[...] = a
-        return array
-
     arrays, expected, terms = {
-        "fprop": ((askew(p.x), p.w, p.b), p.y, p.y_terms),
-        "dgrad": ((askew(p.dy), p.w, p.b_dx), p.dx, p.dx_terms),
-        "wgrad": ((p.x, askew(p.dy)), p.dw, p.dw_terms),
+        "fprop": ((inside_another(backend, p.x), p.w, p.b), p.y, p.y_terms),
+        "dgrad": ((inside_another(backend, p.dy), p.w, p.b_dx), p.dx, p.dx_terms),
+        "wgrad": ((p.x, inside_another(backend, p.dy)), p.dw, p.dw_terms),
     }[direction]
     problem = Problem(direction, s, "float32")
     plan, *_ = GROUPED.plans(problem)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
 
-from gpucnn.backends.base import Backend
 from gpucnn.shapes import PoolShape
 from tests import reference
 from tests.cases import DTYPES, POOLS, in_layout, random
-from tests.operations.conftest import same_bits
+from tests.operations.conftest import inside_another, same_bits
 from tests.tolerance import assert_close
 
 MODES = ("max", "min", "average", "sum")
@@ -167,12 +165,6 @@ def test_a_map_of_many_inputs_has_a_wide_index(run, mode):
         assert (y.item(), index.item(), index.dtype) == (x.sum(), s.taps - 1, "uint32")
         dy = np.full(y.shape, 3, x.dtype)
         assert (run("pool_backward", dy, index, s) == 3 * np.abs(x)).all()
-
-
-def inside_another(backend: Backend, array: np.ndarray) -> Any:
-    """Bring an array to the backend so that it begins one element behind another."""
-    outer = backend.asarray(np.concatenate([array.reshape(-1)[:1], array.reshape(-1)]))
-    return outer[1:].reshape(array.shape)
 
 
 @pytest.mark.parametrize("mode", ["max", "average"])
