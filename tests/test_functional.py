@@ -236,6 +236,36 @@ def test_gradients_that_nobody_asks_for_are_none():
     assert dx is None and db is None
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_math_reaches_every_direction(dtype):
+    """On small whole numbers "exact" has no rounding errors; F(4x4, 3x3) of "strict" has."""
+    x, w = numbers(2, 8, 8, 16, dtype=dtype), numbers(16, 3, 3, 16, dtype=dtype, seed=1)
+    x, w = np.round(2 * x), np.round(2 * w)
+    wide = "complex128" if x.dtype.kind == "c" else "float64"
+    sums = every_convolution(x.astype(wide), w.astype(wide), "exact")
+    for expected, *got in zip(
+        sums, every_convolution(x, w, "exact"), every_convolution(x, w, "strict"), strict=True
+    ):
+        assert [np.array_equal(part, expected) for part in got] == [True, False]
+
+
+def every_convolution(x, w, math_mode):
+    """Yield what has products in each direction of each kind of convolution."""
+    options = {"padding": 1, "math": math_mode}
+    yield F.conv_forward(x, w, **options)
+    yield from F.conv_backward(x, x, w, with_bias=False, **options)[:2]
+    yield F.conv_transpose_forward(x, w, **options)
+    yield from F.conv_transpose_backward(x, x, w, with_bias=False, **options)[:2]
+    if x.dtype.kind != "c":
+        y, index = F.conv_pool_forward(x, w, **options)
+        yield y
+        for needs_dx in (True, False):
+            dx, dw, _ = F.conv_pool_backward(
+                x[:, ::2, ::2], y, index, x, w, needs_dx=needs_dx, **options
+            )
+            yield from (dw,) if dx is None else (dx, dw)
+
+
 def test_softmax_over_any_axis_of_a_view(backend):
     x = backend.asarray(numbers(3, 4, 5))[::-1, :, ::2]
     for axis in range(-3, 3):
@@ -429,6 +459,11 @@ def refusals() -> dict:
             lambda: F.activation_forward(x, "rlu"),
             ValueError,
             "activation: activation must be one of 'linear', .*'mish'.*Received: activation='rlu'",
+        ),
+        "math": (
+            lambda: F.conv_backward(y, x, w, math="fast"),
+            ValueError,
+            "conv: math must be one of 'strict', 'exact'. Received: math='fast'",
         ),
         "axis": (lambda: F.softmax_forward(x, 4), ValueError, "axis must be an axis of the input"),
         "gamma": (

@@ -1,5 +1,6 @@
 """Layers: shapes and their errors, dtypes, layouts, modes, and the way to JSON and back."""
 
+import inspect
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import gpucnn
 from gpucnn import layers as L
 from gpucnn.backends import use_backend
+from gpucnn.backends.base import MATH
 from gpucnn.layers import from_config, inference_mode, to_config
 from gpucnn.layers.base import as_dtype
 from tests.gradients import prepared
@@ -43,6 +45,43 @@ def test_config_survives_json_and_makes_a_twin(name):
         np.testing.assert_array_equal(
             layer.forward(x, case.training), twin.forward(x, case.training)
         )
+
+
+def noting_math(function, asked):
+    def noted(*given, **named):
+        asked.append(inspect.signature(function).bind(*given, **named).arguments["math"])
+        return function(*given, **named)
+
+    return noted
+
+
+def dense_as_conv(math):
+    dense = L.Dense(3, math=math)
+    dense.build((4,))
+    return dense.as_conv((1, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("layer", "x_shape"),
+    [
+        (lambda math: L.Conv2D(3, 2, math=math), (2, 5, 4, 2)),
+        (lambda math: L.Conv2DTranspose(3, 2, math=math), (2, 5, 4, 2)),
+        (lambda math: L.DepthwiseConv2D(2, math=math), (2, 5, 4, 2)),
+        (lambda math: L.SeparableConv2D(3, 2, math=math), (2, 5, 4, 2)),
+        (lambda math: L.Dense(3, math=math), (2, 4)),
+        (dense_as_conv, (2, 1, 1, 4)),
+    ],
+)
+@pytest.mark.parametrize("math", MATH)
+def test_math_reaches_the_backend(monkeypatch, layer, x_shape, math):
+    layer = layer(math)
+    assert from_config(to_config(layer)).math == math
+    asked = []
+    with use_backend("numpy") as backend:
+        for name in ("conv_fprop", "conv_dgrad", "conv_wgrad"):
+            monkeypatch.setattr(backend, name, noting_math(getattr(backend, name), asked))
+        layer.backward(layer.forward(numbers(*x_shape).astype(np.float32)))
+    assert len(asked) >= 3 and set(asked) == {math}
 
 
 def test_a_function_as_initializer_works_and_is_not_saved():

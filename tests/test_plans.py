@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpucnn.backends.base import FLOATS
+from gpucnn.backends.base import FLOATS, MATH
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Plan, Problem
 from gpucnn.backends.cuda.algorithms.tiles import (
     NARROW,
@@ -45,11 +45,12 @@ SHAPES = [
 
 
 PROBLEMS = [
-    Problem(direction, conv, dtype, architecture=architecture)
+    Problem(direction, conv, dtype, architecture=architecture, math=math)
     for conv in SHAPES
     for direction in DIRECTIONS
     for dtype in FLOATS
     for architecture in (75, 90)
+    for math in (MATH if dtype == "float32" else ("strict",))
 ]
 
 
@@ -136,6 +137,17 @@ def test_vectors_are_for_whole_ones() -> None:
         assert SQUARE not in tiles(direction, 2, 9, 12, 24, 3)
         assert SQUARE not in tiles(direction, 2, 9, 16, 20, 3)
         assert SQUARE not in tiles(direction, 2, 9, 16, 24, 3, groups=4)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_exact_problems_have_no_winograd(direction: str) -> None:
+    def algorithms(math: str) -> set[str]:
+        conv = shape(32, 14, 512, 512, 3, padding=1)
+        problem = Problem(direction, conv, "float32", math=math)
+        return {plan.algorithm for plan in candidates(problem)}
+
+    assert algorithms("strict") - algorithms("exact") == {"winograd", "winograd4"}
+    assert "implicit_gemm" in algorithms("exact")
 
 
 def test_what_no_launch_can_hold_is_refused() -> None:

@@ -11,10 +11,10 @@ float64 for float64; ``Accum`` below is that dtype.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +34,11 @@ FROM_INPUT = frozenset(
 ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
 # What a convolution or a batch norm can do to its output on the way to memory.
 FUSED = ("linear", "relu")
+
+# How exactly a convolution is computed. "strict": every product and sum in Accum, in any algorithm
+# whose error has a bound of its own, Winograd's too. "exact": by those alone that are no less exact
+# than a matrix product over the windows' columns.
+MATH = ("strict", "exact")
 
 POINTWISE_LOSSES = frozenset({"mse", "mae", "huber", "bce_logits"})
 
@@ -80,22 +85,26 @@ class Backend(ABC):
 
     @abstractmethod
     def conv_fprop(
-        self, x: Array, w: Array, b: Array | None, shape: ConvShape, activation: str = "linear"
-    ) -> Array:
+        self, x: Array, w: Array, b: Array | None, shape: ConvShape,
+        activation: str = "linear", math: str = "strict",
+    ) -> Array:  # fmt: skip
         """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape.
 
-        ``activation``, one of ``FUSED``, is applied to y before it is written.
+        ``activation``, one of ``FUSED``, is applied to y before it is written; ``math`` is one of
+        ``MATH``, here and in the other directions.
         """
 
     @abstractmethod
-    def conv_dgrad(self, dy: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
+    def conv_dgrad(
+        self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict"
+    ) -> Array:
         """The transpose of fprop in x: dy (y_shape) -> dx (x_shape).
 
         With ``b`` (C,), a bias for each channel of dx is added: a transposed convolution's output.
         """
 
     @abstractmethod
-    def conv_wgrad(self, x: Array, dy: Array, shape: ConvShape) -> Array:
+    def conv_wgrad(self, x: Array, dy: Array, shape: ConvShape, math: str = "strict") -> Array:
         """The transpose of fprop in w: x (x_shape), dy (y_shape) -> dw (w_shape)."""
 
     @abstractmethod
@@ -125,18 +134,19 @@ class Backend(ABC):
 
     def conv_pool_forward(
         self, x: Array, w: Array, b: Array | None, conv: ConvShape, pool: PoolShape,
-        activation: str = "linear", with_index: bool = True,
+        activation: str = "linear", with_index: bool = True, math: str = "strict",
     ) -> tuple[Array, Array | None]:  # fmt: skip
         """``conv_fprop``, then ``pool_forward`` of its output -> y, index (pool.y_shape).
 
         ``index`` is ``pool_forward``'s, but for a y that "relu" has cut to 0 it may be anything:
         ``conv_pool_backward`` of the same backend knows what to make of it.
         """
-        return self.pool_forward(self.conv_fprop(x, w, b, conv, activation), pool, with_index)
+        y = self.conv_fprop(x, w, b, conv, activation, math)
+        return self.pool_forward(y, pool, with_index)
 
     def conv_pool_backward(
         self, dy: Array, y: Array, index: Array | None, x: Array, conv: ConvShape,
-        pool: PoolShape, activation: str = "linear",
+        pool: PoolShape, activation: str = "linear", math: str = "strict",
     ) -> tuple[Array, Array]:  # fmt: skip
         """The gradients of the parameters: dy, y, index (pool.y_shape), x -> dw, db (K,).
 
@@ -146,8 +156,8 @@ class Backend(ABC):
         if activation != "linear":
             dy = self.activation_backward(dy, y, activation, 0.0)
         dz = self.pool_backward(dy, index, pool)
-        shape = NormShape(conv.batch, conv.filters, math.prod(conv.output), 1, conv.channels_last)
-        return self.conv_wgrad(x, dz, conv), self.bias_grad(dz, shape)
+        shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
+        return self.conv_wgrad(x, dz, conv, math), self.bias_grad(dz, shape)
 
     # ---- layout ------------------------------------------------------------------------------
 

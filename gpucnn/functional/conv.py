@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arguments import Padding, as_choice
-from ..backends.base import FUSED, Array
+from ..backends.base import FUSED, MATH, Array
 from ..shapes import ConvShape
 from .checks import expect_shape, is_channels_last, prepare
 from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
@@ -52,6 +52,7 @@ def conv_forward(
     groups: int = 1,
     data_format: str = "channels_last",
     activation: str = "linear",
+    math: str = "strict",
     owner: str = "conv",
     shape: ConvShape | None = None,
 ) -> Array:
@@ -71,6 +72,9 @@ def conv_forward(
         groups: how many separate convolutions the channels and filters are split into.
         activation: "linear", or "relu" for max(y, 0) in the same pass over y; its gradient is
             ``activation_backward``'s, taken before ``conv_backward``.
+        math: "strict", all products and sums in float32 (float64 for float64) by the quickest
+            algorithm; "exact", by those alone that are no less exact than a matrix product over
+            the windows' columns: no Winograd where it is not.
         owner: opens each error message.
         shape: the geometry, if at hand (``conv_shape``); the keywords above are then not read.
 
@@ -92,6 +96,7 @@ def conv_forward(
                [9., 9., 9.]], dtype=float32)
     """
     as_choice(owner, "activation", activation, FUSED)
+    as_choice(owner, "math", math, MATH)
     complex_too = activation == "linear"  # no order among complex numbers, no relu
     backend, x, w, b = prepare(owner, allow_complex=complex_too, x=x, w=w, b=b)
     shape = shape or conv_shape(
@@ -107,7 +112,7 @@ def conv_forward(
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.filters,), b=b)
-    return fprop(backend, x, w, b, shape, activation)
+    return fprop(backend, x, w, b, shape, activation, math)
 
 
 def conv_backward(
@@ -117,6 +122,7 @@ def conv_backward(
     *,
     with_bias: bool = True,
     needs_dx: bool = True,
+    math: str = "strict",
     owner: str = "conv",
     shape: ConvShape | None = None,
     **geometry: Any,
@@ -131,12 +137,13 @@ def conv_backward(
     Raises:
         ValueError, TypeError: as ``conv_forward``; dy is not of the output's shape.
     """
+    as_choice(owner, "math", math, MATH)
     backend, dy, x, w = prepare(owner, allow_complex=True, dy=dy, x=x, w=w)
     shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, shape.y_shape, dy=dy)
-    dx = real_like(dgrad(backend, dy, conjugate(w), None, shape), x) if needs_dx else None
-    dw = real_like(wgrad(backend, conjugate(x), dy, shape), w)
+    dx = real_like(dgrad(backend, dy, conjugate(w), None, shape, math), x) if needs_dx else None
+    dw = real_like(wgrad(backend, conjugate(x), dy, shape, math), w)
     db = bias_grad(backend, dy, shape.channels_last) if with_bias else None
     return dx, dw, db

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arguments import Padding, as_choice
-from ..backends.base import FUSED, Array
+from ..backends.base import FUSED, MATH, Array
 from ..shapes import ConvShape, PoolShape
 from .checks import expect_shape, prepare
 from .conv import conv_shape
@@ -60,6 +60,7 @@ def conv_pool_forward(
     *,
     activation: str = "linear",
     with_index: bool = True,
+    math: str = "strict",
     owner: str = "conv_pool",
     shapes: Shapes | None = None,
     **geometry: Any,
@@ -72,7 +73,7 @@ def conv_pool_forward(
     Args:
         x, w, b: as for ``conv_forward``, but real.
         pool_size: the window of the pooling, an int or one for each axis.
-        activation: "linear" or "relu".
+        activation, math: as for ``conv_forward``.
         with_index: return the index that ``conv_pool_backward`` needs for a maximum or minimum.
         shapes: the geometries, if at hand (``conv_pool_shapes``); ``geometry`` is then not read.
         geometry: ``strides``, ``padding``, ``dilation``, ``groups`` and ``data_format`` as for
@@ -94,12 +95,13 @@ def conv_pool_forward(
                [4., 6.]])
     """
     as_choice(owner, "activation", activation, FUSED)
+    as_choice(owner, "math", math, MATH)
     backend, x, w, b = prepare(owner, x=x, w=w, b=b)
     conv, pool = shapes or conv_pool_shapes(x.shape, w.shape, pool_size, owner=owner, **geometry)
     expect_shape(owner, conv.x_shape, x=x)
     expect_shape(owner, conv.w_shape, w=w)
     expect_shape(owner, (conv.filters,), b=b)
-    return backend.conv_pool_forward(x, w, b, conv, pool, activation, with_index)
+    return backend.conv_pool_forward(x, w, b, conv, pool, activation, with_index, math)
 
 
 def conv_pool_backward(
@@ -113,6 +115,7 @@ def conv_pool_backward(
     activation: str = "linear",
     with_bias: bool = True,
     needs_dx: bool = True,
+    math: str = "strict",
     owner: str = "conv_pool",
     shapes: Shapes | None = None,
     **geometry: Any,
@@ -128,6 +131,7 @@ def conv_pool_backward(
             shape, or a maximum has no index.
     """
     as_choice(owner, "activation", activation, FUSED)
+    as_choice(owner, "math", math, MATH)
     backend, dy, y, x, w = prepare(owner, dy=dy, y=y, x=x, w=w)
     conv, pool = shapes or conv_pool_shapes(x.shape, w.shape, pool_size, owner=owner, **geometry)
     expect_shape(owner, conv.x_shape, x=x)
@@ -135,11 +139,11 @@ def conv_pool_backward(
     expect_shape(owner, pool.y_shape, dy=dy, y=y)
     index = checked_index(owner, dy, index, pool)
     if not needs_dx:
-        dw, db = backend.conv_pool_backward(dy, y, index, x, conv, pool, activation)
+        dw, db = backend.conv_pool_backward(dy, y, index, x, conv, pool, activation, math)
         return None, dw, db if with_bias else None
     if activation != "linear":
         dy = backend.activation_backward(dy, y, activation, 0.0)
     dz = backend.pool_backward(dy, index, pool)
-    dx = dgrad(backend, dz, w, None, conv)
+    dx = dgrad(backend, dz, w, None, conv, math)
     db = bias_grad(backend, dz, conv.channels_last) if with_bias else None
-    return dx, wgrad(backend, x, dz, conv), db
+    return dx, wgrad(backend, x, dz, conv, math), db

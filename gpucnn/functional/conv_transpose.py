@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..arguments import Padding, as_int, as_tuple, check_padding
-from ..backends.base import Array
+from ..arguments import Padding, as_choice, as_int, as_tuple, check_padding
+from ..backends.base import MATH, Array
 from ..shapes import ConvShape, check_rank, kernel_rank, split_axes
 from .checks import expect_shape, is_channels_last, prepare
 from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
@@ -102,6 +102,7 @@ def conv_transpose_forward(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     data_format: str = "channels_last",
+    math: str = "strict",
     owner: str = "conv_transpose",
     shape: ConvShape | None = None,
 ) -> Array:
@@ -116,6 +117,7 @@ def conv_transpose_forward(
             "same": H = P * stride. Explicit (PyTorch's rule):
             H = (P - 1) * stride + reach - before - after + output_padding.
         output_padding: rows that only the bias reaches, behind; each smaller than the stride.
+        math: "strict" or "exact", as for ``conv_forward``.
         shape: the geometry, if at hand (``conv_transpose_shape``).
 
     Returns:
@@ -133,6 +135,7 @@ def conv_transpose_forward(
         >>> conv_transpose_forward(x, w, strides=2).ravel()
         array([  1.,  10., 102.,  20., 200.], dtype=float32)
     """
+    as_choice(owner, "math", math, MATH)
     backend, x, w, b = prepare(owner, allow_complex=True, x=x, w=w, b=b)
     shape = shape or conv_transpose_shape(
         x.shape,
@@ -148,7 +151,7 @@ def conv_transpose_forward(
     expect_shape(owner, shape.y_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.channels,), b=b)
-    return dgrad(backend, x, w, b, shape)
+    return dgrad(backend, x, w, b, shape, math)
 
 
 def conv_transpose_backward(
@@ -158,17 +161,21 @@ def conv_transpose_backward(
     *,
     with_bias: bool = True,
     needs_dx: bool = True,
+    math: str = "strict",
     owner: str = "conv_transpose",
     shape: ConvShape | None = None,
     **geometry: Any,
 ) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients dx, dw and db of ``conv_transpose_forward``; as ``conv_backward``."""
+    as_choice(owner, "math", math, MATH)
     backend, dy, x, w = prepare(owner, allow_complex=True, dy=dy, x=x, w=w)
     shape = shape or conv_transpose_shape(x.shape, w.shape, owner=owner, **geometry)
     expect_shape(owner, shape.y_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, shape.x_shape, dy=dy)
-    dx = real_like(fprop(backend, dy, conjugate(w), None, shape), x) if needs_dx else None
-    dw = real_like(wgrad(backend, dy, conjugate(x), shape), w)
+    dx = None
+    if needs_dx:
+        dx = real_like(fprop(backend, dy, conjugate(w), None, shape, math=math), x)
+    dw = real_like(wgrad(backend, dy, conjugate(x), shape, math), w)
     db = bias_grad(backend, dy, shape.channels_last) if with_bias else None
     return dx, dw, db

@@ -15,6 +15,7 @@ def dense_forward(
     b: Array | None = None,
     *,
     activation: str = "linear",
+    math: str = "strict",
     owner: str = "dense",
 ) -> Array:
     """Return x @ w.T + b over the last axis.
@@ -26,7 +27,7 @@ def dense_forward(
         x: (..., C), two axes or more.
         w: (units, C), the filters of that convolution.
         b: (units,), or None.
-        activation: "linear" or "relu", as in ``conv_forward``.
+        activation, math: as in ``conv_forward``.
 
     Returns:
         y: (..., units).
@@ -41,7 +42,7 @@ def dense_forward(
     """
     _check(owner, x, w)
     # (rows, 1, C) * (units, 1, C) -> (rows, 1, units)
-    y = conv_forward(_pixels(x), w[:, None, :], b, activation=activation, owner=owner)
+    y = conv_forward(_pixels(x), w[:, None, :], b, activation=activation, math=math, owner=owner)
     return y.reshape(*x.shape[:-1], w.shape[0])
 
 
@@ -52,6 +53,7 @@ def dense_backward(
     *,
     with_bias: bool = True,
     needs_dx: bool = True,
+    math: str = "strict",
     owner: str = "dense",
 ) -> tuple[Array | None, Array, Array | None]:
     """Return dx (..., C), dw (units, C), db (units,) for dy (..., units); as ``conv_backward``."""
@@ -63,6 +65,7 @@ def dense_backward(
         w[:, None, :],
         with_bias=with_bias,
         needs_dx=needs_dx,
+        math=math,
         owner=owner,
     )
     return None if dx is None else dx.reshape(x.shape), dw.reshape(w.shape), db

@@ -30,26 +30,30 @@ def real_like(array: Array, operand: Array) -> Array:
 
 def fprop(
     backend: Backend, x: Array, w: Array, b: Array | None, shape: ConvShape,
-    activation: str = "linear",
+    activation: str = "linear", math: str = "strict",
 ) -> Array:  # fmt: skip
     """x (x_shape), w (w_shape), b (filters,) -> y (y_shape); complex numbers have no relu."""
     if not any(map(is_complex, _given(x, w, b))):
-        return backend.conv_fprop(x, w, b, shape, activation)
-    y = _bilinear(backend, lambda x, w: backend.conv_fprop(x, w, None, shape), x, w)
+        return backend.conv_fprop(x, w, b, shape, activation, math)
+    y = _bilinear(backend, lambda x, w: backend.conv_fprop(x, w, None, shape, math=math), x, w)
     return _add_bias(y, b, shape.channels_last)
 
 
-def dgrad(backend: Backend, dy: Array, w: Array, b: Array | None, shape: ConvShape) -> Array:
+def dgrad(
+    backend: Backend, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict"
+) -> Array:
     """dy (y_shape), w (w_shape), b (channels,) -> dx (x_shape), with no conjugation."""
     if not any(map(is_complex, _given(dy, w, b))):
-        return backend.conv_dgrad(dy, w, b, shape)
-    dx = _bilinear(backend, lambda dy, w: backend.conv_dgrad(dy, w, None, shape), dy, w)
+        return backend.conv_dgrad(dy, w, b, shape, math)
+    dx = _bilinear(backend, lambda dy, w: backend.conv_dgrad(dy, w, None, shape, math), dy, w)
     return _add_bias(dx, b, shape.channels_last)
 
 
-def wgrad(backend: Backend, x: Array, dy: Array, shape: ConvShape) -> Array:
+def wgrad(
+    backend: Backend, x: Array, dy: Array, shape: ConvShape, math: str = "strict"
+) -> Array:
     """x (x_shape), dy (y_shape) -> dw (w_shape), with no conjugation."""
-    return _bilinear(backend, lambda x, dy: backend.conv_wgrad(x, dy, shape), x, dy)
+    return _bilinear(backend, lambda x, dy: backend.conv_wgrad(x, dy, shape, math), x, dy)
 
 
 def bias_grad(backend: Backend, dy: Array, channels_last: bool) -> Array:

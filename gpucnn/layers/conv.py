@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 from .. import functional as F
-from ..arguments import Padding, as_int, as_tuple, check_data_format, check_padding
-from ..backends.base import Array
+from ..arguments import Padding, as_choice, as_int, as_tuple, check_data_format, check_padding
+from ..backends.base import MATH, Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
 from ..shapes import ConvShape, check_rank
@@ -35,6 +35,8 @@ class Conv(Activated):
         groups: how many separate convolutions the channels and filters are split into.
         activation: a name (see ``Activation``) or None.
         use_bias: whether there is a bias.
+        math: "strict", or "exact" for algorithms no less exact than a matrix product: see
+            ``functional.conv_forward``.
         kernel_initializer, bias_initializer: a name, or a function (shape, generator) -> array.
         name: opens the error messages; by default made of the class's.
         input_shape: shape of one input, without the batch axis, for a network's first layer.
@@ -58,6 +60,7 @@ class Conv(Activated):
         "groups",
         "activation",
         "use_bias",
+        "math",
         "kernel_initializer",
         "bias_initializer",
     )
@@ -74,6 +77,7 @@ class Conv(Activated):
         groups: int = 1,
         activation: str | None = None,
         use_bias: bool = True,
+        math: str = "strict",
         kernel_initializer: Initializer = "he_normal",
         bias_initializer: Initializer = "zeros",
         name: str | None = None,
@@ -96,6 +100,7 @@ class Conv(Activated):
         self.activation = check_activation(label, activation)
         self.softmax_axis = -1 if data_format == "channels_last" else 1
         self.use_bias = bool(use_bias)
+        self.math = as_choice(label, "math", math, MATH)
         self.kernel_initializer = check_initializer(label, "kernel_initializer", kernel_initializer)
         self.bias_initializer = check_initializer(label, "bias_initializer", bias_initializer)
 
@@ -152,7 +157,7 @@ class Conv(Activated):
     def _build(self, input_shape: Shape) -> None:
         channels = self._channels((1, *input_shape))
         filters, groups = self._filters(channels), self._groups(channels)
-        taps = math.prod(self.kernel_size)
+        taps = prod(self.kernel_size)
         fans = (taps * channels // groups, taps * filters // groups)
         self._add("kernel", self._kernel_shape(channels), self.kernel_initializer, fans)
         if self.use_bias:
@@ -161,7 +166,9 @@ class Conv(Activated):
     def _forward(self, x: Array, training: bool) -> Array:
         shape = self._geometry(x.shape)
         kernel, bias = self.params["kernel"], self.params.get("bias")
-        y, kept = self._run_activated(self._run, x, kernel, bias, shape=shape)
+        y, kept = self._run_activated(
+            self._run, x, kernel, bias, shape=shape, math=self.math
+        )
         self._save(x, kept, shape)
         return y
 
@@ -172,6 +179,7 @@ class Conv(Activated):
             self.params["kernel"],
             with_bias=self.use_bias,
             needs_dx=self.needs_input_gradient,
+            math=self.math,
             shape=shape,
             owner=self.label,
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from math import prod
 
 from .. import functional as F
-from ..arguments import as_int, as_shape, check_data_format
-from ..backends.base import Array
+from ..arguments import as_choice, as_int, as_shape, check_data_format
+from ..backends.base import MATH, Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
 from .activation import Activated
@@ -23,6 +23,7 @@ class Dense(Activated):
         units: outputs.
         activation: a name (see ``Activation``) or None.
         use_bias: whether there is a bias.
+        math: as for ``Conv2D``.
         kernel_initializer, bias_initializer: a name, or a function (shape, generator) -> array.
 
     Parameters: "kernel" (units, C), as in PyTorch (the transpose of Keras's), and "bias" (units,).
@@ -32,7 +33,9 @@ class Dense(Activated):
         (2, 10)
     """
 
-    arguments = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer")
+    arguments = (
+        "units", "activation", "use_bias", "math", "kernel_initializer", "bias_initializer",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Dense(Activated):
         activation: str | None = None,
         *,
         use_bias: bool = True,
+        math: str = "strict",
         kernel_initializer: Initializer = "he_normal",
         bias_initializer: Initializer = "zeros",
         name: str | None = None,
@@ -49,6 +53,7 @@ class Dense(Activated):
         self.units = as_int(self.label, "units", units)
         self.activation = check_activation(self.label, activation)
         self.use_bias = bool(use_bias)
+        self.math = as_choice(self.label, "math", math, MATH)
         self.kernel_initializer = check_initializer(
             self.label, "kernel_initializer", kernel_initializer
         )
@@ -64,7 +69,7 @@ class Dense(Activated):
         return (*input_shape[:-1], self.units)
 
     def multiply_adds(self, input_shape: Shape) -> int:
-        return math.prod(input_shape) * self.units
+        return prod(input_shape) * self.units
 
     def as_conv(self, input_shape: Shape, data_format: str = "channels_last") -> Conv:
         """Return a convolution with the same weights, for this layer after a ``Flatten``.
@@ -84,7 +89,7 @@ class Dense(Activated):
         check_data_format(self.label, data_format)
         input_shape = as_shape(self.label, "input_shape", input_shape)
         features = self.params["kernel"].shape[1] if self.built else None
-        if math.prod(input_shape) != features or len(input_shape) not in (2, 3, 4):
+        if prod(input_shape) != features or len(input_shape) not in (2, 3, 4):
             expected = "a built layer" if features is None else f"a map of {features} numbers"
             raise ValueError(
                 f"{self.label}: as_conv needs {expected}. Received: input_shape={input_shape}"
@@ -97,6 +102,7 @@ class Dense(Activated):
             data_format=data_format,
             activation=self.activation,
             use_bias=self.use_bias,
+            math=self.math,
             name=self.name,
         )
         conv.build(input_shape, self.dtype, self.backend)
@@ -117,7 +123,7 @@ class Dense(Activated):
 
     def _forward(self, x: Array, training: bool) -> Array:
         kernel, bias = self.params["kernel"], self.params.get("bias")
-        y, kept = self._run_activated(F.dense_forward, x, kernel, bias)
+        y, kept = self._run_activated(F.dense_forward, x, kernel, bias, math=self.math)
         self._save(x, kept)
         return y
 
@@ -128,6 +134,7 @@ class Dense(Activated):
             self.params["kernel"],
             with_bias=self.use_bias,
             needs_dx=self.needs_input_gradient,
+            math=self.math,
             owner=self.label,
         )
         if self.use_bias:

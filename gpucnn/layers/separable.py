@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from .. import functional as F
@@ -104,7 +104,7 @@ class SeparableConv(Conv):
 
     def _build(self, input_shape: Shape) -> None:
         depthwise, pointwise = self._geometries((1, *input_shape))
-        taps = math.prod(self.kernel_size)
+        taps = prod(self.kernel_size)
         fans = (taps, taps * self.depth_multiplier)
         self._add("depthwise_kernel", depthwise.w_shape, self.kernel_initializer, fans)
         fans = (pointwise.channels, self.filters)
@@ -115,9 +115,13 @@ class SeparableConv(Conv):
     def _forward(self, x: Array, training: bool) -> Array:
         depthwise, pointwise = self._geometries(x.shape)
         label, params = self.label, self.params
-        middle = F.conv_forward(x, params["depthwise_kernel"], shape=depthwise, owner=label)
+        middle = F.conv_forward(
+            x, params["depthwise_kernel"], math=self.math, shape=depthwise, owner=label
+        )
         kernel, bias = params["pointwise_kernel"], params.get("bias")
-        y, kept = self._run_activated(F.conv_forward, middle, kernel, bias, shape=pointwise)
+        y, kept = self._run_activated(
+            F.conv_forward, middle, kernel, bias, shape=pointwise, math=self.math
+        )
         self._save(x, middle, kept)
         return y
 
@@ -128,6 +132,7 @@ class SeparableConv(Conv):
             middle,
             self.params["pointwise_kernel"],
             with_bias=self.use_bias,
+            math=self.math,
             shape=pointwise,
             owner=self.label,
         )
@@ -139,6 +144,7 @@ class SeparableConv(Conv):
             self.params["depthwise_kernel"],
             with_bias=False,
             needs_dx=self.needs_input_gradient,
+            math=self.math,
             shape=depthwise,
             owner=self.label,
         )

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.base import Array, Backend
+from gpucnn.backends.base import MATH, Array, Backend
 from gpucnn.backends.cuda import plans
 from gpucnn.backends.cuda.tuning import DryRun, GraphTimer, Tuner
 from gpucnn.backends.cuda.tuning.timing import copies
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cache=properties.L2_cache_size, memory=torch.cuda.mem_get_info()[0],
         seconds=0.3 if options.quick else ROW_SECONDS, tuner=tuner,
     )  # fmt: skip
-    cases = chosen(options, ours.has_math(backend, "tf32"))
+    cases = chosen(options, "tf32" in MATH)
     run(bench, cases, results, deadline)
 
 

@@ -7,7 +7,6 @@ their sequence.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,11 +31,6 @@ WEIGHT_DECAY = 0.01
 def bind(backend: Backend, case: Case, inputs: dict[str, Any]) -> Call:
     """Return the operation on these tensors, which the backend sees as its own arrays."""
     return OPERATIONS[case.op](backend, case, to_backend(backend, inputs))
-
-
-def has_math(backend: Backend, math: str) -> bool:
-    """Return whether convolutions can be asked for this arithmetic."""
-    return math != "tf32" or "math" in inspect.signature(backend.conv_fprop).parameters
 
 
 def _math(case: Case) -> dict[str, str]:

@@ -27,20 +27,20 @@ class FusedPools(Backend):
 
     def conv_pool_forward(
         self, x: Array, w: Array, b: Array | None, conv: ConvShape, pool: PoolShape,
-        activation: str = "linear", with_index: bool = True,
+        activation: str = "linear", with_index: bool = True, math: str = "strict",
     ) -> tuple[Array, Array | None]:  # fmt: skip
-        problem = Problem("fprop", conv, x.dtype.name, activation, self.launcher.architecture)
+        problem = Problem("fprop", conv, x.dtype.name, activation, self.launcher.architecture, math)
         plan = fused(problem, pool)
         if plan is None:
-            return super().conv_pool_forward(x, w, b, conv, pool, activation, with_index)
+            return super().conv_pool_forward(x, w, b, conv, pool, activation, with_index, math)
         return DIRECT.forward(self, problem, plan, pool, x, w, b, with_index)
 
     def conv_pool_backward(
         self, dy: Array, y: Array, index: Array | None, x: Array, conv: ConvShape,
-        pool: PoolShape, activation: str = "linear",
+        pool: PoolShape, activation: str = "linear", math: str = "strict",
     ) -> tuple[Array, Array]:  # fmt: skip
-        problem = Problem("wgrad", conv, x.dtype.name, activation, self.launcher.architecture)
+        problem = Problem("wgrad", conv, x.dtype.name, activation, self.launcher.architecture, math)
         plan = fused(problem, pool)
         if plan is None:
-            return super().conv_pool_backward(dy, y, index, x, conv, pool, activation)
+            return super().conv_pool_backward(dy, y, index, x, conv, pool, activation, math)
         return DIRECT.gradients(self, problem, plan, pool, x, dy, index)

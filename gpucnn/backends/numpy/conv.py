@@ -16,30 +16,33 @@ class Convolutions:
 
     def conv_fprop(
         self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
-        activation: str = "linear",
+        activation: str = "linear", math: str = "strict",
     ) -> np.ndarray:  # fmt: skip
         source, last = wide(pixel_major(x, shape.channels_last)), shape.channels_last
         y = np.empty((*shape.output, shape.batch, shape.filters), source.dtype)
         if y.size:
             finish = Finish(None if b is None else wide(b), activation == "relu", shape.batch)
-            choose("fprop", shape, y.dtype).fprop(source, wide(w), y, shape, finish)
+            choose("fprop", shape, y.dtype, math).fprop(source, wide(w), y, shape, finish)
         return as_activation(rounded(y, x.dtype), last)
 
     def conv_dgrad(
-        self, dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape
-    ) -> np.ndarray:
+        self, dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
+        math: str = "strict",
+    ) -> np.ndarray:  # fmt: skip
         source, last = wide(pixel_major(dy, shape.channels_last)), shape.channels_last
         dx = np.empty((*shape.input, shape.batch, shape.channels), source.dtype)
         if dx.size:
             finish = Finish(None if b is None else wide(b), False, shape.batch)
-            choose("dgrad", shape, dx.dtype).dgrad(source, wide(w), dx, shape, finish)
+            choose("dgrad", shape, dx.dtype, math).dgrad(source, wide(w), dx, shape, finish)
         return as_activation(rounded(dx, dy.dtype), last)
 
-    def conv_wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
+    def conv_wgrad(
+        self, x: np.ndarray, dy: np.ndarray, shape: ConvShape, math: str = "strict"
+    ) -> np.ndarray:
         if shape.batch == 0:
             return np.zeros(shape.w_shape, x.dtype)
         source, gradient = (wide(pixel_major(a, shape.channels_last)) for a in (x, dy))
-        dw = choose("wgrad", shape, source.dtype).wgrad(source, gradient, shape)
+        dw = choose("wgrad", shape, source.dtype, math).wgrad(source, gradient, shape)
         return np.ascontiguousarray(rounded(dw, x.dtype))
 
     def bias_grad(self, dy: np.ndarray, shape: NormShape) -> np.ndarray:

@@ -39,6 +39,7 @@ class Problem:
         dtype: "float16", "bfloat16", "float32" or "float64".
         activation: applied to fprop's output with the bias, "linear" or "relu".
         architecture: the GPU's, 90 for sm_90.
+        math: "strict" or "exact", as in ``backends.base``.
     """
 
     direction: str
@@ -46,6 +47,7 @@ class Problem:
     dtype: str
     activation: str = "linear"
     architecture: int = 90
+    math: str = "strict"
 
     @property
     def itemsize(self) -> int:

@@ -138,6 +138,7 @@ class Winograd4(Algorithm):
         depth = {"fprop": s.channels, "dgrad": s.filters}.get(problem.direction, MIN_DEPTH)
         if not (
             problem.dtype == "float32"
+            and problem.math == "strict"
             and s.kernel == (3, 3)
             and s.strides == s.dilation == (1, 1)
             and s.groups == 1

@@ -16,18 +16,22 @@ from .winograd import Winograd
 
 __all__ = ["ALGORITHMS", "Algorithm", "Finish", "choose"]
 
-# The more special ones first; the last one takes every shape.
-ALGORITHMS: tuple[Algorithm, ...] = (
-    Depthwise(), Pointwise(), Winograd(4), FewChannels(), Taps(),
-)  # fmt: skip
+# By how exactly they are to compute; the more special ones first, the last takes every shape.
+_SPECIAL, _GENERAL = (Depthwise(), Pointwise()), (FewChannels(), Taps())
+ALGORITHMS: dict[str, tuple[Algorithm, ...]] = {
+    "strict": (*_SPECIAL, Winograd(4), *_GENERAL),
+    "exact": (*_SPECIAL, Winograd(2), *_GENERAL),
+}
 
 
 @lru_cache(maxsize=4096)
-def choose(direction: str, shape: ConvShape, dtype: np.dtype) -> Algorithm:
+def choose(direction: str, shape: ConvShape, dtype: np.dtype, math: str = "strict") -> Algorithm:
     """Return the algorithm for "fprop", "dgrad" or "wgrad" of this shape, in float32 or float64.
 
     >>> shape = ConvShape.of((32, 28, 28, 64), (64, 3, 3, 64), padding=1)
     >>> choose("fprop", shape, np.dtype(np.float32)).name
     'winograd4'
+    >>> choose("fprop", shape, np.dtype(np.float32), "exact").name
+    'winograd2'
     """
-    return next(each for each in ALGORITHMS if each.suits(direction, shape, dtype))
+    return next(each for each in ALGORITHMS[math] if each.suits(direction, shape, dtype))
