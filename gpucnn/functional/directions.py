@@ -49,9 +49,7 @@ def dgrad(
     return _add_bias(dx, b, shape.channels_last)
 
 
-def wgrad(
-    backend: Backend, x: Array, dy: Array, shape: ConvShape, math: str = "strict"
-) -> Array:
+def wgrad(backend: Backend, x: Array, dy: Array, shape: ConvShape, math: str = "strict") -> Array:
     """x (x_shape), dy (y_shape) -> dw (w_shape), with no conjugation."""
     return _bilinear(backend, lambda x, dy: backend.conv_wgrad(x, dy, shape, math), x, dy)
 
