@@ -9,13 +9,16 @@
 // sums run over is then, for each of the 36 points, a matrix product of its own: a 1x1 convolution in
 // as many groups, over the tiles as its pixels.
 //
+// The products M and dU come in `parts` of their sums, which are added up in ascending order.
+//
 // winograd4_patches: x -> V or dy -> V. winograd4_tiles: dy -> W. winograd4_outputs: M -> y or dx.
 //   One thread transforms one channel of one tile. grid: x covers the tiles times the channels.
-// winograd4_filters: w -> U. winograd4_filter_gradient: dU -> dw, adding up `parts` of it in ascending
-//   order. One thread transforms one channel of one filter. grid: x covers the filters times channels.
+// winograd4_filters: w -> U. winograd4_filter_gradient: dU -> dw.
+//   One thread transforms one channel of one filter. grid: x covers the filters times channels.
 //
-// Map (N, H, W, depth), V, W and M (tiles, POINTS, depth); or with channels first (N, depth, H, W) and
-// (POINTS, depth, tiles). w, dw (K, 3, 3, C), U (POINTS, K, C), dU (parts, POINTS, K, C). bias (depth,) or null.
+// Map (N, H, W, depth), V, W (tiles, POINTS, depth), M (parts, tiles, POINTS, depth); or with channels
+// first (N, depth, H, W), (POINTS, depth, tiles), (parts, POINTS, depth, tiles). w, dw (K, 3, 3, C),
+// U (POINTS, K, C), dU (parts, POINTS, K, C). bias (depth,) or null.
 //
 // Macros: CHANNELS_LAST 0 or 1. Shared memory: none.
 #include "common.cuh"
@@ -92,16 +95,16 @@ NAME(winograd4_tiles)(const float* __restrict__ map, float* __restrict__ w, cons
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(winograd4_outputs)(const float* __restrict__ m, const float* __restrict__ bias, float* __restrict__ map, int relu,
-                        const __grid_constant__ TileGeometry g) {
+                        int parts, const __grid_constant__ TileGeometry g) {
     const Lane lane(g);
     if (!lane.exists) return;
-    float points[PATCH][PATCH], outputs[TILE][TILE];
+    float sums[PATCH][PATCH] = {}, outputs[TILE][TILE];
     m += lane.point;
+    for (int part = 0; part < parts; ++part, m += (long long)POINTS * g.tiles * g.depth)
 #pragma unroll
-    for (int i = 0; i < PATCH; ++i)
-#pragma unroll
-        for (int j = 0; j < PATCH; ++j, m += lane.point_step) points[i][j] = *m;
-    transform<OutputLine>(points, outputs);
+        for (int point = 0; point < POINTS; ++point)
+            sums[point / PATCH][point % PATCH] += m[point * lane.point_step];
+    transform<OutputLine>(sums, outputs);
     const float offset = bias ? bias[lane.channel] : 0;
     map += lane.first;
     const bool in_packs = !CHANNELS_LAST && g.size[1] % TILE == 0;  // then a tile's row is 16 bytes, aligned

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.numpy import pool
+from gpucnn.backends.numpy import buffers, pool
 from gpucnn.backends.numpy.blocks import choose, keep, pieces, window_slices
 from gpucnn.backends.numpy.convolution import taps
 from gpucnn.backends.numpy.convolution.workspace import workspace
@@ -105,6 +105,7 @@ def conv_case(batch: int, size: int, channels: int, filters: int, kernel: int, *
 def peak(function, *arguments) -> int:
     """The bytes that a call allocates at most, its result included."""
     workspace.memory.clear()
+    buffers.clear()
     tracemalloc.start()
     try:
         function(*arguments)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..base import accumulator
-from . import workers
+from . import buffers, workers
 
 BLOCK = 1 << 16  # elements: a handful of float32 temporaries fit in an L2 cache of 1 or 2 MB
 LARGE = 1 << 18  # elements: of a block that needs one temporary and few calls, which cost as well
@@ -92,7 +92,7 @@ def elementwise(
     result is narrower than the sums, is where the function may put what it returns. ``most`` is the
     size of the largest blocks that suit the function.
     """
-    result = np.empty_like(arrays[-1], dtype)
+    result = buffers.empty_like(arrays[-1], dtype)
     target, *sources = flat(result, result, *arrays)
     in_place = accumulator(dtype) == dtype
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
+from . import buffers
 from .blocks import LARGE, block_size, blocks, pieces, share, wide
 from .memory import is_pixel_major, pixel_axes
 
@@ -56,7 +57,7 @@ class Lanes:
 
     def empty(self, dtype: np.dtype) -> np.ndarray:
         """Return a new array of like's shape and order."""
-        memory = np.empty([self.shape[axis] for axis in self.axes], dtype)
+        memory = buffers.empty([self.shape[axis] for axis in self.axes], dtype)
         return memory.transpose(np.argsort(self.axes))
 
     def view(self, array: np.ndarray) -> np.ndarray:

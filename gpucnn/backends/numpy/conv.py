@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...shapes import ConvShape, NormShape
+from . import buffers
 from .blocks import rounded, wide
 from .channels import bias_grad
 from .convolution import Finish, choose
@@ -19,7 +20,7 @@ class Convolutions:
         activation: str = "linear", math: str = "strict",
     ) -> np.ndarray:  # fmt: skip
         source, last = wide(pixel_major(x, shape.channels_last)), shape.channels_last
-        y = np.empty((*shape.output, shape.batch, shape.filters), source.dtype)
+        y = buffers.empty((*shape.output, shape.batch, shape.filters), source.dtype)
         if y.size:
             finish = Finish(None if b is None else wide(b), activation == "relu", shape.batch)
             choose("fprop", shape, y.dtype, math).fprop(source, wide(w), y, shape, finish)
@@ -30,7 +31,7 @@ class Convolutions:
         math: str = "strict",
     ) -> np.ndarray:  # fmt: skip
         source, last = wide(pixel_major(dy, shape.channels_last)), shape.channels_last
-        dx = np.empty((*shape.input, shape.batch, shape.channels), source.dtype)
+        dx = buffers.empty((*shape.input, shape.batch, shape.channels), source.dtype)
         if dx.size:
             finish = Finish(None if b is None else wide(b), False, shape.batch)
             choose("dgrad", shape, dx.dtype, math).dgrad(source, wide(w), dx, shape, finish)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import buffers
 from .blocks import BLOCK, blocks, keep, share, wide
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -57,7 +58,7 @@ class Dropout:
     """``dropout``."""
 
     def dropout(self, x: np.ndarray, rate: float, seed: int, offset: int) -> np.ndarray:
-        y = np.empty_like(x)
+        y = buffers.empty_like(x)
         threshold, scale = np.uint32(int(rate * 2**32)), 1 / (1 - float(rate))
 
         def fill(block: tuple[slice, ...]) -> None:

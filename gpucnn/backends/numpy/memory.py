@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from . import buffers
+
 
 def pixel_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
     """Return the axes of an activation in the order of pixel-major memory.
@@ -51,7 +53,7 @@ def empty_activation(shape: Sequence[int], channels_last: bool, dtype: Any) -> n
     (12, 576, 96, 4)
     """
     axes = pixel_axes(len(shape), channels_last)
-    return as_activation(np.empty([shape[axis] for axis in axes], dtype), channels_last)
+    return as_activation(buffers.empty([shape[axis] for axis in axes], dtype), channels_last)
 
 
 def arranged(x: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import accumulator
+from . import buffers
 from .blocks import keep, rounded, sample_blocks, share, wide
 from .channels import Block, Lanes, along_channels, bias_grad, sample_sums
 from .convolution.workspace import workspace
@@ -139,7 +140,7 @@ class Normalisations:
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         source = x.reshape(shape.axes)
-        target = np.empty_like(source)
+        target = buffers.empty_like(source)
         gamma, beta = wide(gamma), along_channels(wide(beta), shape)
         mean = np.empty((shape.batch, shape.groups), accumulator(x.dtype))
         var = np.empty_like(mean)
@@ -162,7 +163,7 @@ class Normalisations:
         epsilon: float, shape: NormShape,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         slopes, source = dy.reshape(shape.axes), x.reshape(shape.axes)
-        target = np.empty_like(source)
+        target = buffers.empty_like(source)
         factor, inverse = along_channels(wide(gamma), shape), 1 / np.sqrt(var + float(epsilon))
         samples_of = sample_blocks(shape.axes)
         sums = np.empty((len(samples_of), 2, shape.channels), mean.dtype)

@@ -18,6 +18,7 @@ from functools import lru_cache
 import numpy as np
 
 from ...shapes import PoolShape
+from . import buffers
 from .blocks import keep, share, wide
 from .convolution.workspace import workspace
 from .memory import as_activation, pixel_major
@@ -41,9 +42,9 @@ class Pools:
         self, x: np.ndarray, shape: PoolShape, with_index: bool = True
     ) -> tuple[np.ndarray, np.ndarray | None]:
         source = _lanes(x, shape)
-        y = np.empty((*shape.output, source.shape[-1]), x.dtype)
+        y = buffers.empty((*shape.output, source.shape[-1]), x.dtype)
         extremes = shape.mode in ("max", "min")
-        index = np.empty(y.shape, shape.index_dtype) if extremes and with_index else None
+        index = buffers.empty(y.shape, shape.index_dtype) if extremes and with_index else None
 
         def fill(item: tuple[slice, tuple[Fold, ...]]) -> None:
             lanes, block = item
@@ -67,7 +68,7 @@ class Pools:
         self, dy: np.ndarray, index: np.ndarray | None, shape: PoolShape
     ) -> np.ndarray:
         slopes = _lanes(dy, shape)
-        dx = np.empty((*shape.input, slopes.shape[-1]), dy.dtype)
+        dx = buffers.empty((*shape.input, slopes.shape[-1]), dy.dtype)
         winners = None if index is None else _lanes(index, shape)
         if index is not None and shape.taps > MANY_TAPS:
             _to_places(slopes, winners, dx, shape)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base import accumulator
+from . import buffers
 from .blocks import BLOCK, flat, pieces, sample_blocks, share, wide
 
 
@@ -23,7 +24,7 @@ class SoftmaxAndLosses:
     """``softmax_forward`` and ``_backward``, ``softmax_cross_entropy``, ``pointwise_loss``."""
 
     def softmax_forward(self, x: np.ndarray, log: bool = False) -> np.ndarray:
-        y = np.empty(x.shape, x.dtype)
+        y = buffers.empty(x.shape, x.dtype)
 
         def fill(rows: slice) -> None:
             part = _shifted(x[rows])
@@ -35,7 +36,7 @@ class SoftmaxAndLosses:
         return y
 
     def softmax_backward(self, dy: np.ndarray, y: np.ndarray, log: bool = False) -> np.ndarray:
-        dx = np.empty(dy.shape, dy.dtype)
+        dx = buffers.empty(dy.shape, dy.dtype)
 
         def fill(rows: slice) -> None:
             slope, value = wide(dy[rows]), wide(y[rows])
@@ -52,7 +53,7 @@ class SoftmaxAndLosses:
         self, logits: np.ndarray, targets: np.ndarray, label_smoothing: float, scale: float
     ) -> tuple[np.ndarray, np.ndarray]:
         losses = np.empty(len(logits), accumulator(logits.dtype))
-        gradient = np.empty(logits.shape, logits.dtype)
+        gradient = buffers.empty(logits.shape, logits.dtype)
 
         def fill(rows: slice) -> None:
             losses[rows], part = _cross_entropy(
@@ -68,7 +69,7 @@ class SoftmaxAndLosses:
         self, prediction: np.ndarray, target: np.ndarray, kind: str, scale: float
     ) -> tuple[np.ndarray, np.ndarray]:
         losses = np.empty_like(prediction, accumulator(prediction.dtype))
-        gradient = np.empty_like(prediction)
+        gradient = buffers.empty_like(prediction)
         flats = flat(prediction, prediction, target, losses, gradient)
 
         def fill(piece: slice) -> None:

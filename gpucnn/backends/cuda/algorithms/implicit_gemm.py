@@ -126,7 +126,8 @@ class ImplicitGemm(Algorithm):
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         plan = self._for_addresses(caller, problem, plan, arrays)
-        return getattr(self, f"_{problem.direction}")(caller, problem, plan, *arrays)
+        run = self._wgrad if problem.direction == "wgrad" else self._gather
+        return run(caller, problem, plan, *arrays)
 
     def _for_addresses(
         self, caller: KernelCaller, problem: Problem, plan: Plan, arrays: tuple[Array, ...]
@@ -143,59 +144,54 @@ class ImplicitGemm(Algorithm):
             family = VECTOR_KERNELS[problem.direction, shape.channels_last]
         return family(max(2, shape.rank), shape.channels_last, problem.dtype, tile)
 
-    def _fprop(
-        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, w: Array,
+    def _gather(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         b: Array | None,
     ) -> Array:  # fmt: skip
-        shape, relu = problem.shape, problem.activation == "relu"
-        y, partial = _results(caller, shape.y_shape, x, plan)
-        caller.launch(
-            self._kernel(problem, plan), plan.grid, plan.threads, x, w, b, relu, y, partial,
-            plan.settings.terms, geometry_record(shape),
-        )  # fmt: skip
-        if partial is None:
-            return y
-        return split_sum(caller, partial, x.dtype, b, relu, shape.channels_last)
-
-    def _dgrad(
-        self, caller: KernelCaller, problem: Problem, plan: Plan, dy: Array, w: Array,
-        b: Array | None,
-    ) -> Array:  # fmt: skip
-        shape = problem.shape
-        dx, partial = _results(caller, shape.x_shape, dy, plan)
-        caller.launch(
-            self._kernel(problem, plan), plan.grid, plan.threads, dy, w, b, dx, partial,
-            plan.settings.terms, caller.constant(residue_table, shape),
-            math.prod(shape.strides), geometry_record(shape),
-        )  # fmt: skip
-        if partial is None:
-            return dx
-        return split_sum(caller, partial, dy.dtype, b, channels_last=shape.channels_last)
+        """fprop of x or dgrad of dy."""
+        s = problem.shape
+        size = s.y_shape if problem.direction == "fprop" else s.x_shape
+        if plan.grid[2] == 1:
+            target = caller.xp.empty(size, source.dtype)
+            self._launch(caller, problem, plan, source, w, b, target, None)
+            return target
+        partial = caller.xp.empty((plan.grid[2], *size), accumulator(source.dtype))
+        self._launch(caller, problem, plan, source, w, None, None, partial)
+        relu = problem.activation == "relu"
+        return split_sum(caller, partial, source.dtype, b, relu, s.channels_last)
 
     def _wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
         partial = caller.xp.empty((plan.grid[2], *problem.shape.w_shape), accumulator(x.dtype))
-        self.partial_wgrad(caller, problem, plan, x, dy, partial)
+        self._launch(caller, problem, plan, x, dy, None, None, partial)
         return split_sum(caller, partial, x.dtype)
 
-    def partial_wgrad(
-        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array,
+    def partial_sums(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, a: Array, b: Array,
         partial: Array,
     ) -> None:  # fmt: skip
-        """Write the gradient of each split into ``partial`` (splits, K, *kernel, C / groups)."""
-        plan = self._for_addresses(caller, problem, plan, (x, dy))
+        """Write what each split sums into ``partial`` (splits, *shape of the result).
+
+        a, b: x, w for fprop; dy, w for dgrad; x, dy for wgrad.
+        """
+        plan = self._for_addresses(caller, problem, plan, (a, b))
+        self._launch(caller, problem, plan, a, b, None, None, partial)
+
+    def _launch(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, other: Array,
+        b: Array | None, target: Array | None, partial: Array | None,
+    ) -> None:  # fmt: skip
+        """Write the result into ``target``, or the splits' sums into ``partial``."""
+        s, terms = problem.shape, plan.settings.terms
+        if problem.direction == "fprop":
+            relu = problem.activation == "relu"
+            arguments = (source, other, b, relu, target, partial, terms)
+        elif problem.direction == "dgrad":
+            residues = caller.constant(residue_table, s), math.prod(s.strides)
+            arguments = (source, other, b, target, partial, terms, *residues)
+        else:
+            arguments = (source, other, partial, terms)
         caller.launch(
-            self._kernel(problem, plan), plan.grid, plan.threads, x, dy, partial,
-            plan.settings.terms, geometry_record(problem.shape),
-        )  # fmt: skip
-
-
-def _results(
-    caller: KernelCaller, shape: tuple[int, ...], like: Array, plan: Plan
-) -> tuple[Array | None, Array | None]:
-    """Return where a kernel writes: (the result, None), or (None, the splits' partial sums)."""
-    splits = plan.grid[2]
-    if splits == 1:
-        return caller.xp.empty(shape, like.dtype), None
-    return None, caller.xp.empty((splits, *shape), accumulator(like.dtype))
+            self._kernel(problem, plan), plan.grid, plan.threads, *arguments, geometry_record(s)
+        )

@@ -36,12 +36,13 @@ from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
 from .base import BYTES, LAUNCH_US, Algorithm, Plan, Problem
 from .implicit_gemm import ImplicitGemm
-from .tiles import TILE_K
+from .tiles import TILE_K, matrix_of
 from .winograd import as_forward
 
 TILE, POINTS = 4, 36  # as in kernels/winograd4.cuh
 PACK = 4  # floats in 16 bytes
-MIN_DEPTH = 128  # channels that fprop sums over, filters that dgrad does
+PARTS = 2  # that a sum of the direct kernel's length falls into
+MIN_DEPTH = 256  # channels that fprop sums over, filters that dgrad does
 MIN_PIXELS = 512  # that a split of wgrad sums
 # Elements of the transformed maps at a time: 256 MB. A larger batch goes in parts.
 WORKSPACE = 2**26
@@ -97,16 +98,16 @@ def products(problem: Problem, images: int) -> Problem:
 
 @lru_cache(maxsize=4096)
 def _gemm_plan(problem: Problem, images: int) -> Plan:
-    """Return the plan of the products of so many images: the implicit GEMM's best."""
+    """Return the plan of the products of so many images: the implicit GEMM's best, in parts."""
     inner = products(problem, images)
-    plan = _best(inner)
-    if problem.direction == "wgrad":  # as many pixels to a split as in the direct kernel
-        pixels = _best(problem).settings.terms
-        tiles = min(pixels // TILE**2 // TILE_K * TILE_K, plan.settings.terms)
-        splits = ceil_div(math.prod(inner.shape.output), tiles)
-        settings = replace(plan.settings, terms=tiles)
-        plan = replace(plan, settings=settings, grid=(*plan.grid[:2], splits))
-    return plan
+    plan, length = _best(inner), matrix_of(inner).k
+    if problem.direction == "wgrad":
+        most = _best(problem).settings.terms // PARTS // TILE**2 // TILE_K * TILE_K
+    else:
+        most = ceil_div(ceil_div(length, PARTS), TILE_K) * TILE_K
+    terms = min(most, plan.settings.terms)
+    settings, grid = replace(plan.settings, terms=terms), (*plan.grid[:2], ceil_div(length, terms))
+    return replace(plan, settings=settings, grid=grid)
 
 
 def _best(problem: Problem) -> Plan:
@@ -150,7 +151,8 @@ class Winograd4(Algorithm):
             return
         if problem.direction == "wgrad" and _best(problem).settings.terms < MIN_PIXELS:
             return
-        image = POINTS * math.prod(_tiles(as_forward(problem))) * (s.channels + s.filters)
+        forward, parts = as_forward(problem), 1 if problem.direction == "wgrad" else PARTS
+        image = POINTS * math.prod(_tiles(forward)) * (forward.channels + parts * forward.filters)
         images = max(1, min(s.batch, WORKSPACE // image))
         inner = products(problem, images).shape
         if max(math.prod(inner.x_shape), math.prod(inner.y_shape)) >= 2**31:
@@ -166,10 +168,10 @@ class Winograd4(Algorithm):
         microseconds = LAUNCH_US
         for images, gemm in self._parts(problem, plan):
             inner = products(problem, images)
+            # the parts' sums, written and read, are among the cost of the products
             microseconds += GEMM.cost(inner, gemm) + 2 * LAUNCH_US
-            # what lies between two kernels is written once and read once
-            moved += 2 * (math.prod(inner.shape.x_shape) + math.prod(inner.shape.y_shape))
-            moved += 2 * POINTS * filters * (gemm.grid[2] if wgrad else 1)
+            moved += 2 * math.prod(as_forward(inner).x_shape)
+            moved += 2 * (math.prod(inner.shape.y_shape) if wgrad else POINTS * filters)
         return microseconds + 4 * moved / (BYTES * MEMORY_SHARE)
 
     def _parts(self, problem: Problem, plan: Plan) -> Iterator[tuple[int, Plan]]:
@@ -197,9 +199,11 @@ class Winograd4(Algorithm):
         for images, gemm in self._parts(problem, plan):
             part = slice(first, first := first + images)
             v = _transform(caller, PATCHES(*choice), x[part], _record(s, images, True))
-            m = GEMM.run(caller, products(problem, images), gemm, v, u, None)
-            record = _record(s, images, False)
-            caller.launch_elements(OUTPUTS(*choice), m.size // POINTS, m, b, y[part], relu, record)
+            record, parts = _record(s, images, False), gemm.grid[2]
+            outputs = int(record["tiles"][0]) * s.filters
+            m = caller.xp.empty((parts, POINTS * outputs), x.dtype)
+            GEMM.partial_sums(caller, products(problem, images), gemm, v, u, m)
+            caller.launch_elements(OUTPUTS(*choice), outputs, m, b, y[part], relu, parts, record)
         return y
 
     def _wgrad(
@@ -215,7 +219,7 @@ class Winograd4(Algorithm):
             v = _transform(caller, PATCHES(*choice), x[part], _record(s, images, True))
             w = _transform(caller, TILES(*choice), dy[part], _record(s, images, False))
             partial = du[split : (split := split + gemm.grid[2])]
-            GEMM.partial_wgrad(caller, products(problem, images), gemm, v, w, partial)
+            GEMM.partial_sums(caller, products(problem, images), gemm, v, w, partial)
         dw = caller.xp.empty(s.w_shape, x.dtype)
         caller.launch_elements(
             FILTER_GRADIENT(*choice), count, du, dw, splits, count, _by_channels(dw)
