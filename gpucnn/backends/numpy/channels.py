@@ -83,26 +83,24 @@ class Lanes:
         return block.sum(2).sum(0)
 
     def totals(
-        self, function: Callable[[Block], list[np.ndarray]], count: int, blocks: slice = slice(None)
+        self, function: Callable[[Block], list[np.ndarray]], count: int
     ) -> np.ndarray:
         """Add up what ``function`` returns of each block, ``count`` sums: -> (count, C), float64.
 
         A group of blocks has sums of its own, so that they are added in one order by any threads.
         """
-        chosen = self.blocks[blocks]
-        groups = pieces(len(chosen), -(-len(chosen) // GROUPS))
-        width = self.repeats * self.channels
-        parts = np.zeros((len(groups), count, width))
+        groups = pieces(len(self.blocks), -(-len(self.blocks) // GROUPS))
+        parts = np.zeros((len(groups), count, self.repeats * self.channels))
 
         def fill(place: int) -> None:
-            for block in chosen[groups[place]]:
+            for block in self.blocks[groups[place]]:
                 for total, terms in zip(parts[place], function(block), strict=True):
                     total += terms
 
         with one_blas_thread():
             share(fill, range(len(groups)))
-        # (groups, count, k * C) -> (count, k, C) -> (count, C)
-        return parts.sum(0).reshape(count, self.repeats, self.channels).sum(1)
+            sums = parts.sum(0).reshape(count, self.repeats, self.channels)
+            return _ones(self.repeats, sums.dtype) @ sums  # (k,) @ (count, k, C) -> (count, C)
 
 
 def along_channels(vectors: np.ndarray, shape: NormShape) -> np.ndarray:
