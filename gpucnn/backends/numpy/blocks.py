@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from . import buffers, workers
 BLOCK = 1 << 16  # elements: a handful of float32 temporaries fit in an L2 cache of 1 or 2 MB
 LARGE = 1 << 18  # elements: of a block that needs one temporary and few calls, which cost as well
 PARTS = 4  # of an array: no fewer for the sake of larger blocks
-ALONE = 1 << 19  # elements: to wake threads takes as long as a call on a quarter of so many
-RUN = 1024  # elements: inner loops of at least half as many are left as they are
+ALONE = 1 << 19  # elements: to wake threads takes as long as a quick call on a quarter of so many
+RUN = 1024  # elements of NumPy's buffers
 
 
 def wide(array: np.ndarray) -> np.ndarray:
@@ -66,28 +67,37 @@ def sample_blocks(shape: Sequence[int]) -> list[slice]:
     return pieces(shape[0], BLOCK // max(1, math.prod(shape[1:])))
 
 
+@contextmanager
+def _short_buffers() -> Iterator[None]:
+    """Let NumPy leave inner loops of ``RUN`` / 2 elements and more as they are.
+
+    Where an operand goes through memory in another way than the rest (a view with gaps, a row for
+    many rows), it is copied into a buffer if two inner loops fit there: that takes longer than to
+    start so many loops.
+    """
+    before = np.setbufsize(RUN)  # a thread's own
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
+
+
 def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool = False) -> None:
     """Call ``function(item)`` for every item, a block of work, shared among the threads.
 
     ``alone``, where that is too little work to share, the caller does all of it.
-
-    Where an operand does not go through memory as the others do (a view with gaps, a row for many
-    rows), NumPy copies it into a buffer if two of its inner loops fit there. That takes longer than
-    to start a loop of ``RUN`` / 2 elements, so the buffer is made small.
     """
+    if alone or len(items) == 1:
+        with _short_buffers():
+            for item in items:
+                function(item)
+        return
 
     def work(part: int) -> None:
-        before = np.setbufsize(RUN)  # NumPy keeps it for each thread
-        try:
+        with _short_buffers():
             function(items[part])
-        finally:
-            np.setbufsize(before)
 
-    if alone or len(items) == 1:
-        for part in range(len(items)):
-            work(part)
-    else:
-        workers.run(work, len(items))
+    workers.run(work, len(items))
 
 
 def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:

@@ -23,7 +23,7 @@ from .channels import Block, Lanes, along_channels, sample_sums
 from .convolution.workspace import workspace
 
 
-NEAR = 9  # mean^2 / variance, up to which sums are of x itself, at a loss of three bits at most
+NEAR = 16  # mean^2 / variance, up to which sums are of x itself, at a loss of four bits at most
 
 
 class _Affine:
