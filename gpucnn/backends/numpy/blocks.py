@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,12 @@ def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool =
     workers.run(work, len(items))
 
 
+@lru_cache
+def _order(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes of an array as they lie in memory, the outermost first."""
+    return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
+
+
 def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
     """Return arrays of one shape as vectors that follow the memory of ``like``.
 
@@ -107,7 +114,7 @@ def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
     """
     if like.flags.c_contiguous:
         return [array.reshape(-1) for array in arrays]
-    axes = np.argsort([-step for step in like.strides], kind="stable")
+    axes = _order(like.strides)
     return [array.transpose(axes).reshape(-1) for array in arrays]
 
 
