@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -68,37 +67,28 @@ def sample_blocks(shape: Sequence[int]) -> list[slice]:
     return pieces(shape[0], BLOCK // max(1, math.prod(shape[1:])))
 
 
-@contextmanager
-def _short_buffers() -> Iterator[None]:
-    """Let NumPy leave inner loops of ``RUN`` / 2 elements and more as they are.
-
-    Where an operand goes through memory in another way than the rest (a view with gaps, a row for
-    many rows), it is copied into a buffer if two inner loops fit there: that takes longer than to
-    start so many loops.
-    """
-    before = np.setbufsize(RUN)  # a thread's own
-    try:
-        yield
-    finally:
-        np.setbufsize(before)
-
-
 def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool = False) -> None:
     """Call ``function(item)`` for every item, a block of work, shared among the threads.
 
     ``alone``, where that is too little work to share, the caller does all of it.
+
+    Where an operand goes through memory in another way than the rest (a view with gaps, a row for
+    many rows), NumPy copies it into a buffer if two inner loops fit there. To start as many loops
+    of ``RUN`` / 2 elements or more takes less time, so that the buffers are kept as short as that.
     """
-    if alone or len(items) == 1:
-        with _short_buffers():
-            for item in items:
+
+    def work(chosen: Sequence[Any]) -> None:
+        before = np.setbufsize(RUN)  # a thread's own
+        try:
+            for item in chosen:
                 function(item)
-        return
+        finally:
+            np.setbufsize(before)
 
-    def work(part: int) -> None:
-        with _short_buffers():
-            function(items[part])
-
-    workers.run(work, len(items))
+    if alone or len(items) == 1:
+        work(items)
+    else:
+        workers.run(lambda part: work(items[part : part + 1]), len(items))
 
 
 @lru_cache

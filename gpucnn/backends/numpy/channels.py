@@ -74,7 +74,11 @@ class Lanes:
 
     def along(self, vectors: np.ndarray) -> np.ndarray:
         """Repeat vectors (..., C) to broadcast over rows or planes."""
-        return np.tile(vectors, self.repeats) if self.in_rows else vectors[..., None]
+        if not self.in_rows:
+            return vectors[..., None]
+        repeated = np.empty((*vectors.shape[:-1], self.repeats, self.channels), vectors.dtype)
+        repeated[...] = vectors[..., None, :]
+        return repeated.reshape(*vectors.shape[:-1], -1)  # (..., k, C) -> (..., k * C)
 
     def sums(self, block: np.ndarray) -> np.ndarray:
         """Sum a block over its rows, as a product with ones, or planes: -> (k * C,) or (C,)."""
@@ -82,9 +86,7 @@ class Lanes:
             return _ones(len(block), block.dtype) @ block
         return block.sum(2).sum(0)
 
-    def totals(
-        self, function: Callable[[Block], list[np.ndarray]], count: int
-    ) -> np.ndarray:
+    def totals(self, function: Callable[[Block], list[np.ndarray]], count: int) -> np.ndarray:
         """Add up what ``function`` returns of each block, ``count`` sums: -> (count, C), float64.
 
         A group of blocks has sums of its own, so that they are added in one order by any threads.
