@@ -182,18 +182,23 @@ def test_batch_norm_needs_little_more_memory_than_its_result(activation):
     assert peak(backend.batch_norm_backward, dy, x, gamma, mean, var, *arguments) < limit
 
 
-def test_batch_norm_of_squares_that_overflow_and_of_infinities():
-    """The variance fits, and what happens in one channel stays there."""
+def test_batch_norm_of_squares_that_overflow():
+    """The variance fits."""
+    x = 1e20 + 1e17 * random(2, 40, 30, 3)
+    ones = np.ones(3, np.float32)
+    _, mean, var = backend.batch_norm_train(x, ones, ones, 1e-3, NormShape.of(x.shape))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_an_infinity_stays_in_its_channel():
     x = random(2, 40, 30, 3)
-    x[..., 1] = 1e20 + 1e17 * x[..., 1]
     x[1, 2, 3, 2] = np.inf
     ones = np.ones(3, np.float32)
     y, mean, var = backend.batch_norm_train(x, ones, ones, 1e-3, NormShape.of(x.shape))
-    exact = x[..., :2].astype(np.float64)
-    np.testing.assert_allclose(mean[:2], exact.mean((0, 1, 2)), atol=1e-6, rtol=1e-6)
-    np.testing.assert_allclose(var[:2], exact.var((0, 1, 2)), rtol=1e-5)
-    assert np.isposinf(mean[2])
-    assert np.isnan(var[2])
+    assert np.isposinf(mean).tolist() == [False, False, True]
+    assert np.isnan(var).tolist() == [False, False, True]
     assert np.isnan(y[..., 2]).all()
     assert np.isfinite(y[..., :2]).all()
 
