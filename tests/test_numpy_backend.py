@@ -10,7 +10,7 @@ import pytest
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.numpy import buffers, pool, workers
-from gpucnn.backends.numpy.blocks import choose, keep, pieces, share, window_slices
+from gpucnn.backends.numpy.blocks import choose, keep, pieces, unbuffered, window_slices
 from gpucnn.backends.numpy.convolution import taps
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.dropout import philox
@@ -226,13 +226,10 @@ def test_one_thread_and_three_give_the_same_bits(monkeypatch):
 
 def test_the_size_of_numpys_buffers_is_the_callers_again():
     before = np.getbufsize()
-    inside = []
-    share(lambda item: inside.append(np.getbufsize()), [0])
-    assert inside[0] < before
-    for alone in (True, False):
-        with pytest.raises(ZeroDivisionError):
-            share(lambda item: 1 / item, [0, 0], alone)
-        assert np.getbufsize() == before
+    assert unbuffered(lambda item: np.getbufsize())(0) < before
+    with pytest.raises(ZeroDivisionError):
+        unbuffered(lambda item: 1 / item)(0)
+    assert np.getbufsize() == before
 
 
 @pytest.mark.parametrize("channels", [8, 4096])

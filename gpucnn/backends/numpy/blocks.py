@@ -71,30 +71,41 @@ def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool =
     """Call ``function(item)`` for every item, a block of work, shared among the threads.
 
     ``alone``, where that is too little work to share, the caller does all of it.
+    """
+    if alone or len(items) == 1:
+        for item in items:
+            function(item)
+    else:
+        workers.run(lambda part: function(items[part]), len(items))
+
+
+def unbuffered(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the function of a block so that NumPy reads views and rows where they are.
 
     Where an operand goes through memory in another way than the rest (a view with gaps, a row for
     many rows), NumPy copies it into a buffer if two inner loops fit there. To start as many loops
     of ``RUN`` / 2 elements or more takes less time, so that the buffers are kept as short as that.
     """
 
-    def work(chosen: Sequence[Any]) -> None:
+    def call(block: Any) -> Any:
         before = np.setbufsize(RUN)  # a thread's own
         try:
-            for item in chosen:
-                function(item)
+            return function(block)
         finally:
             np.setbufsize(before)
 
-    if alone or len(items) == 1:
-        work(items)
-    else:
-        workers.run(lambda part: work(items[part : part + 1]), len(items))
+    return call
 
 
 @lru_cache
 def _order(strides: tuple[int, ...]) -> tuple[int, ...]:
     """Return the axes of an array as they lie in memory, the outermost first."""
     return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
+
+
+@lru_cache
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
 def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -117,8 +128,10 @@ def elementwise(
     result is narrower than the sums, is where the function may put what it returns. ``most`` is the
     size of the largest blocks that suit the function.
     """
-    result = buffers.empty_like(arrays[-1], dtype)
-    target, *sources = flat(result, result, *arrays)
+    like = arrays[-1]
+    axes = range(like.ndim) if like.flags.c_contiguous else _order(like.strides)
+    memory = buffers.empty([like.shape[axis] for axis in axes], dtype)
+    target, sources = memory.reshape(-1), flat(like, *arrays)
     in_place = accumulator(dtype) == dtype
 
     def fill(piece: slice) -> None:
@@ -130,7 +143,7 @@ def elementwise(
 
     alone = most == LARGE and target.size <= ALONE
     share(fill, pieces(target.size, most if alone else block_size(target.size, most)), alone)
-    return result
+    return memory.transpose(_inverse(tuple(axes)))
 
 
 _BITS = {size: np.dtype(f"i{size}") for size in (2, 4, 8)}
