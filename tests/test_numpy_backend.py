@@ -158,7 +158,13 @@ def test_an_empty_batch_of_a_depthwise_convolution():
     np.testing.assert_array_equal(backend.conv_wgrad(x, dy, shape), np.zeros_like(w))
 
 
-def test_an_update_needs_no_memory_of_the_parameters_size():
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Each has scratch memory of its own."""
+    monkeypatch.setattr(workers, "thread_count", lambda: 1)
+
+
+def test_an_update_needs_no_memory_of_the_parameters_size(one_thread):
     param, gradient, m, v = (random(1 << 20, seed=seed) for seed in range(4))
     np.square(v, out=v)
     sgd = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "grad_scale": None}
@@ -172,7 +178,7 @@ def test_an_update_needs_no_memory_of_the_parameters_size():
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu"])
-def test_batch_norm_needs_little_more_memory_than_its_result(activation):
+def test_batch_norm_needs_little_more_memory_than_its_result(one_thread, activation):
     x, dy = (pixel_major(random(8, 64, 64, 32, seed=seed), True) for seed in (0, 1))
     gamma, beta, shape = random(32), random(32, seed=1), NormShape.of(x.shape)
     limit = x.nbytes + (1 << 21)
