@@ -202,10 +202,7 @@ class Layer:
             ValueError: x has the wrong rank, size or number of channels.
             TypeError: x is of another dtype than the parameters, or of another backend.
         """
-        x = self._check(x)
-        with nvtx_range(self.name, "forward"):
-            self._saved = None
-            return self._forward(x, training)
+        return self._pass_forward(self._forward, self.name, x, training)
 
     def backward(self, dy: Array) -> Array:
         """Return dx for the gradient ``dy`` of the last forward's output, and fill ``grads``.
@@ -215,14 +212,7 @@ class Layer:
             ValueError: dy is not of the output's shape.
             TypeError: dy is of another backend than the output.
         """
-        if self._saved is None:
-            raise RuntimeError(
-                f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
-            )
-        with nvtx_range(self.name, "backward"):
-            dx = self._backward(self._arranged(dy), *self._saved)
-        self._saved = None  # but not after an error, so that a right dy can follow a wrong one
-        return dx
+        return self._pass_backward(self._backward, self.name, dy)
 
     @property
     def label(self) -> str:
@@ -260,6 +250,26 @@ class Layer:
         )
 
     # ---- for layers ------------------------------------------------------------------------------
+
+    def _pass_forward(
+        self, forward: Callable[..., Array], name: str, x: Array, training: bool
+    ) -> Array:
+        """Run ``_forward``, or what a plan puts in its place, on a checked input."""
+        x = self._check(x)
+        with nvtx_range(name, "forward"):
+            self._saved = None
+            return forward(x, training)
+
+    def _pass_backward(self, backward: Callable[..., Array], name: str, dy: Array) -> Array:
+        """Run ``_backward``, or what a plan puts in its place, on what the forward pass saved."""
+        if self._saved is None:
+            raise RuntimeError(
+                f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
+            )
+        with nvtx_range(name, "backward"):
+            dx = backward(self._arranged(dy), *self._saved)
+        self._saved = None  # but not after an error, so that a right dy can follow a wrong one
+        return dx
 
     def _check(self, x: Array) -> Array:
         """Return x arranged and floating, with the parameters built to fit it."""

@@ -163,18 +163,20 @@ class Conv(Activated):
         if self.use_bias:
             self._add("bias", (filters,), self.bias_initializer)
 
-    def _forward(self, x: Array, training: bool) -> Array:
-        shape = self._geometry(x.shape)
+    def _forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
+        shape, activation = self._geometry(x.shape), activation or self.activation
         kernel, bias = self.params["kernel"], self.params.get("bias")
         y, kept = self._run_activated(
-            self._run, x, kernel, bias, shape=shape, math=self.math
+            self._run, x, kernel, bias, shape=shape, math=self.math, activation=activation
         )
-        self._save(x, kept, shape)
+        self._save(x, kept, shape, activation)
         return y
 
-    def _backward(self, dy: Array, x: Array, kept: Array | None, shape: ConvShape) -> Array:
+    def _backward(
+        self, dy: Array, x: Array, kept: Array | None, shape: ConvShape, activation: str
+    ) -> Array:
         dx, self.grads["kernel"], db = self._run_backward(
-            self._deactivate(dy, kept),
+            self._deactivate(dy, kept, activation),
             x,
             self.params["kernel"],
             with_bias=self.use_bias,

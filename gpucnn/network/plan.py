@@ -1,0 +1,232 @@
+"""Which layers of a chain run as one operation: one decision, which every backend carries out.
+
+A plan is a list of stages. Most are layers as they stand; the others are layers that a backend
+computes in one pass over memory, or in an order that touches less of it:
+
+    convolution, ReLU, max-pool    one operation. Neither ReLU's input nor its output is kept: only
+                                   the pooled map and a byte a window, the place of its maximum
+    batch norm, ReLU, max-pool     the pool before ReLU, which is monotonic and so may as well take
+                                   the maxima, of which there are fewer; its gradients are the same
+    convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
+    dense, ReLU                    sign of the output says what passed
+    batch norm, ReLU
+    batch norm, sum, ReLU          the end of a ``Residual``
+
+The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from .. import functional as F
+from ..backends.base import FUSED, Array
+from ..layers.activation import Activation, ReLU
+from ..layers.base import Layer
+from ..layers.conv import Conv
+from ..layers.conv_transpose import ConvTranspose
+from ..layers.dense import Dense
+from ..layers.norm import BatchNorm
+from ..layers.pool import Pool
+from ..layers.separable import SeparableConv
+from ..shapes import ConvShape, PoolShape
+
+
+class Stage:
+    """Layers that run as one operation, in a chain as a layer is; the first has the parameters.
+
+    Attributes:
+        layers: in the order in which they were listed.
+        name: theirs, for profilers: "conv2d+re_lu+max_pool2d".
+        saved: what is kept for the way back, and in what form.
+    """
+
+    saved: tuple[str, ...] = ()
+    takes_many = False
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = layers
+        self.lead = layers[0]
+        self.name = "+".join(layer.name for layer in layers)
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        return self.lead.needs_input_gradient
+
+    @needs_input_gradient.setter
+    def needs_input_gradient(self, needed: bool) -> None:
+        self.lead.needs_input_gradient = needed
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        return self.lead._pass_forward(self._forward, self.name, x, training)
+
+    def backward(self, dy: Array) -> Any:
+        return self.lead._pass_backward(self._backward, self.name, dy)
+
+
+class WithReLU(Stage):
+    """A layer that applies the ReLU behind it to its own output."""
+
+    saved = ("x", "y")
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        return self.lead._forward(x, training, activation="relu")
+
+    def _backward(self, dy: Array, *saved: Any) -> Array:
+        return self.lead._backward(dy, *saved)
+
+
+class NormSum(Stage):
+    """A batch norm, the sum with a residual, and perhaps a ReLU: y = f(norm(x) + residual).
+
+    ``backward`` returns dx and the gradient of the residual.
+    """
+
+    saved = ("x", "y")
+
+    def run(self, x: Array, residual: Array, training: bool) -> Array:
+        forward = partial(self._forward, residual=residual)
+        return self.lead._pass_forward(forward, self.name, x, training)
+
+    def _forward(self, x: Array, training: bool, residual: Array) -> Array:
+        activation = "relu" if len(self.layers) > 1 else None
+        return self.lead._forward(x, training, activation=activation, residual=residual)
+
+    def _backward(self, dy: Array, *saved: Any) -> tuple[Array, Array]:
+        return self.lead._backward(dy, *saved)
+
+
+class ConvPool(Stage):
+    """A convolution, perhaps a ReLU, and a max-pool."""
+
+    saved = ("x", "y", "index: a byte for each window of up to 255 inputs, else two")
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        self.activation = self.lead.activation if len(layers) == 2 else "relu"
+        self.pool = next(layer for layer in layers if isinstance(layer, Pool))
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        lead = self.lead
+        conv = lead._geometry(x.shape)
+        shapes = conv, self.pool._geometry(conv.y_shape)
+        y, index = F.conv_pool_forward(
+            x,
+            lead.params["kernel"],
+            lead.params.get("bias"),
+            activation=self.activation,
+            with_index=lead._keeps,
+            math=lead.math,
+            shapes=shapes,
+            owner=lead.label,
+        )
+        lead._save(x, y, index, shapes)
+        return y
+
+    def _backward(
+        self, dy: Array, x: Array, y: Array, index: Array, shapes: tuple[ConvShape, PoolShape]
+    ) -> Array | None:
+        lead = self.lead
+        dx, lead.grads["kernel"], db = F.conv_pool_backward(
+            dy,
+            y,
+            index,
+            x,
+            lead.params["kernel"],
+            activation=self.activation,
+            with_bias=lead.use_bias,
+            needs_dx=lead.needs_input_gradient,
+            math=lead.math,
+            shapes=shapes,
+            owner=lead.label,
+        )
+        if lead.use_bias:
+            lead.grads["bias"] = db
+        return dx
+
+
+def plan(layers: Sequence[Layer], complex_numbers: bool = False) -> list[Layer | Stage]:
+    """Return the stages of a chain of layers.
+
+    Complex numbers have no order, so that neither ReLU nor a maximum is theirs to fuse.
+
+    >>> from gpucnn.layers import Conv2D, MaxPool2D
+    >>> [stage.name for stage in plan([Conv2D(8, 3), ReLU(), MaxPool2D(2), ReLU()])]
+    ['conv2d+re_lu+max_pool2d', 're_lu']
+    """
+    stages: list[Layer | Stage] = []
+    waiting = list(layers)
+    while waiting:
+        count, made = 1, waiting[:1]
+        if not complex_numbers:
+            count, made = next(filter(None, (rule(waiting) for rule in _RULES)), (count, made))
+        stages += made
+        del waiting[:count]
+    return stages
+
+
+def backward_through(stages: Sequence[Layer | Stage], dy: Array, needs_dx: bool = True) -> Any:
+    """Run a chain's stages backward; without ``needs_dx`` the first may return None."""
+    for index, stage in reversed(list(enumerate(stages))):
+        stage.needs_input_gradient = needs_dx or index > 0
+        dy = stage.backward(dy)
+    return dy
+
+
+def sum_of(norm: Layer, activation: Layer | None, complex_numbers: bool = False) -> NormSum | None:
+    """Return the stage for f(norm(x) + residual), or None where the layers do not run as one."""
+    if complex_numbers or not isinstance(norm, BatchNorm) or norm.activation != "linear":
+        return None
+    if activation is None:
+        return NormSum(norm)
+    return NormSum(norm, activation) if _is_relu(activation) else None
+
+
+def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    lead = layers[0]
+    if not _is_conv(lead) or lead.activation not in FUSED:
+        return None
+    count = 3 if lead.activation == "linear" and any(map(_is_relu, layers[1:3])) else 2
+    run = layers[:count]
+    pools = [layer for layer in run if _is_max_pool(layer, lead)]
+    return (count, [ConvPool(*run)]) if len(pools) == 1 and len(run) == count else None
+
+
+def _norm_pool(layers: Sequence[Layer]) -> tuple[int, list[Layer]] | None:
+    if len(layers) < 3 or not isinstance(layers[0], BatchNorm) or layers[0].activation != "linear":
+        return None
+    norm, relu, pool = layers[:3]
+    if not _is_relu(relu) or not isinstance(pool, Pool) or pool.mode != "max":
+        return None
+    return 3, [norm, pool, relu]
+
+
+def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    lead = layers[0]
+    can = _is_conv(lead) or isinstance(lead, (Dense, BatchNorm))
+    if not can or lead.activation != "linear" or not any(map(_is_relu, layers[1:2])):
+        return None
+    return 2, [WithReLU(*layers[:2])]
+
+
+_RULES: tuple[Callable[[Sequence[Layer]], tuple[int, list] | None], ...] = (
+    _conv_pool, _norm_pool, _with_relu,
+)  # fmt: skip
+
+
+def _is_conv(layer: Layer) -> bool:
+    return isinstance(layer, Conv) and not isinstance(layer, (ConvTranspose, SeparableConv))
+
+
+def _is_relu(layer: Layer) -> bool:
+    return isinstance(layer, (Activation, ReLU)) and layer.kind == "relu"
+
+
+def _is_max_pool(layer: Layer, conv: Conv) -> bool:
+    return (
+        isinstance(layer, Pool)
+        and layer.mode == "max"
+        and (layer.rank, layer.data_format) == (conv.rank, conv.data_format)
+    )
