@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..backends.base import Array
 from .checks import expect_shape
 from .conv import conv_backward, conv_forward
+from .conv_norm import conv_norm_infer
 
 
 def dense_forward(
@@ -43,6 +45,15 @@ def dense_forward(
     _check(owner, x, w)
     # (rows, 1, C) * (units, 1, C) -> (rows, 1, units)
     y = conv_forward(_pixels(x), w[:, None, :], b, activation=activation, math=math, owner=owner)
+    return y.reshape(*x.shape[:-1], w.shape[0])
+
+
+def dense_norm_infer(
+    x: Array, w: Array, b: Array | None, *norm: Array, owner: str = "dense_norm", **options: Any
+) -> Array:
+    """Return ``batch_norm_infer(dense_forward(x, w, b), ...)``; as ``conv_norm_infer``."""
+    _check(owner, x, w)
+    y = conv_norm_infer(_pixels(x), w[:, None, :], b, *norm, owner=owner, **options)
     return y.reshape(*x.shape[:-1], w.shape[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 from .. import functional as F
 from ..arguments import Padding, as_choice, as_int, as_tuple, check_data_format, check_padding
@@ -171,6 +172,12 @@ class Conv(Activated):
         )
         self._save(x, kept, shape, activation)
         return y
+
+    def _forward_normed(self, x: Array, *norm: Array, **options: Any) -> Array:
+        """Run forward with a batch norm behind, for inference (``functional.conv_norm_infer``)."""
+        kernel, bias = self.params["kernel"], self.params.get("bias")
+        options |= {"math": self.math, "shape": self._geometry(x.shape), "owner": self.label}
+        return F.conv_norm_infer(x, kernel, bias, *norm, **options)
 
     def _backward(
         self, dy: Array, x: Array, kept: Array | None, shape: ConvShape, activation: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from .. import functional as F
 from ..arguments import as_choice, as_int, as_shape, check_data_format
@@ -129,6 +130,12 @@ class Dense(Activated):
         )
         self._save(x, kept, activation)
         return y
+
+    def _forward_normed(self, x: Array, *norm: Array, **options: Any) -> Array:
+        """Run forward with a batch norm behind, for inference (``functional.conv_norm_infer``)."""
+        kernel, bias = self.params["kernel"], self.params.get("bias")
+        options |= {"math": self.math, "owner": self.label}
+        return F.dense_norm_infer(x, kernel, bias, *norm, **options)
 
     def _backward(self, dy: Array, x: Array, kept: Array | None, activation: str) -> Array:
         dx, self.grads["kernel"], db = F.dense_backward(

@@ -5,7 +5,8 @@ computes in one pass over memory, or in an order that touches less of it:
 
     convolution, ReLU, max-pool    one operation. Neither ReLU's input nor its output is kept: only
                                    the pooled map and a byte a window, the place of its maximum
-    batch norm, ReLU, max-pool     the pool before ReLU, which is monotonic and so may as well take
+    convolution, batch norm, ReLU  one operation in inference
+    ReLU, max-pool                 the pool before ReLU, which is monotonic and so may as well take
                                    the maxima, of which there are fewer; its gradients are the same
     convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
     dense, ReLU                    sign of the output says what passed
@@ -96,6 +97,40 @@ class NormSum(Stage):
 
     def _backward(self, dy: Array, *saved: Any) -> tuple[Array, Array]:
         return self.lead._backward(dy, *saved)
+
+
+class ConvNorm(Stage):
+    """A convolution or dense layer, a batch norm and perhaps a ReLU: one operation in inference.
+
+    Where the norm takes the batch's statistics, or a backward pass may follow, which needs what the
+    norm reads, the layers run one after the other, the ReLU with the norm.
+    """
+
+    saved = ("x", "the input of the batch norm", "y")
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        self.norm = layers[1]
+        self.activation = "relu" if len(layers) == 3 else "linear"
+        self.rest = WithReLU(*layers[1:]) if len(layers) == 3 else self.norm
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        if self.lead._keeps or (training and self.norm.trainable):
+            return self.rest.forward(self.lead.forward(x, training), training)
+        return super().forward(x, training)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        norm = self.norm
+        return self.lead._forward_normed(
+            x,
+            *(norm.params[name] for name in ("gamma", "beta")),
+            *(norm.state[name] for name in ("moving_mean", "moving_variance")),
+            epsilon=norm.epsilon,
+            activation=self.activation,
+        )
+
+    def backward(self, dy: Array) -> Array:
+        return self.lead.backward(self.rest.backward(dy))
 
 
 class ConvPool(Stage):
@@ -190,17 +225,31 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
         return None
     count = 3 if lead.activation == "linear" and any(map(_is_relu, layers[1:3])) else 2
     run = layers[:count]
-    pools = [layer for layer in run if _is_max_pool(layer, lead)]
-    return (count, [ConvPool(*run)]) if len(pools) == 1 and len(run) == count else None
+    pools = [layer for layer in run if _takes_maxima(layer)]
+    if len(pools) != 1 or len(run) < count:
+        return None
+    fits = (pools[0].rank, pools[0].data_format) == (lead.rank, lead.data_format)
+    return (count, [ConvPool(*run)]) if fits else None
 
 
-def _norm_pool(layers: Sequence[Layer]) -> tuple[int, list[Layer]] | None:
-    if len(layers) < 3 or not isinstance(layers[0], BatchNorm) or layers[0].activation != "linear":
+def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    lead, norm = layers[0], next(iter(layers[1:2]), None)
+    if not _is_conv(lead) and not isinstance(lead, Dense):
         return None
-    norm, relu, pool = layers[:3]
-    if not _is_relu(relu) or not isinstance(pool, Pool) or pool.mode != "max":
+    if not isinstance(norm, BatchNorm) or (lead.activation, norm.activation) != ("linear",) * 2:
         return None
-    return 3, [norm, pool, relu]
+    axis = -1 if isinstance(lead, Dense) or lead.data_format == "channels_last" else 1
+    if norm.axis != axis:
+        return None
+    relu = any(map(_is_relu, layers[2:3])) and not any(map(_takes_maxima, layers[3:4]))
+    count = 3 if relu else 2
+    return count, [ConvNorm(*layers[:count])]
+
+
+def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Layer]] | None:
+    if not _is_relu(layers[0]) or not any(map(_takes_maxima, layers[1:2])):
+        return None
+    return 2, [layers[1], layers[0]]
 
 
 def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
@@ -208,11 +257,13 @@ def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     can = _is_conv(lead) or isinstance(lead, (Dense, BatchNorm))
     if not can or lead.activation != "linear" or not any(map(_is_relu, layers[1:2])):
         return None
+    if isinstance(lead, BatchNorm) and any(map(_takes_maxima, layers[2:3])):
+        return None
     return 2, [WithReLU(*layers[:2])]
 
 
 _RULES: tuple[Callable[[Sequence[Layer]], tuple[int, list] | None], ...] = (
-    _conv_pool, _norm_pool, _with_relu,
+    _conv_pool, _conv_norm, _with_relu, _relu_pool,
 )  # fmt: skip
 
 
@@ -224,9 +275,5 @@ def _is_relu(layer: Layer) -> bool:
     return isinstance(layer, (Activation, ReLU)) and layer.kind == "relu"
 
 
-def _is_max_pool(layer: Layer, conv: Conv) -> bool:
-    return (
-        isinstance(layer, Pool)
-        and layer.mode == "max"
-        and (layer.rank, layer.data_format) == (conv.rank, conv.data_format)
-    )
+def _takes_maxima(layer: Layer) -> bool:
+    return isinstance(layer, Pool) and layer.mode == "max"
