@@ -15,11 +15,14 @@ import os
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import cache
-from types import TracebackType
+from types import NoneType, TracebackType
+
+import numpy as np
 
 from .base import Array, Backend
 
 NAMES = ("numpy", "cuda")
+_ON_HOST = {np.ndarray, NoneType}
 
 _chosen: ContextVar[Backend | None] = ContextVar("gpucnn_backend", default=None)
 
@@ -107,6 +110,9 @@ def backend_of(owner: str, **arrays: Array | None) -> Backend:
         TypeError: the arrays are of different kinds, or not of the chosen backend's kind; the
             message opens with ``owner`` and names the arrays.
     """
+    backend = chosen_backend()
+    if {*map(type, arrays.values())} <= _ON_HOST and (backend is None or backend.name == "numpy"):
+        return backend or get_backend("numpy")  # at once: beside a small array all the rest counts
     given = {name: array for name, array in arrays.items() if array is not None}
     packages = {_package(type(array)) for array in given.values()}
     if len(packages) > 1:
@@ -115,7 +121,6 @@ def backend_of(owner: str, **arrays: Array | None) -> Backend:
             f' model.to("cuda") or model.to("numpy") and an array with cupy.asarray(x) or'
             f" cupy.asnumpy(x). Received: {_received(given)}"
         )
-    backend = chosen_backend()
     if backend is None:
         backend = get_backend("cuda" if "cupy" in packages else "numpy")
     if not all(map(backend.owns, given.values())):

@@ -26,9 +26,9 @@ def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) 
         TypeError: the arrays lie on different devices, differ in dtype, or are not floating.
     """
     backend = backend_of(owner, **arrays)
-    given = {name: array for name, array in arrays.items() if array is not None}
-    kinds = {_kind(array.dtype, allow_complex) for array in given.values()}
+    kinds = {_kind(a.dtype, allow_complex) for a in arrays.values() if a is not None}
     if len(kinds) > 1 or not kinds <= _FLOATS:
+        given = {name: array for name, array in arrays.items() if array is not None}
         received = ", ".join(f"{name}: {array.dtype.name}" for name, array in given.items())
         if len(kinds) > 1:
             raise TypeError(
