@@ -115,6 +115,7 @@ class Layer:
         self.built = False
         self.dtype: np.dtype | None = None
         self._saved: tuple | None = None
+        self._accepted: Shape | None = None  # the last input's shape, which need not be looked at
         self._backend: Backend | None = None
 
     # ---- what a layer's own file says ------------------------------------------------------------
@@ -277,10 +278,11 @@ class Layer:
         backend = backend_of(self.label, input=x, **self.params)
         if x.dtype.kind in "iub":
             x = x.astype(self.dtype or np.float32)
-        self._require(tuple(x.shape))
+        if not (self.built and x.shape == self._accepted):
+            self._require(tuple(x.shape))
         if not self.built:
             self.build(tuple(x.shape[1:]), self.dtype or x.dtype, backend)
-        self._backend = backend
+        self._backend, self._accepted = backend, x.shape
         if self.params and x.dtype != self.dtype:
             raise TypeError(
                 f"{self.label}: the parameters are {self.dtype.name}; convert the input with"
