@@ -1,8 +1,8 @@
 """The CPU benchmark's cases, their results in float64, and the three libraries that run them."""
 
-from __future__ import itertools
-
+from __future__ import annotations
 import io
+import itertools
 import json
 import subprocess
 import sys
