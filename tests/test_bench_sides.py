@@ -1,6 +1,7 @@
 """The CPU benchmark's cases, their results in float64, and the three libraries that run them."""
 
 from __future__ import annotations
+
 import io
 import itertools
 import json
