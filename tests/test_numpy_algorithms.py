@@ -9,7 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucnn.backends.numpy.convolution import base, depthwise, few_channels, pointwise, taps
+from gpucnn.backends.numpy.convolution import (
+    base,
+    depthwise,
+    few_channels,
+    few_channels_dgrad,
+    few_channels_plan,
+    pointwise,
+    taps,
+)
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.memory import as_activation, pixel_major
 from gpucnn.shapes import ConvShape
@@ -36,8 +44,10 @@ FINE = {
     | {"MANY_ROWS": 1, "PART_WORK": 1, "PRODUCT_WORK": 1},
     pointwise: {"PARTS": 4, "PART_WORK": 1, "PART_BYTES": 900, "MANY_ROWS": 20, "SMALL": 3000}
     | {"PANEL": 16, "FEW_ROWS": 4, "small_products_pay": lambda: True},
-    few_channels: {"PARTS": 5, "PART_WORK": 1, "COLUMN_BYTES": 2000, "SHORT": 2, "SMALL": 900}
-    | {"PRODUCT_BYTES": 3000, "small_products_pay": lambda: True},
+    few_channels: {"PARTS": 5},
+    few_channels_plan: {"PARTS": 5, "PART_WORK": 1, "COLUMN_BYTES": 2000, "SHORT": 2, "SMALL": 900}
+    | {"small_products_pay": lambda: True},
+    few_channels_dgrad: {"PRODUCT_BYTES": 3000},
     depthwise: {"PARTS": 5, "PART_WORK": 1, "RUN": 40},
 }
 
@@ -80,13 +90,28 @@ def suited(direction: str, without: str):
     return pytest.mark.parametrize(("algorithm", "case", "dtype"), cases)
 
 
+def forget_plans() -> None:
+    """Forget what was worked out for a shape, with other constants."""
+    few_channels_plan.parts_of.cache_clear()
+    few_channels_plan.regions_of.cache_clear()
+
+
+@pytest.fixture
+def fine(monkeypatch):
+    """Cut work into many small parts."""
+    for module, constants in FINE.items():
+        for name, value in constants.items():
+            monkeypatch.setattr(module, name, value)
+    forget_plans()
+    yield
+    forget_plans()
+
+
 @pytest.fixture(params=["whole", "fine"])
-def parts(request, monkeypatch):
+def parts(request):
     """The parts as they are, and many small ones."""
     if request.param == "fine":
-        for module, constants in FINE.items():
-            for name, value in constants.items():
-                monkeypatch.setattr(module, name, value)
+        request.getfixturevalue("fine")
 
 
 @suited("fprop", without="wide_filters")
@@ -124,11 +149,9 @@ def suited_case(algorithm: base.Algorithm, condition) -> tuple[str, ConvShape]:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_the_order_of_the_parts_does_not_matter(monkeypatch, name):
+def test_the_order_of_the_parts_does_not_matter(fine, monkeypatch, name):
     """Any number of threads gives the same bits: each part starts from nothing but its inputs."""
     algorithm, module = ALGORITHMS[name], sys.modules[type(ALGORITHMS[name]).__module__]
-    for constant, value in FINE[module].items():
-        monkeypatch.setattr(module, constant, value)
     numbers = set()
 
     def backwards(function, parts):
@@ -148,7 +171,8 @@ def test_the_order_of_the_parts_does_not_matter(monkeypatch, name):
         lambda: wgrad(algorithm, p.x, p.dy, s),
     ]
     expected = [call() for call in calls]
-    monkeypatch.setattr(module, "run", backwards)
+    for each in {module, few_channels_dgrad}:
+        monkeypatch.setattr(each, "run", backwards)
     for call, result in zip(calls, expected, strict=True):
         np.testing.assert_array_equal(call(), result)
     assert min(numbers) > 1
