@@ -17,10 +17,10 @@ from ..blas_probe import SMALL, small_products_pay
 from ..blocks import blocks, pieces
 from .windows import Block
 
-PARTS = 8
+PARTS = 4  # neighbours copy rows twice, and compute the products of some
 PART_WORK = 8 << 20  # a part of less would not be worth its start
 COPY_WORK = 16  # multiply-adds in the time that it takes to copy a column's element
-COLUMN_BYTES = 1 << 20
+COLUMN_BYTES = 1 << 21
 SHORT = 32  # rows, below which a small product wastes its kernel
 GAP = 16  # elements between runs: a power of two would map them all to one set of the cache
 
