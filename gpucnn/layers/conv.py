@@ -166,9 +166,7 @@ class Conv(Activated):
     def _forward(self, x: Array, training: bool) -> Array:
         shape = self._geometry(x.shape)
         kernel, bias = self.params["kernel"], self.params.get("bias")
-        y, kept = self._run_activated(
-            self._run, x, kernel, bias, shape=shape, math=self.math
-        )
+        y, kept = self._run_activated(self._run, x, kernel, bias, shape=shape, math=self.math)
         self._save(x, kept, shape)
         return y
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 
+@cache
 def pixel_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
     """Return the axes of an activation in the order of pixel-major memory.
 
@@ -68,12 +69,10 @@ def arranged(x: np.ndarray) -> np.ndarray:
     A part of a pixel-major array becomes pixel-major, any other view C-contiguous.
     """
     x = np.asarray(x)  # no matrix, no mask
-    if x.flags.c_contiguous:
+    if x.flags.c_contiguous or is_pixel_major(x, True) or is_pixel_major(x, False):
         return x
     for channels_last in (True, False) if x.ndim > 2 else ():
         steps = [x.strides[axis] for axis in pixel_axes(x.ndim, channels_last) if x.shape[axis] > 1]
         if steps == sorted(steps, reverse=True):
-            if is_pixel_major(x, channels_last):
-                return x
             return as_activation(pixel_major(x, channels_last), channels_last)
     return np.ascontiguousarray(x)

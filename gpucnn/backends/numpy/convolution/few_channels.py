@@ -23,7 +23,7 @@ from ..blocks import pieces
 from ..workers import run
 from .base import Algorithm, Finish
 from .few_channels_dgrad import dgrad
-from .few_channels_plan import GAP, PARTS, Part, parts_of, plane
+from .few_channels_plan import PARTS, Part, parts_of
 from .windows import view
 from .workspace import workspace
 
@@ -31,28 +31,18 @@ CHANNELS = 16  # from so many on a pixel's channels are a run
 PARTIAL_BYTES = 1 << 21  # of all partial sums of dw
 
 
-def _columns(x: np.ndarray, part: Part, shape: ConvShape) -> np.ndarray:
+def _columns(x: np.ndarray, part: Part) -> np.ndarray:
     """Return the columns of a part by runs: (rows, runs, R*C*S, run), whose rows overlap."""
-    height, width = plane(shape)
-    tall, channels, phases, wide, images = part.planes
     planes = workspace.take("planes", part.planes, x.dtype)
     if part.padded:
         planes[...] = 0
     for source, place in part.copies:
         # (rows, pixels, n, C) -> (rows, C, pixels, n)
         planes[place] = x[source].transpose(0, 3, 1, 2)
-    apart = part.length + GAP
-    columns = workspace.take("columns", (tall, channels, width.window, apart), x.dtype)
-    for phase in range(min(phases, width.window)):
-        target = columns[:, :, phase :: width.stride, : part.length]
-        strides = (channels * phases * wide * images, phases * wide * images, images, 1)
-        target[...] = view(planes, target.shape, strides, phase * wide * images)
-    depth = channels * shape.taps
-    return view(
-        columns,
-        (part.rows, part.length // part.run, depth, part.run),
-        (channels * width.window * apart * height.stride, part.run, apart, 1),
-    )
+    columns = workspace.take("columns", part.columns, x.dtype)
+    for place, reads in part.taps:
+        columns[place] = view(planes, *reads)
+    return view(columns, *part.matrices)
 
 
 def _planar(array: np.ndarray) -> np.ndarray:
@@ -87,10 +77,10 @@ class FewChannels(Algorithm):
 
         def compute(number: int) -> None:
             part = parts[number]
-            columns, out = _columns(x, part, shape), y[part.outputs]
+            columns, out = _columns(x, part), y[part.outputs]
             # (rows, runs, run, R*C*S) @ (R*C*S, K)
-            rows = out.reshape(part.rows, -1, part.run, shape.filters)
-            np.matmul(columns.swapaxes(2, 3), filters, out=rows)
+            columns = columns.swapaxes(2, 3)
+            np.matmul(columns, filters, out=out.reshape(*columns.shape[:3], shape.filters))
             finish(out, part.outputs[-1])
 
         run(compute, len(parts))
@@ -110,11 +100,12 @@ class FewChannels(Algorithm):
 
         def compute(share: int) -> None:
             for part in parts[shares[share]]:
-                columns = _columns(x, part, shape)
-                rows = dy[part.outputs].reshape(part.rows, -1, part.run, shape.filters)
+                columns = _columns(x, part)
+                rows, runs, _, length = columns.shape
+                more = workspace.take("product", (rows, runs, *partial.shape[1:]), x.dtype)
                 # (rows, runs, R*C*S, run) @ (rows, runs, run, K)
-                more = workspace.take("product", (*rows.shape[:2], *partial.shape[1:]), x.dtype)
-                np.matmul(columns, rows, out=more)
+                of_runs = dy[part.outputs].reshape(rows, runs, length, shape.filters)
+                np.matmul(columns, of_runs, out=more)
                 partial[share] += more.reshape(-1, *partial.shape[1:]).sum(0)
 
         run(compute, len(shares))

@@ -17,6 +17,8 @@ from ..blas_probe import SMALL, small_products_pay
 from ..blocks import blocks, pieces
 from .windows import Block
 
+View = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and offset of ``view``
+
 PARTS = 4  # neighbours copy rows twice, and compute the products of some
 PART_WORK = 8 << 20  # a part of less would not be worth its start
 COPY_WORK = 16  # multiply-adds in the time that it takes to copy a column's element
@@ -58,6 +60,7 @@ def extent(piece: slice) -> int:
     return piece.stop - piece.start
 
 
+@lru_cache
 def plane(shape: ConvShape) -> tuple[Axis, Axis]:
     """Return the axes of height and width; in one dimension the height is 1."""
     axes = [
@@ -85,48 +88,57 @@ def run_length(length: int, work: int) -> int:
 
 @dataclass(frozen=True)
 class Part:
-    """Outputs whose columns fit the cache.
+    """Outputs whose columns fit the cache, and how these are made.
 
     Attributes:
         outputs: rows, pixels and images of y.
-        rows, length: how many rows there are, and how many pixels and images in each.
-        run: the pixels and images of a product.
         planes: the shape of the planes that these outputs read.
         copies: what of x, (rows, pixels, n), goes where in the planes, for each phase.
         padded: whether that leaves some of them out.
+        columns: the shape of the columns, (rows of x, C, S, pixels * images and a gap).
+        taps: where in the columns goes which view of the planes, for each phase.
+        matrices: the columns by runs, (rows, runs, R*C*S, run), as a view of them.
     """
 
     outputs: Block
-    rows: int
-    length: int
-    run: int
     planes: tuple[int, ...]
     copies: tuple[tuple[Block, Block], ...]
     padded: bool
+    columns: tuple[int, ...]
+    taps: tuple[tuple[Block, View], ...]
+    matrices: View
 
     @staticmethod
     def of(outputs: Block, shape: ConvShape) -> Part:
         height, width = plane(shape)
         rows, pixels, images = outputs
+        channels, length = shape.channels, extent(pixels) * extent(images)
         tall = (extent(rows) - 1) * height.stride + height.window
         wide = extent(pixels) + (width.window - 1) // width.stride
+        planes = (tall, channels, width.stride, wide, extent(images))
+        row, channel, phase_size, pixel = (math.prod(planes[axis:]) for axis in range(1, 5))
         seen, near = height.clipped(rows.start * height.stride - height.pad, 1, tall)
-        copies = []
+        copies, taps = [], []
         for phase in range(width.stride):
             left = pixels.start * width.stride - width.pad + phase
             far, here = width.clipped(left, width.stride, wide)
             copies.append(((seen, far, images), (near, slice(None), phase, here)))
+            count = len(range(phase, width.window, width.stride))
+            target = slice(None), slice(None), slice(phase, None, width.stride), slice(length)
+            reads = (tall, channels, count, length), (row, channel, pixel, 1), phase * phase_size
+            taps.append((target, reads))
         whole = extent(near) == tall and all(extent(place[-1]) == wide for _, place in copies)
-        length = extent(pixels) * extent(images)
-        return Part(
-            outputs,
-            extent(rows),
-            length,
-            run_length(length, shape.channels * shape.taps * shape.filters),
-            (tall, shape.channels, width.stride, wide, extent(images)),
-            tuple(copies),
-            not whole,
+        depth, apart = channels * shape.taps, length + GAP
+        run = run_length(length, depth * shape.filters)
+        matrices = (
+            (extent(rows), length // run, depth, run),
+            (channels * width.window * apart * height.stride, run, apart, 1),
+            0,
         )
+        columns = (tall, channels, width.window, apart)
+        return Part(
+            outputs, planes, tuple(copies), not whole, columns, tuple(taps), matrices
+        )  # fmt: skip
 
 
 @lru_cache
