@@ -89,7 +89,7 @@ def _by_rows(
             start = begin + (residue - begin) % stride
             rows = slice(start - region.top, piece.stop - region.top, stride)
             count = len(range(start, piece.stop, stride))
-            if count and axis.taps:
+            if count:
                 offset = (start - residue) // stride + axis.offset - first
                 # (rows, taps*K, q*n), each of them a step on from the row before
                 source = view(
@@ -113,13 +113,13 @@ def dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finis
     # (K, R, S, C) -> (C, S, R, K)
     w = w.reshape(shape.filters, -1, width.window, shape.channels).transpose(3, 2, 1, 0)
     if _few_filters(shape):
+        of_height = height.size, height.count, height.window, height.stride, height.pad
         sums, filters = _by_rows, []
-        for axis in residues(
-            height.size, height.count, height.window, height.stride, height.pad, 1
-        ):
-            # (C, S, taps, K) -> (C*S, taps*K)
-            some = np.ascontiguousarray(w[:, :, axis.filter])
-            filters.append((axis, some.reshape(-1, axis.taps * shape.filters)))
+        for axis in residues(*of_height, dilation=1):
+            if axis.taps:
+                # (C, S, taps, K) -> (C*S, taps*K)
+                some = np.ascontiguousarray(w[:, :, axis.filter])
+                filters.append((axis, some.reshape(-1, axis.taps * shape.filters)))
     else:
         # (C, S, R, K) -> (K, R*C*S): OpenBLAS is quicker with both factors transposed than with one
         taps = np.ascontiguousarray(w.transpose(3, 2, 0, 1))
@@ -130,7 +130,8 @@ def dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finis
         region = regions[number]
         planes = workspace.take("planes", region.planes, dx.dtype)
         planes[...] = 0
-        for rows, terms in sums(dy, filters, region, shape):
+        reached = extent(region.rows) and extent(region.pixels)
+        for rows, terms in sums(dy, filters, region, shape) if reached else ():
             for s in range(width.window):
                 begin = region.pixels.start - region.first + s // width.stride
                 run_of_tap = slice(begin, begin + extent(region.pixels))

@@ -152,7 +152,9 @@ def parts_of(shape: ConvShape, itemsize: int) -> list[Part]:
     runs = list(blocks((width.count, shape.batch), most))
     longest = max((extent(pixels) * extent(images) for pixels, images in runs), default=1)
     tall = COLUMN_BYTES // (pixel * longest)
-    rows = min(share // longest, (tall - height.window) // height.stride + 1)
+    # with fewer rows than a window has, most are copied more than once
+    rows = max(share // longest, height.window)
+    rows = min(rows, (tall - height.window) // height.stride + 1)
     return [
         Part.of((some, *rest), shape) for some in pieces(height.count, rows) for rest in runs
     ]  # fmt: skip
@@ -210,7 +212,7 @@ def regions_of(shape: ConvShape, itemsize: int) -> list[Region]:
     height, width = plane(shape)
     area = height.size * width.size
     total = shape.batch * math.prod(shape.output) * work(shape)
-    share = max(-(-area // PARTS), PART_WORK * area // total)
+    share = max(-(-area // PARTS), PART_WORK * area // total, height.window * width.size)
     most = COLUMN_BYTES // (shape.channels * shape.batch * itemsize)
     cuts = blocks((height.size, width.size), max(1, min(share, most)))
     return [Region.of(*cut, shape) for cut in cuts]
