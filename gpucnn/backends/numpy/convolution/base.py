@@ -10,11 +10,14 @@ to ``workers.run``, and so gives the same bits with any number of threads.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
 
 from ....shapes import ConvShape
+
+RUN = 128  # elements: an inner loop of fewer steps takes longer to start than to run
 
 
 class Finish:
@@ -27,16 +30,24 @@ class Finish:
     """
 
     def __init__(self, bias: np.ndarray | None, relu: bool, images: int) -> None:
-        self.row = None if bias is None else np.tile(bias, (images, 1))  # (N, K)
+        self.row = None
+        if bias is not None:
+            self.row = np.empty((images, len(bias)), bias.dtype)  # (N, K)
+            self.row[...] = bias
         self.relu = relu
 
     def __call__(self, block: np.ndarray, images: slice = slice(None)) -> None:
         """Finish a block (..., n, K), in place, of all images or of some."""
+        pixel = block.shape[-2:]
+        run = pixel if math.prod(pixel) >= RUN else block.shape[-3:]
         if self.row is not None:
-            np.add(block, self.row[images], out=block)
+            row = self.row[images]
+            if run is not pixel:
+                row = np.broadcast_to(row, run).copy()
+            np.add(block, row, out=block)
         if self.relu:
             # NumPy compares with an array many times as quickly as with a number
-            np.maximum(block, np.zeros(block.shape[-2:], block.dtype), out=block)
+            np.maximum(block, np.zeros(run, block.dtype), out=block)
 
 
 class Algorithm(ABC):
