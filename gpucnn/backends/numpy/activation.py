@@ -16,7 +16,6 @@ from functools import cache
 import numpy as np
 
 from ...shapes import NormShape
-from ..base import accumulator
 from .blocks import BLOCK, LARGE, choose, elementwise, keep, rounded, share, wide
 from .channels import Block, Lanes
 from .special import erfc
@@ -34,8 +33,8 @@ def _zeros(dtype: np.dtype) -> np.ndarray:
 
 
 def relu(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """max(x, 0) of a vector of a block's size: NumPy is slow to compare with a single number."""
-    return np.maximum(x, _zeros(x.dtype)[: x.size], out=out)
+    """max(x, 0), a last axis of up to ``LARGE``: NumPy is slow to compare with a single number."""
+    return np.maximum(x, _zeros(x.dtype)[: x.shape[-1]], out=out)
 
 
 def _limited(x: np.ndarray) -> np.ndarray:
@@ -190,5 +189,5 @@ class Activations:
             target[block] = choose(part > 0, grad, factor * grad)
             return [lanes.sums(keep(part * grad, ~(part > 0)))]
 
-        (dslope,) = lanes.totals(fill, 1, accumulator(x.dtype))
+        (dslope,) = lanes.totals(fill, 1)
         return dx, rounded(dslope, slope.dtype)

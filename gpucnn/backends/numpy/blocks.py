@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from . import buffers, workers
 BLOCK = 1 << 16  # elements: a handful of float32 temporaries fit in an L2 cache of 1 or 2 MB
 LARGE = 1 << 18  # elements: of a block that needs one temporary and few calls, which cost as well
 PARTS = 4  # of an array: no fewer for the sake of larger blocks
+ALONE = 1 << 19  # elements: to wake threads takes as long as a quick call on a quarter of so many
+RUN = 1024  # elements of NumPy's buffers
 
 
 def wide(array: np.ndarray) -> np.ndarray:
@@ -64,12 +67,37 @@ def sample_blocks(shape: Sequence[int]) -> list[slice]:
     return pieces(shape[0], BLOCK // max(1, math.prod(shape[1:])))
 
 
-def share(function: Callable[[Any], object], items: Sequence[Any]) -> None:
-    """Call ``function(item)`` for every item, a block of work, shared among the threads."""
-    if len(items) == 1:
-        function(items[0])
-    else:
-        workers.run(lambda part: function(items[part]), len(items))
+@contextmanager
+def _short_buffers() -> Iterator[None]:
+    """Let NumPy leave inner loops of ``RUN`` / 2 elements and more as they are.
+
+    Where an operand goes through memory in another way than the rest (a view with gaps, a row for
+    many rows), it is copied into a buffer if two inner loops fit there: that takes longer than to
+    start so many loops.
+    """
+    before = np.setbufsize(RUN)  # a thread's own
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
+
+
+def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool = False) -> None:
+    """Call ``function(item)`` for every item, a block of work, shared among the threads.
+
+    ``alone``, where that is too little work to share, the caller does all of it.
+    """
+    if alone or len(items) == 1:
+        with _short_buffers():
+            for item in items:
+                function(item)
+        return
+
+    def work(part: int) -> None:
+        with _short_buffers():
+            function(items[part])
+
+    workers.run(work, len(items))
 
 
 def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -103,7 +131,8 @@ def elementwise(
         if value is not out:
             target[piece] = value
 
-    share(fill, pieces(target.size, block_size(target.size, most)))
+    alone = most == LARGE and target.size <= ALONE
+    share(fill, pieces(target.size, most if alone else block_size(target.size, most)), alone)
     return result
 
 
@@ -118,12 +147,12 @@ def _all_bits(mask: np.ndarray) -> np.ndarray:
 def keep(values: np.ndarray, mask: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return ``values`` where the boolean ``mask`` is set, else 0, without a branch; in ``out``.
 
-    The bits are and-ed with 0 or -1: many times the speed of ``np.where`` with a random mask, and
-    unlike a product with the mask right for infinities and NaNs.
+    The bits, as integers, are multiplied by 0 or 1: many times the speed of ``np.where`` with a
+    random mask, and unlike a product of the numbers right for infinities and NaNs.
     """
     bits = _BITS[values.itemsize]
     out = np.empty_like(values) if out is None else out
-    np.bitwise_and(values.view(bits), _all_bits(mask), out=out.view(bits))
+    np.multiply(values.view(bits), mask.view(np.int8), out=out.view(bits))
     return out
 
 

@@ -13,12 +13,13 @@ from functools import lru_cache
 import numpy as np
 
 from ...shapes import NormShape
-from ..base import accumulator
 from . import buffers
-from .blocks import LARGE, block_size, blocks, pieces, share, wide
+from .blocks import BLOCK, block_size, blocks, pieces, share, wide
 from .memory import is_pixel_major, pixel_axes
+from .threads import one_blas_thread
 
-ROW = 1024  # elements: an inner loop of as many steps hides what NumPy needs to start it
+ROW = 2048  # elements: an inner loop of as many steps hides what NumPy needs to start it
+GROUPS = 16  # of blocks: so many sums are carried at most
 
 Block = tuple[slice, ...]
 
@@ -28,6 +29,11 @@ def _pixels_in_a_row(pixels: int, channels: int) -> int:
     """Return the largest divisor of ``pixels`` with which a row has at most ``ROW`` elements."""
     most = min(pixels, ROW // max(1, channels))
     return next((count for count in range(most, 1, -1) if pixels % count == 0), 1)
+
+
+@lru_cache
+def _ones(count: int, dtype: np.dtype) -> np.ndarray:
+    return np.ones(count, dtype)
 
 
 class Lanes:
@@ -43,7 +49,8 @@ class Lanes:
         self.axes = pixel_axes(like.ndim, last) if pixel_major else tuple(range(like.ndim))
         self.in_rows = last or pixel_major or shape.length == 1
         pixels = shape.batch * shape.length
-        block = block_size(pixels * shape.channels, LARGE)
+        block = block_size(pixels * shape.channels, BLOCK)
+        self.repeats = 1
         if self.in_rows:
             self.repeats = _pixels_in_a_row(pixels, shape.channels)
             width = self.repeats * shape.channels
@@ -65,30 +72,35 @@ class Lanes:
         # (N, ..., C) or (N, C, ...) -> (*spatial, N, C) -> (rows, k * C); or -> (N, C, L)
         return np.ascontiguousarray(array.transpose(self.axes)).reshape(self.memory_shape)
 
-    def along(self, vector: np.ndarray) -> np.ndarray:
-        """Repeat a vector (C,) to broadcast over rows or planes."""
-        return np.tile(vector, self.repeats) if self.in_rows else vector[:, None]
+    def along(self, vectors: np.ndarray) -> np.ndarray:
+        """Repeat vectors (..., C) to broadcast over rows or planes."""
+        return np.tile(vectors, self.repeats) if self.in_rows else vectors[..., None]
 
     def sums(self, block: np.ndarray) -> np.ndarray:
-        """Sum a block over all but the channels: -> (C,)."""
+        """Sum a block over its rows, as a product with ones, or planes: -> (k * C,) or (C,)."""
         if self.in_rows:
-            return block.sum(0).reshape(self.repeats, -1).sum(0)  # (k * C,) -> (k, C) -> (C,)
+            return _ones(len(block), block.dtype) @ block
         return block.sum(2).sum(0)
 
     def totals(
-        self, function: Callable[[Block], list[np.ndarray]], count: int, dtype: np.dtype
+        self, function: Callable[[Block], list[np.ndarray]], count: int
     ) -> np.ndarray:
-        """Add up what ``function`` returns of each block, ``count`` vectors (C,): -> (count, C).
+        """Add up what ``function`` returns of each block, ``count`` sums: -> (count, C), float64.
 
-        Each block's have their own place, so that they are added in one order by any threads.
+        A group of blocks has sums of its own, so that they are added in one order by any threads.
         """
-        parts = np.empty((len(self.blocks), count, self.channels), dtype)
+        groups = pieces(len(self.blocks), -(-len(self.blocks) // GROUPS))
+        parts = np.zeros((len(groups), count, self.repeats * self.channels))
 
         def fill(place: int) -> None:
-            parts[place] = function(self.blocks[place])
+            for block in self.blocks[groups[place]]:
+                for total, terms in zip(parts[place], function(block), strict=True):
+                    total += terms
 
-        share(fill, range(len(self.blocks)))
-        return parts.sum(0, dtype=np.float64).astype(dtype)
+        with one_blas_thread():
+            share(fill, range(len(groups)))
+            sums = parts.sum(0).reshape(count, self.repeats, self.channels)
+            return _ones(self.repeats, sums.dtype) @ sums  # (k,) @ (count, k, C) -> (count, C)
 
 
 def along_channels(vectors: np.ndarray, shape: NormShape) -> np.ndarray:
@@ -102,7 +114,7 @@ def sample_sums(part: np.ndarray, channels_last: bool) -> np.ndarray:
 
 
 def bias_grad(dy: np.ndarray, shape: NormShape) -> np.ndarray:
-    """Sum over all but the channels, in the dtype of the sums."""
+    """Sum over all but the channels, in float64 at last."""
     lanes = Lanes(dy, shape)
     view = lanes.view(dy)
-    return lanes.totals(lambda block: [lanes.sums(wide(view[block]))], 1, accumulator(dy.dtype))[0]
+    return lanes.totals(lambda block: [lanes.sums(wide(view[block]))], 1)[0]

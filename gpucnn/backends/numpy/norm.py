@@ -17,36 +17,49 @@ import numpy as np
 from ...shapes import NormShape
 from ..base import accumulator
 from . import buffers
+from .activation import relu
 from .blocks import keep, rounded, sample_blocks, share, wide
-from .channels import Block, Lanes, along_channels, bias_grad, sample_sums
+from .channels import Block, Lanes, along_channels, sample_sums
 from .convolution.workspace import workspace
 
 
-class _Normal:
-    """Blocks of x, normalised: (x - mean) * scale + beta, with the bits of the forward pass.
+NEAR = 16  # mean^2 / variance, up to which sums are of x itself, at a loss of four bits at most
 
-    Without ``out`` a block is the thread's scratch memory, until the next one takes it over.
+
+class _Affine:
+    """Blocks of x, normalised: x * scale + shift, with the bits of the forward pass.
+
+    With shift = beta - mean * scale from float64, this is as exact as (x - mean) * scale + beta
+    is: both are off by some u |mean| scale, u the unit roundoff, the latter since mean is rounded.
     """
 
     def __init__(
-        self, lanes: Lanes, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
-        var: np.ndarray, epsilon: float,
+        self, lanes: Lanes, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray | None,
+        mean: np.ndarray, inverse: np.ndarray,
     ) -> None:  # fmt: skip
+        self.dtype, sums = x.dtype, accumulator(x.dtype)
+        scale = (gamma * inverse).astype(sums)
+        shift = (0 if beta is None else wide(beta)) - mean.astype(np.float64) * scale
         self.view = lanes.view(x)
-        self.mean, self.beta = lanes.along(mean), lanes.along(wide(beta))
-        self.scale = lanes.along(wide(gamma) / np.sqrt(var + float(epsilon)))
+        self.scale, self.shift = lanes.along(np.stack([scale, shift.astype(sums)]))
 
-    def centred(self, block: Block, out: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, block: Block, out: np.ndarray) -> np.ndarray:
+        np.multiply(self.view[block], self.scale, out=out)
+        out += self.shift
+        return out
+
+    def positive(self, block: Block) -> np.ndarray:
+        """Return where the result, rounded to the dtype of x, is above 0."""
         part = self.view[block]
-        if out is None or out.dtype != self.mean.dtype:
-            out = workspace.take("norm", part.shape, self.mean.dtype)
-        return np.subtract(part, self.mean, out=out)
+        out = workspace.take("norm", part.shape, self.scale.dtype)
+        if out.dtype != self.dtype:
+            return self(block, out).astype(self.dtype) > 0
+        # a sum of two numbers is never rounded to 0
+        return np.multiply(part, self.scale, out=out) > -self.shift
 
-    def __call__(self, block: Block, out: np.ndarray | None = None) -> np.ndarray:
-        part = self.centred(block, out)
-        part *= self.scale
-        part += self.beta
-        return part
+
+def _inverse(var: np.ndarray, epsilon: float) -> np.ndarray:
+    return 1 / np.sqrt(var.astype(np.float64) + float(epsilon))
 
 
 class Normalisations:
@@ -56,15 +69,7 @@ class Normalisations:
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        count, lanes = max(1, shape.batch * shape.length), Lanes(x, shape)
-        mean = bias_grad(x, shape) / count
-        normal = _Normal(lanes, x, gamma, beta, mean, mean, epsilon)
-
-        def squares(block: Block) -> list[np.ndarray]:
-            part = normal.centred(block)
-            return [lanes.sums(np.square(part, out=part))]
-
-        var = lanes.totals(squares, 1, mean.dtype)[0] / count
+        mean, var = (value.astype(accumulator(x.dtype)) for value in _statistics(x, shape))
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 
@@ -75,17 +80,16 @@ class Normalisations:
     ) -> np.ndarray:  # fmt: skip
         lanes = Lanes(x, shape)
         y = lanes.empty(x.dtype)
-        normal = _Normal(lanes, x, gamma, beta, mean, var, epsilon)
-        target, zeros = lanes.view(y), lanes.along(np.zeros_like(mean))
-        other = None if residual is None else lanes.view(residual)
+        affine = _Affine(lanes, x, gamma, beta, mean, _inverse(var, epsilon))
+        target, other = lanes.view(y), None if residual is None else lanes.view(residual)
 
         def fill(block: Block) -> None:
             out = target[block]
-            part = normal(block, out)
+            part = affine(block, _scratch_for(out))
             if other is not None:
                 part += other[block]
             if activation == "relu":
-                np.maximum(part, zeros, out=part)
+                relu(part, out=part)
             if part is not out:
                 out[...] = part
 
@@ -97,39 +101,43 @@ class Normalisations:
         epsilon: float, training: bool, shape: NormShape, activation: str = "linear",
         beta: np.ndarray | None = None, y: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
-        lanes = Lanes(x, shape)
+        lanes, inverse = Lanes(x, shape), _inverse(var, epsilon)
         dx = lanes.empty(dy.dtype)
-        target, slopes = lanes.view(dx), lanes.view(dy)
-        normal = _Normal(lanes, x, gamma, gamma if beta is None else beta, mean, var, epsilon)
+        target, slopes, source = lanes.view(dx), lanes.view(dy), lanes.view(x)
         output = None if y is None else lanes.view(y)
         # What ReLU let through of dy: where nobody asks for it, dx is where it waits.
         dresidual = None if y is None else lanes.empty(dy.dtype)
         masked = slopes if activation == "linear" else lanes.view(dx if y is None else dresidual)
+        affine = None if beta is None else _Affine(lanes, x, gamma, beta, mean, inverse)
+        centre = None if _is_near(mean * inverse, np.ones_like(inverse)) else lanes.along(mean)
 
         def reduce(block: Block) -> list[np.ndarray]:
             if activation == "relu":
-                out = normal(block).astype(x.dtype, copy=False) if y is None else output[block]
-                keep(slopes[block], out > 0, out=masked[block])
-            part = normal.centred(block)
-            part *= masked[block]
-            return [lanes.sums(wide(masked[block])), lanes.sums(part)]
+                passed = affine.positive(block) if output is None else output[block] > 0
+                keep(slopes[block], passed, out=masked[block])
+            grad, part = wide(masked[block]), wide(source[block])
+            terms = workspace.take("norm", part.shape, part.dtype)
+            if centre is not None:
+                part = np.subtract(part, centre, out=terms)
+            return [lanes.sums(grad), lanes.sums(np.multiply(part, grad, out=terms))]
 
-        dbeta, dgamma = lanes.totals(reduce, 2, mean.dtype)
-        inverse = 1 / np.sqrt(var + float(epsilon))
+        dbeta, dgamma = lanes.totals(reduce, 2)
+        if centre is None:
+            dgamma -= mean * dbeta
         dgamma *= inverse
-        count = max(1, shape.batch * shape.length)
-        slope, offset = lanes.along(inverse * dgamma / count), lanes.along(dbeta / count)
+        # dx = a dy + b x + c
+        a = gamma * inverse
+        b = a * inverse * dgamma / -max(1, shape.batch * shape.length)
+        c = a * dbeta / -max(1, shape.batch * shape.length) - b * mean
+        a, b, c = lanes.along(np.stack([a, b, c]).astype(mean.dtype))
 
         def fill(block: Block) -> None:
-            out, grad = target[block], masked[block]
+            out = target[block]
+            part = np.multiply(masked[block], a, out=_scratch_for(out))
             if training:
-                part = normal.centred(block)
-                part *= slope
-                part += offset
-                part = np.subtract(grad, part, out=part if out.dtype != part.dtype else out)
-                part *= normal.scale
-            else:
-                part = grad * normal.scale
+                terms = workspace.take("norm", part.shape, part.dtype)
+                part += np.multiply(source[block], b, out=terms)
+                part += c
             if part is not out:
                 out[...] = part
 
@@ -203,3 +211,42 @@ def _spread(values: np.ndarray, shape: NormShape, gamma: np.ndarray | None = Non
     """Repeat (n, G) for each channel of a group, times ``gamma`` (C,), to broadcast over axes."""
     values = np.repeat(values, shape.channels // shape.groups, axis=1)
     return along_channels(values if gamma is None else values * gamma, shape)
+
+
+def _scratch_for(out: np.ndarray) -> np.ndarray:
+    """Return where a block of a result is worked out: itself, if it has the dtype of the sums."""
+    sums = accumulator(out.dtype)
+    return out if out.dtype == sums else workspace.take("norm result", out.shape, sums)
+
+
+def _is_near(mean: np.ndarray, var: np.ndarray) -> bool:
+    """Return whether ``NEAR`` holds of all channels."""
+    return bool(((np.square(mean) <= NEAR * var) & np.isfinite(var)).all())
+
+
+def _statistics(x: np.ndarray, shape: NormShape) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and variance of each channel, in float64, in one pass over x if that will do.
+
+    From the sums of d = x - s and of d^2: mean = s + mean(d), variance = mean(d^2) - mean(d)^2. The
+    variance's relative error is that of the sums times 1 + (mean - s)^2 / variance (Chan, Golub &
+    LeVeque, "Algorithms for computing the sample variance", 1983), so that s = 0 serves means near
+    0, and for others a second pass has s = mean.
+    """
+    lanes, count, sums = Lanes(x, shape), max(1, shape.batch * shape.length), accumulator(x.dtype)
+    view, centre, shift = lanes.view(x), None, np.zeros(shape.channels, sums)
+
+    def moments(block: Block) -> list[np.ndarray]:
+        part = wide(view[block])
+        terms = workspace.take("norm", part.shape, sums)
+        if centre is not None:
+            part = np.subtract(part, centre, out=terms)
+        return [lanes.sums(part), lanes.sums(np.square(part, out=terms))]
+
+    for _ in range(2):
+        first, second = lanes.totals(moments, 2) / count
+        mean, var = shift + first, np.maximum(second - np.square(first), 0)
+        if _is_near(first, var):
+            break
+        shift = np.where(np.isfinite(mean), mean, 0).astype(sums)
+        centre = lanes.along(shift)
+    return mean, var

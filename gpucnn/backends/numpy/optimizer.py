@@ -7,11 +7,12 @@ Sutskever et al. 2013 (momentum, in the form whose velocity holds the learning r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from .blocks import BLOCK, flat, pieces, share, wide
+from .convolution.workspace import workspace
 
 
 def _flat_blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
@@ -32,10 +33,8 @@ def _blocks_of_all(
     ]
 
 
-def _scaled(gradient: np.ndarray, grad_scale: np.ndarray | None) -> np.ndarray:
-    """Return a new array grad_scale * gradient in the dtype of the sums."""
-    gradient = wide(gradient)
-    return gradient * gradient.dtype.type(1 if grad_scale is None else grad_scale)
+def _scratch(name: str, like: np.ndarray) -> np.ndarray:
+    return workspace.take(f"optimizer {name}", like.shape, like.dtype)
 
 
 class Optimizers:
@@ -58,21 +57,25 @@ class Optimizers:
         momentum: float, nesterov: bool, grad_scale: np.ndarray | None,
     ) -> None:  # fmt: skip
         rate, momentum = float(learning_rate), float(momentum)
+        scale = 1.0 if grad_scale is None else float(grad_scale)
 
         def update(block: tuple) -> None:
             (param, gradient, velocity), decay = block
-            value, step = wide(param), _scaled(gradient, grad_scale)
+            value, gradient = wide(param), wide(gradient)
+            step = np.multiply(gradient, rate * scale, out=_scratch("step", value))
             if decay:
-                step += decay * value
-            step *= rate
+                step += np.multiply(value, rate * decay, out=_scratch("term", value))
             velocity *= momentum
             velocity -= step
-            step = momentum * velocity - step if nesterov else velocity
-            value += step
+            if nesterov:
+                value += np.multiply(velocity, momentum, out=_scratch("term", value))
+                value -= step
+            else:
+                value += velocity
             if value is not param:
                 param[...] = value
 
-        share(update, _blocks_of_all(weight_decays, params, grads, velocities))
+        _share(update, _blocks_of_all(weight_decays, params, grads, velocities))
 
     def adam_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray], m: Sequence[np.ndarray],
@@ -81,24 +84,27 @@ class Optimizers:
         grad_scale: np.ndarray | None,
     ) -> None:  # fmt: skip
         rate, beta_1, beta_2, epsilon = map(float, (learning_rate, beta_1, beta_2, epsilon))
-        rate_now = rate / (1 - beta_1**step)
-        root = 1 / math.sqrt(1 - beta_2**step)
+        scale = 1.0 if grad_scale is None else float(grad_scale)
+        # m' = m / (1 - beta_1^t) and v' = v / root^2 are free of their start at 0:
+        # rate m' / (sqrt(v') + epsilon) = rate_now m / (sqrt(v) + epsilon root)
+        root = math.sqrt(1 - beta_2**step)
+        rate_now = rate * root / (1 - beta_1**step)
 
         def update(block: tuple) -> None:
             (param, gradient, first, second), decay = block
-            value, g = wide(param), _scaled(gradient, grad_scale)
+            value, gradient = wide(param), wide(gradient)
+            g, term = _scratch("step", value), _scratch("term", value)
+            np.multiply(gradient, scale, out=g)
             if decay and not decoupled:
-                g += decay * value
+                g += np.multiply(value, decay, out=term)
             first *= beta_1
-            first += (1 - beta_1) * g
+            first += np.multiply(g, 1 - beta_1, out=term)
             second *= beta_2
             np.square(g, out=g)
             g *= 1 - beta_2
             second += g
-            # rate * m' / (sqrt(v') + epsilon), m' and v' being free of their start at 0
             np.sqrt(second, out=g)
-            g *= root
-            g += epsilon
+            g += epsilon * root
             np.divide(first, g, out=g)
             g *= rate_now
             if decay and decoupled:
@@ -107,4 +113,9 @@ class Optimizers:
             if value is not param:
                 param[...] = value
 
-        share(update, _blocks_of_all(weight_decays, params, grads, m, v))
+        _share(update, _blocks_of_all(weight_decays, params, grads, m, v))
+
+
+def _share(update: Callable[[tuple], None], blocks: list[tuple[list[np.ndarray], float]]) -> None:
+    size = sum(arrays[0].size for arrays, _ in blocks)
+    share(update, blocks, alone=size <= BLOCK)

@@ -22,8 +22,9 @@ from . import buffers
 from .blocks import keep, share, wide
 from .convolution.workspace import workspace
 from .memory import as_activation, pixel_major
-from .pool_windows import Fold, Spread, axes_of, folds, spreads
+from .pool_windows import Fold, Place, Spread, axes_of, folds, spreads
 
+SHORT = 2048  # elements of an inner loop that starts slowly in comparison with a copy
 MANY_TAPS = 64  # beyond so many, a pass over all of dy for each tap is the slower way back
 
 # mode -> how two inputs are joined, what makes the second one the better, that of no inputs
@@ -132,13 +133,18 @@ def _fold(
             out = workspace.take(f"pool {place}", extents, y.dtype)
             if best is not None:
                 ranks = workspace.take(f"pool index {place}", extents, best.dtype)
+        apart = _apart(x, shape.strides[place]) if _is_worth(place, shape, x) else None
         for outputs, reads, span in block[place].runs:
             if span and best is None:
                 operation.reduce(x[span], axis=place, keepdims=True, out=out[outputs])
             elif reads:
                 rank = None if best is None else ranks[outputs]
                 terms = [
-                    (x[read], tap * taps, None if index is None else index[read])
+                    (
+                        x[read] if apart is None else _among(apart, read),
+                        tap * taps,
+                        None if index is None else index[read],
+                    )
                     for tap, read in reads
                 ]
                 _join(terms, shape.mode, out[outputs], rank, with_nan)
@@ -153,6 +159,30 @@ def _fold(
                     best[outputs] = shape.taps
 
 
+def _is_worth(place: int, shape: PoolShape, x: np.ndarray) -> bool:
+    """Whether taking the inputs of an axis apart saves more short inner loops than it needs."""
+    overlap = shape.strides[place] < shape.window[place]
+    return place == shape.rank - 1 and 1 < shape.strides[place] and overlap and x.shape[-1] < SHORT
+
+
+def _apart(x: np.ndarray, stride: int) -> list[np.ndarray]:
+    """Copy every stride-th input of the last axis, from each of the first ones on."""
+    parts = []
+    for first in range(stride):
+        part = x[..., first::stride, :]
+        parts.append(workspace.take(f"pool apart {first}", part.shape, x.dtype))
+        np.copyto(parts[-1], part)
+    return parts
+
+
+def _among(apart: list[np.ndarray], read: Place) -> np.ndarray:
+    """Return what an index with a stride along the last axis selects, from ``_apart``'s."""
+    place = read[-1]
+    count = len(range(place.start, place.stop, place.step))
+    skip, first = divmod(place.start, len(apart))
+    return apart[first][(*read[:-1], slice(skip, skip + count))]
+
+
 def _join(
     terms: list[tuple[np.ndarray, int, np.ndarray | None]], mode: str, y: np.ndarray,
     best: np.ndarray | None, with_nan: bool,
@@ -163,20 +193,22 @@ def _join(
     """
     operation, better, _ = _JOINED[mode]
     first, tap, index = terms[0]
-    if best is not None:
-        rank = _rank(tap, index, best.dtype)
+    rank = None if best is None else _rank(tap, index, best.dtype)
     if len(terms) == 1:
         y[...] = first
         if best is not None:
             best[...] = rank
     for value, tap, index in terms[1:]:
         if best is not None:
-            # Ranks rise from tap to tap, so that a maximum lets the winner's pass.
-            won = better(value, first).view(np.uint8)
-            if isinstance(rank, np.generic) and rank == 0:
-                np.multiply(won, _rank(tap, index, best.dtype), out=best)
+            second = _rank(tap, index, best.dtype)
+            if np.ndim(rank) == 0 and (rank, tap, index) == (0, 1, None) and best.itemsize == 1:
+                better(value, first, out=best.view(bool))
             else:
-                np.maximum(rank, won * _rank(tap, index, best.dtype), out=best)
+                # Ranks rise from tap to tap, so that a maximum lets the winner's pass.
+                won = workspace.take("pool won", y.shape, bool)
+                won = better(value, first, out=won).view(np.uint8)
+                won = np.multiply(won, second, out=won if best.itemsize == 1 else None)
+                np.maximum(rank, won, out=best)
             rank = best
         operation(first, value, out=y)
         first = y
@@ -187,8 +219,9 @@ def _join(
 
 def _rank(tap: int, index: np.ndarray | None, dtype: np.dtype) -> np.ndarray | np.generic:
     """Return the flat place in the window of a tap, or of what ``index`` names within it."""
-    number = dtype.type(tap)
-    return number if index is None else index + number
+    if index is None:
+        return dtype.type(tap)
+    return np.add(index, dtype.type(tap)) if tap else index
 
 
 def _to_winners(

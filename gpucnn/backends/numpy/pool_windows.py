@@ -15,7 +15,7 @@ from itertools import groupby, product
 import numpy as np
 
 from ...shapes import PoolShape
-from .blocks import block_size, blocks, pieces, window_slices
+from .blocks import ALONE, block_size, blocks, pieces, window_slices
 
 Place = tuple[slice, ...]  # an index of an array (*spatial, lanes), up to the axis in question
 
@@ -160,7 +160,8 @@ def _blocks(
     The lanes are cut first, until ``rows`` of the first axis fit.
     """
     lanes = shape.batch * shape.channels
-    block = block_size(lanes * math.prod(shape.input), LARGE)
+    size = lanes * math.prod(shape.input)
+    block = size if size <= ALONE else block_size(size, LARGE)
     width = min(lanes, max(RUN, block // (inputs * rows * max(1, math.prod(extents[1:])))))
     points = block // max(1, inputs * width)
     return list(product(pieces(lanes, width), blocks(extents, points)))

@@ -14,10 +14,11 @@ from . import buffers
 from .blocks import BLOCK, flat, pieces, sample_blocks, share, wide
 
 
-def _shifted(x: np.ndarray) -> np.ndarray:
-    """Return rows minus their maxima, a new array in the dtype of the sums."""
+def _shifted(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return rows minus their maxima, in the dtype of the sums; in ``out``, if it has that."""
     x = wide(x)
-    return x - x.max(-1, keepdims=True, initial=-np.inf)  # a row may be empty
+    out = None if out is None or out.dtype != x.dtype else out
+    return np.subtract(x, x.max(-1, keepdims=True, initial=-np.inf), out=out)  # may be empty
 
 
 class SoftmaxAndLosses:
