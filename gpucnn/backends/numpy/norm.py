@@ -22,7 +22,6 @@ from .blocks import keep, rounded, sample_blocks, share, wide
 from .channels import Block, Lanes, along_channels, sample_sums
 from .convolution.workspace import workspace
 
-
 NEAR = 16  # mean^2 / variance, up to which sums are of x itself, at a loss of four bits at most
 
 

@@ -162,7 +162,7 @@ def _fold(
 def _is_worth(place: int, shape: PoolShape, x: np.ndarray) -> bool:
     """Whether taking the inputs of an axis apart saves more short inner loops than it needs."""
     overlap = shape.strides[place] < shape.window[place]
-    return place == shape.rank - 1 and 1 < shape.strides[place] and overlap and x.shape[-1] < SHORT
+    return place == shape.rank - 1 and shape.strides[place] > 1 and overlap and x.shape[-1] < SHORT
 
 
 def _apart(x: np.ndarray, stride: int) -> list[np.ndarray]:
