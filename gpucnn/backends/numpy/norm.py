@@ -36,11 +36,9 @@ class _Affine:
         self, lanes: Lanes, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray | None,
         mean: np.ndarray, inverse: np.ndarray,
     ) -> None:  # fmt: skip
-        self.dtype, sums = x.dtype, accumulator(x.dtype)
-        scale = (gamma * inverse).astype(sums)
-        shift = (0 if beta is None else wide(beta)) - mean.astype(np.float64) * scale
+        self.dtype = x.dtype
         self.view = lanes.view(x)
-        self.scale, self.shift = lanes.along(np.stack([scale, shift.astype(sums)]))
+        self.scale, self.shift = lanes.along(np.stack(_factors(gamma, beta, mean, inverse)))
 
     def __call__(self, block: Block, out: np.ndarray) -> np.ndarray:
         np.multiply(self.view[block], self.scale, out=out)
@@ -55,6 +53,21 @@ class _Affine:
             return self(block, out).astype(self.dtype) > 0
         # a sum of two numbers is never rounded to 0
         return np.multiply(part, self.scale, out=out) > -self.shift
+
+
+def scale_and_shift(
+    gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, epsilon: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the factor and the term of each channel, in the dtype of the statistics."""
+    return _factors(gamma, beta, mean, _inverse(var, epsilon))
+
+
+def _factors(
+    gamma: np.ndarray, beta: np.ndarray | None, mean: np.ndarray, inverse: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    scale = (gamma * inverse).astype(mean.dtype)
+    shift = (0 if beta is None else wide(beta)) - mean.astype(np.float64) * scale
+    return scale, shift.astype(mean.dtype)
 
 
 def _inverse(var: np.ndarray, epsilon: float) -> np.ndarray:

@@ -21,30 +21,35 @@ RUN = 128  # elements: an inner loop of fewer steps takes longer to start than t
 
 
 class Finish:
-    """What happens to results while they are in the cache: a bias, then ReLU.
+    """What happens to results while they are in the cache: (v + bias) * scale + shift, then ReLU.
 
     Args:
-        bias: (K,), or None.
-        relu: whether max(v, 0) comes last; a NaN stays one.
         images: N.
+        bias, scale, shift: (K,), or None: of the convolution, and of a batch norm behind it.
+        relu: whether max(v, 0) comes last; a NaN stays one.
     """
 
-    def __init__(self, bias: np.ndarray | None, relu: bool, images: int) -> None:
-        self.row = None
-        if bias is not None:
-            self.row = np.empty((images, len(bias)), bias.dtype)  # (N, K)
-            self.row[...] = bias
+    def __init__(
+        self, images: int, bias: np.ndarray | None = None, relu: bool = False,
+        scale: np.ndarray | None = None, shift: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        self.steps = []
+        for operation, values in ((np.add, bias), (np.multiply, scale), (np.add, shift)):
+            if values is not None:
+                row = np.empty((images, len(values)), values.dtype)  # (N, K)
+                row[...] = values
+                self.steps.append((operation, row))
         self.relu = relu
 
     def __call__(self, block: np.ndarray, images: slice = slice(None)) -> None:
         """Finish a block (..., n, K), in place, of all images or of some."""
         pixel = block.shape[-2:]
         run = pixel if math.prod(pixel) >= RUN else block.shape[-3:]
-        if self.row is not None:
-            row = self.row[images]
+        for operation, row in self.steps:
+            row = row[images]
             if run is not pixel:
                 row = np.broadcast_to(row, run).copy()
-            np.add(block, row, out=block)
+            operation(block, row, out=block)
         if self.relu:
             # NumPy compares with an array many times as quickly as with a number
             np.maximum(block, np.zeros(run, block.dtype), out=block)
