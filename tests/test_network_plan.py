@@ -144,6 +144,10 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "conv, norm, relu": lambda: chain(
         L.Conv2D(4, 3), L.BatchNorm(), L.ReLU(), L.Conv2D(3, 1, use_bias=False), L.BatchNorm()
     ),
+    "conv, norm, relu6": lambda: chain(
+        L.DepthwiseConv2D(3), L.BatchNorm(beta_initializer=lambda shape, _: np.full(shape, 5.0)),
+        L.ReLU(max_value=6), L.Conv2D(3, 1), L.BatchNorm(), L.ReLU(max_value=6), L.MaxPool2D(2),
+    ),
     "dense, norm, relu": lambda: chain(L.Dense(4), L.BatchNorm(), L.ReLU()),
     "norm, relu, pool": lambda: chain(L.Conv2D(4, 3), L.BatchNorm(), L.ReLU(), L.MaxPool2D(2)),
     "norm, relu": lambda: chain(L.BatchNorm(), L.ReLU(), L.DepthwiseConv2D(3), L.ReLU()),

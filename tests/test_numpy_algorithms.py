@@ -53,7 +53,7 @@ FINE = {
 
 
 def finish(bias: np.ndarray | None, shape: ConvShape, relu: bool = False) -> base.Finish:
-    return base.Finish(shape.batch, bias, relu)
+    return base.Finish(shape.batch, bias, "relu" if relu else "linear")
 
 
 def filled(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -281,5 +281,5 @@ def test_finish_adds_the_bias_and_keeps_a_nan(images):
     expected = y.copy()
     some = slice(images // 2, images)
     expected[1:3, 1:4, some] = np.maximum(expected[1:3, 1:4, some] + bias, 0)
-    base.Finish(images, bias, True)(y[1:3, 1:4, some], some)
+    base.Finish(images, bias, "relu")(y[1:3, 1:4, some], some)
     np.testing.assert_array_equal(y, expected)

@@ -87,7 +87,8 @@ def compute(algorithm, direction: str, s: ConvShape, *arrays: np.ndarray, relu=F
         return algorithm.wgrad(first, second, s)
     shape = s.y_shape if direction == "fprop" else s.x_shape
     out = pixel_major(np.full(shape, 7e7, first.dtype), True)
-    getattr(algorithm, direction)(first, second, out, s, Finish(s.batch, arrays[2], relu))
+    finish = Finish(s.batch, arrays[2], "relu" if relu else "linear")
+    getattr(algorithm, direction)(first, second, out, s, finish)
     return as_activation(out, True)
 
 

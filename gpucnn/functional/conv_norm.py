@@ -31,7 +31,8 @@ def conv_norm_infer(
 
     Args:
         x, w, b, math, shape: as for ``conv_forward``, but real; so is ``geometry``.
-        gamma, beta, mean, var, epsilon, activation: as for ``batch_norm_infer``; (K,).
+        gamma, beta, mean, var, epsilon: as for ``batch_norm_infer``; (K,).
+        activation: "linear", "relu" or "relu6".
 
     Raises:
         ValueError: a shape does not fit; the message says what would.
@@ -42,7 +43,7 @@ def conv_norm_infer(
         >>> conv_norm_infer(x, w, None, one, one, one, 4 * one, epsilon=0).ravel()  # (7-1) / 2 + 1
         array([4., 4.])
     """
-    as_choice(owner, "activation", activation, FUSED)
+    as_choice(owner, "activation", activation, (*FUSED, "relu6"))
     as_choice(owner, "math", math, MATH)
     backend, x, w, b, gamma, beta = prepare(owner, x=x, w=w, b=b, gamma=gamma, beta=beta)
     mean, var = prepare_statistics(owner, x, mean=mean, var=var)

@@ -100,7 +100,7 @@ class NormSum(Stage):
 
 
 class ConvNorm(Stage):
-    """A convolution or dense layer, a batch norm and perhaps a ReLU: one operation in inference.
+    """A convolution or dense layer, a batch norm and perhaps a ReLU or ReLU6, as one in inference.
 
     Where the norm takes the batch's statistics, or a backward pass may follow, which needs what the
     norm reads, the layers run one after the other, the ReLU with the norm.
@@ -111,13 +111,15 @@ class ConvNorm(Stage):
     def __init__(self, *layers: Layer) -> None:
         super().__init__(*layers)
         self.norm = layers[1]
-        self.activation = "relu" if len(layers) == 3 else "linear"
-        self.rest = WithReLU(*layers[1:]) if len(layers) == 3 else self.norm
+        self.activation = layers[2].kind if len(layers) == 3 else "linear"
+        self.one_by_one = [self.lead, *plan(layers[1:])]
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        if self.lead._keeps or (training and self.norm.trainable):
-            return self.rest.forward(self.lead.forward(x, training), training)
-        return super().forward(x, training)
+        if not self.lead._keeps and not (training and self.norm.trainable):
+            return super().forward(x, training)
+        for stage in self.one_by_one:
+            x = stage.forward(x, training)
+        return x
 
     def _forward(self, x: Array, training: bool) -> Array:
         norm = self.norm
@@ -130,7 +132,7 @@ class ConvNorm(Stage):
         )
 
     def backward(self, dy: Array) -> Array:
-        return self.lead.backward(self.rest.backward(dy))
+        return backward_through(self.one_by_one, dy, self.needs_input_gradient)
 
 
 class ConvPool(Stage):
@@ -241,8 +243,8 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     axis = -1 if isinstance(lead, Dense) or lead.data_format == "channels_last" else 1
     if norm.axis != axis:
         return None
-    relu = any(map(_is_relu, layers[2:3])) and not any(map(_takes_maxima, layers[3:4]))
-    count = 3 if relu else 2
+    relu = any(_is_relu(layer, ("relu", "relu6")) for layer in layers[2:3])
+    count = 3 if relu and not any(map(_takes_maxima, layers[3:4])) else 2
     return count, [ConvNorm(*layers[:count])]
 
 
@@ -271,8 +273,8 @@ def _is_conv(layer: Layer) -> bool:
     return isinstance(layer, Conv) and not isinstance(layer, (ConvTranspose, SeparableConv))
 
 
-def _is_relu(layer: Layer) -> bool:
-    return isinstance(layer, (Activation, ReLU)) and layer.kind == "relu"
+def _is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
+    return isinstance(layer, (Activation, ReLU)) and layer.kind in kinds
 
 
 def _takes_maxima(layer: Layer) -> bool:

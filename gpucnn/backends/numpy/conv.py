@@ -20,7 +20,7 @@ class Convolutions:
         self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict",
     ) -> np.ndarray:  # fmt: skip
-        finish = Finish(shape.batch, None if b is None else wide(b), activation == "relu")
+        finish = Finish(shape.batch, None if b is None else wide(b), activation)
         return self._fprop(x, w, shape, finish, math)
 
     def conv_norm_infer(
@@ -30,7 +30,7 @@ class Convolutions:
     ) -> np.ndarray:  # fmt: skip
         scale, shift = scale_and_shift(gamma, beta, mean, var, epsilon)
         bias = None if b is None else wide(b)
-        finish = Finish(conv.batch, bias, activation == "relu", scale, shift)
+        finish = Finish(conv.batch, bias, activation, scale, shift)
         return self._fprop(x, w, conv, finish, math)
 
     def _fprop(

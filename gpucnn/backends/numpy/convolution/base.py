@@ -21,16 +21,17 @@ RUN = 128  # elements: an inner loop of fewer steps takes longer to start than t
 
 
 class Finish:
-    """What happens to results while they are in the cache: (v + bias) * scale + shift, then ReLU.
+    """What happens to results in the cache: (v + bias) * scale + shift, and an activation.
 
     Args:
         images: N.
         bias, scale, shift: (K,), or None: of the convolution, and of a batch norm behind it.
-        relu: whether max(v, 0) comes last; a NaN stays one.
+        activation: that comes last: "linear", "relu", max(v, 0), or "relu6", min(max(v, 0), 6); a
+            NaN stays one.
     """
 
     def __init__(
-        self, images: int, bias: np.ndarray | None = None, relu: bool = False,
+        self, images: int, bias: np.ndarray | None = None, activation: str = "linear",
         scale: np.ndarray | None = None, shift: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.steps = []
@@ -39,7 +40,7 @@ class Finish:
                 row = np.empty((images, len(values)), values.dtype)  # (N, K)
                 row[...] = values
                 self.steps.append((operation, row))
-        self.relu = relu
+        self.activation = activation
 
     def __call__(self, block: np.ndarray, images: slice = slice(None)) -> None:
         """Finish a block (..., n, K), in place, of all images or of some."""
@@ -50,9 +51,11 @@ class Finish:
             if run is not pixel:
                 row = np.broadcast_to(row, run).copy()
             operation(block, row, out=block)
-        if self.relu:
-            # NumPy compares with an array many times as quickly as with a number
+        # NumPy compares with an array many times as quickly as with a number
+        if self.activation != "linear":
             np.maximum(block, np.zeros(run, block.dtype), out=block)
+        if self.activation == "relu6":
+            np.minimum(block, np.full(run, 6, block.dtype), out=block)
 
 
 class Algorithm(ABC):
