@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.numpy import buffers, pool
-from gpucnn.backends.numpy.blocks import choose, keep, pieces, window_slices
+from gpucnn.backends.numpy import buffers, pool, workers
+from gpucnn.backends.numpy.blocks import choose, keep, pieces, share, window_slices
 from gpucnn.backends.numpy.convolution import taps
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.dropout import philox
@@ -156,6 +156,101 @@ def test_an_empty_batch_of_a_depthwise_convolution():
     assert backend.conv_fprop(x, w, None, shape).shape == (0, 3, 3, 8)
     assert backend.conv_dgrad(dy, w, None, shape).shape == x.shape
     np.testing.assert_array_equal(backend.conv_wgrad(x, dy, shape), np.zeros_like(w))
+
+
+def test_an_update_needs_no_memory_of_the_parameters_size():
+    param, gradient, m, v = (random(1 << 20, seed=seed) for seed in range(4))
+    np.square(v, out=v)
+    sgd = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "grad_scale": None}
+    adam = {
+        "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-7, "step": 1,
+        "decoupled": False, "grad_scale": None,
+    }  # fmt: skip
+    limit = 1 << 20
+    assert peak(lambda: backend.sgd_update([param], [gradient], [m], [0.1], **sgd)) < limit
+    assert peak(lambda: backend.adam_update([param], [gradient], [m], [v], [0.1], **adam)) < limit
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_batch_norm_needs_little_more_memory_than_its_result(activation):
+    x, dy = (pixel_major(random(8, 64, 64, 32, seed=seed), True) for seed in (0, 1))
+    gamma, beta, shape = random(32), random(32, seed=1), NormShape.of(x.shape)
+    limit = x.nbytes + (1 << 21)
+    assert peak(backend.batch_norm_train, x, gamma, beta, 1e-3, shape, activation) < limit
+    mean, var = np.zeros(32, np.float32), np.ones(32, np.float32)
+    arguments = (1e-3, True, shape, activation, beta if activation == "relu" else None)
+    assert peak(backend.batch_norm_backward, dy, x, gamma, mean, var, *arguments) < limit
+
+
+def test_batch_norm_of_squares_that_overflow():
+    """The variance fits."""
+    x = 1e20 + 1e17 * random(2, 40, 30, 3)
+    ones = np.ones(3, np.float32)
+    _, mean, var = backend.batch_norm_train(x, ones, ones, 1e-3, NormShape.of(x.shape))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_an_infinity_stays_in_its_channel():
+    x = random(2, 40, 30, 3)
+    x[1, 2, 3, 2] = np.inf
+    ones = np.ones(3, np.float32)
+    y, mean, var = backend.batch_norm_train(x, ones, ones, 1e-3, NormShape.of(x.shape))
+    assert np.isposinf(mean).tolist() == [False, False, True]
+    assert np.isnan(var).tolist() == [False, False, True]
+    assert np.isnan(y[..., 2]).all()
+    assert np.isfinite(y[..., :2]).all()
+
+
+def test_one_thread_and_three_give_the_same_bits(monkeypatch):
+    x, dy = (pixel_major(random(8, 48, 48, 24, seed=seed), True) for seed in (0, 1))
+    gamma, beta, norm = random(24), random(24, seed=1), NormShape.of(x.shape)
+    window = PoolShape.of(x.shape, 3, mode="max", rank=2, strides=2, padding=1)
+
+    def results() -> list[np.ndarray]:
+        y, mean, var = backend.batch_norm_train(x, gamma, beta, 1e-3, norm, "relu")
+        z, index = backend.pool_forward(y, window)
+        dz = backend.pool_backward(z, index, window)
+        masked = backend.activation_backward(dz, y, "relu", 0.0)
+        arguments = (dy, x, gamma, mean, var, 1e-3, True, norm, "relu", beta)
+        return [y, mean, var, z, index, dz, masked, *backend.batch_norm_backward(*arguments)[:3]]
+
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(workers, "thread_count", lambda threads=threads: threads)
+        monkeypatch.setattr(workers, "_workers", None)
+        found.append([result.tobytes() for result in results()])
+    assert found[0] == found[1]
+
+
+def test_the_size_of_numpys_buffers_is_the_callers_again():
+    before = np.getbufsize()
+    inside = []
+    share(lambda item: inside.append(np.getbufsize()), [0])
+    assert inside[0] < before
+    for alone in (True, False):
+        with pytest.raises(ZeroDivisionError):
+            share(lambda item: 1 / item, [0, 0], alone)
+        assert np.getbufsize() == before
+
+
+@pytest.mark.parametrize("channels", [8, 4096])
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 3), (5, 2), (4, 3)])
+def test_windows_of_long_and_short_pixels(channels, window, stride):
+    """Taps that a stride parts are read in place or copied next to each other."""
+    x = np.round(2 * random(1, 7, 9, channels))  # with ties
+    shape = PoolShape.of(x.shape, window, mode="max", rank=2, strides=stride, padding=1)
+    y, index = backend.pool_forward(x, shape)
+    dy = random(*shape.y_shape, seed=1)
+    dx = backend.pool_backward(dy, index, shape)
+    part = slice(3, 7)  # channels are alike: the slow reference is spared most
+    few = PoolShape.of(x[..., part].shape, window, mode="max", rank=2, strides=stride, padding=1)
+    exact, place = reference.pool_forward(x[..., part], few)
+    np.testing.assert_array_equal(y[..., part], exact)
+    np.testing.assert_array_equal(index[..., part], place)
+    exact = reference.pool_backward(dy[..., part], place, few)
+    np.testing.assert_allclose(dx[..., part], exact, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

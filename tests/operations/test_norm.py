@@ -127,6 +127,16 @@ def test_a_large_mean_leaves_the_variance_its_digits(run, channels_last):
     check_batch_norm(run, s, problem(s, np.dtype(np.float32), offset=2000), channels_last)
 
 
+@pytest.mark.parametrize("distance", [0, 1, 3.9, 4.1, 300])
+@pytest.mark.parametrize("name", ["image", "long"])
+def test_means_near_zero_and_far_from_it(run, name, distance):
+    """In standard deviations: sums may be taken of x itself or of x less its mean."""
+    s = NORMS[name]
+    p = problem(s, np.dtype(np.float32), offset=0)
+    p.x = (p.x / p.x.std(axis=(0, 1)) + np.float32(distance)).astype(np.float32)
+    check_batch_norm(run, s, p, True)
+
+
 @every_case
 def test_batch_norm_with_given_statistics(run, name, dtype, channels_last):
     s = NORMS[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,37 +67,34 @@ def sample_blocks(shape: Sequence[int]) -> list[slice]:
     return pieces(shape[0], BLOCK // max(1, math.prod(shape[1:])))
 
 
-@contextmanager
-def _short_buffers() -> Iterator[None]:
-    """Let NumPy leave inner loops of ``RUN`` / 2 elements and more as they are.
-
-    Where an operand goes through memory in another way than the rest (a view with gaps, a row for
-    many rows), it is copied into a buffer if two inner loops fit there: that takes longer than to
-    start so many loops.
-    """
-    before = np.setbufsize(RUN)  # a thread's own
-    try:
-        yield
-    finally:
-        np.setbufsize(before)
-
-
 def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool = False) -> None:
     """Call ``function(item)`` for every item, a block of work, shared among the threads.
 
     ``alone``, where that is too little work to share, the caller does all of it.
+
+    Where an operand goes through memory in another way than the rest (a view with gaps, a row for
+    many rows), NumPy copies it into a buffer if two inner loops fit there. To start as many loops
+    of ``RUN`` / 2 elements or more takes less time, so that the buffers are kept as short as that.
     """
-    if alone or len(items) == 1:
-        with _short_buffers():
-            for item in items:
+
+    def work(chosen: Sequence[Any]) -> None:
+        before = np.setbufsize(RUN)  # a thread's own
+        try:
+            for item in chosen:
                 function(item)
-        return
+        finally:
+            np.setbufsize(before)
 
-    def work(part: int) -> None:
-        with _short_buffers():
-            function(items[part])
+    if alone or len(items) == 1:
+        work(items)
+    else:
+        workers.run(lambda part: work(items[part : part + 1]), len(items))
 
-    workers.run(work, len(items))
+
+@lru_cache
+def _order(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes of an array as they lie in memory, the outermost first."""
+    return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
 
 
 def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -107,7 +104,7 @@ def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
     """
     if like.flags.c_contiguous:
         return [array.reshape(-1) for array in arrays]
-    axes = np.argsort([-step for step in like.strides], kind="stable")
+    axes = _order(like.strides)
     return [array.transpose(axes).reshape(-1) for array in arrays]
 
 

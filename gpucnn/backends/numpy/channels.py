@@ -14,10 +14,11 @@ import numpy as np
 
 from ...shapes import NormShape
 from . import buffers
-from .blocks import BLOCK, block_size, blocks, pieces, share, wide
+from .blocks import blocks, pieces, share, wide
 from .memory import is_pixel_major, pixel_axes
 from .threads import one_blas_thread
 
+SIZE = 1 << 17  # elements of a block: with its scratch memory as many bytes as an L2 cache
 ROW = 2048  # elements: an inner loop of as many steps hides what NumPy needs to start it
 GROUPS = 16  # of blocks: so many sums are carried at most
 
@@ -49,17 +50,16 @@ class Lanes:
         self.axes = pixel_axes(like.ndim, last) if pixel_major else tuple(range(like.ndim))
         self.in_rows = last or pixel_major or shape.length == 1
         pixels = shape.batch * shape.length
-        block = block_size(pixels * shape.channels, BLOCK)
         self.repeats = 1
         if self.in_rows:
             self.repeats = _pixels_in_a_row(pixels, shape.channels)
             width = self.repeats * shape.channels
             rows = pixels // self.repeats
             self.memory_shape = (rows, width)
-            self.blocks = [(piece,) for piece in pieces(rows, block // max(1, width))]
+            self.blocks = [(piece,) for piece in pieces(rows, SIZE // max(1, width))]
         else:
             self.memory_shape = shape.axes
-            outer = blocks((shape.batch, shape.length), block // max(1, shape.channels))
+            outer = blocks((shape.batch, shape.length), SIZE // max(1, shape.channels))
             self.blocks = [(samples, slice(None), positions) for samples, positions in outer]
 
     def empty(self, dtype: np.dtype) -> np.ndarray:
@@ -74,7 +74,11 @@ class Lanes:
 
     def along(self, vectors: np.ndarray) -> np.ndarray:
         """Repeat vectors (..., C) to broadcast over rows or planes."""
-        return np.tile(vectors, self.repeats) if self.in_rows else vectors[..., None]
+        if not self.in_rows:
+            return vectors[..., None]
+        repeated = np.empty((*vectors.shape[:-1], self.repeats, self.channels), vectors.dtype)
+        repeated[...] = vectors[..., None, :]
+        return repeated.reshape(*vectors.shape[:-1], -1)  # (..., k, C) -> (..., k * C)
 
     def sums(self, block: np.ndarray) -> np.ndarray:
         """Sum a block over its rows, as a product with ones, or planes: -> (k * C,) or (C,)."""
@@ -82,9 +86,7 @@ class Lanes:
             return _ones(len(block), block.dtype) @ block
         return block.sum(2).sum(0)
 
-    def totals(
-        self, function: Callable[[Block], list[np.ndarray]], count: int
-    ) -> np.ndarray:
+    def totals(self, function: Callable[[Block], list[np.ndarray]], count: int) -> np.ndarray:
         """Add up what ``function`` returns of each block, ``count`` sums: -> (count, C), float64.
 
         A group of blocks has sums of its own, so that they are added in one order by any threads.

@@ -6,8 +6,13 @@ With m values in a set of statistics, x' = (x - mean) / sqrt(var + epsilon) and 
     dx = (g - mean(g) - x' mean(g x')) / sqrt(var + epsilon)
 
 where the means are over the set. In batch norm gamma is one number in a set, so that mean(g) =
-gamma dbeta / m and mean(g x') = gamma dgamma / m; with fixed statistics both vanish from dx. In
-group norm a set is a sample's group: its sums are those of its channels, each over the positions.
+gamma dbeta / m and mean(g x') = gamma dgamma / m; with fixed statistics both vanish from dx. Then
+
+    y = a x + (beta - a mean)    dx = a dy + b x + c    a = gamma / sqrt(var + epsilon)
+    b = -a dgamma / (m sqrt(var + epsilon))             c = -a dbeta / m - b mean
+
+are two and four calls on a block. In group norm a set is a sample's group: its sums are those of
+its channels, each over the positions.
 """
 
 from __future__ import annotations
@@ -33,12 +38,12 @@ class _Affine:
     """
 
     def __init__(
-        self, lanes: Lanes, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray | None,
+        self, lanes: Lanes, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
         mean: np.ndarray, inverse: np.ndarray,
     ) -> None:  # fmt: skip
         self.dtype = x.dtype
         self.view = lanes.view(x)
-        self.scale, self.shift = lanes.along(np.stack(_factors(gamma, beta, mean, inverse)))
+        self.scale, self.shift = lanes.along(_factors(gamma, beta, mean, inverse))
 
     def __call__(self, block: Block, out: np.ndarray) -> np.ndarray:
         np.multiply(self.view[block], self.scale, out=out)
@@ -59,15 +64,17 @@ def scale_and_shift(
     gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the factor and the term of each channel, in the dtype of the statistics."""
-    return _factors(gamma, beta, mean, _inverse(var, epsilon))
+    scale, shift = _factors(gamma, beta, mean, _inverse(var, epsilon))
+    return scale, shift
 
 
 def _factors(
-    gamma: np.ndarray, beta: np.ndarray | None, mean: np.ndarray, inverse: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    scale = (gamma * inverse).astype(mean.dtype)
-    shift = (0 if beta is None else wide(beta)) - mean.astype(np.float64) * scale
-    return scale, shift.astype(mean.dtype)
+    gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, inverse: np.ndarray
+) -> np.ndarray:
+    both = np.empty((2, len(gamma)), mean.dtype)
+    both[0] = gamma * inverse
+    both[1] = beta - mean.astype(np.float64) * both[0]
+    return both
 
 
 def _inverse(var: np.ndarray, epsilon: float) -> np.ndarray:
@@ -137,11 +144,12 @@ class Normalisations:
         if centre is None:
             dgamma -= mean * dbeta
         dgamma *= inverse
-        # dx = a dy + b x + c
-        a = gamma * inverse
-        b = a * inverse * dgamma / -max(1, shape.batch * shape.length)
-        c = a * dbeta / -max(1, shape.batch * shape.length) - b * mean
-        a, b, c = lanes.along(np.stack([a, b, c]).astype(mean.dtype))
+        through = gamma * inverse / -max(1, shape.batch * shape.length)
+        abc = np.empty((3, shape.channels), mean.dtype)
+        abc[0] = gamma * inverse
+        abc[1] = through * inverse * dgamma
+        abc[2] = through * dbeta - mean * abc[1]
+        a, b, c = lanes.along(abc)
 
         def fill(block: Block) -> None:
             out = target[block]

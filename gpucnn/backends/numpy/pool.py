@@ -13,6 +13,7 @@ view of the input.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -133,18 +134,14 @@ def _fold(
             out = workspace.take(f"pool {place}", extents, y.dtype)
             if best is not None:
                 ranks = workspace.take(f"pool index {place}", extents, best.dtype)
-        apart = _apart(x, shape.strides[place]) if _is_worth(place, shape, x) else None
+        selected = _selection(x, place, shape)
         for outputs, reads, span in block[place].runs:
             if span and best is None:
                 operation.reduce(x[span], axis=place, keepdims=True, out=out[outputs])
             elif reads:
                 rank = None if best is None else ranks[outputs]
                 terms = [
-                    (
-                        x[read] if apart is None else _among(apart, read),
-                        tap * taps,
-                        None if index is None else index[read],
-                    )
+                    (selected(read), tap * taps, None if index is None else index[read])
                     for tap, read in reads
                 ]
                 _join(terms, shape.mode, out[outputs], rank, with_nan)
@@ -159,28 +156,27 @@ def _fold(
                     best[outputs] = shape.taps
 
 
-def _is_worth(place: int, shape: PoolShape, x: np.ndarray) -> bool:
-    """Whether taking the inputs of an axis apart saves more short inner loops than it needs."""
-    overlap = shape.strides[place] < shape.window[place]
-    return place == shape.rank - 1 and shape.strides[place] > 1 and overlap and x.shape[-1] < SHORT
+def _selection(x: np.ndarray, place: int, shape: PoolShape) -> Callable[[Place], np.ndarray]:
+    """Return x[read] as a function of read, the strided places of a tap along an axis.
 
-
-def _apart(x: np.ndarray, stride: int) -> list[np.ndarray]:
-    """Copy every stride-th input of the last axis, from each of the first ones on."""
-    parts = []
+    Where windows overlap along the last axis and a pixel is short, the inputs between which strides
+    lie are first copied next to each other: a tap of a whole row is then one run.
+    """
+    stride = shape.strides[place]
+    last, overlapping = place == shape.rank - 1, 1 < stride < shape.window[place]
+    if not (last and overlapping and x.shape[-1] < SHORT):
+        return x.__getitem__
+    apart = []
     for first in range(stride):
         part = x[..., first::stride, :]
-        parts.append(workspace.take(f"pool apart {first}", part.shape, x.dtype))
-        np.copyto(parts[-1], part)
-    return parts
+        apart.append(workspace.take(f"pool apart {first}", part.shape, x.dtype))
+        np.copyto(apart[-1], part)
 
+    def selected(read: Place) -> np.ndarray:
+        skip, first = divmod(read[-1].start, stride)
+        return apart[first][(*read[:-1], slice(skip, (read[-1].stop - 1) // stride + 1))]
 
-def _among(apart: list[np.ndarray], read: Place) -> np.ndarray:
-    """Return what an index with a stride along the last axis selects, from ``_apart``'s."""
-    place = read[-1]
-    count = len(range(place.start, place.stop, place.step))
-    skip, first = divmod(place.start, len(apart))
-    return apart[first][(*read[:-1], slice(skip, skip + count))]
+    return selected
 
 
 def _join(
@@ -227,23 +223,38 @@ def _rank(tap: int, index: np.ndarray | None, dtype: np.dtype) -> np.ndarray | n
 def _to_winners(
     dy: np.ndarray, index: np.ndarray, block: tuple[Spread, ...], shape: PoolShape, dx: np.ndarray
 ) -> None:
-    """Fill dx of a block: each dy goes to the input that its window's index names."""
-    once = all(spread.once for spread in block)
-    if not once:
-        dx[...] = 0
+    """Fill dx of a block: each dy goes to the input that its window's index names.
+
+    What a tap reaches lies a stride apart. Several taps' are added up without gaps between.
+    """
+    reaching: dict[Place, list[tuple[int, Place, Place]]] = {}
     for steps in itertools.product(*(spread.steps for spread in block)):
         taps, inputs, outputs = zip(*steps, strict=True)
-        read, served = (tuple(place[-1] for place in places) for places in (inputs, outputs))
+        reads, served = (tuple(place[-1] for place in places) for places in (inputs, outputs))
         tap = 0
         for number, window in zip(taps, shape.window, strict=True):
             tap = tap * window + number
-        part = dy[served]
-        mask = index[served] == tap
-        if once:
-            keep(part, mask, out=dx[read])
-        else:
-            given = workspace.take("pool", part.shape, part.dtype)
-            dx[read] += keep(part, mask, out=given)
+        first = tuple(read.start % read.step for read in reads)
+        among = tuple(slice(r.start // r.step, (r.stop - 1) // r.step + 1) for r in reads)
+        reaching.setdefault(first, []).append((tap, among, served))
+    for first in itertools.product(*map(range, shape.strides)):
+        apart = dx[tuple(map(slice, first, dx.shape, shape.strides))]
+        some = reaching.get(first, [])
+        total = apart if len(some) < 2 else workspace.take("pool sum", apart.shape, dx.dtype)
+        started = False  # whether every input has a value
+        for tap, among, served in some:
+            part, mask, target = dy[served], index[served] == tap, total[among]
+            if not started and target.shape == total.shape:
+                keep(part, mask, out=target)
+            else:
+                if not started:
+                    total[...] = 0
+                target += keep(part, mask, out=workspace.take("pool", part.shape, part.dtype))
+            started = True
+        if not started:
+            total[...] = 0
+        if total is not apart:
+            apart[...] = total
 
 
 def _to_places(dy: np.ndarray, index: np.ndarray, dx: np.ndarray, shape: PoolShape) -> None:

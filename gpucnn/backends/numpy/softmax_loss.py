@@ -28,10 +28,15 @@ class SoftmaxAndLosses:
         y = buffers.empty(x.shape, x.dtype)
 
         def fill(rows: slice) -> None:
-            part = _shifted(x[rows])
-            powers = np.exp(part)
+            part = _shifted(x[rows], y[rows])
+            powers = np.exp(part, out=None if log else part)
             total = powers.sum(-1, keepdims=True)
-            y[rows] = part - np.log(total) if log else powers / total
+            if log:
+                part -= np.log(total)
+            else:
+                part /= total
+            if part.dtype != y.dtype:
+                y[rows] = part
 
         share(fill, sample_blocks(x.shape))
         return y
@@ -57,11 +62,12 @@ class SoftmaxAndLosses:
         gradient = buffers.empty(logits.shape, logits.dtype)
 
         def fill(rows: slice) -> None:
-            losses[rows], part = _cross_entropy(
-                _shifted(logits[rows]), targets[rows], float(label_smoothing)
-            )
-            part *= float(scale)
-            gradient[rows] = part
+            z = _shifted(logits[rows])
+            out = gradient[rows] if gradient.dtype == z.dtype else np.empty_like(z)
+            losses[rows] = _cross_entropy(z, targets[rows], float(label_smoothing), out)
+            out *= float(scale)
+            if out.dtype != gradient.dtype:
+                gradient[rows] = out
 
         share(fill, sample_blocks(logits.shape))
         return losses, gradient
@@ -83,21 +89,24 @@ class SoftmaxAndLosses:
 
 
 def _cross_entropy(
-    z: np.ndarray, targets: np.ndarray, smoothing: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses and softmax - target of a block of logits whose row maxima are 0."""
+    z: np.ndarray, targets: np.ndarray, smoothing: float, gradient: np.ndarray
+) -> np.ndarray:
+    """Return the losses of a block of logits whose row maxima are 0; gradient = softmax - target.
+
+    z is used up.
+    """
     classes = z.shape[1]
-    softmax = np.exp(z)
+    softmax = np.exp(z, out=gradient)
     total = softmax.sum(-1)
     softmax /= total[:, None]
     log_total = np.log(total)
     if targets.ndim == 2:
-        target = (1 - smoothing) * wide(targets) + smoothing / classes
-        # -sum t log softmax; 0 log 0 is 0
-        terms = target * (log_total[:, None] - z)
-        losses = terms.sum(-1, where=target != 0)
+        target = (1 - smoothing) * wide(targets)
+        target += smoothing / classes
         softmax -= target
-        return losses, softmax
+        # -sum t log softmax; 0 log 0 is 0
+        np.subtract(log_total[:, None], z, out=z)
+        return np.multiply(target, z, out=z).sum(-1, where=target != 0)
     known = (targets >= 0) & (targets < classes)
     rows, labels = np.arange(len(z)), np.where(known, targets, 0)
     losses = log_total - (1 - smoothing) * z[rows, labels]
@@ -107,7 +116,7 @@ def _cross_entropy(
         softmax -= smoothing / classes
     losses[~known] = np.nan
     softmax[~known] = np.nan
-    return losses, softmax
+    return losses
 
 
 def _huber(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
