@@ -67,7 +67,7 @@ def ours(algorithm: Algorithm, direction: str, a: Arrays, shape: ConvShape) -> n
     x, dy = pixel_major(a["x"], True), pixel_major(a["dy"], True)
     if direction == "wgrad":
         return algorithm.wgrad(x, dy, shape)
-    finish = Finish(None, False, shape.batch)
+    finish = Finish(shape.batch)
     source, out = (x, np.empty_like(dy)) if direction == "fprop" else (dy, np.empty_like(x))
     getattr(algorithm, direction)(source, a["w"], out, shape, finish)
     return as_activation(out, True)
