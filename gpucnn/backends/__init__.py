@@ -2,7 +2,7 @@
 
 1. ``use_backend("cuda")`` (or ``"numpy"``, or a ``Backend`` object), for good or in a ``with``
    block; it holds in the current thread and async task.
-2. The environment variable ``GPUCNN_BACKEND``.
+2. The environment variable ``GPUCNN_BACKEND``, read once, at the first call.
 3. The type of the arrays: NumPy arrays run on the CPU, CuPy arrays on their GPU.
 
 Where no array says it (a model that is built from an input shape, a trainer that moves its
@@ -71,12 +71,17 @@ class use_backend(AbstractContextManager):  # reads as a verb: with use_backend(
 
 def chosen_backend() -> Backend | None:
     """Return what ``use_backend`` or ``GPUCNN_BACKEND`` says, or None."""
-    backend = _chosen.get()
-    if backend is None and (name := os.environ.get("GPUCNN_BACKEND")):
-        if name.lower() not in NAMES:
-            raise ValueError(f'GPUCNN_BACKEND must be "numpy" or "cuda". Received: {name!r}')
-        backend = get_backend(name.lower())
-    return backend
+    return _chosen.get() or _backend_of_environment()
+
+
+@cache  # every call asks; os.environ takes longer to answer than some calls to compute
+def _backend_of_environment() -> Backend | None:
+    name = os.environ.get("GPUCNN_BACKEND")
+    if not name:
+        return None
+    if name.lower() not in NAMES:
+        raise ValueError(f'GPUCNN_BACKEND must be "numpy" or "cuda". Received: {name!r}')
+    return get_backend(name.lower())
 
 
 @cache
