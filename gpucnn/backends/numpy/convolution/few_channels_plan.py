@@ -19,10 +19,10 @@ from .windows import Block
 
 View = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and offset of ``view``
 
-PARTS = 4  # neighbours copy rows twice, and compute the products of some
+PARTS = 4  # more would copy, and multiply, more of the rows that neighbours share
 PART_WORK = 8 << 20  # a part of less would not be worth its start
 COPY_WORK = 16  # multiply-adds in the time that it takes to copy a column's element
-COLUMN_BYTES = 1 << 21
+COLUMN_BYTES = 1 << 21  # in the L2 cache of a core, or nearly
 SHORT = 32  # rows, below which a small product wastes its kernel
 GAP = 16  # elements between runs: a power of two would map them all to one set of the cache
 
