@@ -118,11 +118,11 @@ class _OverMap:
     input: tuple[int, ...]
     channels_last: bool
 
-    @property
+    @cached_property
     def rank(self) -> int:
         return len(self.input)
 
-    @property
+    @cached_property
     def x_shape(self) -> tuple[int, ...]:
         return _activation_shape(self.batch, self.channels, self.input, self.channels_last)
 
@@ -199,20 +199,20 @@ class ConvShape(_OverMap):
         axes = zip(self.input, self.kernel, self.strides, self.padding, self.dilation, strict=True)
         return tuple(window_output(*axis) for axis in axes)
 
-    @property
+    @cached_property
     def w_shape(self) -> tuple[int, ...]:
         return (self.filters, *self.kernel, self.channels // self.groups)
 
-    @property
+    @cached_property
     def y_shape(self) -> tuple[int, ...]:
         return _activation_shape(self.batch, self.filters, self.output, self.channels_last)
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """Number of positions in the window, R * S in two dimensions."""
         return math.prod(self.kernel)
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Multiply-adds of one forward pass over the batch, padding counted as work."""
         return math.prod(self.y_shape) * self.taps * (self.channels // self.groups)
@@ -289,16 +289,16 @@ class PoolShape(_OverMap):
         axes = zip(self.input, self.window, self.strides, self.padding, self.dilation, strict=True)
         return tuple(window_output(*axis, self.ceil_mode) for axis in axes)
 
-    @property
+    @cached_property
     def y_shape(self) -> tuple[int, ...]:
         return _activation_shape(self.batch, self.channels, self.output, self.channels_last)
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """Number of positions in the window, R * S in two dimensions."""
         return math.prod(self.window)
 
-    @property
+    @cached_property
     def index_dtype(self) -> str:
         """The smallest unsigned integer that holds every window index and ``taps`` itself.
 
@@ -346,7 +346,7 @@ class NormShape:
             )
         return cls(batch, channels, math.prod(spatial), groups, channels_last)
 
-    @property
+    @cached_property
     def axes(self) -> tuple[int, int, int]:
         """The input's shape as three axes: (N, L, C) or (N, C, L)."""
         if self.channels_last:

@@ -35,7 +35,7 @@ CONVS: dict[str, ConvShape] = {
     "whole_window": conv((3, 7, 5, 6), (9, 7, 5, 6)),
     "many_tiles": conv((1, 17, 13, 72), (68, 3, 3, 72), padding=1),
     "wide_tiles": conv((1, 92, 90, 34), (35, 1, 1, 34)),
-    "wide_filters": conv((1, 4, 3, 457), (65, 3, 3, 457), padding=1),
+    "wide_filters": conv((1, 5, 6, 457), (65, 3, 3, 457), padding=1),
     "vectors": conv((3, 9, 10, 24), (136, 3, 3, 24), padding=1),
     "vectors_dilated": conv(
         (1, 15, 12, 16), (24, 3, 2, 16), padding=((2, 1), (0, 3)), dilation=(2, 3)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpucnn
+from gpucnn import backends
 from gpucnn.backends import backend_of, chosen_backend, default_backend, get_backend, use_backend
 from gpucnn.backends.cuda import CudaBackend
 from tests.conftest import has_gpu
@@ -21,8 +23,16 @@ without_gpu = pytest.mark.skipif(has_gpu(), reason="a GPU answers here")
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GPUCNN_BACKEND", raising=False)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    say(monkeypatch, "")
+    yield
+    backends._backend_of_environment.cache_clear()
+
+
+def say(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the environment name a backend, as if nothing had been called before."""
+    monkeypatch.setenv("GPUCNN_BACKEND", name)
+    backends._backend_of_environment.cache_clear()
 
 
 def emulated() -> CudaBackend:
@@ -50,15 +60,15 @@ def test_a_choice_is_undone_after_an_error() -> None:
 
 
 def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPUCNN_BACKEND", "NumPy")
+    say(monkeypatch, "NumPy")
     assert chosen_backend() is get_backend("numpy")
-    monkeypatch.setenv("GPUCNN_BACKEND", "tpu")
+    say(monkeypatch, "tpu")
     with pytest.raises(ValueError, match="Received: 'tpu'"):
         gpucnn.ReLU().forward(np.zeros((1, 2)))
 
 
 def test_a_call_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPUCNN_BACKEND", "numpy")
+    say(monkeypatch, "numpy")
     with use_backend(emulated()) as cuda:
         assert chosen_backend() is cuda
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from gpucnn import layers, losses, models, optimizers, use_backend
-from gpucnn.bench import cases, memory, ours, reference, torch_network, worker
+from gpucnn.bench import cases, memory, networks, ours, reference, torch_network, worker
 from gpucnn.bench.cases import Case
 from gpucnn.shapes import NormShape
 
@@ -64,12 +65,8 @@ def test_the_set_has_what_was_asked_for():
         assert case.group != "3x3" or (case.channels >= 64 and case.kernel == 3)
         assert (case.group == "depthwise") == (case.groups == case.channels > 1)
     steps = {(case.layer, case.op, case.batch) for case in found if case.op in cases.STEPS}
-    assert steps == {
-        (network, op, batch)
-        for network in ("lenet5", "vgg_small", "resnet20", "mobilenet_v2_small")
-        for op in ("training_step", "inference")
-        for batch in (1, 64, 128)
-    }
+    assert steps == set(itertools.product(cases.NETWORKS, cases.STEPS, (1, 64, 128)))
+    assert cases.NETWORKS[::2] == ("lenet5", "vgg_small", "resnet20")
     large = [case for case in found if case.group == "large"]
     assert {case.conv.x_shape for case in large} == {(32, 112, 112, 64)}
     assert {case.layer for case in found if case.measures_memory} == {
@@ -84,14 +81,16 @@ def test_the_quick_set_is_a_part_and_begins_with_something_of_each():
     groups = {case.group for case in quick}
     assert {case.group for case in quick[: len(quick) // 2]} == groups
     assert groups == {case.group for case in found} - {
-        "large", "vgg_small", "resnet20", "mobilenet_v2_small",
+        "large", "lenet5_plain", "vgg_small", "vgg_plain", "resnet20", "mobilenet_v2_small",
     }  # fmt: skip
 
 
-def test_networks_are_of_the_zoo():
+def test_networks_are_of_the_zoo_or_without_batch_norm():
     for name in cases.NETWORKS:
-        assert ours.network(Case("inference", name, name, 1)).name == name
-        assert name in models.MODELS
+        made = networks.make(name)
+        assert made.name == name
+        norms = sum(isinstance(layer, layers.BatchNorm) for _, layer in made.walk())
+        assert bool(norms) == (name in models.MODELS) == (not name.endswith("_plain"))
 
 
 # ---- float64 -------------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ def with_usual_padding(model):
 @pytest.mark.parametrize("name", cases.NETWORKS)
 def test_networks_are_the_same_in_pytorch(name):
     case = Case("training_step", name, name, 6)
-    given, model = reference.draw(case), ours.network(case)
+    given, model = reference.draw(case), networks.make(case.layer)
     translated = torch_network.translate(model)
     with_usual_padding(model)
     assert sum(p.numel() for p in translated.parameters()) == sum(
@@ -230,13 +229,13 @@ def test_training_steps_do_the_same_in_pytorch():
             assert float(step()) == pytest.approx(theirs().item(), rel=2e-3)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vgg_small", "mobilenet_v2_small", "lenet5"])
+@pytest.mark.parametrize("name", cases.NETWORKS)
 def test_networks_are_the_same_in_jax(name):
     jax = pytest.importorskip("jax")
     from gpucnn.bench import jax_network
 
     case = Case("inference", name, name, 4)
-    given, model = reference.draw(case), ours.network(case)
+    given, model = reference.draw(case), networks.make(case.layer)
     found = np.asarray(jax_network.inference(model)(jax.numpy.asarray(given["x"])))
     expected = model.forward(given["x"]).astype(np.float64)
     assert reference.relative_error(found, expected) < 1e-4
@@ -249,7 +248,7 @@ def test_networks_are_the_same_in_jax(name):
 
 def test_a_training_step_of_ours_is_a_trainers():
     case = Case("training_step", "lenet5", "lenet5", 8)
-    given, model = reference.draw(case), ours.network(case)
+    given, model = reference.draw(case), networks.make(case.layer)
     step, loss = ours.bind(case, "gpucnn"), losses.CrossEntropy()
     optimizer = optimizers.SGD(0.01, momentum=0.9)
     for _ in range(2):

@@ -155,6 +155,27 @@ def test_a_convolution_with_its_pooling_agrees_with_torch(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_a_convolution_with_its_batch_norm_is_both(backend, data_format, activation):
+    last = data_format == "channels_last"
+    x, w = numbers(2, 7, 6, 4) if last else numbers(2, 4, 7, 6), numbers(6, 3, 2, 4, seed=1)
+    x, w, b, gamma, beta, mean = map(
+        backend.asarray, (x, w, *(numbers(6, seed=seed) for seed in range(2, 6)))
+    )
+    norm, options = (gamma, beta, mean, mean * mean), {"epsilon": 0.1, "activation": activation}
+    geometry = {"strides": (2, 1), "padding": 1, "data_format": data_format}
+    z = F.conv_forward(x, w, b, **geometry)
+    expected = F.batch_norm_infer(z, *norm, axis=-1 if last else 1, **options)
+    y = F.conv_norm_infer(x, w, b, *norm, **options, **geometry)
+    np.testing.assert_array_equal(backend.to_numpy(y), backend.to_numpy(expected))
+    if last:
+        matrix = backend.arranged(w[:, 0, 0])
+        expected = F.batch_norm_infer(F.dense_forward(x, matrix, b), *norm, **options)
+        y = F.dense_norm_infer(x, matrix, b, *norm, **options)
+        np.testing.assert_array_equal(backend.to_numpy(y), backend.to_numpy(expected))
+
+
 def test_shapes_at_hand_spare_the_keywords():
     x, w = whole(2, 9, 9, 1, seed=0), whole(4, 5, 5, 1, seed=1)
     shapes = F.conv_pool_shapes(x.shape, w.shape, 3, strides=2, pool_strides=1, mode="average")
@@ -239,7 +260,7 @@ def test_gradients_that_nobody_asks_for_are_none():
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_math_reaches_every_direction(dtype):
     """On small whole numbers "exact" has no rounding errors; F(4x4, 3x3) of "strict" has."""
-    x, w = numbers(2, 8, 8, 16, dtype=dtype), numbers(16, 3, 3, 16, dtype=dtype, seed=1)
+    x, w = numbers(8, 8, 8, 16, dtype=dtype), numbers(16, 3, 3, 16, dtype=dtype, seed=1)
     x, w = np.round(2 * x), np.round(2 * w)
     wide = "complex128" if x.dtype.kind == "c" else "float64"
     sums = every_convolution(x.astype(wide), w.astype(wide), "exact")
@@ -257,6 +278,9 @@ def every_convolution(x, w, math_mode):
     yield F.conv_transpose_forward(x, w, **options)
     yield from F.conv_transpose_backward(x, x, w, with_bias=False, **options)[:2]
     if x.dtype.kind != "c":
+        zeros, ones = np.zeros(16, x.dtype), np.ones(16, x.dtype)
+        norm = ones, zeros, zeros, ones
+        yield F.conv_norm_infer(x, w, None, *norm, epsilon=0.0, **options)
         y, index = F.conv_pool_forward(x, w, **options)
         yield y
         for needs_dx in (True, False):
@@ -459,6 +483,11 @@ def refusals() -> dict:
             lambda: F.activation_forward(x, "rlu"),
             ValueError,
             "activation: activation must be one of 'linear', .*'mish'.*Received: activation='rlu'",
+        ),
+        "statistics of a norm": (
+            lambda: F.conv_norm_infer(x, w, b, b, b, b, b[:2]),
+            ValueError,
+            r"conv_norm: var must have the shape \(4,\)\. Received: \(2,\)",
         ),
         "math": (
             lambda: F.conv_backward(y, x, w, math="fast"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from gpucnn.backends.numpy import blas_probe, workers
 from gpucnn.backends.numpy.convolution import (
     Finish,
+    choose,
     winograd,
     winograd_filters,
     winograd_tiles,
@@ -29,6 +32,7 @@ from gpucnn.backends.numpy.convolution.winograd import Winograd
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.memory import as_activation, pixel_major
 from gpucnn.shapes import ConvShape
+from profiling.cpu import errors
 from tests import reference
 from tests.cases import random
 from tests.tolerance import assert_close
@@ -87,7 +91,8 @@ def compute(algorithm, direction: str, s: ConvShape, *arrays: np.ndarray, relu=F
         return algorithm.wgrad(first, second, s)
     shape = s.y_shape if direction == "fprop" else s.x_shape
     out = pixel_major(np.full(shape, 7e7, first.dtype), True)
-    getattr(algorithm, direction)(first, second, out, s, Finish(arrays[2], relu, s.batch))
+    finish = Finish(s.batch, arrays[2], "relu" if relu else "linear")
+    getattr(algorithm, direction)(first, second, out, s, finish)
     return as_activation(out, True)
 
 
@@ -110,7 +115,7 @@ def problem(direction: str, s: ConvShape, dtype) -> tuple[list[np.ndarray], int]
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_direction(parts, name, direction, m, dtype):
     s, algorithm = SHAPES[name], Winograd(m)
-    assert algorithm.suits(direction, s, np.dtype(dtype))
+    assert algorithm.computes(direction, s)
     arrays, terms = problem(direction, s, dtype)
     function = getattr(reference, f"conv_{direction}")
     expected, magnitude = function(*arrays, s), function(*map(np.abs, arrays), s)
@@ -178,6 +183,18 @@ def test_error_beside_a_sum_in_one_piece(channels, m):
     got = compute(Winograd(m), "fprop", s, x, w, None).reshape(100, 24)
     ratio = root_mean_square(got - exact) / root_mean_square(in_one_piece(columns, filters) - exact)
     assert PROMISES[m][channels] / 3 < ratio < PROMISES[m][channels]
+
+
+def test_the_table_of_errors(tmp_path, capsys):
+    assert errors.main(["--channels", "16", "--out", str(tmp_path / "rows.json")]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {(row["data"], row["direction"]) for row in rows} == {*product(errors.DATA, DIRECTIONS)}
+    for row in rows:
+        found = row["errors"]
+        assert 0 < found["columns"] < 1e-6
+        assert found["taps"] < 1.1 * found["columns"] and found["winograd2"] < found["winograd4"]
+        assert found["winograd4"] < 5 * found["columns"]
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)
 
 
 @pytest.mark.parametrize("m", [2, 4])
@@ -275,18 +292,90 @@ def test_small_products_pay_with_kernels_for_them(monkeypatch, library, pays):
     ],
 )  # fmt: skip
 def test_what_it_does_not_suit(direction, s):
+    assert not Winograd(4).computes(direction, s)
     assert not Winograd(4).suits(direction, s, np.dtype(np.float32))
 
 
 def test_a_sum_of_few_pixels_is_left_to_others():
     s = conv((7, 5, 5, 16), (16, 3, 3, 16))
-    assert Winograd(4).suits("fprop", s, np.dtype(np.float32))
-    assert not Winograd(4).suits("wgrad", s, np.dtype(np.float32))
+    assert Winograd(4).computes("fprop", s)
+    assert not Winograd(4).computes("wgrad", s)
 
 
-def test_it_suits_either_layout():
-    s = replace(SHAPES["same"], channels_last=False)
-    assert Winograd(2).suits("fprop", s, np.dtype(np.float32))
+def layer(images: int, size: int, channels: int, strides: int = 1) -> ConvShape:
+    x, w = (images, size, size, channels), (channels, 3, 3, channels)
+    return conv(x, w, strides=strides, padding=1)
+
+
+@pytest.mark.parametrize(
+    ("s", "names"),
+    [
+        # of fprop, dgrad and wgrad; what was quickest, or within a tenth of it
+        (layer(1, 56, 16), ("taps", "taps", "taps")),
+        (layer(1, 14, 32), ("taps", "taps", "taps")),
+        (layer(1, 28, 32), ("winograd4", "winograd4", "winograd4")),
+        (layer(1, 7, 64), ("taps", "taps", "taps")),
+        (layer(1, 14, 64), ("winograd4", "winograd4", "winograd4")),
+        (layer(1, 7, 128), ("taps", "taps", "taps")),
+        (layer(1, 14, 256), ("winograd4", "winograd4", "winograd4")),
+        (layer(1, 7, 512), ("taps", "winograd2", "taps")),
+        (layer(1, 14, 512), ("winograd4", "winograd4", "winograd2")),
+        (layer(8, 4, 512), ("taps", "winograd2", "winograd2")),
+        (layer(8, 7, 512), ("winograd4", "winograd4", "winograd4")),
+        (layer(8, 8, 16), ("winograd4", "winograd4", "winograd4")),
+        (layer(64, 4, 32), ("winograd4", "winograd4", "winograd4")),
+        (layer(1, 28, 64, strides=2), ("taps", "taps", "taps")),
+        (layer(1, 28, 128, strides=2), ("winograd4", "winograd4", "winograd4")),
+        (layer(8, 8, 256, strides=2), ("taps", "taps", "taps")),
+        (layer(32, 16, 32, strides=2), ("winograd4", "winograd4", "winograd4")),
+    ],
+    ids=lambda value: "x".join(map(str, value.x_shape)) if isinstance(value, ConvShape) else "",
+)  # fmt: skip
+def test_the_quickest_is_chosen(s, names):
+    for channels_last in (True, False):
+        s = replace(s, channels_last=channels_last)
+        chosen = tuple(choose(each, s, np.dtype(np.float32)).name for each in DIRECTIONS)
+        assert chosen == names
+
+
+def sparse(rng: np.random.Generator, shape: tuple[int, ...], is_sparse: bool) -> np.ndarray:
+    array = rng.standard_normal(shape, np.float32)
+    return array * (rng.random(shape) < 0.5) if is_sparse else array
+
+
+@pytest.mark.parametrize("after_relu", [False, True])
+@pytest.mark.parametrize("channels", [16, 64, 256, 512])
+def test_exact_is_no_less_exact_than_a_product_over_columns(channels, after_relu):
+    """By root mean square, in every direction, for normal numbers and with half of them 0."""
+    s, rng = layer(2, 9, channels), np.random.default_rng(channels)
+    x, dy = (sparse(rng, shape, after_relu) for shape in (s.x_shape, s.y_shape))
+    w = rng.standard_normal(s.w_shape, np.float32)
+    wide = [array.astype(np.float64) for array in (x, dy, w)]
+
+    def products(x, dy, w):
+        """y, dx and dw as (N * P * Q, T * C) @ (T * C, K) and alike."""
+        yield columns(x) @ w.reshape(channels, -1).T
+        yield columns(dy) @ w[:, ::-1, ::-1].transpose(1, 2, 0, 3).reshape(-1, channels)
+        yield dy.reshape(-1, channels).T @ columns(x)
+
+    cases = zip(
+        DIRECTIONS, ((x, w, None), (dy, w, None), (x, dy)), products(x, dy, w), products(*wide),
+        strict=True,
+    )  # fmt: skip
+    for direction, arrays, plain, expected in cases:
+        algorithm = choose(direction, s, np.dtype(np.float32), "exact")
+        got = compute(algorithm, direction, s, *arrays).reshape(expected.shape)
+        error = root_mean_square(got - expected)
+        assert 0 < error < 1.05 * root_mean_square(plain - expected)
+
+
+def columns(x: np.ndarray) -> np.ndarray:
+    """Return the windows of 3x3 pixels, padded by one, as (N * P * Q, R * S * C)."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2)
+    )
+    # (N, P, Q, C, R, S) -> (N * P * Q, R * S * C)
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, 9 * x.shape[-1])
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5])

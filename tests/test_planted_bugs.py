@@ -170,13 +170,13 @@ def winograd_wgrad(backend: CudaBackend) -> None:
 
 
 def winograd4(backend: CudaBackend) -> None:
-    shape = ConvShape.of((1, 7, 9, 129), (5, 3, 3, 129), padding=1)  # 6 tiles, and 2 empty ones
+    shape = ConvShape.of((1, 7, 9, 257), (5, 3, 3, 257), padding=1)  # 6 tiles, and 2 empty ones
     problem, algorithm = Problem("fprop", shape, "float32"), ALGORITHMS["winograd4"]
     plan, *_ = algorithm.plans(problem)
     x, w = random("x", shape.x_shape), random("w", shape.w_shape)
     y, terms = (reference.conv_fprop(*a, None, shape) for a in ((x, w), (np.abs(x), np.abs(w))))
     got = algorithm.run(backend, problem, plan, x, w, None)
-    assert_close(got, y, reduction=1161, magnitude=terms)
+    assert_close(got, y, reduction=2313, magnitude=terms)
 
 
 def depthwise(backend: CudaBackend) -> None:
@@ -505,6 +505,8 @@ BUGS = [
     Bug("tiles of no image are read", winograd4, "conv_winograd4.cu", "!empty && ", ""),
     Bug("the patch begins where its tile does", winograd4, "conv_winograd4.cu",
         "TILE * column - g.pad[1]", "TILE * column"),
+    Bug("the second split of the products is left out", winograd4, "conv_winograd4.cu",
+        "part < parts; ++part, m +=", "part < 1; ++part, m +="),
     Bug("no barrier after copying the windows", depthwise, "conv_depthwise.cu",
         "    __syncthreads();  // the windows are complete\n", ""),
     Bug("the windows of channels beyond the last are read", depthwise, "conv_depthwise.cu",

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpucnn
 from gpucnn.backends.numpy import workers
@@ -51,6 +51,26 @@ def test_the_blas_has_one_thread_inside_and_its_own_again_behind():
     assert blas_threads() == before
 
 
+def test_what_a_person_changes_inside_stays_so():
+    with threadpool_limits(3, user_api="blas"):
+        with one_blas_thread():
+            inner = threadpool_limits(2, user_api="blas")
+        assert blas_threads() == {2}
+        inner.restore_original_limits()
+
+
+def test_the_blas_has_one_thread_until_the_last_leaves():
+    inside = one_blas_thread()
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        with inside:
+            pool.submit(inside.__enter__).result()
+        assert blas_threads() == {1}
+        pool.submit(inside.__exit__, None, None, None).result()
+        with inside:  # who may not set the number leaves that to who may
+            assert blas_threads() == {1}
+        assert blas_threads() == {2}
+
+
 def test_a_training_has_one_blas_thread_and_gives_the_others_back():
     before, seen = blas_threads(), []
     model = gpucnn.Sequential([gpucnn.Dense(2)])
@@ -86,11 +106,39 @@ def test_every_part_is_done_once(three_workers):
 
 
 def test_the_threads_share_the_parts(three_workers):
-    """Part i is thread i mod n's; the caller is thread 0."""
-    names = [""] * 6
-    workers.run(lambda part: names.__setitem__(part, threading.current_thread().name), 6)
+    """Each thread has a part at the same time, the caller among them."""
+    together, names = threading.Barrier(3), []
+
+    def part(_: int) -> None:
+        together.wait(timeout=20)
+        names.append(threading.current_thread().name)
+
+    workers.run(part, 6)
     caller = threading.current_thread().name
-    assert names == [caller, "gpucnn-1", "gpucnn-2"] * 2
+    assert sorted(names) == sorted([caller, "gpucnn-1", "gpucnn-2"] * 2)
+
+
+def test_a_part_that_takes_long_holds_up_no_other(three_workers):
+    others = threading.Semaphore(0)
+
+    def part(index: int) -> None:
+        if index:
+            others.release()
+        else:
+            assert all(others.acquire(timeout=20) for _ in range(8))
+
+    workers.run(part, 9)
+
+
+def test_a_thread_that_does_not_wake_is_not_waited_for(monkeypatch, three_workers):
+    monkeypatch.setattr(workers._Workers, "_serve", lambda *arguments: None)
+    assert squares(9) == squares(9) == [part * part for part in range(9)]
+
+
+def test_threads_come_and_go_as_they_please(three_workers):
+    """Runs so short that the threads wake in the middle of them, behind them and in the next."""
+    for parts in [1, 2, 3, 7] * 1000:
+        assert squares(parts) == [part * part for part in range(parts)]
 
 
 @pytest.mark.parametrize("wrong", range(4))
@@ -127,6 +175,21 @@ def test_a_forked_process_starts_threads_of_its_own(three_workers):
     with process_pool as pool:
         assert pool.apply_async(squares, (9,)).get(timeout=20) == squares(9)
     assert squares(9) == [part * part for part in range(9)]
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
+)
+def test_a_process_that_is_forked_while_another_thread_computes():
+    """It has the BLAS threads of before, and is held up by nobody."""
+    fork = multiprocessing.get_context("fork")
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool, one_blas_thread():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            processes = pool.submit(fork.Pool, 1).result()
+        with processes:
+            assert processes.apply_async(blas_threads).get(timeout=20) == {2}
+            assert processes.apply_async(squares, (9,)).get(timeout=20) == squares(9)
 
 
 def test_no_warning_escapes_a_worker(three_workers):

@@ -2,7 +2,7 @@
 
 1. ``use_backend("cuda")`` (or ``"numpy"``, or a ``Backend`` object), for good or in a ``with``
    block; it holds in the current thread and async task.
-2. The environment variable ``GPUCNN_BACKEND``.
+2. The environment variable ``GPUCNN_BACKEND``, read once, at the first call.
 3. The type of the arrays: NumPy arrays run on the CPU, CuPy arrays on their GPU.
 
 Where no array says it (a model that is built from an input shape, a trainer that moves its
@@ -15,11 +15,14 @@ import os
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import cache
-from types import TracebackType
+from types import NoneType, TracebackType
+
+import numpy as np
 
 from .base import Array, Backend
 
 NAMES = ("numpy", "cuda")
+_ON_HOST = {np.ndarray, NoneType}
 
 _chosen: ContextVar[Backend | None] = ContextVar("gpucnn_backend", default=None)
 
@@ -68,12 +71,17 @@ class use_backend(AbstractContextManager):  # reads as a verb: with use_backend(
 
 def chosen_backend() -> Backend | None:
     """Return what ``use_backend`` or ``GPUCNN_BACKEND`` says, or None."""
-    backend = _chosen.get()
-    if backend is None and (name := os.environ.get("GPUCNN_BACKEND")):
-        if name.lower() not in NAMES:
-            raise ValueError(f'GPUCNN_BACKEND must be "numpy" or "cuda". Received: {name!r}')
-        backend = get_backend(name.lower())
-    return backend
+    return _chosen.get() or _backend_of_environment()
+
+
+@cache  # every call asks; os.environ takes longer to answer than some calls to compute
+def _backend_of_environment() -> Backend | None:
+    name = os.environ.get("GPUCNN_BACKEND")
+    if not name:
+        return None
+    if name.lower() not in NAMES:
+        raise ValueError(f'GPUCNN_BACKEND must be "numpy" or "cuda". Received: {name!r}')
+    return get_backend(name.lower())
 
 
 @cache
@@ -107,6 +115,9 @@ def backend_of(owner: str, **arrays: Array | None) -> Backend:
         TypeError: the arrays are of different kinds, or not of the chosen backend's kind; the
             message opens with ``owner`` and names the arrays.
     """
+    backend = chosen_backend()
+    if {*map(type, arrays.values())} <= _ON_HOST and (backend is None or backend.name == "numpy"):
+        return backend or get_backend("numpy")  # at once: beside a small array all the rest counts
     given = {name: array for name, array in arrays.items() if array is not None}
     packages = {_package(type(array)) for array in given.values()}
     if len(packages) > 1:
@@ -115,7 +126,6 @@ def backend_of(owner: str, **arrays: Array | None) -> Backend:
             f' model.to("cuda") or model.to("numpy") and an array with cupy.asarray(x) or'
             f" cupy.asnumpy(x). Received: {_received(given)}"
         )
-    backend = chosen_backend()
     if backend is None:
         backend = get_backend("cuda" if "cupy" in packages else "numpy")
     if not all(map(backend.owns, given.values())):

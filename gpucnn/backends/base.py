@@ -266,6 +266,20 @@ class Backend(ABC):
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype."""
 
+    def conv_norm_infer(
+        self, x: Array, w: Array, b: Array | None, conv: ConvShape, gamma: Array, beta: Array,
+        mean: Array, var: Array, epsilon: float, activation: str = "linear", math: str = "strict",
+    ) -> Array:  # fmt: skip
+        """``conv_fprop``, then ``batch_norm_infer`` of its output: one pass where there is one.
+
+        ``activation`` may be "relu6", too, which is min(max(y, 0), 6).
+        """
+        y = self.conv_fprop(x, w, b, conv, "linear", math)
+        shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
+        fused = activation if activation in FUSED else "linear"
+        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, fused)
+        return y if fused == activation else self.activation_forward(y, activation, 0.0)
+
     # ---- random numbers ----------------------------------------------------------------------
 
     @abstractmethod

@@ -12,9 +12,10 @@ POOLS = ("max_pool", "max_pool_backward")
 ACTIVATIONS = ("activation_forward", "activation_backward")  # ReLU
 NORMS = ("batch_norm_train", "batch_norm_backward")
 STEPS = ("training_step", "inference")
-NETWORKS = ("lenet5", "vgg_small", "resnet20", "mobilenet_v2_small")  # of gpucnn.models
+NETWORKS = (
+    "lenet5", "lenet5_plain", "vgg_small", "vgg_plain", "resnet20", "mobilenet_v2_small",
+)  # fmt: skip
 BATCHES = (1, 64, 128)
-CLASSES = 10
 MOST_CHECKED = 10**10  # multiply-adds, above which a result is not worked out in float64, too
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .cases import Case
 from .jax_network import inference, training
-from .ours import network
+from .networks import make
 from .reference import EPSILON, draw
 
 try:
@@ -42,7 +42,7 @@ def bind(case: Case, way: str) -> Callable[[], Any]:
     """Return a function that runs the case once, compiled."""
     inputs = {name: jax.numpy.asarray(array) for name, array in draw(case).items()}
     if case.op == "inference":
-        run = jax.jit(inference(network(case)))
+        run = jax.jit(inference(make(case.layer)))
         return lambda: jax.block_until_ready(run(inputs["x"]))
     if case.op == "training_step":
         return _training(case, inputs)
@@ -56,7 +56,7 @@ def to_numpy(case: Case, result: Any) -> np.ndarray:
 
 
 def _training(case: Case, inputs: dict[str, Any]) -> Callable[[], Any]:
-    step, state = training(network(case), rate=0.01, momentum=0.9)
+    step, state = training(make(case.layer), rate=0.01, momentum=0.9)
     run = jax.jit(step, donate_argnums=0)
 
     def call() -> Any:

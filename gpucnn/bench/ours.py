@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from .. import models
 from ..backends import get_backend, use_backend
-from ..initializers import set_seed
 from ..layers import inference_mode
-from .cases import CLASSES, STEPS, Case
+from . import networks
+from .cases import STEPS, Case
 from .reference import EPSILON, Inputs, draw
 
 WAYS = ("gpucnn",)
@@ -129,17 +128,11 @@ _CALLS = {
 }
 
 
-def network(case: Case) -> Any:
-    """Return the case's network, with the same weights in every process."""
-    set_seed(0)
-    return models.make(case.layer, CLASSES, models.USUAL[case.layer])
-
-
 def _step(case: Case, inputs: Inputs) -> Callable[[], Any]:
     from ..losses import CrossEntropy
     from ..optimizers import SGD
 
-    model, x, labels = network(case), inputs["x"], inputs["labels"]
+    model, x, labels = networks.make(case.layer), inputs["x"], inputs["labels"]
     if case.op == "inference":
         return lambda: model.forward(x)
     model.needs_input_gradient = False

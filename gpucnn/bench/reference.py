@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .cases import CLASSES, CONVOLUTIONS, STEPS, Case
+from .cases import CONVOLUTIONS, STEPS, Case
 
 EPSILON = 1e-3  # of batch normalisation
 Inputs = dict[str, np.ndarray]
@@ -24,9 +24,9 @@ def draw(case: Case) -> Inputs:
         return rng.standard_normal(shape, np.float32) * np.float32(scale)
 
     if case.op in STEPS:
-        from ..models import USUAL
+        from .networks import CLASSES, image_shape  # which loads the layers
 
-        images = rng.random((case.batch, *USUAL[case.layer]), np.float32)
+        images = rng.random((case.batch, *image_shape(case.layer)), np.float32)
         return {"x": images, "labels": rng.integers(0, CLASSES, case.batch)}
     inputs = {"x": normal(case.batch, case.size, case.size, case.channels)}
     output = inputs["x"].shape

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cases import STEPS, Case
-from .ours import network
+from .networks import make
 from .reference import EPSILON, Inputs, draw
 from .torch_network import translate
 
@@ -124,7 +124,7 @@ _CALLS = {
 
 
 def _step(case: Case, inputs: Inputs, layout: torch.memory_format) -> Callable[[], Any]:
-    model = translate(network(case)).to(memory_format=layout)
+    model = translate(make(case.layer)).to(memory_format=layout)
     x, labels = _tensor(inputs["x"], layout), torch.from_numpy(inputs["labels"])
     if case.op == "inference":
         model.eval()

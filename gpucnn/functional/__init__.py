@@ -19,13 +19,14 @@ from .activation import (
     saves_output,
 )
 from .conv import conv_backward, conv_forward, conv_shape
+from .conv_norm import conv_norm_infer
 from .conv_pool import conv_pool_backward, conv_pool_forward, conv_pool_shapes
 from .conv_transpose import (
     conv_transpose_backward,
     conv_transpose_forward,
     conv_transpose_shape,
 )
-from .dense import dense_backward, dense_forward
+from .dense import dense_backward, dense_forward, dense_norm_infer
 from .dropout import dropout_backward, dropout_forward
 from .layout import channels_first, channels_last
 from .norm import (
@@ -56,6 +57,7 @@ __all__ = [
     "channels_last",
     "conv_backward",
     "conv_forward",
+    "conv_norm_infer",
     "conv_pool_backward",
     "conv_pool_forward",
     "conv_pool_shapes",
@@ -65,6 +67,7 @@ __all__ = [
     "conv_transpose_shape",
     "dense_backward",
     "dense_forward",
+    "dense_norm_infer",
     "dropout_backward",
     "dropout_forward",
     "global_pool_backward",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ..arguments import check_data_format
@@ -26,9 +26,9 @@ def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) 
         TypeError: the arrays lie on different devices, differ in dtype, or are not floating.
     """
     backend = backend_of(owner, **arrays)
-    given = {name: array for name, array in arrays.items() if array is not None}
-    kinds = {_kind(array.dtype, allow_complex) for array in given.values()}
+    kinds = {_kind(a.dtype, allow_complex) for a in arrays.values() if a is not None}
     if len(kinds) > 1 or not kinds <= _FLOATS:
+        given = {name: array for name, array in arrays.items() if array is not None}
         received = ", ".join(f"{name}: {array.dtype.name}" for name, array in given.items())
         if len(kinds) > 1:
             raise TypeError(
@@ -78,6 +78,11 @@ def is_channels_last(owner: str, data_format: str) -> bool:
     return check_data_format(owner, data_format) == "channels_last"
 
 
+@lru_cache(maxsize=4096)
+def _norm_shape(shape: tuple[int, ...], groups: int, channels_last: bool, owner: str) -> NormShape:
+    return NormShape.of(shape, groups=groups, channels_last=channels_last, owner=owner)
+
+
 def channel_shape(owner: str, x: Array, axis: int, groups: int = 1) -> NormShape:
     """Return how a per-channel operation sees x with its channels on ``axis``, the last or 1."""
     if axis not in (1, -1, x.ndim - 1):
@@ -86,4 +91,4 @@ def channel_shape(owner: str, x: Array, axis: int, groups: int = 1) -> NormShape
             f" Received: axis={axis} for an input of shape {x.shape}"
         )
     last = axis in (-1, x.ndim - 1)
-    return NormShape.of(x.shape, groups=groups, channels_last=last, owner=owner)
+    return _norm_shape(x.shape, groups, last, owner)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
+from math import prod
+from typing import Any
 
 from ..backends.base import Array
+from ..shapes import ConvShape
 from .checks import expect_shape
 from .conv import conv_backward, conv_forward
+from .conv_norm import conv_norm_infer
 
 
 def dense_forward(
@@ -42,7 +46,17 @@ def dense_forward(
     """
     _check(owner, x, w)
     # (rows, 1, C) * (units, 1, C) -> (rows, 1, units)
-    y = conv_forward(_pixels(x), w[:, None, :], b, activation=activation, math=math, owner=owner)
+    options = {"activation": activation, "math": math, "shape": _geometry(x, w), "owner": owner}
+    return conv_forward(_pixels(x), w[:, None, :], b, **options).reshape(*x.shape[:-1], w.shape[0])
+
+
+def dense_norm_infer(
+    x: Array, w: Array, b: Array | None, *norm: Array, owner: str = "dense_norm", **options: Any
+) -> Array:
+    """Return ``batch_norm_infer(dense_forward(x, w, b), ...)``; as ``conv_norm_infer``."""
+    _check(owner, x, w)
+    options |= {"shape": _geometry(x, w), "owner": owner}
+    y = conv_norm_infer(_pixels(x), w[:, None, :], b, *norm, **options)
     return y.reshape(*x.shape[:-1], w.shape[0])
 
 
@@ -66,6 +80,7 @@ def dense_backward(
         with_bias=with_bias,
         needs_dx=needs_dx,
         math=math,
+        shape=_geometry(x, w),
         owner=owner,
     )
     return None if dx is None else dx.reshape(x.shape), dw.reshape(w.shape), db
@@ -79,5 +94,14 @@ def _check(owner: str, x: Array, w: Array) -> None:
         )
 
 
+def _geometry(x: Array, w: Array) -> ConvShape:
+    return _shape(prod(x.shape[:-1]), *w.shape)
+
+
+@lru_cache(maxsize=4096)
+def _shape(rows: int, units: int, features: int) -> ConvShape:
+    return ConvShape.of((rows, 1, features), (units, 1, features))
+
+
 def _pixels(x: Array) -> Array:
-    return x.reshape(math.prod(x.shape[:-1]), 1, x.shape[-1])  # (..., C) -> (rows, 1, C)
+    return x.reshape(prod(x.shape[:-1]), 1, x.shape[-1])  # (..., C) -> (rows, 1, C)

@@ -17,31 +17,32 @@ class Activated(Layer):
     """A layer whose output runs through an activation, ``self.activation``, of its own.
 
     Only the tensor that the derivative needs is kept: for relu or tanh the output, and the sum
-    before it is freed.
+    before it is freed. ``_forward`` takes another activation in place of its own, so that a network
+    can hand it a ReLU layer's work (see ``network.plan``).
     """
 
     activation: str
     softmax_axis = -1
     fused: tuple[str, ...] = FUSED  # what the layer's own kernel can apply
 
-    def _activate(self, y: Array) -> tuple[Array, Array | None]:
+    def _activate(self, y: Array, activation: str) -> tuple[Array, Array | None]:
         """Return the activation's output and what ``_deactivate`` will need of it."""
-        if self.activation == "linear":
+        if activation == "linear":
             return y, None
-        out = F.activation_forward(y, self.activation, axis=self.softmax_axis, owner=self.label)
-        return out, out if F.saves_output(self.activation) else y
+        out = F.activation_forward(y, activation, axis=self.softmax_axis, owner=self.label)
+        return out, out if F.saves_output(activation) else y
 
-    def _run_activated(self, run: Callable, *arrays: Any, **keywords: Any) -> tuple:
+    def _run_activated(
+        self, run: Callable, *arrays: Any, activation: str, **keywords: Any
+    ) -> tuple[Array, Array | None]:
         """``_activate`` the result of a convolution, in the same kernel where it knows how."""
-        if self.activation not in self.fused or arrays[0].dtype.kind == "c":
-            return self._activate(run(*arrays, owner=self.label, **keywords))
-        y = run(*arrays, activation=self.activation, owner=self.label, **keywords)
-        return y, None if self.activation == "linear" else y
+        if activation not in self.fused or arrays[0].dtype.kind == "c":
+            return self._activate(run(*arrays, owner=self.label, **keywords), activation)
+        y = run(*arrays, activation=activation, owner=self.label, **keywords)
+        return y, None if activation == "linear" else y
 
-    def _deactivate(self, dy: Array, kept: Array | None) -> Array:
-        return F.activation_backward(
-            dy, kept, self.activation, axis=self.softmax_axis, owner=self.label
-        )
+    def _deactivate(self, dy: Array, kept: Array | None, activation: str) -> Array:
+        return F.activation_backward(dy, kept, activation, axis=self.softmax_axis, owner=self.label)
 
 
 class _Elementwise(Layer):

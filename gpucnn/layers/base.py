@@ -115,6 +115,7 @@ class Layer:
         self.built = False
         self.dtype: np.dtype | None = None
         self._saved: tuple | None = None
+        self._accepted: Shape | None = None  # the last input's shape, which need not be looked at
         self._backend: Backend | None = None
 
     # ---- what a layer's own file says ------------------------------------------------------------
@@ -202,10 +203,7 @@ class Layer:
             ValueError: x has the wrong rank, size or number of channels.
             TypeError: x is of another dtype than the parameters, or of another backend.
         """
-        x = self._check(x)
-        with nvtx_range(self.name, "forward"):
-            self._saved = None
-            return self._forward(x, training)
+        return self._pass_forward(self._forward, self.name, x, training)
 
     def backward(self, dy: Array) -> Array:
         """Return dx for the gradient ``dy`` of the last forward's output, and fill ``grads``.
@@ -215,14 +213,7 @@ class Layer:
             ValueError: dy is not of the output's shape.
             TypeError: dy is of another backend than the output.
         """
-        if self._saved is None:
-            raise RuntimeError(
-                f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
-            )
-        with nvtx_range(self.name, "backward"):
-            dx = self._backward(self._arranged(dy), *self._saved)
-        self._saved = None  # but not after an error, so that a right dy can follow a wrong one
-        return dx
+        return self._pass_backward(self._backward, self.name, dy)
 
     @property
     def label(self) -> str:
@@ -261,16 +252,37 @@ class Layer:
 
     # ---- for layers ------------------------------------------------------------------------------
 
+    def _pass_forward(
+        self, forward: Callable[..., Array], name: str, x: Array, training: bool
+    ) -> Array:
+        """Run ``_forward``, or what a plan puts in its place, on a checked input."""
+        x = self._check(x)
+        with nvtx_range(name, "forward"):
+            self._saved = None
+            return forward(x, training)
+
+    def _pass_backward(self, backward: Callable[..., Array], name: str, dy: Array) -> Array:
+        """Run ``_backward``, or what a plan puts in its place, on what the forward pass saved."""
+        if self._saved is None:
+            raise RuntimeError(
+                f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
+            )
+        with nvtx_range(name, "backward"):
+            dx = backward(self._arranged(dy), *self._saved)
+        self._saved = None  # but not after an error, so that a right dy can follow a wrong one
+        return dx
+
     def _check(self, x: Array) -> Array:
         """Return x arranged and floating, with the parameters built to fit it."""
         self._expect_arrays(x)
         backend = backend_of(self.label, input=x, **self.params)
         if x.dtype.kind in "iub":
             x = x.astype(self.dtype or np.float32)
-        self._require(tuple(x.shape))
+        if not (self.built and x.shape == self._accepted):
+            self._require(tuple(x.shape))
         if not self.built:
             self.build(tuple(x.shape[1:]), self.dtype or x.dtype, backend)
-        self._backend = backend
+        self._backend, self._accepted = backend, x.shape
         if self.params and x.dtype != self.dtype:
             raise TypeError(
                 f"{self.label}: the parameters are {self.dtype.name}; convert the input with"

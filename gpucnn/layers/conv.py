@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 from .. import functional as F
 from ..arguments import Padding, as_choice, as_int, as_tuple, check_data_format, check_padding
@@ -163,18 +164,26 @@ class Conv(Activated):
         if self.use_bias:
             self._add("bias", (filters,), self.bias_initializer)
 
-    def _forward(self, x: Array, training: bool) -> Array:
-        shape = self._geometry(x.shape)
+    def _forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
+        shape, activation = self._geometry(x.shape), activation or self.activation
         kernel, bias = self.params["kernel"], self.params.get("bias")
         y, kept = self._run_activated(
-            self._run, x, kernel, bias, shape=shape, math=self.math
+            self._run, x, kernel, bias, shape=shape, math=self.math, activation=activation
         )
-        self._save(x, kept, shape)
+        self._save(x, kept, shape, activation)
         return y
 
-    def _backward(self, dy: Array, x: Array, kept: Array | None, shape: ConvShape) -> Array:
+    def _forward_normed(self, x: Array, *norm: Array, **options: Any) -> Array:
+        """Run forward with a batch norm behind, for inference (``functional.conv_norm_infer``)."""
+        kernel, bias = self.params["kernel"], self.params.get("bias")
+        options |= {"math": self.math, "shape": self._geometry(x.shape), "owner": self.label}
+        return F.conv_norm_infer(x, kernel, bias, *norm, **options)
+
+    def _backward(
+        self, dy: Array, x: Array, kept: Array | None, shape: ConvShape, activation: str
+    ) -> Array:
         dx, self.grads["kernel"], db = self._run_backward(
-            self._deactivate(dy, kept),
+            self._deactivate(dy, kept, activation),
             x,
             self.params["kernel"],
             with_bias=self.use_bias,

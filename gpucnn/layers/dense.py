@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from .. import functional as F
 from ..arguments import as_choice, as_int, as_shape, check_data_format
@@ -121,15 +122,24 @@ class Dense(Activated):
         if self.use_bias:
             self._add("bias", (self.units,), self.bias_initializer)
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    def _forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
+        activation = activation or self.activation
         kernel, bias = self.params["kernel"], self.params.get("bias")
-        y, kept = self._run_activated(F.dense_forward, x, kernel, bias, math=self.math)
-        self._save(x, kept)
+        y, kept = self._run_activated(
+            F.dense_forward, x, kernel, bias, math=self.math, activation=activation
+        )
+        self._save(x, kept, activation)
         return y
 
-    def _backward(self, dy: Array, x: Array, kept: Array | None) -> Array:
+    def _forward_normed(self, x: Array, *norm: Array, **options: Any) -> Array:
+        """Run forward with a batch norm behind, for inference (``functional.conv_norm_infer``)."""
+        kernel, bias = self.params["kernel"], self.params.get("bias")
+        options |= {"math": self.math, "owner": self.label}
+        return F.dense_norm_infer(x, kernel, bias, *norm, **options)
+
+    def _backward(self, dy: Array, x: Array, kept: Array | None, activation: str) -> Array:
         dx, self.grads["kernel"], db = F.dense_backward(
-            self._deactivate(dy, kept),
+            self._deactivate(dy, kept, activation),
             x,
             self.params["kernel"],
             with_bias=self.use_bias,

@@ -101,35 +101,41 @@ class BatchNorm(_Norm, Activated):
         self._add_state("moving_mean", shape, "zeros")
         self._add_state("moving_variance", shape, "ones")
 
-    @property
-    def _own(self) -> str:
-        """What of the activation the norm's own kernels apply."""
-        return self.activation if self.activation in self.fused else "linear"
-
-    def _forward(self, x: Array, training: bool) -> Array:
+    def _forward(
+        self, x: Array, training: bool, activation: str | None = None, residual: Array | None = None
+    ) -> Array:
+        activation = activation or self.activation
+        own = activation if activation in self.fused else "linear"  # what the kernels apply
         gamma, beta = self.params["gamma"], self.params["beta"]
         statistics = self.state["moving_mean"], self.state["moving_variance"]
         options = {"epsilon": self.epsilon, "axis": self.axis, "owner": self.label}
+        options |= {"activation": own, "residual": residual}
         training = training and self.trainable
         if training:
-            y, *batch = F.batch_norm_train(x, gamma, beta, activation=self._own, **options)
+            y, *batch = F.batch_norm_train(x, gamma, beta, **options)
             for old, new in zip(statistics, batch, strict=True):
                 old += (1 - self.momentum) * (new - old)
             statistics = batch
         else:
-            y = F.batch_norm_infer(x, gamma, beta, *statistics, activation=self._own, **options)
+            y = F.batch_norm_infer(x, gamma, beta, *statistics, **options)
         kept = None
-        if self._own != self.activation:
-            y, kept = self._activate(y)
-        self._save(kept, x, *statistics, training)
+        if own != activation:
+            y, kept = self._activate(y, activation)
+        elif residual is not None:
+            kept = y
+        self._save(kept, activation, x, *statistics, training, residual is not None)
         return y
 
     def _backward(
-        self, dy: Array, kept: Array | None, x: Array, mean: Array, var: Array, training: bool
-    ) -> Array:
-        if self._own != self.activation:
-            dy = self._deactivate(dy, kept)
-        dx, self.grads["gamma"], self.grads["beta"], _ = F.batch_norm_backward(
+        self, dy: Array, kept: Array | None, activation: str, x: Array, mean: Array, var: Array,
+        training: bool, with_residual: bool,
+    ) -> Array | tuple[Array, Array]:  # fmt: skip
+        """Return dx, and the gradient of the residual, if there was one."""
+        own = activation if activation in self.fused else "linear"
+        if own != activation:
+            dy = self._deactivate(dy, kept, activation)
+        relu = own == "relu"
+        dx, self.grads["gamma"], self.grads["beta"], dresidual = F.batch_norm_backward(
             dy,
             x,
             self.params["gamma"],
@@ -138,11 +144,14 @@ class BatchNorm(_Norm, Activated):
             epsilon=self.epsilon,
             training=training,
             axis=self.axis,
-            activation=self._own,
-            beta=self.params["beta"] if self._own == "relu" else None,
+            activation=own,
+            beta=self.params["beta"] if relu and not with_residual else None,
+            y=kept if relu and with_residual else None,
             owner=self.label,
         )
-        return dx
+        if not with_residual:
+            return dx
+        return dx, dresidual if relu else dy
 
 
 class GroupNorm(_Norm):

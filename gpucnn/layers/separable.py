@@ -120,7 +120,13 @@ class SeparableConv(Conv):
         )
         kernel, bias = params["pointwise_kernel"], params.get("bias")
         y, kept = self._run_activated(
-            F.conv_forward, middle, kernel, bias, shape=pointwise, math=self.math
+            F.conv_forward,
+            middle,
+            kernel,
+            bias,
+            shape=pointwise,
+            math=self.math,
+            activation=self.activation,
         )
         self._save(x, middle, kept)
         return y
@@ -128,7 +134,7 @@ class SeparableConv(Conv):
     def _backward(self, dy: Array, x: Array, middle: Array, kept: Array | None) -> Array:
         depthwise, pointwise = self._geometries(x.shape)
         dmiddle, self.grads["pointwise_kernel"], db = F.conv_backward(
-            self._deactivate(dy, kept),
+            self._deactivate(dy, kept, self.activation),
             middle,
             self.params["pointwise_kernel"],
             with_bias=self.use_bias,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..backends.base import Array, Backend
 from ..layers.base import Layer, Shape, as_dtype, inference_mode
 from . import weights
 from .naming import adopt
+from .plan import Stage, plan
 from .weights import Parameter
 
 
@@ -38,7 +39,11 @@ class Network(Layer):
         layers: the layers of this network, in order; their names are unique within it.
         needs_input_gradient: where False, ``backward`` may return None in place of dx. A trainer
             switches it off, because nobody asks for the gradient of a picture.
+        fuses: whether layers that can run as one operation do (see ``plan``); the numbers are the
+            same.
     """
+
+    fuses = True
 
     def __init__(
         self, layers: Iterable[Layer], *, name: str | None = None,
@@ -47,6 +52,7 @@ class Network(Layer):
         super().__init__(name=name, input_shape=input_shape)
         self.dtype = None if dtype is None else as_dtype(self.label, dtype)
         self.layers = adopt(self.label, layers)
+        self._planned: tuple[Any, Any] = (None, None)
 
     # ---- what a kind of network says -------------------------------------------------------------
 
@@ -198,6 +204,17 @@ class Network(Layer):
             layer._map_arrays(function, backend, dtype)
 
     # ---- running ---------------------------------------------------------------------------------
+
+    def _plan(self) -> Any:
+        """Return ``_make_plan()``, made once for the layers as they are."""
+        key = (*self.layers, self.fuses, self.dtype)
+        if self._planned[0] != key:
+            self._planned = key, self._make_plan()
+        return self._planned[1]
+
+    def _stages(self, layers: Sequence[Layer]) -> list[Layer | Stage]:
+        """Return what runs for a chain of layers."""
+        return plan(layers, self.dtype.kind == "c") if self.fuses else list(layers)
 
     def predict(self, x: Any, batch_size: int = 256) -> Any:
         """Return the outputs for ``x`` in inference mode, batch by batch.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backends.base import Array
 from ..layers import from_config, to_config
@@ -11,6 +12,19 @@ from ..layers.base import Layer, Shape
 from .base import Network, Step
 from .naming import give_names
 from .node import Input, Node
+from .plan import Stage, backward_through
+
+
+class Run(NamedTuple):
+    """Layers one after another, with no fork between them.
+
+    Values are numbered: the inputs, then the output of each layer.
+    """
+
+    stages: list[Layer | Stage]
+    sources: list[int]  # what the first one reads
+    place: int  # of what the last one makes
+    last: list[int]  # the sources that nobody reads afterwards
 
 
 class Graph(Network):
@@ -55,7 +69,10 @@ class Graph(Network):
         )
         give_names(self.label, [*self.inputs, *self.layers])
         self._index = {id(node): index for index, node in enumerate(self.nodes)}
-        self._plan = self._make_plan()
+        self._sources = [
+            [self._index[id(source)] for source in node.inputs]
+            for node in self.nodes[len(self.inputs) :]
+        ]
         self.build(self.input_shape)
 
     def _check_inputs(self, reached: Iterable[Node]) -> None:
@@ -76,15 +93,25 @@ class Graph(Network):
                     f" Received: {node!r} besides inputs={self.inputs!r}"
                 )
 
-    def _make_plan(self) -> list[tuple[Layer, list[int], list[int]]]:
-        """Return for each layer where its inputs lie, and which of them nobody reads afterwards."""
-        plan = []
-        kept = {self._index[id(node)] for node in self.outputs}
-        for node in reversed(self.nodes[len(self.inputs) :]):
-            sources = [self._index[id(source)] for source in node.inputs]
-            plan.append((node.layer, sources, sorted(set(sources) - kept)))
-            kept.update(sources)
-        return plan[::-1]
+    def _make_plan(self) -> list[Run]:
+        """Return the runs of layers without a fork between them, in the order of their first."""
+        outputs = {self._index[id(node)] for node in self.outputs}
+        readers = Counter(index for sources in self._sources for index in sources)
+        first, chains = len(self.inputs), {}  # by the place of the last value
+        for place, sources in enumerate(self._sources, first):
+            goes_on = (
+                not self.layers[place - first].takes_many
+                and readers[sources[0]] == 1
+                and sources[0] not in outputs
+            )
+            chains[place] = [*(chains.pop(sources[0], ()) if goes_on else ()), place]
+        runs, kept = [], outputs
+        for chain in sorted(chains.values(), reverse=True):
+            sources = self._sources[chain[0] - first]
+            stages = self._stages([self.layers[place - first] for place in chain])
+            runs.append(Run(stages, sources, chain[-1], sorted(set(sources) - kept)))
+            kept = kept | set(sources)
+        return runs[::-1]
 
     def config(self) -> dict[str, Any]:
         names = [node.name if node.layer is None else node.layer.name for node in self.nodes]
@@ -93,7 +120,7 @@ class Graph(Network):
             "inputs": [{"name": node.name, "shape": list(node.shape)} for node in self.inputs],
             "layers": [
                 {"layer": to_config(layer), "inputs": [names[index] for index in sources]}
-                for layer, sources, _ in self._plan
+                for layer, sources in zip(self.layers, self._sources, strict=True)
             ],
             "outputs": [names[self._index[id(node)]] for node in self.outputs],
             "dtype": self.dtype.name,
@@ -114,7 +141,7 @@ class Graph(Network):
         shapes = list(input_shape) if self.takes_many else [tuple(input_shape)]
         names = [node.name for node in self.inputs]
         steps = []
-        for layer, sources, _ in self._plan:
+        for layer, sources in zip(self.layers, self._sources, strict=True):
             given = tuple(shapes[index] for index in sources)
             given = given if layer.takes_many else given[0]
             try:
@@ -148,36 +175,36 @@ class Graph(Network):
         return [super(Graph, self)._arranged(gradient) for gradient in dy]
 
     def _forward(self, x: Array | list[Array], training: bool) -> Array | list[Array]:
-        values = list(x) if self.takes_many else [x]
-        for layer, sources, last in self._plan:
-            given = [values[index] for index in sources]
-            values.append(layer.forward(given if layer.takes_many else given[0], training))
+        values: dict[int, Array] = dict(enumerate(x if self.takes_many else [x]))
+        for stages, sources, place, last in self._plan():
+            value = [values[index] for index in sources]
             for index in last:
-                values[index] = None
+                del values[index]
+            value = value if stages[0].takes_many else value[0]
+            for stage in stages:
+                value = stage.forward(value, training)
+            values[place] = value
         self._save()
         results = [values[self._index[id(node)]] for node in self.outputs]
         return results if self.gives_many else results[0]
 
     def _backward(self, dy: Array | list[Array]) -> Array | list[Array]:
-        gradients: list[Array | None] = [None] * len(self.nodes)
+        gradients: dict[int, Array] = {}
 
         def collect(index: int, gradient: Array) -> None:
-            before = gradients[index]
-            gradients[index] = gradient if before is None else before + gradient
+            gradients[index] = gradients[index] + gradient if index in gradients else gradient
 
         for node, gradient in zip(self.outputs, dy if self.gives_many else [dy], strict=True):
             collect(self._index[id(node)], gradient)
-        first = len(self.inputs)
-        for place in reversed(range(first, len(self.nodes))):
-            layer, sources, _ = self._plan[place - first]
-            needed = self.needs_input_gradient or max(sources) >= first
-            layer.needs_input_gradient = needed
-            dx = layer.backward(gradients[place])
-            gradients[place] = None
-            if needed:
-                for index, gradient in zip(sources, dx if layer.takes_many else [dx], strict=True):
-                    collect(index, gradient)
-        return gradients[:first] if self.takes_many else gradients[0]
+        count = len(self.inputs)
+        for stages, sources, place, _ in reversed(self._plan()):
+            needed = self.needs_input_gradient or max(sources) >= count
+            dx = backward_through(stages, gradients.pop(place), needed)
+            dx = dx if stages[0].takes_many else [dx]
+            for index, gradient in zip(sources, dx, strict=True) if needed else ():
+                collect(index, gradient)
+        inputs = [gradients.get(index) for index in range(count)]
+        return inputs if self.takes_many else inputs[0]
 
 
 def _nodes(name: str, value: Node | Sequence[Node]) -> list[Node]:

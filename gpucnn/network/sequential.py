@@ -12,6 +12,7 @@ from ..layers.base import Layer, Shape
 from .base import Network, Step
 from .naming import listed
 from .node import Node
+from .plan import NormSum, Stage, backward_through, sum_of
 
 
 class Sequential(Network):
@@ -70,13 +71,16 @@ class Sequential(Network):
         return chain(self.label, self.layers, input_shape)
 
     def _forward(self, x: Array, training: bool) -> Array:
-        for layer in self.layers:
-            x = layer.forward(x, training)
+        for stage in self._plan():
+            x = stage.forward(x, training)
         self._save()
         return x
 
     def _backward(self, dy: Array) -> Array:
-        return backward_through(self.layers, dy, self.needs_input_gradient)
+        return backward_through(self._plan(), dy, self.needs_input_gradient)
+
+    def _make_plan(self) -> list[Layer | Stage]:
+        return self._stages(self.layers)
 
 
 class Residual(Network):
@@ -155,21 +159,37 @@ class Residual(Network):
         return [*steps, *side_steps, *last], shape
 
     def _forward(self, x: Array, training: bool) -> Array:
+        body, shortcut, last = self._plan()
         y = side = x
-        for layer in self.body:
-            y = layer.forward(y, training)
-        for layer in self.shortcut:
-            side = layer.forward(side, training)
-        y = y + side
-        if self.activation is not None:
-            y = self.activation.forward(y, training)
+        for stage in body:
+            y = stage.forward(y, training)
+        for stage in shortcut:
+            side = stage.forward(side, training)
+        if last is not None:
+            y = last.run(y, side, training)
+        else:
+            y = y + side
+            if self.activation is not None:
+                y = self.activation.forward(y, training)
         self._save()
         return y
 
     def _backward(self, dy: Array) -> Array:
-        if self.activation is not None:
-            dy = self.activation.backward(dy)
-        return backward_through(self.body, dy) + backward_through(self.shortcut, dy)
+        body, shortcut, last = self._plan()
+        if last is not None:
+            dy, dside = last.backward(dy)
+        else:
+            if self.activation is not None:
+                dy = self.activation.backward(dy)
+            dside = dy
+        return backward_through(body, dy) + backward_through(shortcut, dside)
+
+    def _make_plan(self) -> tuple[list[Layer | Stage], list[Layer | Stage], NormSum | None]:
+        """Return the stages of f, those of the shortcut, and the one that adds, if there is."""
+        body, last = self.body, None
+        if self.fuses and body:
+            last = sum_of(body[-1], self.activation, self.dtype.kind == "c")
+        return self._stages(body[:-1] if last else body), self._stages(self.shortcut), last
 
 
 def chain(owner: str, layers: Sequence[Layer], input_shape: Shape) -> tuple[list[Step], Shape]:
@@ -192,13 +212,6 @@ def chain(owner: str, layers: Sequence[Layer], input_shape: Shape) -> tuple[list
         steps.append(Step(layer, shape, output))
         shape = output
     return steps, shape
-
-
-def backward_through(layers: Sequence[Layer], dy: Array, needs_dx: bool = True) -> Array:
-    for index, layer in reversed(list(enumerate(layers))):
-        layer.needs_input_gradient = needs_dx or index > 0
-        dy = layer.backward(dy)
-    return dy
 
 
 def check_single(owner: str, layers: Iterable[Layer]) -> None:

@@ -15,7 +15,8 @@ from profiling.results import Row, geomean
 
 LARGE = tuple(batch for batch in BATCHES if batch > 1)
 TITLES = {
-    "lenet5": "LeNet-5", "vgg_small": "VGG-small", "resnet20": "ResNet-20",
+    "lenet5": "LeNet-5", "lenet5_plain": "LeNet-5 without batch norm", "vgg_small": "VGG-small",
+    "vgg_plain": "VGG without batch norm", "resnet20": "ResNet-20",
     "mobilenet_v2_small": "MobileNetV2-small",
 }  # fmt: skip
 
@@ -71,7 +72,9 @@ def _steps(op: str, batches: Iterable[int], *networks: str) -> Callable[[Row], b
 
 
 _STEP_GOALS = {
-    "lenet5": _goals(0.60, 0.85), "vgg_small": _goals(0.45, 0.85), "resnet20": _goals(0.70, 0.85),
+    "lenet5": _goals(0.60, 0.85), "lenet5_plain": _goals(0.60, 0.85),
+    "vgg_small": _goals(0.45, 0.85), "vgg_plain": _goals(0.45, 0.85),
+    "resnet20": _goals(0.70, 0.85),
 }  # fmt: skip
 
 GROUPS = (

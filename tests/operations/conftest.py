@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.base import Backend
+from gpucnn.backends.numpy import buffers
 
 
 @contextmanager
 def poisoned(xp: ModuleType) -> Iterator[None]:
-    """Let ``xp.empty`` give NaN, and indices out of range, so that a forgotten element shows."""
+    """Let ``empty`` give NaN, and indices out of range, so that a forgotten element shows.
+
+    That of xp, and the NumPy backend's own.
+    """
 
     def fill(make: Callable[..., Any]) -> Callable[..., Any]:
         def filled(*arguments: Any, **keywords: Any) -> Any:
@@ -26,8 +30,9 @@ def poisoned(xp: ModuleType) -> Iterator[None]:
         return filled
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("empty", "empty_like"):
-            patch.setattr(xp, name, fill(getattr(xp, name)))
+        for place in (xp, buffers):
+            for name in ("empty", "empty_like"):
+                patch.setattr(place, name, fill(getattr(place, name)))
         yield
 
 

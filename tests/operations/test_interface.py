@@ -15,7 +15,8 @@ from tests.cases import DTYPES, random
 from tests.tolerance import assert_close
 
 OPERATIONS = sorted(Backend.__abstractmethods__)
-COMPOSED = ["conv_pool_backward", "conv_pool_forward"]  # of others, unless a backend knows better
+# of others, unless a backend knows better
+COMPOSED = ["conv_norm_infer", "conv_pool_backward", "conv_pool_forward"]
 CLASSES = [NumpyBackend, CudaBackend]
 
 

@@ -10,19 +10,35 @@ from .blocks import rounded, wide
 from .channels import bias_grad
 from .convolution import Finish, choose
 from .memory import as_activation, pixel_major
+from .norm import scale_and_shift
 
 
 class Convolutions:
-    """``conv_fprop``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
+    """``conv_fprop``, ``conv_norm_infer``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
 
     def conv_fprop(
         self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict",
     ) -> np.ndarray:  # fmt: skip
+        finish = Finish(shape.batch, None if b is None else wide(b), activation)
+        return self._fprop(x, w, shape, finish, math)
+
+    def conv_norm_infer(
+        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, conv: ConvShape,
+        gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, epsilon: float,
+        activation: str = "linear", math: str = "strict",
+    ) -> np.ndarray:  # fmt: skip
+        scale, shift = scale_and_shift(gamma, beta, mean, var, epsilon)
+        bias = None if b is None else wide(b)
+        finish = Finish(conv.batch, bias, activation, scale, shift)
+        return self._fprop(x, w, conv, finish, math)
+
+    def _fprop(
+        self, x: np.ndarray, w: np.ndarray, shape: ConvShape, finish: Finish, math: str
+    ) -> np.ndarray:
         source, last = wide(pixel_major(x, shape.channels_last)), shape.channels_last
         y = buffers.empty((*shape.output, shape.batch, shape.filters), source.dtype)
         if y.size:
-            finish = Finish(None if b is None else wide(b), activation == "relu", shape.batch)
             choose("fprop", shape, y.dtype, math).fprop(source, wide(w), y, shape, finish)
         return as_activation(rounded(y, x.dtype), last)
 
@@ -33,7 +49,7 @@ class Convolutions:
         source, last = wide(pixel_major(dy, shape.channels_last)), shape.channels_last
         dx = buffers.empty((*shape.input, shape.batch, shape.channels), source.dtype)
         if dx.size:
-            finish = Finish(None if b is None else wide(b), False, shape.batch)
+            finish = Finish(shape.batch, None if b is None else wide(b))
             choose("dgrad", shape, dx.dtype, math).dgrad(source, wide(w), dx, shape, finish)
         return as_activation(rounded(dx, dy.dtype), last)
 

@@ -13,6 +13,7 @@ what they are given; those that have windows, convolutions and poolings, return 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from . import buffers
 
 
+@cache
 def pixel_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
     """Return the axes of an activation in the order of pixel-major memory.
 
@@ -29,6 +31,13 @@ def pixel_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
     if channels_last:
         return (*range(1, ndim - 1), 0, ndim - 1)
     return (*range(2, ndim), 0, 1)
+
+
+@cache
+def _activation_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
+    """Return the axes of pixel-major memory in the order of an activation."""
+    axes = pixel_axes(ndim, channels_last)
+    return tuple(map(axes.index, range(ndim)))
 
 
 def is_pixel_major(x: np.ndarray, channels_last: bool) -> bool:
@@ -43,7 +52,7 @@ def pixel_major(x: np.ndarray, channels_last: bool) -> np.ndarray:
 
 def as_activation(memory: np.ndarray, channels_last: bool) -> np.ndarray:
     """View (*spatial, N, C) as the activation (N, *spatial, C) or (N, C, *spatial) that it is."""
-    return memory.transpose(np.argsort(pixel_axes(memory.ndim, channels_last)))
+    return memory.transpose(_activation_axes(memory.ndim, channels_last))
 
 
 def empty_activation(shape: Sequence[int], channels_last: bool, dtype: Any) -> np.ndarray:
@@ -62,12 +71,10 @@ def arranged(x: np.ndarray) -> np.ndarray:
     A part of a pixel-major array becomes pixel-major, any other view C-contiguous.
     """
     x = np.asarray(x)  # no matrix, no mask
-    if x.flags.c_contiguous:
+    if x.flags.c_contiguous or is_pixel_major(x, True) or is_pixel_major(x, False):
         return x
     for channels_last in (True, False) if x.ndim > 2 else ():
         steps = [x.strides[axis] for axis in pixel_axes(x.ndim, channels_last) if x.shape[axis] > 1]
         if steps == sorted(steps, reverse=True):
-            if is_pixel_major(x, channels_last):
-                return x
             return as_activation(pixel_major(x, channels_last), channels_last)
     return np.ascontiguousarray(x)

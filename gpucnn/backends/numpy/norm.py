@@ -41,12 +41,9 @@ class _Affine:
         self, lanes: Lanes, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
         mean: np.ndarray, inverse: np.ndarray,
     ) -> None:  # fmt: skip
-        self.dtype, sums = x.dtype, accumulator(x.dtype)
-        both = np.empty((2, len(gamma)), sums)
-        both[0] = gamma * inverse
-        both[1] = beta - mean.astype(np.float64) * both[0]
+        self.dtype = x.dtype
         self.view = lanes.view(x)
-        self.scale, self.shift = lanes.along(both)
+        self.scale, self.shift = lanes.along(_factors(gamma, beta, mean, inverse))
 
     def __call__(self, block: Block, out: np.ndarray) -> np.ndarray:
         np.multiply(self.view[block], self.scale, out=out)
@@ -61,6 +58,23 @@ class _Affine:
             return self(block, out).astype(self.dtype) > 0
         # a sum of two numbers is never rounded to 0
         return np.multiply(part, self.scale, out=out) > -self.shift
+
+
+def scale_and_shift(
+    gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, epsilon: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the factor and the term of each channel, in the dtype of the statistics."""
+    scale, shift = _factors(gamma, beta, mean, _inverse(var, epsilon))
+    return scale, shift
+
+
+def _factors(
+    gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, inverse: np.ndarray
+) -> np.ndarray:
+    both = np.empty((2, len(gamma)), mean.dtype)
+    both[0] = gamma * inverse
+    both[1] = beta - mean.astype(np.float64) * both[0]
+    return both
 
 
 def _inverse(var: np.ndarray, epsilon: float) -> np.ndarray:

@@ -2,44 +2,92 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
-_lock = threading.Lock()
-_depth = 0  # how many are inside one_blas_thread
-_limit: Any = None
-
 
 @cache
-def _controller() -> Any:
-    """Return what reaches the BLAS libraries of this process; None without threadpoolctl."""
+def _libraries() -> list[Any]:
+    """Return what reaches the BLAS libraries of this process; nothing without threadpoolctl."""
     try:
         from threadpoolctl import ThreadpoolController  # finding them takes milliseconds
     except ModuleNotFoundError:
-        return None
-    return ThreadpoolController().select(user_api="blas")
+        return []
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Run the body with one thread in each BLAS library; outermost of nested ones counts.
+class _OneBlasThread(threading.local):
+    """A context manager; each thread's own, so that only the outermost of nested ones costs."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        if self.depth == 0:
+            _hold()
+        self.depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        self.depth -= 1
+        if self.depth == 0:
+            _let_go()
+
+
+_inside = _OneBlasThread()
+_lock = threading.Lock()
+_holders = 0  # the threads that are inside
+_before: dict[Any, int] = {}  # what they hold to one thread, and how many it had
+
+
+def one_blas_thread() -> AbstractContextManager[None]:
+    """Run the body with one thread in each BLAS library; inside another's it costs nothing.
 
     BLAS threads wait for each other by spinning: beside busy neighbours, ours among them, they lose
-    nearly everything. What was set before is set again at the end.
+    nearly everything. What was set before is set again at the end, but for what was changed inside.
     """
-    global _depth, _limit
+    return _inside
+
+
+def _hold() -> None:
+    global _holders
     with _lock:
-        _depth += 1
-        if _depth == 1 and _controller() is not None:
-            _limit = _controller().limit(limits=1)
-    try:
-        yield
-    finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0 and _limit is not None:
-                _limit.restore_original_limits()
-                _limit = None
+        _holders += 1
+        if _holders == 1:
+            for library in _libraries():
+                threads = library.get_num_threads()
+                if threads != 1:
+                    library.set_num_threads(1)
+                    _before[library] = threads
+
+
+def _let_go() -> None:
+    global _holders
+    with _lock:
+        _holders -= 1
+        if _holders == 0:
+            _restore()
+
+
+def _restore() -> None:
+    # Of several Python threads threadpoolctl lets the first that lives set the number; what others
+    # ask has no effect. So what cannot be set again now is when that thread leaves.
+    for library, threads in [*_before.items()]:
+        if library.get_num_threads() == 1:
+            library.set_num_threads(threads)
+        if library.get_num_threads() != 1:
+            del _before[library]
+
+
+def _after_fork() -> None:
+    """In a forked process only the thread that forked lives on."""
+    global _lock, _holders
+    _lock = threading.Lock()
+    _holders = int(_inside.depth > 0)
+    if _holders == 0:
+        _restore()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -2,17 +2,18 @@
 
 NumPy and its BLAS release the interpreter lock, so Python threads run side by side, and with one
 BLAS thread in each the elementwise parts of an algorithm are shared as well as its products. Work
-is cut into parts whose number and bounds depend on shapes alone, and part i belongs to thread
-i mod n: results do not depend on how many threads there are.
+is cut into parts whose number and bounds depend on shapes alone, and no part knows who computes it:
+results do not depend on how many threads there are. Each thread takes the next part when it is
+ready, so that one which wakes late, or shares its core with a stranger, holds nobody up.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable
 from functools import cache
-from queue import SimpleQueue
 
 import numpy as np
 
@@ -46,45 +47,79 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _Run:
+    """One call of ``run``: parts that the caller and its helpers take in turn."""
+
+    def __init__(self, function: Callable[[int], object], parts: int) -> None:
+        self.function, self.parts = function, parts
+        self.take = itertools.count().__next__
+        self.error: BaseException | None = None
+        self.lock = threading.Lock()
+        self.helping = 0
+        self.is_closed = False
+        self.helped = threading.Lock()  # held until the last helper of a closed run leaves
+
+    def work(self) -> None:
+        try:
+            while (part := self.take()) < self.parts:
+                self.function(part)
+        except BaseException as error:
+            self.parts = 0  # nobody begins another one
+            self.error = self.error or error
+
+    def help(self) -> None:
+        with self.lock:
+            if self.is_closed:
+                return
+            self.helping += 1
+        self.work()
+        with self.lock:
+            self.helping -= 1
+            if self.is_closed and self.helping == 0:
+                self.helped.release()
+
+    def close(self) -> None:
+        """Wait for those who help; who comes later finds nothing to do."""
+        self.helped.acquire()
+        with self.lock:
+            self.is_closed = True
+            if self.helping == 0:
+                return
+        self.helped.acquire()
+
+
 class _Workers:
-    """Threads that wait for parts of a caller's work; the caller does its own share itself."""
+    """Threads that wait for a caller's run to help with."""
 
     def __init__(self, threads: int) -> None:
         self.busy = threading.Lock()
-        self.waiting: list[SimpleQueue] = [SimpleQueue() for _ in range(threads - 1)]
-        for number, queue in enumerate(self.waiting, 1):
+        self.current: _Run | None = None
+        self.asleep = [threading.Lock() for _ in range(threads - 1)]  # released to wake one
+        for number, asleep in enumerate(self.asleep, 1):
+            asleep.acquire()
             name = f"gpucnn-{number}"
-            threading.Thread(target=self._serve, args=(queue,), name=name, daemon=True).start()
+            threading.Thread(target=self._serve, args=(asleep,), name=name, daemon=True).start()
 
-    def _serve(self, queue: SimpleQueue) -> None:
+    def _serve(self, asleep: threading.Lock) -> None:
         # NumPy keeps these for each thread; the backend's operations set them for their callers.
         np.seterr(over="ignore", invalid="ignore", divide="ignore")
-        while True:
-            function, parts, done = queue.get()
-            error = None
-            try:
-                for part in parts:
-                    function(part)
-            except BaseException as raised:
-                error = raised
-            function = parts = None  # what they hold can be freed before the next work comes
-            done.put(error)
+        while asleep.acquire():
+            if (run := self.current) is not None:
+                run.help()
+            run = None  # what it holds can be freed before the next one comes
 
     def run(self, function: Callable[[int], object], parts: int) -> None:
-        threads = 1 + len(self.waiting)
-        helping = self.waiting[: parts - 1]
-        done: SimpleQueue = SimpleQueue()  # of its own: whoever is interrupted waits no longer
-        for number, queue in enumerate(helping, 1):
-            queue.put((function, range(number, parts, threads), done))
-        errors = []
+        self.current = run = _Run(function, parts)
+        for asleep in self.asleep[: parts - 1]:
+            if asleep.locked():  # else it has yet to wake from an earlier call
+                asleep.release()
         try:
-            for part in range(0, parts, threads):
-                function(part)
-        except BaseException as raised:
-            errors.append(raised)
-        errors += [error for error in (done.get() for _ in helping) if error is not None]
-        if errors:
-            raise errors[0]
+            run.work()
+            run.close()
+        finally:
+            self.current = None
+        if run.error is not None:
+            raise run.error
 
 
 _workers: _Workers | None = None
@@ -101,6 +136,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def _started() -> _Workers:
+    global _workers
+    with _starting:
+        _workers = _workers or _Workers(thread_count())
+        return _workers
+
+
 def run(function: Callable[[int], object], parts: int) -> None:
     """Call ``function(i)`` for each i in range(parts), shared among the threads; return when done.
 
@@ -108,13 +150,11 @@ def run(function: Callable[[int], object], parts: int) -> None:
     a server that answers several requests at once each has a core.
 
     Raises:
-        BaseException: what the first part that failed raised, after all have ended.
+        BaseException: what the first part that failed raised, after all that had begun have ended.
     """
-    global _workers
     with one_blas_thread():
         if parts > 1 and thread_count() > 1:
-            with _starting:
-                workers = _workers = _workers or _Workers(thread_count())
+            workers = _workers or _started()
             if workers.busy.acquire(blocking=False):
                 try:
                     return workers.run(function, parts)

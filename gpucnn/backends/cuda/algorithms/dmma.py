@@ -27,6 +27,7 @@ class Dmma(ImplicitGemm):
 
     name = "dmma"
     tiles = (SQUARE, SLIM)
+    skew = 8  # of the slabs of kernels/tile_mma_f64.cuh
     kernels = kernel_families(
         {"float64": DTYPE["float64"]}, tile_axis(tiles, "mma", MULTIPLY="MMA_F64"),
         minimum_architecture=80,

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...base import Array, accumulator
-from ..geometry import geometry_record, residue_table
+from ..geometry import RESIDUE, geometry_record, residue_table
 from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
 from ..launch import KernelCaller, aligned, ceil_div
+from ..spatial import AXES
 from ..split_sum import split_sum
 from .base import (
     BYTES,
@@ -71,6 +72,7 @@ EFFICIENCY = {
     SQUARE_FIRST: 0.55, PLAIN: 0.5, NARROW: 0.25,
 }  # fmt: skip
 BUSY_WARPS = 8  # of a multiprocessor; fewer leave it waiting for memory
+RESIDUES = ceil_div(AXES * RESIDUE.itemsize, 16) * 16  # bytes of a block's in dgrad, aligned
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Settings:
 class ImplicitGemm(Algorithm):
     name = "implicit_gemm"
     tiles: tuple[Tile, ...] = (PLAIN, NARROW)  # in any dtype
+    skew = 12  # of the slabs of kernels/tile_fma.cuh
     kernels = kernel_families(DTYPE, tile_axis(tiles))
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
@@ -98,7 +101,8 @@ class ImplicitGemm(Algorithm):
 
     def _plan(self, problem: Problem, tile: Tile, splits: int, terms: int) -> Plan:
         grid = (matrix_of(problem).blocks(tile), 1, splits)
-        shared = tile.shared_bytes(problem.accumulator_bytes)
+        shared = tile.shared_bytes(problem.accumulator_bytes, self.skew)
+        shared += RESIDUES if problem.direction == "dgrad" else 0
         return Plan(self.name, Settings(tile, terms), grid, tile.threads, shared)
 
     def cost(self, problem: Problem, plan: Plan) -> float:

@@ -12,7 +12,6 @@ from ..launch import ceil_div
 from .base import MULTIPROCESSORS, Problem
 
 TILE_K = 16  # as in kernels/tile_gemm.cuh
-SKEW = 12  # what a column of a slab takes beside its rows, at most
 
 # A split sums at least so many terms: with less, adding the splits up costs more.
 TERMS_PER_SPLIT = 128
@@ -44,9 +43,12 @@ class Tile:
     def threads(self) -> int:
         return (self.m // self.thread_m) * (self.n // self.thread_n)
 
-    def shared_bytes(self, itemsize: int) -> int:
-        """Return the bytes of two slabs of each operand, of accumulators of ``itemsize``."""
-        return 2 * TILE_K * (self.m + self.n + 2 * SKEW) * itemsize
+    def shared_bytes(self, itemsize: int, skew: int) -> int:
+        """Return the bytes of two slabs of each operand, of accumulators of ``itemsize``.
+
+        A column of both takes ``skew`` of them beside its rows.
+        """
+        return 2 * TILE_K * (self.m + self.n + skew) * itemsize
 
 
 # Where the sizes are multiples of 8: loads of 16 bytes leave most of the loop to arithmetic.

@@ -12,12 +12,22 @@ one piece, with normal data and no padding:
     points 0, +-1, +-2 and inf    4.58  3.56  3.74  3.84
     points 0, +-5/8, +-3/2, inf   2.23  1.80  1.71  1.67
 
-The promise is to stay within twice the direct sum's; so it has the second points and ``MIN_DEPTH``.
-In padded maps (128 channels of 28x28, 256 of 14x14, 512 of 7x7) the multiple is 1.75, 1.79 and
-1.61, for the direct sums at the border are shorter; with x after ReLU 2.17, 2.19 and 1.90.
+It promises to stay within twice the direct sum's, so it has the second points, and sums in
+``SPLITS``, and no fewer than ``MIN_DEPTH`` channels. With 256 of them the multiples are then, in
+fprop of normal x and after ReLU, and in dgrad of a dy that ReLU has set to zero by half:
 
-The gradient of the filters sums over tiles, and keeps the promise where a split sums no more pixels
-than one of the direct kernel does, and those are many: 1.45 with 512 pixels, 1.68 after ReLU.
+    map               14x14, no padding    14x14    8x8    7x7    6x6    5x5
+    normal                         1.21     1.27   1.35   1.28   1.39   1.29
+    after ReLU                     1.51     1.56   1.74   1.60   1.65   1.51
+    half of it zero                1.70     1.82   1.93   1.81   1.97   1.81
+
+and less with more channels. Terms that are zero cost the direct sum no error, but cost the
+transforms theirs: that is why it is offered only up to ``MAX_BORDER`` of padding (4x4 maps would
+have 1.64, 1.91 and 2.21), and why data with more zeros have larger multiples.
+
+The gradient of the filters sums over tiles. It keeps the promise where each of the direct kernel's
+splits sums at least ``MIN_PIXELS``, and one of its own half as many: 1.09 for padded maps of 8x8
+and 1280 pixels, 1.79 with x after ReLU and half of dy zero.
 """
 
 from __future__ import annotations
@@ -41,9 +51,10 @@ from .winograd import as_forward
 
 TILE, POINTS = 4, 36  # as in kernels/winograd4.cuh
 PACK = 4  # floats in 16 bytes
-PARTS = 2  # that a sum of the direct kernel's length falls into
+SPLITS = 2  # that a sum falls into which is one of the direct kernel's
 MIN_DEPTH = 256  # channels that fprop sums over, filters that dgrad does
-MIN_PIXELS = 512  # that a split of wgrad sums
+MIN_PIXELS = 1280  # that a split of the direct wgrad sums
+MAX_BORDER = 0.15  # of the taps along an axis, those that lie in padding
 # Elements of the transformed maps at a time: 256 MB. A larger batch goes in parts.
 WORKSPACE = 2**26
 MEMORY_SHARE = 0.75  # of the memory's pace, for the cost estimate
@@ -78,6 +89,12 @@ def _tiles(s: ConvShape) -> tuple[int, int]:
     return ceil_div(s.output[0], TILE), ceil_div(s.output[1], TILE)
 
 
+def _border(s: ConvShape) -> float:
+    """Return the share of the taps that lie in padding, along the axis that has more of them."""
+    axes = zip(s.padding, s.output, strict=True)
+    return max(sum(n * (n + 1) // 2 for n in pads) / (3 * size) for pads, size in axes)
+
+
 def _padded_tiles(s: ConvShape, images: int) -> int:
     """Tiles of so many images, in whole packs, that the GEMM may load 16 bytes of each row."""
     return ceil_div(images * math.prod(_tiles(s)), PACK) * PACK
@@ -98,13 +115,13 @@ def products(problem: Problem, images: int) -> Problem:
 
 @lru_cache(maxsize=4096)
 def _gemm_plan(problem: Problem, images: int) -> Plan:
-    """Return the plan of the products of so many images: the implicit GEMM's best, in parts."""
+    """Return the plan of the products of so many images: the implicit GEMM's best, in splits."""
     inner = products(problem, images)
     plan, length = _best(inner), matrix_of(inner).k
     if problem.direction == "wgrad":
-        most = _best(problem).settings.terms // PARTS // TILE**2 // TILE_K * TILE_K
+        most = _best(problem).settings.terms // SPLITS // TILE**2 // TILE_K * TILE_K
     else:
-        most = ceil_div(ceil_div(length, PARTS), TILE_K) * TILE_K
+        most = ceil_div(ceil_div(length, SPLITS), TILE_K) * TILE_K
     terms = min(most, plan.settings.terms)
     settings, grid = replace(plan.settings, terms=terms), (*plan.grid[:2], ceil_div(length, terms))
     return replace(plan, settings=settings, grid=grid)
@@ -145,14 +162,14 @@ class Winograd4(Algorithm):
             and s.groups == 1
             and depth >= MIN_DEPTH
             # no sum has less than a ninth of its terms: it would be small beside its tile's error
-            and min(*s.input, *s.output) >= 3
             and max(map(max, s.padding)) <= 2
+            and _border(as_forward(problem)) <= MAX_BORDER
         ):
             return
         if problem.direction == "wgrad" and _best(problem).settings.terms < MIN_PIXELS:
             return
-        forward, parts = as_forward(problem), 1 if problem.direction == "wgrad" else PARTS
-        image = POINTS * math.prod(_tiles(forward)) * (forward.channels + parts * forward.filters)
+        forward, copies = as_forward(problem), 1 if problem.direction == "wgrad" else SPLITS
+        image = POINTS * math.prod(_tiles(forward)) * (forward.channels + copies * forward.filters)
         images = max(1, min(s.batch, WORKSPACE // image))
         inner = products(problem, images).shape
         if max(math.prod(inner.x_shape), math.prod(inner.y_shape)) >= 2**31:
@@ -168,7 +185,7 @@ class Winograd4(Algorithm):
         microseconds = LAUNCH_US
         for images, gemm in self._parts(problem, plan):
             inner = products(problem, images)
-            # the parts' sums, written and read, are among the cost of the products
+            # the splits' sums, written and read, are among the cost of the products
             microseconds += GEMM.cost(inner, gemm) + 2 * LAUNCH_US
             moved += 2 * math.prod(as_forward(inner).x_shape)
             moved += 2 * (math.prod(inner.shape.y_shape) if wgrad else POINTS * filters)
@@ -199,11 +216,11 @@ class Winograd4(Algorithm):
         for images, gemm in self._parts(problem, plan):
             part = slice(first, first := first + images)
             v = _transform(caller, PATCHES(*choice), x[part], _record(s, images, True))
-            record, parts = _record(s, images, False), gemm.grid[2]
+            record, splits = _record(s, images, False), gemm.grid[2]
             outputs = int(record["tiles"][0]) * s.filters
-            m = caller.xp.empty((parts, POINTS * outputs), x.dtype)
+            m = caller.xp.empty((splits, POINTS * outputs), x.dtype)
             GEMM.partial_sums(caller, products(problem, images), gemm, v, u, m)
-            caller.launch_elements(OUTPUTS(*choice), outputs, m, b, y[part], relu, parts, record)
+            caller.launch_elements(OUTPUTS(*choice), outputs, m, b, y[part], relu, splits, record)
         return y
 
     def _wgrad(

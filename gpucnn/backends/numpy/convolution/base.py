@@ -10,33 +10,52 @@ to ``workers.run``, and so gives the same bits with any number of threads.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
 
 from ....shapes import ConvShape
 
+RUN = 128  # elements: an inner loop of fewer steps takes longer to start than to run
+
 
 class Finish:
-    """What happens to results while they are in the cache: a bias, then ReLU.
+    """What happens to results in the cache: (v + bias) * scale + shift, and an activation.
 
     Args:
-        bias: (K,), or None.
-        relu: whether max(v, 0) comes last; a NaN stays one.
         images: N.
+        bias, scale, shift: (K,), or None: of the convolution, and of a batch norm behind it.
+        activation: that comes last: "linear", "relu", max(v, 0), or "relu6", min(max(v, 0), 6); a
+            NaN stays one.
     """
 
-    def __init__(self, bias: np.ndarray | None, relu: bool, images: int) -> None:
-        self.row = None if bias is None else np.tile(bias, (images, 1))  # (N, K)
-        self.relu = relu
+    def __init__(
+        self, images: int, bias: np.ndarray | None = None, activation: str = "linear",
+        scale: np.ndarray | None = None, shift: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        self.steps = []
+        for operation, values in ((np.add, bias), (np.multiply, scale), (np.add, shift)):
+            if values is not None:
+                row = np.empty((images, len(values)), values.dtype)  # (N, K)
+                row[...] = values
+                self.steps.append((operation, row))
+        self.activation = activation
 
     def __call__(self, block: np.ndarray, images: slice = slice(None)) -> None:
         """Finish a block (..., n, K), in place, of all images or of some."""
-        if self.row is not None:
-            np.add(block, self.row[images], out=block)
-        if self.relu:
-            # NumPy compares with an array many times as quickly as with a number
-            np.maximum(block, np.zeros(block.shape[-2:], block.dtype), out=block)
+        pixel = block.shape[-2:]
+        run = pixel if math.prod(pixel) >= RUN else block.shape[-3:]
+        for operation, row in self.steps:
+            row = row[images]
+            if run is not pixel:
+                row = np.broadcast_to(row, run).copy()
+            operation(block, row, out=block)
+        # NumPy compares with an array many times as quickly as with a number
+        if self.activation != "linear":
+            np.maximum(block, np.zeros(run, block.dtype), out=block)
+        if self.activation == "relu6":
+            np.minimum(block, np.full(run, 6, block.dtype), out=block)
 
 
 class Algorithm(ABC):

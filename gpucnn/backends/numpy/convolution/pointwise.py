@@ -26,8 +26,8 @@ from .workspace import workspace
 
 PARTS = 16  # enough to keep every thread busy to the end
 FEW_PARTS = 8  # where more parts are more work: sums of dw, or the same rows once more
-PART_WORK = 1 << 21  # multiply-adds: a part of less would not be worth its start
-PART_BYTES = 1 << 20  # of the rows that a part reads and writes
+PART_WORK = 1 << 23  # multiply-adds: a part of less would not be worth its start
+PART_BYTES = 1 << 21  # of the rows that a part reads and writes
 MANY_ROWS = 512  # from here on the gain of panels pays for transposing the filters
 FEW_ROWS = 16  # with fewer, a small product wastes its kernel
 PARTIAL_BYTES = 1 << 21  # of all partial sums of dw
@@ -67,9 +67,12 @@ def _product(source: np.ndarray, matrix: np.ndarray, target: np.ndarray, finish:
     """Fill target (*counts, N, K) from source (*counts, N, C) and matrix (C, K)."""
     depth, columns = matrix.shape
     total = math.prod(target.shape[:-1])
-    if total < MANY_ROWS:
-        _product_of_few(source, matrix, target, finish)
+    if total < MANY_ROWS or total * matrix.size < PART_WORK:
+        _small_product(source, matrix, target, finish)
         return
+    if source.flags.c_contiguous and target.flags.c_contiguous:
+        # (*counts, N, C) -> (pixels, N, C), which can be cut into equal parts
+        source, target = (each.reshape(-1, *each.shape[-2:]) for each in (source, target))
     limit = min(-(-total // PARTS), PART_BYTES // (target.itemsize * (depth + columns)))
     limit = max(limit, PART_WORK // (depth * columns), MANY_ROWS // PARTS)
     parts = list(blocks(target.shape[:-1], limit))
@@ -94,10 +97,10 @@ def _product(source: np.ndarray, matrix: np.ndarray, target: np.ndarray, finish:
     run(compute, len(parts))
 
 
-def _product_of_few(
+def _small_product(
     source: np.ndarray, matrix: np.ndarray, target: np.ndarray, finish: Finish
 ) -> None:
-    """The same of few rows: each part makes some columns, and no factor is copied."""
+    """The same of few rows or columns: each part makes some columns, and no factor is copied."""
     columns = matrix.shape[1]
     rows = _rows(source)
     out = target if target.flags.c_contiguous else np.empty(target.shape, target.dtype)
@@ -122,6 +125,8 @@ def _clear(target: np.ndarray, finish: Finish) -> None:
 
 def _read(x: np.ndarray, shape: ConvShape) -> np.ndarray:
     """View the pixels of x that y reads."""
+    if set(shape.strides) == {1}:
+        return x
     return x[tuple(slice(None, None, stride) for stride in shape.strides)]
 
 
@@ -158,8 +163,9 @@ class Pointwise(Algorithm):
         if x.flags.c_contiguous:
             x, dy = _rows(x), _rows(dy)  # (rows, C), (rows, K)
             if shape.multiply_adds < PART_WORK:
-                # (K, rows) @ (rows, C) -> (K, C)
-                return np.matmul(dy.T, x).reshape(shape.w_shape)
+                # (K, rows) @ (rows, C) -> (K, C); NumPy hands the BLAS no product of one row
+                product = np.multiply if len(x) == 1 else np.matmul
+                return product(dy.T, x).reshape(shape.w_shape)
         filters, channels = shape.filters, shape.channels
         work = shape.multiply_adds // PART_WORK
         size = filters * channels * x.itemsize

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,9 +56,10 @@ def forward(shape: ConvShape) -> tuple[Gather, ...]:
     )
 
 
-def _residues(
+def residues(
     size: int, count: int, window: int, stride: int, pad: int, dilation: int
 ) -> Iterator[Gather]:
+    """Yield how each residue of an axis of dx gathers dy."""
     step = stride // math.gcd(stride, dilation)
     for residue in range(min(stride, size)):
         reading = range(window)
@@ -85,11 +86,20 @@ def backward(shape: ConvShape) -> list[tuple[Gather, ...]]:
     return list(
         itertools.product(
             *(
-                _residues(size, count, window, stride, pad, dilation)
+                residues(size, count, window, stride, pad, dilation)
                 for size, count, window, stride, (pad, _), dilation in axes
             )
         )
     )
+
+
+def view(
+    memory: np.ndarray, shape: Sequence[int], strides: Sequence[int], offset: int = 0
+) -> np.ndarray:
+    """View memory without gaps; strides and offset count elements. ``as_strided`` takes longer."""
+    size = memory.itemsize
+    steps = [step * size for step in strides]
+    return np.ndarray(shape, memory.dtype, memory, offset * size, steps)
 
 
 def windows(source: np.ndarray, axes: tuple[Gather, ...], block: Block, groups: int) -> np.ndarray:

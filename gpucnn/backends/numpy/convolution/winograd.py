@@ -14,7 +14,8 @@ columns (by OpenBLAS, which sums some 300 terms in one piece), for normal data a
     F(4x4, 3x3)  fprop  2.50  2.67  3.07  2.99  2.94
                  wgrad  2.40  2.40  1.89  1.64  2.41
 
-With x after ReLU they are 1.2 times that. Beside a sum in one piece, F(4x4, 3x3) has 2.5 times the
+Where half of the inputs are 0, as after ReLU, they are 1.2 to 1.5 times that: a zero has no
+rounding error, but a tile with one has. Beside a sum in one piece, F(4x4, 3x3) has 2.5 times the
 error for 16 channels, 1.9 times for 64 and 0.9 times for 512. The multiples are much the same in
 float64.
 
@@ -54,6 +55,10 @@ class Winograd(Algorithm):
         self.m = m
 
     def suits(self, direction: str, shape: ConvShape, dtype: np.dtype) -> bool:
+        return self.computes(direction, shape) and self.pays(direction, shape)
+
+    def computes(self, direction: str, shape: ConvShape) -> bool:
+        """Return whether it can, with errors no larger than above."""
         axes = zip(
             shape.input, shape.output, shape.strides, shape.padding, shape.dilation, strict=True
         )
@@ -71,6 +76,28 @@ class Winograd(Algorithm):
                 for size, count, stride, pad, dilation in axes
             )
         )
+
+    def pays(self, direction: str, shape: ConvShape) -> bool:
+        """Return whether it is quicker than products over columns, by measurements.
+
+        There have to be tiles enough for the transforms of the filters, runs of memory long enough
+        for those of the tiles, and work enough for all the calls. F(2x2, 3x3) is for gradients of
+        many filters and so few tiles that the larger ones of F(4x4, 3x3) would not pay.
+        """
+        strided = 2 in shape.strides
+        size = shape.input if direction == "dgrad" and not strided else shape.output
+        m = 2 if strided else self.m
+        tiles = shape.batch * math.prod(math.ceil(pixels / m) for pixels in size)
+        filters = shape.channels * shape.filters
+        channels = min(shape.channels, shape.filters)
+        run = shape.batch * channels
+        if strided:
+            enough = tiles >= 24 + filters // 4096 and (channels >= 64 or run >= 256)
+            return enough and tiles * run >= 4096
+        if self.m == 2:
+            return direction != "fprop" and filters >= 1 << 16 and tiles >= 16
+        enough = tiles >= 8 + filters // (16384 if direction == "wgrad" else 32768)
+        return enough and run >= 32 and tiles * run >= 1024
 
     def fprop(
         self, x: np.ndarray, w: np.ndarray, y: np.ndarray, shape: ConvShape, finish: Finish

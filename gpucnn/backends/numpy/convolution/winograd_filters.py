@@ -16,7 +16,7 @@ from .winograd_memory import components, equal_parts
 from .workspace import workspace
 
 CHUNK = 2048  # filters, of all taps, that are copied and transformed at a time
-NARROW = 16  # columns that are transposed at a time: what is read stays in the L1 cache
+NARROW = 32  # columns that are transposed at a time: what is read stays in the L1 cache
 
 
 def panel_width(columns: int) -> int:

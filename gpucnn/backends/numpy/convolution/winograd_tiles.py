@@ -23,7 +23,7 @@ from .cook_toom import Bilinear, dense, plain, strided, strided_gradient, turned
 COMPONENT_BYTES = 2_400_000  # of a block's transformed inputs or results: what a core's L2 is
 MIN_TILES = 32  # of a block: with fewer a product takes longer to read the filters than to compute
 # Channels times filters from which on their components are better made, or summed, row by row.
-MANY_FILTERS = {"fprop": 1 << 17, "dgrad": 1 << 17, "wgrad": 1 << 15}
+MANY_FILTERS = {"fprop": 1 << 16, "dgrad": 1 << 17, "wgrad": 1 << 15}
 
 
 # Terms that a product sums at a time, by m; their sums are added. Rounding errors grow with their
@@ -176,11 +176,13 @@ def plan(shape: ConvShape, direction: str, m: int, dtype: np.dtype) -> Plan:
     components = points[1] if by_components else math.prod(points)
     limit = max(MIN_TILES, COMPONENT_BYTES // (components * channels * dtype.itemsize))
     target = limit if by_components else _best_target(tiles, images, channels, limit)
-    blocks = tuple(
+    blocks = [
         Block(*area, *parts)
         for area, counts in zip(areas, tiles, strict=True)
         for parts in itertools.product(*_cut(counts, images, target))
-    )
+    ]
+    # The largest first: threads that take one after the other are done at much the same time.
+    blocks.sort(key=lambda block: -math.prod(block.counts))
     depths = pieces(shape.filters if direction == "dgrad" else shape.channels, TERMS[m])
     fold = np.repeat(algorithms[1].outputs, len(depths), axis=1)
     return Plan(
@@ -191,6 +193,6 @@ def plan(shape: ConvShape, direction: str, m: int, dtype: np.dtype) -> Plan:
         depths=depths,
         fold=np.ascontiguousarray(fold, dtype),
         by_components=by_components,
-        blocks=blocks,
+        blocks=tuple(blocks),
         tiles=tuple(math.prod(block.counts) for block in blocks),
     )

@@ -13,14 +13,30 @@ import numpy as np
 
 from ....shapes import ConvShape
 from .. import workers
+from ..blas_probe import SMALL
 from ..blocks import pieces
+from .winograd_filters import panel_width
 from .winograd_memory import components
 from .winograd_tiles import Plan
 from .winograd_transforms import transform
 from .workspace import workspace
 
 PARTIAL_SUMS = 4
-CHUNK = 8192  # filters, of all taps, that are transformed at a time
+CHUNK = 2048  # filters, of all taps, that are transformed at a time
+
+
+def _multiply(gradients: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
+    """Sum over the tiles: (G, T, K) transposed times (G, T, C) -> (G, K, C), in panels of C."""
+    group, tiles, filters = gradients.shape
+    width = panel_width(points.shape[-1])
+    if tiles * filters * width > SMALL:
+        width = points.shape[-1]
+    # (K, T) @ (T, width) -> (K, width), for each component and panel
+    np.matmul(
+        gradients.swapaxes(1, 2)[:, None],
+        points.reshape(group, tiles, -1, width).swapaxes(1, 2),
+        out=out.reshape(group, filters, -1, width).swapaxes(1, 2),
+    )
 
 
 def wgrad(p: Plan, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
@@ -50,8 +66,7 @@ def wgrad(p: Plan, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarra
                 product = total
                 if added:
                     product = workspace.take("winograd products", total.shape, x.dtype)
-                # (K, T) @ (T, C) -> (K, C)
-                np.matmul(gradients[:, terms].swapaxes(1, 2), points[:, terms], out=product)
+                _multiply(gradients[:, terms], points[:, terms], product)
                 if added:
                     np.add(total, product, out=total)
                 added = True

@@ -1,0 +1,56 @@
+"""A convolution and the batch norm behind it as one operation, for inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..arguments import as_choice
+from ..backends.base import FUSED, MATH, Array
+from ..shapes import ConvShape
+from .checks import expect_shape, prepare, prepare_statistics
+from .conv import conv_shape
+
+
+def conv_norm_infer(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    var: Array,
+    *,
+    epsilon: float = 1e-3,
+    activation: str = "linear",
+    math: str = "strict",
+    owner: str = "conv_norm",
+    shape: ConvShape | None = None,
+    **geometry: Any,
+) -> Array:
+    """Return ``batch_norm_infer(conv_forward(x, w, b), ...)``, in one pass where that pays.
+
+    Args:
+        x, w, b, math, shape: as for ``conv_forward``, but real; so is ``geometry``.
+        gamma, beta, mean, var, epsilon: as for ``batch_norm_infer``; (K,).
+        activation: "linear", "relu" or "relu6".
+
+    Raises:
+        ValueError: a shape does not fit; the message says what would.
+        TypeError: the arrays differ in dtype or device, or are not floating.
+
+    Example:
+        >>> x, w, one = np.full((1, 2, 1), 7.0), np.ones((1, 1, 1)), np.ones(1)
+        >>> conv_norm_infer(x, w, None, one, one, one, 4 * one, epsilon=0).ravel()  # (7-1) / 2 + 1
+        array([4., 4.])
+    """
+    as_choice(owner, "activation", activation, (*FUSED, "relu6"))
+    as_choice(owner, "math", math, MATH)
+    backend, x, w, b, gamma, beta = prepare(owner, x=x, w=w, b=b, gamma=gamma, beta=beta)
+    mean, var = prepare_statistics(owner, x, mean=mean, var=var)
+    shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
+    expect_shape(owner, shape.x_shape, x=x)
+    expect_shape(owner, shape.w_shape, w=w)
+    expect_shape(owner, (shape.filters,), b=b, gamma=gamma, beta=beta, mean=mean, var=var)
+    return backend.conv_norm_infer(
+        x, w, b, shape, gamma, beta, mean, var, epsilon, activation, math
+    )

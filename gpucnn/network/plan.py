@@ -1,0 +1,281 @@
+"""Which layers of a chain run as one operation: one decision, which every backend carries out.
+
+A plan is a list of stages. Most are layers as they stand; the others are layers that a backend
+computes in one pass over memory, or in an order that touches less of it:
+
+    convolution, ReLU, max-pool    one operation. Neither ReLU's input nor its output is kept: only
+                                   the pooled map and a byte a window, the place of its maximum
+    convolution, batch norm, ReLU  one operation in inference
+    ReLU, max-pool                 the pool before ReLU, which is monotonic and so may as well take
+                                   the maxima, of which there are fewer; its gradients are the same
+    convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
+    dense, ReLU                    sign of the output says what passed
+    batch norm, ReLU
+    batch norm, sum, ReLU          the end of a ``Residual``
+
+The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from .. import functional as F
+from ..backends.base import FUSED, Array
+from ..layers.activation import Activation, ReLU
+from ..layers.base import Layer
+from ..layers.conv import Conv
+from ..layers.conv_transpose import ConvTranspose
+from ..layers.dense import Dense
+from ..layers.norm import BatchNorm
+from ..layers.pool import Pool
+from ..layers.separable import SeparableConv
+from ..shapes import ConvShape, PoolShape
+
+
+class Stage:
+    """Layers that run as one operation, in a chain as a layer is; the first has the parameters.
+
+    Attributes:
+        layers: in the order in which they were listed.
+        name: theirs, for profilers: "conv2d+re_lu+max_pool2d".
+        saved: what is kept for the way back, and in what form.
+    """
+
+    saved: tuple[str, ...] = ()
+    takes_many = False
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = layers
+        self.lead = layers[0]
+        self.name = "+".join(layer.name for layer in layers)
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        return self.lead.needs_input_gradient
+
+    @needs_input_gradient.setter
+    def needs_input_gradient(self, needed: bool) -> None:
+        self.lead.needs_input_gradient = needed
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        return self.lead._pass_forward(self._forward, self.name, x, training)
+
+    def backward(self, dy: Array) -> Any:
+        return self.lead._pass_backward(self._backward, self.name, dy)
+
+
+class WithReLU(Stage):
+    """A layer that applies the ReLU behind it to its own output."""
+
+    saved = ("x", "y")
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        return self.lead._forward(x, training, activation="relu")
+
+    def _backward(self, dy: Array, *saved: Any) -> Array:
+        return self.lead._backward(dy, *saved)
+
+
+class NormSum(Stage):
+    """A batch norm, the sum with a residual, and perhaps a ReLU: y = f(norm(x) + residual).
+
+    ``backward`` returns dx and the gradient of the residual.
+    """
+
+    saved = ("x", "y")
+
+    def run(self, x: Array, residual: Array, training: bool) -> Array:
+        forward = partial(self._forward, residual=residual)
+        return self.lead._pass_forward(forward, self.name, x, training)
+
+    def _forward(self, x: Array, training: bool, residual: Array) -> Array:
+        activation = "relu" if len(self.layers) > 1 else None
+        return self.lead._forward(x, training, activation=activation, residual=residual)
+
+    def _backward(self, dy: Array, *saved: Any) -> tuple[Array, Array]:
+        return self.lead._backward(dy, *saved)
+
+
+class ConvNorm(Stage):
+    """A convolution or dense layer, a batch norm and perhaps a ReLU or ReLU6, as one in inference.
+
+    Where the norm takes the batch's statistics, or a backward pass may follow, which needs what the
+    norm reads, the layers run one after the other, the ReLU with the norm.
+    """
+
+    saved = ("x", "the input of the batch norm", "y")
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        self.norm = layers[1]
+        self.activation = layers[2].kind if len(layers) == 3 else "linear"
+        self.one_by_one = [self.lead, *plan(layers[1:])]
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        if not self.lead._keeps and not (training and self.norm.trainable):
+            return super().forward(x, training)
+        for stage in self.one_by_one:
+            x = stage.forward(x, training)
+        return x
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        norm = self.norm
+        return self.lead._forward_normed(
+            x,
+            *(norm.params[name] for name in ("gamma", "beta")),
+            *(norm.state[name] for name in ("moving_mean", "moving_variance")),
+            epsilon=norm.epsilon,
+            activation=self.activation,
+        )
+
+    def backward(self, dy: Array) -> Array:
+        return backward_through(self.one_by_one, dy, self.needs_input_gradient)
+
+
+class ConvPool(Stage):
+    """A convolution, perhaps a ReLU, and a max-pool."""
+
+    saved = ("x", "y", "index: a byte for each window of up to 255 inputs, else two")
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        self.activation = self.lead.activation if len(layers) == 2 else "relu"
+        self.pool = next(layer for layer in layers if isinstance(layer, Pool))
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        lead = self.lead
+        conv = lead._geometry(x.shape)
+        shapes = conv, self.pool._geometry(conv.y_shape)
+        y, index = F.conv_pool_forward(
+            x,
+            lead.params["kernel"],
+            lead.params.get("bias"),
+            activation=self.activation,
+            with_index=lead._keeps,
+            math=lead.math,
+            shapes=shapes,
+            owner=lead.label,
+        )
+        lead._save(x, y, index, shapes)
+        return y
+
+    def _backward(
+        self, dy: Array, x: Array, y: Array, index: Array, shapes: tuple[ConvShape, PoolShape]
+    ) -> Array | None:
+        lead = self.lead
+        dx, lead.grads["kernel"], db = F.conv_pool_backward(
+            dy,
+            y,
+            index,
+            x,
+            lead.params["kernel"],
+            activation=self.activation,
+            with_bias=lead.use_bias,
+            needs_dx=lead.needs_input_gradient,
+            math=lead.math,
+            shapes=shapes,
+            owner=lead.label,
+        )
+        if lead.use_bias:
+            lead.grads["bias"] = db
+        return dx
+
+
+def plan(layers: Sequence[Layer], complex_numbers: bool = False) -> list[Layer | Stage]:
+    """Return the stages of a chain of layers.
+
+    Complex numbers have no order, so that neither ReLU nor a maximum is theirs to fuse.
+
+    >>> from gpucnn.layers import Conv2D, MaxPool2D
+    >>> [stage.name for stage in plan([Conv2D(8, 3), ReLU(), MaxPool2D(2), ReLU()])]
+    ['conv2d+re_lu+max_pool2d', 're_lu']
+    """
+    stages: list[Layer | Stage] = []
+    waiting = list(layers)
+    while waiting:
+        count, made = 1, waiting[:1]
+        if not complex_numbers:
+            count, made = next(filter(None, (rule(waiting) for rule in _RULES)), (count, made))
+        stages += made
+        del waiting[:count]
+    return stages
+
+
+def backward_through(stages: Sequence[Layer | Stage], dy: Array, needs_dx: bool = True) -> Any:
+    """Run a chain's stages backward; without ``needs_dx`` the first may return None."""
+    for index, stage in reversed(list(enumerate(stages))):
+        stage.needs_input_gradient = needs_dx or index > 0
+        dy = stage.backward(dy)
+    return dy
+
+
+def sum_of(norm: Layer, activation: Layer | None, complex_numbers: bool = False) -> NormSum | None:
+    """Return the stage for f(norm(x) + residual), or None where the layers do not run as one."""
+    if complex_numbers or not isinstance(norm, BatchNorm) or norm.activation != "linear":
+        return None
+    if activation is None:
+        return NormSum(norm)
+    return NormSum(norm, activation) if _is_relu(activation) else None
+
+
+def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    lead = layers[0]
+    if not _is_conv(lead) or lead.activation not in FUSED:
+        return None
+    count = 3 if lead.activation == "linear" and any(map(_is_relu, layers[1:3])) else 2
+    run = layers[:count]
+    pools = [layer for layer in run if _takes_maxima(layer)]
+    if len(pools) != 1 or len(run) < count:
+        return None
+    fits = (pools[0].rank, pools[0].data_format) == (lead.rank, lead.data_format)
+    return (count, [ConvPool(*run)]) if fits else None
+
+
+def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    lead, norm = layers[0], next(iter(layers[1:2]), None)
+    if not _is_conv(lead) and not isinstance(lead, Dense):
+        return None
+    if not isinstance(norm, BatchNorm) or (lead.activation, norm.activation) != ("linear",) * 2:
+        return None
+    axis = -1 if isinstance(lead, Dense) or lead.data_format == "channels_last" else 1
+    if norm.axis != axis:
+        return None
+    relu = any(_is_relu(layer, ("relu", "relu6")) for layer in layers[2:3])
+    count = 3 if relu and not any(map(_takes_maxima, layers[3:4])) else 2
+    return count, [ConvNorm(*layers[:count])]
+
+
+def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Layer]] | None:
+    if not _is_relu(layers[0]) or not any(map(_takes_maxima, layers[1:2])):
+        return None
+    return 2, [layers[1], layers[0]]
+
+
+def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    lead = layers[0]
+    can = _is_conv(lead) or isinstance(lead, (Dense, BatchNorm))
+    if not can or lead.activation != "linear" or not any(map(_is_relu, layers[1:2])):
+        return None
+    if isinstance(lead, BatchNorm) and any(map(_takes_maxima, layers[2:3])):
+        return None
+    return 2, [WithReLU(*layers[:2])]
+
+
+_RULES: tuple[Callable[[Sequence[Layer]], tuple[int, list] | None], ...] = (
+    _conv_pool, _conv_norm, _with_relu, _relu_pool,
+)  # fmt: skip
+
+
+def _is_conv(layer: Layer) -> bool:
+    return isinstance(layer, Conv) and not isinstance(layer, (ConvTranspose, SeparableConv))
+
+
+def _is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
+    return isinstance(layer, (Activation, ReLU)) and layer.kind in kinds
+
+
+def _takes_maxima(layer: Layer) -> bool:
+    return isinstance(layer, Pool) and layer.mode == "max"

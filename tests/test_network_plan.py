@@ -1,0 +1,267 @@
+"""Layers that run as one operation: which they are, and that nobody can tell from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gpucnn import layers as L
+from gpucnn import models
+from gpucnn.backends.base import Backend
+from gpucnn.initializers import set_seed
+from gpucnn.layers.base import inference_mode
+from gpucnn.network import Graph, Input, Network, Residual, Sequential
+from gpucnn.network.plan import ConvPool, NormSum, Stage, WithReLU, plan
+
+Chain = Callable[[], list[L.Layer]]
+
+
+def described(layers: list[L.Layer]) -> list[str]:
+    return [
+        f"{type(stage).__name__ if isinstance(stage, Stage) else 'Layer'}: {stage.name}"
+        for stage in plan(layers)
+    ]
+
+
+PLANS: dict[str, tuple[Chain, list[str]]] = {
+    "conv, relu, pool": (
+        lambda: [L.Conv2D(3, 3), L.ReLU(), L.MaxPool2D(2), L.Flatten()],
+        ["ConvPool: conv2d+re_lu+max_pool2d", "Layer: flatten"],
+    ),
+    "conv, pool, relu": (
+        lambda: [L.Conv2D(3, 3), L.MaxPool2D(2), L.Activation("relu")],
+        ["ConvPool: conv2d+max_pool2d+activation"],
+    ),
+    "conv with relu, pool": (
+        lambda: [L.Conv1D(3, 3, activation="relu"), L.MaxPool1D(2), L.ReLU()],
+        ["ConvPool: conv1d+max_pool1d", "Layer: re_lu"],
+    ),
+    "conv, pool": (lambda: [L.Conv2D(3, 3), L.MaxPool2D(2)], ["ConvPool: conv2d+max_pool2d"]),
+    "depthwise, relu": (
+        lambda: [L.DepthwiseConv2D(3), L.ReLU(), L.AveragePool2D(2)],
+        ["WithReLU: depthwise_conv2d+re_lu", "Layer: average_pool2d"],
+    ),
+    "norm, relu, pool": (
+        lambda: [L.BatchNorm(), L.ReLU(), L.MaxPool2D(2), L.ReLU()],
+        ["Layer: batch_norm", "Layer: max_pool2d", "Layer: re_lu", "Layer: re_lu"],
+    ),
+    "norm, relu": (lambda: [L.BatchNorm(), L.ReLU()], ["WithReLU: batch_norm+re_lu"]),
+    "conv, norm, relu": (
+        lambda: [L.Conv2D(3, 3), L.BatchNorm(), L.ReLU(), L.Dense(3), L.BatchNorm()],
+        ["ConvNorm: conv2d+batch_norm+re_lu", "ConvNorm: dense+batch_norm"],
+    ),
+    "conv, norm, relu, pool": (
+        lambda: [L.Conv2D(3, 3), L.BatchNorm(), L.ReLU(), L.MaxPool2D(2)],
+        ["ConvNorm: conv2d+batch_norm", "Layer: max_pool2d", "Layer: re_lu"],
+    ),
+    "dense, relu": (
+        lambda: [L.Dense(3), L.ReLU(), L.Dense(2)],
+        ["WithReLU: dense+re_lu", "Layer: dense"],
+    ),
+    "nothing to join": (
+        lambda: [
+            L.Conv2D(3, 3, activation="tanh"), L.MaxPool2D(2), L.Conv2D(3, 1), L.ReLU(max_value=6),
+            L.Conv2D(3, 1), L.MinPool2D(2), L.BatchNorm(activation="relu"), L.ReLU(),
+            L.Conv2DTranspose(3, 1), L.ReLU(), L.SeparableConv2D(3, 1), L.ReLU(),
+            L.Conv2D(3, 1, data_format="channels_first"), L.MaxPool2D(2),
+            L.Conv2D(3, 1, data_format="channels_first"), L.BatchNorm(),
+        ],
+        [
+            "Layer: conv2d", "Layer: max_pool2d", "Layer: conv2d", "Layer: re_lu",
+            "Layer: conv2d", "Layer: min_pool2d", "Layer: batch_norm", "Layer: re_lu",
+            "Layer: conv2d_transpose", "Layer: re_lu", "Layer: separable_conv2d", "Layer: re_lu",
+            "Layer: conv2d", "Layer: max_pool2d", "Layer: conv2d", "Layer: batch_norm",
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_which_layers_run_as_one(name: str) -> None:
+    layers, stages = PLANS[name]
+    assert described(layers()) == stages
+
+
+def test_complex_numbers_have_no_order() -> None:
+    layers = [L.Conv2D(3, 3), L.ReLU(), L.Dense(3)]
+    assert plan(layers, complex_numbers=True) == layers
+
+
+def test_the_zoo_is_planned() -> None:
+    def kinds(network: Network) -> list[str]:
+        found = []
+        for stage in network._plan() if isinstance(network, Sequential) else network._plan()[0]:
+            found += kinds(stage) if isinstance(stage, Network) else [type(stage).__name__]
+        if isinstance(network, Residual):
+            found += [type(network._plan()[2]).__name__]
+        return found
+
+    lenet = kinds(models.make("lenet5", 10, (28, 28, 1)))
+    assert lenet == ["ConvNorm", "MaxPool2D", "ReLU"] * 2 + ["Flatten"] + ["ConvNorm"] * 2 + [
+        "Dense"
+    ]
+    resnet = kinds(models.make("resnet20", 10, (32, 32, 3)))
+    assert resnet.count("NormSum") == 9 and resnet.count("ConvNorm") == 10
+    assert "ReLU" not in resnet and "BatchNorm" not in resnet
+
+
+# ---- the numbers ---------------------------------------------------------------------------------
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    """Coarse ones, so that maxima are often equal and many of them 0."""
+    return np.random.default_rng(seed).integers(-3, 3, shape).astype(np.float32) / 4
+
+
+def chain(*layers: L.Layer) -> Sequential:
+    return Sequential(layers)
+
+
+def forked() -> Graph:
+    """Two chains from one stem, whose gradients meet there, and an output in a chain's middle."""
+    x = Input((8, 9, 2))
+    stem = L.ReLU()(L.Conv2D(4, 3, padding="same")(x))
+    left = L.MaxPool2D(2)(L.ReLU()(L.Conv2D(3, 3)(stem)))
+    middle = L.BatchNorm()(L.Conv2D(4, 3, padding="same")(stem))
+    right = L.MaxPool2D(2)(L.ReLU()(middle))
+    both = L.Add()([stem, middle])
+    return Graph(x, [left, L.ReLU()(both), right, middle])
+
+
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "conv, relu, pool": lambda: chain(L.Conv2D(4, 3), L.ReLU(), L.MaxPool2D(2)),
+    "conv, pool, relu": lambda: chain(L.Conv2D(4, 3), L.MaxPool2D(3, strides=2), L.ReLU()),
+    "conv with relu, pool": lambda: chain(
+        L.Conv2D(4, 3, activation="relu", use_bias=False), L.MaxPool2D(2, padding="same")
+    ),
+    "conv, pool": lambda: chain(L.Conv2D(4, 3), L.MaxPool2D(2)),
+    "first": lambda: chain(
+        L.Conv2D(4, 3, data_format="channels_first"), L.ReLU(),
+        L.MaxPool2D(2, data_format="channels_first"),
+    ),
+    "conv, norm, relu": lambda: chain(
+        L.Conv2D(4, 3), L.BatchNorm(), L.ReLU(), L.Conv2D(3, 1, use_bias=False), L.BatchNorm()
+    ),
+    "conv, norm, relu6": lambda: chain(
+        L.DepthwiseConv2D(3), L.BatchNorm(beta_initializer=lambda shape, _: np.full(shape, 5.0)),
+        L.ReLU(max_value=6), L.Conv2D(3, 1), L.BatchNorm(), L.ReLU(max_value=6), L.MaxPool2D(2),
+    ),
+    "dense, norm, relu": lambda: chain(L.Dense(4), L.BatchNorm(), L.ReLU()),
+    "norm, relu, pool": lambda: chain(L.Conv2D(4, 3), L.BatchNorm(), L.ReLU(), L.MaxPool2D(2)),
+    "norm, relu": lambda: chain(L.BatchNorm(), L.ReLU(), L.DepthwiseConv2D(3), L.ReLU()),
+    "dense, relu": lambda: chain(L.Flatten(), L.Dense(6), L.ReLU(), L.Dense(3)),
+    "sum, relu": lambda: Residual([L.Conv2D(2, 3, padding="same"), L.BatchNorm()], None, "relu"),
+    "sum": lambda: chain(
+        L.Conv2D(3, 1),
+        Residual([L.Conv2D(4, 1), L.ReLU(), L.BatchNorm()], [L.Conv2D(4, 1), L.BatchNorm()]),
+    ),
+    "sum, tanh": lambda: Residual([L.BatchNorm()], None, "tanh"),
+    "graph": forked,
+}  # fmt: skip
+
+
+def everything(
+    make: Callable[[], Network], backend: Backend, fuses: bool, training: bool, x: np.ndarray
+) -> list[np.ndarray]:
+    """Outputs, all gradients and moving statistics of one step of training or of none."""
+    set_seed(3)
+    network = make()
+    for part in (network, *network.layers):
+        part.fuses = fuses
+    x = backend.asarray(x)
+    ys = network.forward(x, training=training)
+    ys = ys if isinstance(ys, list) else [ys]
+    dys = [backend.asarray(numbers(*y.shape, seed=place)) for place, y in enumerate(ys, 5)]
+    dx = network.backward(dys if len(dys) > 1 else dys[0])
+    results = [*ys, dx, *(parameter.gradient for parameter in network.parameters())]
+    results += [array for _, layer in network.walk() for array in layer.state.values()]
+    return [backend.to_numpy(array) for array in results]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nobody_can_tell_from_the_numbers(name: str, training: bool, backend: Backend) -> None:
+    x = numbers(3, 8, 9, 2) if name != "first" else numbers(3, 2, 8, 9)
+    x[0, 1, 3] = np.nan if not training else 0  # in training all of a batch norm would be
+    ours, expected = (
+        everything(NETWORKS[name], backend, fuses, training, x) for fuses in (True, False)
+    )
+    # A GPU's kernel for a convolution with its pool sums in an order of its own.
+    error = 0 if backend.name == "numpy" else 1e-5
+    for ours_one, expected_one in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(ours_one, expected_one, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_inference_gives_the_same_numbers(name: str, backend: Backend) -> None:
+    set_seed(3)
+    network = NETWORKS[name]()
+    x = backend.asarray(numbers(3, 8, 9, 2) if name != "first" else numbers(3, 2, 8, 9))
+    network.forward(x, training=True)  # so that no statistics are 0 or 1
+    results = []
+    for fuses in (True, False):
+        for part in (network, *network.layers):
+            part.fuses = fuses
+        with inference_mode():
+            ys = network.forward(x)
+        results.append([backend.to_numpy(y) for y in (ys if isinstance(ys, list) else [ys])])
+    error = 0 if backend.name == "numpy" else 1e-5
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=error, atol=error)
+
+
+def test_a_plan_follows_its_network() -> None:
+    network = Sequential([L.Conv2D(4, 3), L.ReLU(), L.Dense(3)], input_shape=(5, 5, 1))
+    assert [type(stage) for stage in network._plan()] == [WithReLU, L.Dense]
+    assert network._plan() is network._plan()
+    network.layers[1] = L.Activation("tanh")
+    assert [type(stage) for stage in network._plan()] == [L.Conv2D, L.Activation, L.Dense]
+    network.layers[1] = L.ReLU()
+    network.fuses = False
+    assert network._plan() == network.layers
+    network.fuses = True
+    network.astype("complex64")
+    assert network._plan() == network.layers
+
+
+def test_what_is_not_saved_can_be_freed() -> None:
+    """Behind a convolution with its pool neither ReLU's input nor its output is left."""
+    network = Sequential([L.Conv2D(8, 3), L.ReLU(), L.MaxPool2D(2)], input_shape=(34, 34, 1))
+    x = numbers(2, 34, 34, 1)
+    y = network.forward(x, training=True)
+    (stage,) = network._plan()
+    assert isinstance(stage, ConvPool)
+    arrays = [array for array in stage.lead._saved if isinstance(array, np.ndarray)]
+    assert [array.shape for array in arrays] == [x.shape, y.shape, y.shape]
+    assert arrays[2].dtype == np.uint8
+    assert all(layer._saved is None for layer in network.layers[1:])
+
+
+def test_nothing_is_saved_in_inference_mode() -> None:
+    network = Sequential([L.Conv2D(8, 3), L.ReLU(), L.MaxPool2D(2)], input_shape=(6, 6, 1))
+    with inference_mode():
+        y = network.forward(numbers(1, 6, 6, 1))
+    assert network._plan()[0].lead._saved is None
+    with pytest.raises(RuntimeError, match="call forward before each backward"):
+        network.backward(y)
+
+
+def test_errors_name_the_layer_that_leads() -> None:
+    network = Sequential([L.Conv2D(8, 3, name="stem"), L.ReLU(), L.MaxPool2D(2)])
+    y = network.forward(numbers(1, 6, 6, 1))
+    with pytest.raises(ValueError, match=r"Conv2D 'stem': dy must have the shape \(1, 2, 2, 8\)"):
+        network.backward(np.concatenate([y, y]))
+    network.backward(y)  # a right one may follow
+    assert network.layers[0].grads["kernel"].shape == (8, 3, 3, 1)
+
+
+def test_the_sum_of_a_residual_returns_both_gradients() -> None:
+    stage = NormSum(norm := L.BatchNorm(), L.ReLU())
+    x, residual = numbers(4, 3), numbers(4, 3, seed=1)
+    norm.build((3,))
+    y = stage.run(x, residual, training=True)
+    dx, dresidual = stage.backward(np.ones_like(y))
+    np.testing.assert_array_equal(dresidual, (y > 0).astype(np.float32))
+    assert dx.shape == x.shape
