@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import tracemalloc
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.numpy import buffers, pool, workers
-from gpucnn.backends.numpy.blocks import choose, keep, pieces, unbuffered, window_slices
+from gpucnn.backends.numpy.blocks import choose, keep, pieces, window_slices
 from gpucnn.backends.numpy.convolution import taps
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.dropout import philox
+from gpucnn.backends.numpy.settings import settled
 from gpucnn.backends.numpy.special import erfc
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -230,11 +232,32 @@ def test_one_thread_and_three_give_the_same_bits(monkeypatch):
     assert found[0] == found[1]
 
 
+def test_threads_of_the_backend_are_set_as_their_callers(monkeypatch):
+    monkeypatch.setattr(workers, "thread_count", lambda: 3)
+    monkeypatch.setattr(workers, "_workers", None)
+    found, together = set(), threading.Barrier(3)
+
+    def part(_):
+        together.wait(10)
+        found.add((threading.current_thread().name, np.getbufsize(), np.geterr()["over"]))
+
+    settled(workers.run)(part, 3)
+    assert len(found) == 3 and {setting[1:] for setting in found} == {(1024, "ignore")}
+
+
+def test_what_is_composed_elsewhere_does_not_warn_either():
+    """A batch norm of a channel of infinities; one behind a convolution of them."""
+    x, one = np.full((1, 3, 3, 2), np.inf, np.float32), np.ones(2, np.float32)
+    w, shape = np.ones((2, 1, 1, 2), np.float32), ConvShape.of(x.shape, (2, 1, 1, 2))
+    y = backend.conv_norm_infer(x, w, None, shape, one, one, x[0, 0, 0], one, 0.0)
+    assert np.isnan(y).all()
+
+
 def test_the_size_of_numpys_buffers_is_the_callers_again():
     before = np.getbufsize()
-    assert unbuffered(lambda item: np.getbufsize())(0) < before
+    assert settled(np.getbufsize)() < before
     with pytest.raises(ZeroDivisionError):
-        unbuffered(lambda item: 1 / item)(0)
+        settled(lambda item: 1 / item)(0)
     assert np.getbufsize() == before
 
 

@@ -1,12 +1,12 @@
 """The backend for machines without a GPU: NumPy and its BLAS, nothing else.
 
 One file a family of operations; each holds a class of methods whose meaning is that of
-``gpucnn.backends.base`` and whose docstring gives the algorithm and its source. As on any device,
-what overflows is an infinity, and a difference of infinities a NaN, without a warning.
+``gpucnn.backends.base`` and whose docstring gives the algorithm and its source.
 """
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,7 @@ from .dropout import Dropout
 from .norm import Normalisations
 from .optimizer import Optimizers
 from .pool import Pools
+from .settings import settled
 from .softmax_loss import SoftmaxAndLosses
 from .threads import one_blas_thread
 
@@ -63,6 +64,9 @@ class NumpyBackend(
         return one_blas_thread()
 
 
-for _name in Backend.__abstractmethods__ - {"owns", "asarray", "to_numpy", "synchronize"}:
-    _quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    setattr(NumpyBackend, _name, _quiet(getattr(NumpyBackend, _name)))
+# Those that compute, and are not left to be composed of others.
+_NOT_OPERATIONS = {"owns", "asarray", "arranged", "to_numpy", "synchronize", "running"}
+for _name, _method in inspect.getmembers(Backend, inspect.isfunction):
+    _own = getattr(NumpyBackend, _name)
+    if _own is not _method and not _name.startswith("_") and _name not in _NOT_OPERATIONS:
+        setattr(NumpyBackend, _name, settled(_own))

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 
 from ...shapes import NormShape
-from .blocks import BLOCK, LARGE, choose, elementwise, keep, rounded, share, unbuffered, wide
+from .blocks import BLOCK, LARGE, choose, elementwise, keep, rounded, share, wide
 from .channels import Block, Lanes
 from .special import erfc
 
@@ -173,7 +173,7 @@ class Activations:
             part = wide(source[block])
             target[block] = choose(part > 0, part, factor * part)
 
-        share(unbuffered(fill), lanes.blocks)
+        share(fill, lanes.blocks)
         return y
 
     def prelu_backward(

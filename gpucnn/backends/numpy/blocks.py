@@ -22,7 +22,6 @@ BLOCK = 1 << 16  # elements: a handful of float32 temporaries fit in an L2 cache
 LARGE = 1 << 18  # elements: of a block that needs one temporary and few calls, which cost as well
 PARTS = 4  # of an array: no fewer for the sake of larger blocks
 ALONE = 1 << 19  # elements: to wake threads takes as long as a quick call on a quarter of so many
-RUN = 1024  # elements of NumPy's buffers
 
 
 def wide(array: np.ndarray) -> np.ndarray:
@@ -77,24 +76,6 @@ def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool =
             function(item)
     else:
         workers.run(lambda part: function(items[part]), len(items))
-
-
-def unbuffered(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return the function of a block so that NumPy reads views and rows where they are.
-
-    Where an operand goes through memory in another way than the rest (a view with gaps, a row for
-    many rows), NumPy copies it into a buffer if two inner loops fit there. To start as many loops
-    of ``RUN`` / 2 elements or more takes less time, so that the buffers are kept as short as that.
-    """
-
-    def call(block: Any) -> Any:
-        before = np.setbufsize(RUN)  # a thread's own
-        try:
-            return function(block)
-        finally:
-            np.setbufsize(before)
-
-    return call
 
 
 @lru_cache

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from . import buffers
-from .blocks import blocks, pieces, share, unbuffered, wide
+from .blocks import blocks, pieces, share, wide
 from .memory import is_pixel_major, pixel_axes
 from .threads import one_blas_thread
 
@@ -100,7 +100,7 @@ class Lanes:
                     total += terms
 
         with one_blas_thread():
-            share(unbuffered(fill), range(len(groups)))
+            share(fill, range(len(groups)))
             sums = parts.sum(0).reshape(count, self.repeats, self.channels)
             return _ones(self.repeats, sums.dtype) @ sums  # (k,) @ (count, k, C) -> (count, C)
 

@@ -23,7 +23,7 @@ from ...shapes import NormShape
 from ..base import accumulator
 from . import buffers
 from .activation import relu
-from .blocks import keep, rounded, sample_blocks, share, unbuffered, wide
+from .blocks import keep, rounded, sample_blocks, share, wide
 from .channels import Block, Lanes, along_channels, sample_sums
 from .convolution.workspace import workspace
 
@@ -112,7 +112,7 @@ class Normalisations:
             if part is not out:
                 out[...] = part
 
-        share(unbuffered(fill), lanes.blocks)
+        share(fill, lanes.blocks)
         return y
 
     def batch_norm_backward(
@@ -161,7 +161,7 @@ class Normalisations:
             if part is not out:
                 out[...] = part
 
-        share(unbuffered(fill), lanes.blocks)
+        share(fill, lanes.blocks)
         return dx, rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype), dresidual
 
     def group_norm_forward(

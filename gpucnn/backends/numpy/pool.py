@@ -20,7 +20,7 @@ import numpy as np
 
 from ...shapes import PoolShape
 from . import buffers
-from .blocks import keep, share, unbuffered, wide
+from .blocks import keep, share, wide
 from .convolution.workspace import workspace
 from .memory import as_activation, pixel_major
 from .pool_windows import Fold, Place, Spread, axes_of, folds, spreads
@@ -63,7 +63,7 @@ class Pools:
             if out.dtype != y.dtype:
                 y[place] = out
 
-        share(unbuffered(fill), folds(shape))
+        share(fill, folds(shape))
         return _activation(y, shape), None if index is None else _activation(index, shape)
 
     def pool_backward(
@@ -93,7 +93,7 @@ class Pools:
             if not in_place:
                 dx[place] = out
 
-        share(unbuffered(fill), spreads(shape))
+        share(fill, spreads(shape))
         return _activation(dx, shape)
 
 

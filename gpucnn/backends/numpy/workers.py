@@ -15,8 +15,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
-
+from .settings import settle
 from .threads import one_blas_thread
 
 # Who sets one of these for other libraries means this one, too; the first that is set counts.
@@ -101,8 +100,7 @@ class _Workers:
             threading.Thread(target=self._serve, args=(asleep,), name=name, daemon=True).start()
 
     def _serve(self, asleep: threading.Lock) -> None:
-        # NumPy keeps these for each thread; the backend's operations set them for their callers.
-        np.seterr(over="ignore", invalid="ignore", divide="ignore")
+        settle()
         while asleep.acquire():
             if (run := self.current) is not None:
                 run.help()

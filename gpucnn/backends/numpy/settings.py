@@ -1,0 +1,41 @@
+"""How NumPy itself is set, in each thread, while the backend's operations run.
+
+As on any device, what overflows is an infinity and a difference of infinities a NaN, without a
+warning.
+
+Where an operand goes through memory in another way than the rest (a view with gaps, one row for
+many rows), NumPy copies it into a buffer if two inner loops fit there. To start as many loops of
+half of ``BUFFER`` elements or more takes less time, so that the buffers are kept as short as that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+BUFFER = 1024  # elements
+SILENT = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+
+
+def settle() -> None:
+    """Set NumPy for a thread of the backend's own."""
+    np.seterr(**SILENT)
+    np.setbufsize(BUFFER)
+
+
+def settled(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an operation that sets NumPy for its caller's thread, and back again at its end."""
+
+    @wraps(operation)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        with np.errstate(**SILENT):
+            before = np.setbufsize(BUFFER)
+            try:
+                return operation(*arguments, **keywords)
+            finally:
+                np.setbufsize(before)
+
+    return run
