@@ -226,7 +226,8 @@ class Backend(ABC):
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Normalise by the batch's own statistics: -> y, mean (C,), var (C,), both in Accum.
 
-        ``var`` is the biased variance, the mean of (x - mean)^2, from a second pass over x.
+        ``var`` is the biased variance, the mean of (x - mean)^2, right also where |mean| is large
+        beside its root: by a second pass over x, or by one that shows that none is needed.
         """
 
     @abstractmethod
