@@ -102,10 +102,10 @@ def _axis(
     if direction == "dgrad":
         size, count = count, size
         if stride == 2:
-            algorithm = strided_gradient(odd=pad % 2 == 1)
+            algorithm = strided_gradient(m, odd=pad % 2 == 1)
             return algorithm, [((pad - 1) // 2, range(size), range(count))]
         pad = 2 * dilation - pad
-    algorithm = strided() if stride == 2 else dense(m)
+    algorithm = strided(m) if stride == 2 else dense(m)
     grids = []
     for residue in range(min(dilation, count)):
         start, phase = divmod(residue - pad, dilation)
