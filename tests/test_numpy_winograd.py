@@ -58,8 +58,8 @@ DIRECTIONS = ("fprop", "dgrad", "wgrad")
 # Constants by which the work is cut, so small that small cases have many parts.
 FINE = {
     winograd: {"FOLDED_BYTES": 1},
-    winograd_filters: {"CHUNK": 100, "PANEL": 16, "SMALL": 300, "NARROW": 5},
-    winograd_tiles: {"COMPONENT_BYTES": 9000, "MIN_TILES": 2, "TERMS": {2: 5, 4: 7}},
+    winograd_filters: {"ALONE": 0, "CHUNK": 100, "PANEL": 16, "SMALL": 300, "NARROW": 5},
+    winograd_tiles: {"ALONE": 0, "COMPONENT_BYTES": 9000, "MIN_TILES": 2, "TERMS": {2: 5, 4: 7}},
     winograd_transforms: {"RUN": 100},
     winograd_wgrad: {"CHUNK": 50},
 }
@@ -226,6 +226,20 @@ def test_what_is_not_finite_stays_in_its_tile():
     assert not np.isfinite(got[0, :2, :2]).any()
     got[0, :4, :4] = finite[0, :4, :4]
     np.testing.assert_array_equal(got, finite)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_little_work_is_done_by_one_thread(monkeypatch, direction):
+    """To wake another would take as long, and where the core is busy many times that."""
+    s, counts = layer(1, 14, 64), []
+
+    def run(function, parts):
+        counts.append(parts)
+        [*map(function, range(parts))]
+
+    monkeypatch.setattr(workers, "run", run)
+    compute(Winograd(4), direction, s, *problem(direction, s, np.float32)[0])
+    assert set(counts) == {1}
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -21,6 +21,7 @@ from ..blocks import pieces
 from .cook_toom import Bilinear, dense, plain, strided, strided_gradient, turned
 
 COMPONENT_BYTES = 2_400_000  # of a block's transformed inputs or results: what a core's L2 is
+ALONE = 1 << 22  # multiply-adds: in the time of so few another thread may not even wake
 MIN_TILES = 32  # of a block: with fewer a product takes longer to read the filters than to compute
 # Channels times filters from which on their components are better made, or summed, row by row.
 MANY_FILTERS = {"fprop": 1 << 16, "dgrad": 1 << 17, "wgrad": 1 << 15}
@@ -175,7 +176,10 @@ def plan(shape: ConvShape, direction: str, m: int, dtype: np.dtype) -> Plan:
     by_components = many and points[0] > 1
     components = points[1] if by_components else math.prod(points)
     limit = max(MIN_TILES, COMPONENT_BYTES // (components * channels * dtype.itemsize))
-    target = limit if by_components else _best_target(tiles, images, channels, limit)
+    target = limit
+    work = math.prod(points) * sum(map(math.prod, tiles)) * images * shape.channels * shape.filters
+    if not by_components and work > ALONE:
+        target = _best_target(tiles, images, channels, limit)
     blocks = [
         Block(*area, *parts)
         for area, counts in zip(areas, tiles, strict=True)
