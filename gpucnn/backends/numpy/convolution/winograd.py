@@ -91,7 +91,7 @@ class Winograd(Algorithm):
         if 2 in shape.strides:
             tiles = shape.batch * _products(shape.output, 2, 1)
             if self.m == 4 and (
-                filters > 1 << 13  # their 81 components would have to be read too often
+                filters > (1 << 13 if direction == "wgrad" else 1 << 14)  # too many to transform
                 or _products(shape.output, 4, 9) >= _products(shape.output, 2, 5)
             ):
                 return False  # F(2x2, 3x3) is quicker

@@ -127,7 +127,9 @@ def _cut(tiles: Sequence[int], images: int, target: int) -> tuple[list[slice], .
     return down, across, depth
 
 
-def _best_target(grids: Sequence[Sequence[int]], images: int, channels: int, limit: int) -> int:
+def _best_target(
+    grids: Sequence[Sequence[int]], images: int, channels: int, components: int, limit: int
+) -> int:
     """Return into how large blocks to cut, at most the limit: an even number, of long runs."""
 
     def cost(target: int) -> float:
@@ -137,7 +139,7 @@ def _best_target(grids: Sequence[Sequence[int]], images: int, channels: int, lim
         run = images * channels / len(cuts[0][2])
         # what equal parts cost on two threads and on four, against a work that divides
         uneven = sum(math.ceil(count / threads) * threads / count for threads in (2, 4)) / 2
-        return uneven * (1 + 512 / (tiles * channels)) * (1 + 64 / run)
+        return uneven * (1 + 18000 / (tiles * channels * components)) * (1 + 32 / run)
 
     return min(range(limit, limit // 3, -1), key=cost)
 
@@ -179,7 +181,7 @@ def plan(shape: ConvShape, direction: str, m: int, dtype: np.dtype) -> Plan:
     target = limit
     work = math.prod(points) * sum(map(math.prod, tiles)) * images * shape.channels * shape.filters
     if not by_components and work > ALONE:
-        target = _best_target(tiles, images, channels, limit)
+        target = _best_target(tiles, images, channels, components, limit)
     blocks = [
         Block(*area, *parts)
         for area, counts in zip(areas, tiles, strict=True)
