@@ -21,6 +21,8 @@ Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020).
 mean square error of F(4x4, 3x3) with 16 and 64 channels, as a multiple of that of a matrix product
 over columns, is 5.1 and 5.9 with the usual points 0, +-1, +-2 and infinity, 2.5 and 2.8 with
 0, +-3/4, +-3/2, and 2.5 and 2.7 with 0, +-5/8, +-3/2. Of all of these only G has inexact entries.
+At a stride of 2, by F(4, 2) and F(4, 1), it is 2.0 and 2.3 with 0, +-1, 1/2 and infinity, and 1.3
+and 1.5 with 0, 1/2, -1, 2.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 POINTS = {2: (0, 1, -1), 4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}  # by m, for 3 taps
+PAIR_POINTS = {2: (0, -1), 4: (0, 1 / 2, -1, 2)}  # for 2 taps
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,40 +90,43 @@ def turned(algorithm: Bilinear) -> Bilinear:
     return Bilinear(algorithm.outputs, algorithm.filters[:, ::-1], algorithm.inputs, algorithm.step)
 
 
-# Of three taps at a stride of 2, those that meet the even inputs and those that meet the odd ones,
-# and the algorithm of each phase: F(2, 2) and F(2, 1).
-PHASES = ((slice(0, 3, 2), cook_toom(2, 2, (0, -1))), (slice(1, 2), plain(2)))
+def _phases(m: int) -> tuple[tuple[slice, Bilinear], ...]:
+    """Of three taps at a stride of 2, those that meet the even inputs and those that meet the odd.
+
+    With the algorithm of each: F(m, 2) and F(m, 1).
+    """
+    return (slice(0, 3, 2), cook_toom(m, 2, PAIR_POINTS[m])), (slice(1, 2), plain(m))
 
 
-def strided() -> Bilinear:
-    """Return y[i] = sum over k < 3 of x[2 i + k] w[k] for two i, by the two phases: 5 products."""
+def strided(m: int) -> Bilinear:
+    """Return y[i] = sum over k < 3 of x[2 i + k] w[k], by the two phases: 2 m + 1 products."""
     outputs, filters, inputs = [], [], []
-    for taps, part in PHASES:
+    for taps, part in _phases(m):
         a = len(part.inputs)
         outputs.append(part.outputs)
         filters.append(np.zeros((a, 3)))
         filters[-1][:, taps] = part.filters
-        inputs.append(np.zeros((a, 5)))
+        inputs.append(np.zeros((a, 2 * m + 1)))
         inputs[-1][:, taps.start : taps.start + 2 * a : 2] = part.inputs
-    return Bilinear(np.hstack(outputs), np.vstack(filters), np.vstack(inputs), 4)
+    return Bilinear(np.hstack(outputs), np.vstack(filters), np.vstack(inputs), 2 * m)
 
 
-def strided_gradient(odd: bool) -> Bilinear:
+def strided_gradient(m: int, odd: bool) -> Bilinear:
     """Return x[i] = sum over k < 3, where i + pad - k is even, of y[(i + pad - k) / 2] w[k].
 
-    A tile is two even and two odd pixels x, from a window of three y, the first of which is
+    A tile is m even and m odd pixels x, from a window of m + 1 y, the first of which is
     (pad - 1) // 2 for tile 0; ``odd`` says whether the padding is. Where i + pad is even, taps 2
     and 0 meet neighbouring y; where it is odd, tap 1 meets one.
     """
     outputs, filters, inputs = [], [], []
-    for (taps, part), phase in zip(PHASES, (int(odd), 1 - int(odd)), strict=True):
+    for (taps, part), phase in zip(_phases(m), (int(odd), 1 - int(odd)), strict=True):
         a = len(part.inputs)
-        outputs.append(np.zeros((4, a)))
+        outputs.append(np.zeros((2 * m, a)))
         outputs[-1][phase::2] = part.outputs
         filters.append(np.zeros((a, 3)))
         filters[-1][:, taps] = part.filters[:, ::-1]
         # With even padding, tap 1 of an odd pixel meets the second y, as tap 0 of an even one does.
-        first = 3 - a if not odd else 0
-        inputs.append(np.zeros((a, 3)))
+        first = m + 1 - a if not odd else 0
+        inputs.append(np.zeros((a, m + 1)))
         inputs[-1][:, first : first + a] = part.inputs
-    return Bilinear(np.hstack(outputs), np.vstack(filters), np.vstack(inputs), 2)
+    return Bilinear(np.hstack(outputs), np.vstack(filters), np.vstack(inputs), m)

@@ -2,8 +2,8 @@
 
 The tiles of a map are transformed, multiplied by the transformed filters, component by component,
 and folded into tiles of the result (see ``cook_toom``): 2.25 and 4 times fewer multiplications than
-in the direct sum, 1.44 times fewer with strides of 2. The gradient of the input is the same with
-the taps reversed and the two channel axes of the filters swapped.
+in the direct sum, 1.44 and 1.78 times fewer with strides of 2. The gradient of the input is the
+same with the taps reversed and the two channel axes of the filters swapped.
 
 Errors in float32, root mean square against float64, as a multiple of those of a matrix product over
 columns (by OpenBLAS, which sums some 300 terms in one piece), for normal data and 64 filters:
@@ -14,10 +14,10 @@ columns (by OpenBLAS, which sums some 300 terms in one piece), for normal data a
     F(4x4, 3x3)  fprop  2.50  2.67  3.07  2.99  2.94
                  wgrad  2.40  2.40  1.89  1.64  2.41
 
-Where half of the inputs are 0, as after ReLU, they are 1.2 to 1.5 times that: a zero has no
-rounding error, but a tile with one has. Beside a sum in one piece, F(4x4, 3x3) has 2.5 times the
-error for 16 channels, 1.9 times for 64 and 0.9 times for 512. The multiples are much the same in
-float64.
+With strides of 2 those of F(4x4, 3x3) are two thirds of that. Where half of the inputs are 0, as
+after ReLU, all are 1.2 to 1.5 times that: a zero has no rounding error, but a tile with one has.
+Beside a sum in one piece, F(4x4, 3x3) has 2.5 times the error for 16 channels, 1.9 times for 64 and
+0.9 times for 512. The multiples are much the same in float64.
 
 An infinity or a NaN reaches all of its tile. Work is shared in blocks of tiles, each from its
 pixels to its finished results in the cache. Where the transformed filters would be larger than all
@@ -82,18 +82,23 @@ class Winograd(Algorithm):
 
         There have to be tiles enough for the transforms of the filters, runs of memory long enough
         for those of the tiles, and work enough for all the calls. F(2x2, 3x3) is for gradients of
-        many filters and so few tiles that the larger ones of F(4x4, 3x3) would not pay.
+        many filters and so few tiles that the larger ones of F(4x4, 3x3) would not pay, and for
+        strides of 2 where the nine components along an axis would be too many, or hardly fewer.
         """
-        strided = 2 in shape.strides
-        size = shape.input if direction == "dgrad" and not strided else shape.output
-        m = 2 if strided else self.m
-        tiles = shape.batch * math.prod(math.ceil(pixels / m) for pixels in size)
         filters = shape.channels * shape.filters
         channels = min(shape.channels, shape.filters)
         run = shape.batch * channels
-        if strided:
+        if 2 in shape.strides:
+            tiles = shape.batch * _products(shape.output, 2, 1)
+            if self.m == 4 and (
+                filters > (1 << 13 if direction == "wgrad" else 1 << 14)  # too many to transform
+                or _products(shape.output, 4, 9) >= _products(shape.output, 2, 5)
+            ):
+                return False  # F(2x2, 3x3) is quicker
             enough = tiles >= 24 + filters // 4096 and (channels >= 64 or run >= 256)
             return enough and tiles * run >= 4096
+        size = shape.input if direction == "dgrad" else shape.output
+        tiles = shape.batch * _products(size, self.m, 1)
         if self.m == 2:
             return direction != "fprop" and filters >= 1 << 16 and tiles >= 16
         enough = tiles >= 8 + filters // (16384 if direction == "wgrad" else 32768)
@@ -115,6 +120,11 @@ class Winograd(Algorithm):
         return wgrad(plan(shape, "wgrad", self.m, x.dtype), _lifted(x), _lifted(dy), shape)
 
 
+def _products(size: Sequence[int], m: int, components: int) -> int:
+    """Return how many products a map of this size takes, with so many components along an axis."""
+    return math.prod(math.ceil(pixels / m) * components for pixels in size)
+
+
 def _lifted(pixels: np.ndarray) -> np.ndarray:
     """View (W, N, C) as (1, W, N, C)."""
     return pixels[None] if pixels.ndim == 3 else pixels
@@ -132,7 +142,7 @@ def _by_blocks(p: Plan, x: np.ndarray, filters: Filters, y: np.ndarray, finish: 
     def part(index: int) -> None:
         block, tiles = p.blocks[index], p.tiles[index]
         points = components("winograd points", (tall * wide, tiles, x.shape[-1]), x.dtype)
-        products = _products(tall * wide, len(p.depths), tiles, y)
+        products = _product_memory(tall * wide, len(p.depths), tiles, y)
         size = (tall * p.outputs[1], tiles, y.shape[-1])
         folded = components("winograd folded", size, x.dtype)
         folded = folded.reshape(tall, p.outputs[1], *size[1:])
@@ -145,7 +155,7 @@ def _by_blocks(p: Plan, x: np.ndarray, filters: Filters, y: np.ndarray, finish: 
     workers.run(part, len(p.blocks))
 
 
-def _products(count: int, pieces: int, tiles: int, y: np.ndarray) -> np.ndarray:
+def _product_memory(count: int, pieces: int, tiles: int, y: np.ndarray) -> np.ndarray:
     """Return scratch memory for the products of components, (components, pieces, T, K)."""
     size = (count * pieces, tiles, y.shape[-1])
     return components("winograd products", size, y.dtype).reshape(count, pieces, *size[1:])
@@ -180,7 +190,7 @@ def _rows_of_components(
         block, place = blocks[block], places[block]
         tiles = place.stop - place.start
         points = components("winograd points", (wide, tiles, x.shape[-1]), x.dtype)
-        products = _products(wide, len(p.depths), tiles, y)
+        products = _product_memory(wide, len(p.depths), tiles, y)
         transform(x, block.reading, block, slice(row, row + 1), points)
         for panel, columns in zip(taps, panels, strict=True):
             u = some_components(panel, matrix)

@@ -16,6 +16,7 @@ from .winograd_memory import components, equal_parts
 from .workspace import workspace
 
 CHUNK = 2048  # filters, of all taps, that are copied and transformed at a time
+ALONE = 1 << 14  # filters, of all taps: fewer are transformed by one thread
 NARROW = 32  # columns that are transposed at a time: what is read stays in the L1 cache
 
 
@@ -53,10 +54,9 @@ class Filters:
         shape = (len(matrix), len(self.panels), self.depth, self.width)
         u = components("winograd filters", shape, self.source.dtype)
         depths = pieces(self.depth, self.chunk)
+        chunks = [(panel, depth) for panel in range(len(self.panels)) for depth in depths]
 
-        def part(index: int) -> None:
-            panel, depth = divmod(index, len(depths))
-            depth = depths[depth]
+        def transform(panel: int, depth: slice) -> None:
             size = (self.taps, depth.stop - depth.start, self.width)
             taps = workspace.take("winograd taps", size, u.dtype)
             self._copy(panel, depth, taps)
@@ -64,7 +64,8 @@ class Filters:
             # (a * a, taps) @ (taps, depth * width) -> (a * a, depth * width)
             np.matmul(matrix, taps.reshape(self.taps, -1), out=out)
 
-        workers.run(part, len(self.panels) * len(depths))
+        parts = len(chunks) if self.source[0].size >= ALONE else 1
+        workers.run(lambda part: [transform(*chunk) for chunk in chunks[part::parts]], parts)
         return u
 
     def arranged(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from ..blocks import pieces
 from .cook_toom import Bilinear, dense, plain, strided, strided_gradient, turned
 
 COMPONENT_BYTES = 2_400_000  # of a block's transformed inputs or results: what a core's L2 is
+ALONE = 1 << 22  # multiply-adds: in the time of so few another thread may not even wake
 MIN_TILES = 32  # of a block: with fewer a product takes longer to read the filters than to compute
 # Channels times filters from which on their components are better made, or summed, row by row.
 MANY_FILTERS = {"fprop": 1 << 16, "dgrad": 1 << 17, "wgrad": 1 << 15}
@@ -102,10 +103,10 @@ def _axis(
     if direction == "dgrad":
         size, count = count, size
         if stride == 2:
-            algorithm = strided_gradient(odd=pad % 2 == 1)
+            algorithm = strided_gradient(m, odd=pad % 2 == 1)
             return algorithm, [((pad - 1) // 2, range(size), range(count))]
         pad = 2 * dilation - pad
-    algorithm = strided() if stride == 2 else dense(m)
+    algorithm = strided(m) if stride == 2 else dense(m)
     grids = []
     for residue in range(min(dilation, count)):
         start, phase = divmod(residue - pad, dilation)
@@ -126,7 +127,9 @@ def _cut(tiles: Sequence[int], images: int, target: int) -> tuple[list[slice], .
     return down, across, depth
 
 
-def _best_target(grids: Sequence[Sequence[int]], images: int, channels: int, limit: int) -> int:
+def _best_target(
+    grids: Sequence[Sequence[int]], images: int, channels: int, components: int, limit: int
+) -> int:
     """Return into how large blocks to cut, at most the limit: an even number, of long runs."""
 
     def cost(target: int) -> float:
@@ -136,7 +139,7 @@ def _best_target(grids: Sequence[Sequence[int]], images: int, channels: int, lim
         run = images * channels / len(cuts[0][2])
         # what equal parts cost on two threads and on four, against a work that divides
         uneven = sum(math.ceil(count / threads) * threads / count for threads in (2, 4)) / 2
-        return uneven * (1 + 512 / (tiles * channels)) * (1 + 64 / run)
+        return uneven * (1 + 18000 / (tiles * channels * components)) * (1 + 32 / run)
 
     return min(range(limit, limit // 3, -1), key=cost)
 
@@ -175,7 +178,10 @@ def plan(shape: ConvShape, direction: str, m: int, dtype: np.dtype) -> Plan:
     by_components = many and points[0] > 1
     components = points[1] if by_components else math.prod(points)
     limit = max(MIN_TILES, COMPONENT_BYTES // (components * channels * dtype.itemsize))
-    target = limit if by_components else _best_target(tiles, images, channels, limit)
+    target = limit
+    work = math.prod(points) * sum(map(math.prod, tiles)) * images * shape.channels * shape.filters
+    if not by_components and work > ALONE:
+        target = _best_target(tiles, images, channels, components, limit)
     blocks = [
         Block(*area, *parts)
         for area, counts in zip(areas, tiles, strict=True)

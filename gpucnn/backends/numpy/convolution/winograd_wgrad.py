@@ -76,7 +76,7 @@ def wgrad(p: Plan, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarra
     dw = np.empty(shape.w_shape, x.dtype)
     taps = dw.reshape(filters, -1, channels)
     matrix = np.ascontiguousarray(p.filters.T)
-    chunks = pieces(filters, CHUNK // channels)
+    chunks = pieces(filters, CHUNK // channels if len(p.blocks) > 1 else filters)
 
     def last(index: int) -> None:
         chunk = chunks[index]
