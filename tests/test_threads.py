@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,33 @@ def test_a_wrong_number_is_refused(monkeypatch, value):
 def test_every_part_is_done_once(three_workers):
     for parts in (0, 1, 2, 3, 4, 100):
         assert squares(parts) == [part * part for part in range(parts)]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are placed on Linux")
+def test_the_threads_keep_off_the_callers_cpu(monkeypatch, three_workers):
+    mine = os.sched_getaffinity(0)
+    cpu = min(mine)
+    monkeypatch.setattr(workers, "_current_cpu", lambda: lambda: cpu)
+    squares(6)
+    threads = [thread.native_id for thread in workers._workers.threads]
+    assert len(threads) == 2
+    for thread in threads:
+        assert os.sched_getaffinity(thread) == (mine - {cpu} or mine)
+    assert os.sched_getaffinity(0) == mine  # the caller's is left alone
+
+    os.sched_setaffinity(0, {cpu})  # a caller that may use one CPU only
+    try:
+        workers._workers.avoided = None
+        squares(6)
+        assert all(os.sched_getaffinity(thread) == {cpu} for thread in threads)
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def test_where_nothing_tells_the_cpu_threads_stay_where_they_are(monkeypatch, three_workers):
+    monkeypatch.setattr(workers, "_current_cpu", lambda: None)
+    assert squares(6) == [0, 1, 4, 9, 16, 25]
+    assert workers._workers.avoided is None
 
 
 def test_the_threads_share_the_parts(three_workers):

@@ -9,10 +9,12 @@ ready, so that one which wakes late, or shares its core with a stranger, holds n
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 from .settings import settle
@@ -87,17 +89,35 @@ class _Run:
         self.helped.acquire()
 
 
+@cache
+def _current_cpu() -> Callable[[], int] | None:
+    """Return what says on which CPU the calling thread runs; None where threads stay unplaced."""
+    try:
+        return ctypes.CDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else None
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
 class _Workers:
-    """Threads that wait for a caller's run to help with."""
+    """Threads that wait for a caller's run to help with.
+
+    Linux often wakes a thread on the CPU of the one that wakes it, where it waits, for milliseconds
+    perhaps, until it is moved. So they are kept off the caller's CPU, within what the caller may
+    use.
+    """
 
     def __init__(self, threads: int) -> None:
         self.busy = threading.Lock()
         self.current: _Run | None = None
+        self.threads: list[threading.Thread] = []
+        self.avoided: int | None = None  # the caller's CPU
         self.asleep = [threading.Lock() for _ in range(threads - 1)]  # released to wake one
         for number, asleep in enumerate(self.asleep, 1):
             asleep.acquire()
             name = f"gpucnn-{number}"
-            threading.Thread(target=self._serve, args=(asleep,), name=name, daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(asleep,), name=name, daemon=True)
+            thread.start()
+            self.threads.append(thread)
 
     def _serve(self, asleep: threading.Lock) -> None:
         settle()
@@ -106,7 +126,16 @@ class _Workers:
                 run.help()
             run = None  # what it holds can be freed before the next one comes
 
+    def _keep_off(self, cpu: int) -> None:
+        self.avoided = cpu
+        allowed = os.sched_getaffinity(0)  # the caller's
+        for thread in self.threads:
+            with suppress(OSError):  # what a container forbids
+                os.sched_setaffinity(thread.native_id, allowed - {cpu} or allowed)
+
     def run(self, function: Callable[[int], object], parts: int) -> None:
+        if (current_cpu := _current_cpu()) and (cpu := current_cpu()) != self.avoided:
+            self._keep_off(cpu)
         self.current = run = _Run(function, parts)
         for asleep in self.asleep[: parts - 1]:
             if asleep.locked():  # else it has yet to wake from an earlier call
