@@ -9,7 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucnn.backends.numpy.convolution import base, depthwise, few_channels, pointwise, taps
+from gpucnn.backends.numpy.convolution import (
+    base,
+    depthwise,
+    depthwise_rows,
+    few_channels,
+    pointwise,
+    taps,
+)
 from gpucnn.backends.numpy.convolution.workspace import workspace
 from gpucnn.backends.numpy.memory import as_activation, pixel_major
 from gpucnn.shapes import ConvShape
@@ -25,6 +32,7 @@ ALGORITHMS = {
         pointwise.Pointwise(),
         few_channels.FewChannels(),
         depthwise.Depthwise(),
+        depthwise_rows.DepthwiseRows(),
     )
 }
 
@@ -38,7 +46,8 @@ FINE = {
     | {"PANEL": 16, "FEW_ROWS": 4, "small_products_pay": lambda: True},
     few_channels: {"PARTS": 5, "PART_WORK": 1, "COLUMN_BYTES": 2000, "SHORT": 2, "SMALL": 900}
     | {"PRODUCT_BYTES": 3000, "small_products_pay": lambda: True},
-    depthwise: {"PARTS": 5, "PART_WORK": 1, "RUN": 40},
+    depthwise: {"SHORT": 0, "PARTS": 5, "PART_WORK": 1, "RUN": 40},
+    depthwise_rows: {"RUN": 40, "PATCH": 300},
 }
 
 
@@ -80,8 +89,16 @@ def suited(direction: str, without: str):
     return pytest.mark.parametrize(("algorithm", "case", "dtype"), cases)
 
 
+@pytest.fixture
+def no_plans():
+    """Forget the plans that follow from constants, which tests change."""
+    depthwise_rows._plan.cache_clear()
+    yield
+    depthwise_rows._plan.cache_clear()
+
+
 @pytest.fixture(params=["whole", "fine"])
-def parts(request, monkeypatch):
+def parts(request, monkeypatch, no_plans):
     """The parts as they are, and many small ones."""
     if request.param == "fine":
         for module, constants in FINE.items():
@@ -124,7 +141,7 @@ def suited_case(algorithm: base.Algorithm, condition) -> tuple[str, ConvShape]:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_the_order_of_the_parts_does_not_matter(monkeypatch, name):
+def test_the_order_of_the_parts_does_not_matter(monkeypatch, no_plans, name):
     """Any number of threads gives the same bits: each part starts from nothing but its inputs."""
     algorithm, module = ALGORITHMS[name], sys.modules[type(ALGORITHMS[name]).__module__]
     for constant, value in FINE[module].items():

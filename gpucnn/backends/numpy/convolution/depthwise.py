@@ -10,7 +10,8 @@ with the filters repeated for each image a tap is a product of two runs:
 
 ``np.einsum`` does all taps of a block of pixels in one call, its sums in the first-level cache.
 Taps that read padding are left out: the pixels of an axis fall into segments that read the same
-ones. Of m filters, each channel comes m times; what dx gets from them is added up.
+ones. Of m filters, each channel comes m times; what dx gets from them is added up. Where the runs
+would be short, ``.depthwise_rows`` joins the pixels of a row.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from ....shapes import ConvShape
 from ..blocks import blocks, pieces
 from ..workers import run
 from .base import Algorithm, Finish
+from .depthwise_rows import DepthwiseRows, by_tap
 from .windows import Gather, backward, forward
 from .workspace import workspace
 
 RUN = 8192  # elements at most: the filters of all taps should stay in the second-level cache
+SHORT = 1024  # elements: where a pixel has fewer, rows of pixels pay
 PARTS = 8
 PART_WORK = 1 << 19  # multiply-adds: a part of less would not be worth its start
 
@@ -142,10 +145,15 @@ def _gather(
     run(compute, len(parts))
 
 
+def _short(shape: ConvShape) -> bool:
+    return shape.batch * shape.filters < SHORT
+
+
 class Depthwise(Algorithm):
     """Products of runs; for a group a channel."""
 
     name = "depthwise"
+    rows = DepthwiseRows()
 
     def suits(self, direction: str, shape: ConvShape, dtype: np.dtype) -> bool:
         return shape.groups == shape.channels > 1
@@ -153,19 +161,25 @@ class Depthwise(Algorithm):
     def fprop(
         self, x: np.ndarray, w: np.ndarray, y: np.ndarray, shape: ConvShape, finish: Finish
     ) -> None:
+        if _short(shape):
+            return self.rows.fprop(x, w, y, shape, finish)
         times = shape.filters // shape.channels
-        _gather(x, np.moveaxis(w[..., 0], 0, -1), y, forward(shape), finish, times)
+        _gather(x, by_tap(w), y, forward(shape), finish, times)
 
     def dgrad(
         self, dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finish: Finish
     ) -> None:
-        filters = np.moveaxis(w[..., 0], 0, -1)  # (*kernel, K)
+        if _short(shape):
+            return self.rows.dgrad(dy, w, dx, shape, finish)
+        filters = by_tap(w)
         for axes in backward(shape):
             target = dx[tuple(axis.target for axis in axes)]
             taps = filters[tuple(axis.filter for axis in axes)]
             _gather(dy, taps, target, axes, finish, 1)
 
     def wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
+        if _short(shape):
+            return self.rows.wgrad(x, dy, shape)
         axes, rank = forward(shape), shape.rank
         times = shape.filters // shape.channels
         pixels = math.prod(shape.output)

@@ -1,0 +1,235 @@
+"""Depthwise convolution of few images and channels: rows of pixels as one run (see ``.depthwise``).
+
+Where a pixel has few numbers, loops over them are short. So the pixels of the last axis are joined.
+In a copy with zeros for the padding, a view has what each tap reads as one run,
+
+    row[i, s, q] = x[i, q * stride - pad + s]
+
+and with the filters repeated for each pixel of a row, a tap is a product of two long runs:
+
+    y[p, q]   = sum over r, s of row[p * stride - pad + r, s, q] * w[r, s]
+    dw[r, s]  = sum over p, q of row[p * stride - pad + r, s, q] * dy[p, q], and over the images
+
+p and r stand for the pixels and taps of all other axes. One call of ``np.einsum`` computes a block
+of rows; a small convolution is one block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ....shapes import ConvShape
+from ..blocks import blocks, pieces
+from ..workers import run
+from .base import Algorithm, Finish
+from .windows import Gather, backward, forward
+from .workspace import workspace
+
+RUN = 4096  # elements at most: the filters of all taps, repeated, stay in the second-level cache
+PATCH = 1 << 17  # elements of the copies of a block: they stay there, too
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Target pixels that are computed together, and the copies of what they read."""
+
+    target: tuple[slice, ...]
+    counts: tuple[int, ...]  # of target pixels
+    extents: tuple[int, ...]  # of the copies, in pixels
+    tap: int  # how many pixels apart what the taps of the last axis read lies
+    copies: tuple[tuple[tuple[slice, ...], tuple[slice, ...]], ...]  # places, and their sources
+    padded: bool  # whether there is more than the copies
+
+
+def _reads(axis: Gather, piece: slice, first: int, last: int) -> tuple[slice, slice, int]:
+    """Return what the taps from ``first`` to ``last`` of a piece of an axis read.
+
+    That is where in a copy of it, padding and all, what the axis has lies, its source, and the size
+    of the copy. With one tap the copy has no pixels between those that are read.
+    """
+    step = axis.stride if first == last else 1
+    start = piece.start * axis.stride + axis.offset + first * axis.dilation
+    reach = (piece.stop - 1 - piece.start) * axis.stride + (last - first) * axis.dilation
+    size = reach // step + 1
+    low = min(size, max(0, -(start // step)))
+    high = max(low, min(size, (axis.size - 1 - start) // step + 1))
+    begin = start + low * step
+    return slice(low, high), slice(begin, begin + (high - low) * step, step), size
+
+
+def _block(axes: Sequence[Gather], target: tuple[slice, ...]) -> _Block:
+    *others, last = axes
+    *rows, row = target
+    reads = [_reads(a, p, 0, a.taps - 1) for a, p in zip(others, rows, strict=True)]
+    counts = tuple(piece.stop - piece.start for piece in target)
+    if last.stride == 1:  # the taps' pixels overlap
+        place, source, extent = _reads(last, row, 0, last.taps - 1)
+        tap, pixels = last.dilation, [(place, source)]
+    else:
+        tap, extent, pixels = counts[-1], counts[-1] * last.taps, []
+        for number in range(last.taps):
+            place, source, _ = _reads(last, row, number, number)
+            begin = number * tap
+            pixels.append((slice(begin + place.start, begin + place.stop), source))
+    extents = (*(size for *_, size in reads), extent)
+    copies = tuple(
+        ((*(place for place, *_ in reads), place), (*(source for _, source, _ in reads), source))
+        for place, source in pixels
+    )
+    copied = sum(math.prod(some.stop - some.start for some in place) for place, _ in copies)
+    return _Block(target, counts, extents, tap, copies, copied < math.prod(extents))
+
+
+def _blocks(axes: Sequence[Gather], width: int) -> list[_Block]:
+    """Cut the targets into blocks; ``width`` is the size of a pixel with all its images."""
+    if not all(axis.taps for axis in axes):
+        return [_Block(tuple(slice(a.count) for a in axes), (), (), 0, (), False)]
+    *others, last = axes
+    columns = pieces(last.count, RUN // width)
+    span = -(-last.count // len(columns)) * (1 if last.stride == 1 else last.taps)
+    row = span * width * math.prod(axis.stride for axis in others)
+    rows = blocks([axis.count for axis in others], max(1, PATCH // row))
+    return [_block(axes, (*some, piece)) for some in rows for piece in columns]
+
+
+@lru_cache(maxsize=1024)
+def _plan(direction: str, shape: ConvShape) -> list[tuple[tuple[Gather, ...], list[_Block]]]:
+    """Return the gathers that a direction consists of, and their blocks."""
+    gathers = backward(shape) if direction == "dgrad" else [forward(shape)]
+    width = max(1, shape.batch * shape.filters)
+    return [(axes, _blocks(axes, width)) for axes in gathers]
+
+
+def _rows(source: np.ndarray, axes: Sequence[Gather], block: _Block, times: int) -> np.ndarray:
+    """View copies of what a block reads as (*others' counts, *others' taps, S, Q * N * C * times).
+
+    Each channel comes so many times.
+    """
+    shape = (*block.extents, *source.shape[-2:])
+    patch = workspace.take("patch", (*shape, times) if times > 1 else shape, source.dtype)
+    if block.padded:
+        patch[...] = 0
+    for place, read in block.copies:
+        patch[place] = source[read][..., None] if times > 1 else source[read]
+    *steps, pixel = patch.strides[: len(axes)]
+    return np.ndarray(
+        (
+            *block.counts[:-1], *(axis.taps for axis in axes),
+            block.counts[-1] * math.prod(patch.shape[len(axes) :]),
+        ),
+        patch.dtype, patch, 0,
+        (
+            *(step * axis.stride for step, axis in zip(steps, axes, strict=False)),
+            *(step * axis.dilation for step, axis in zip(steps, axes, strict=False)),
+            block.tap * pixel, patch.itemsize,
+        ),
+    )  # fmt: skip
+
+
+def by_tap(w: np.ndarray) -> np.ndarray:
+    """View (K, *kernel, 1) as (*kernel, K)."""
+    return w.transpose(*range(1, w.ndim), 0)[..., 0, :]
+
+
+def _share(compute: Callable[[int], object], parts: int) -> None:
+    """Hand parts to the threads; a single one, a few microseconds of work, is done at once."""
+    if parts > 1:
+        run(compute, parts)
+    else:
+        compute(0)
+
+
+def _letters(rank: int) -> tuple[str, str]:
+    """Name the axes of target pixels and of taps, without the last axis, for ``np.einsum``."""
+    return "ab"[: rank - 1], "ij"[: rank - 1]
+
+
+def _gather(
+    source: np.ndarray, filters: np.ndarray, target: np.ndarray, axes: Sequence[Gather],
+    plan: list[_Block], finish: Finish, times: int,
+) -> None:  # fmt: skip
+    """Fill target (*counts, N, K) from source (*size, N, C) and filters (*taps, C * times).
+
+    K is C * times, each channel's results side by side, or C / m, the sums of m neighbours.
+    """
+    width = filters.shape[-1]
+    longest = max(block.target[-1].stop - block.target[-1].start for block in plan)
+    longest *= target.shape[-2]
+    repeated = np.empty((*filters.shape[:-1], longest, width), filters.dtype)
+    repeated[...] = np.ascontiguousarray(filters)[..., None, :]
+    repeated = repeated.reshape(*filters.shape[:-1], -1)  # (*taps, Q*N*K)
+    pixel, tap = _letters(len(axes))
+    subscripts = f"{pixel}{tap}sl,{tap}sl->{pixel}l"
+    in_place = axes[-1].target.step in (None, 1) and target.shape[-1] == width
+
+    def compute(part: int) -> None:
+        block = plan[part]
+        result = target[block.target]
+        if not filters.size:
+            result[...] = 0
+        else:
+            out = result
+            if not in_place:
+                out = workspace.take("result", (*result.shape[:-1], width), result.dtype)
+            view = _rows(source, axes, block, times)
+            # (*counts, *taps, S, Q*N*K), (*taps, S, Q*N*K) -> (*counts, Q*N*K)
+            np.einsum(
+                subscripts, view, repeated[..., : view.shape[-1]],
+                out=out.reshape(*block.counts[:-1], -1),
+            )  # fmt: skip
+            if not in_place:
+                # (*counts, N, K * m) -> (*counts, N, K, m) -> (*counts, N, K)
+                np.sum(out.reshape(*result.shape, -1), -1, out=result)
+        finish(result)
+
+    _share(compute, len(plan))
+
+
+class DepthwiseRows(Algorithm):
+    """Products of rows; for a group a channel."""
+
+    name = "depthwise_rows"
+
+    def suits(self, direction: str, shape: ConvShape, dtype: np.dtype) -> bool:
+        return shape.groups == shape.channels > 1
+
+    def fprop(
+        self, x: np.ndarray, w: np.ndarray, y: np.ndarray, shape: ConvShape, finish: Finish
+    ) -> None:
+        times = shape.filters // shape.channels
+        [(axes, plan)] = _plan("fprop", shape)
+        _gather(x, by_tap(w), y, axes, plan, finish, times)
+
+    def dgrad(
+        self, dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finish: Finish
+    ) -> None:
+        filters = by_tap(w)
+        for axes, plan in _plan("dgrad", shape):
+            target = dx[tuple(axis.target for axis in axes)]
+            taps = filters[tuple(axis.filter for axis in axes)]
+            _gather(dy, taps, target, axes, plan, finish, 1)
+
+    def wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
+        [(axes, plan)] = _plan("fprop", shape)
+        times = shape.filters // shape.channels
+        pixel, tap = _letters(shape.rank)
+        subscripts = f"{pixel}{tap}sl,{pixel}l->{tap}sl"
+        partial = np.empty((len(plan), *shape.kernel, shape.filters), x.dtype)
+
+        def compute(part: int) -> None:
+            block = plan[part]
+            view = _rows(x, axes, block, times)
+            # (*counts, *taps, S, Q*N*K), (*counts, Q*N*K) -> (*taps, S, Q*N*K)
+            product = np.einsum(subscripts, view, dy[block.target].reshape(*block.counts[:-1], -1))
+            # (*taps, S, Q*N, K) -> (*taps, S, K)
+            product = product.reshape(*shape.kernel, -1, shape.filters)
+            partial[part] = np.ones(product.shape[-2], x.dtype) @ product
+
+        _share(compute, len(plan))
+        dw = partial.sum(0)
+        return np.ascontiguousarray(np.moveaxis(dw, -1, 0)).reshape(shape.w_shape)
