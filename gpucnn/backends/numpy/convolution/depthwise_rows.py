@@ -16,6 +16,7 @@ of rows; a small convolution is one block.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,58 +42,67 @@ class _Block:
     target: tuple[slice, ...]
     counts: tuple[int, ...]  # of target pixels
     extents: tuple[int, ...]  # of the copies, in pixels
-    tap: int  # how many pixels apart what the taps of the last axis read lies
+    taps: tuple[int, ...]
+    steps: tuple[int, ...]  # in pixels of the copies, from one of the counts or taps to the next
     copies: tuple[tuple[tuple[slice, ...], tuple[slice, ...]], ...]  # places, and their sources
     padded: bool  # whether there is more than the copies
 
 
-def _reads(axis: Gather, piece: slice, first: int, last: int) -> tuple[slice, slice, int]:
-    """Return what the taps from ``first`` to ``last`` of a piece of an axis read.
+def _reads(start: int, reach: int, step: int, size: int) -> tuple[slice, slice, int]:
+    """Return the place in a copy, the source and the size of pixels start, ..., start + reach.
 
-    That is where in a copy of it, padding and all, what the axis has lies, its source, and the size
-    of the copy. With one tap the copy has no pixels between those that are read.
+    Of every ``step``-th there is a copy, but only those of an axis of ``size`` have a source.
     """
-    step = axis.stride if first == last else 1
-    start = piece.start * axis.stride + axis.offset + first * axis.dilation
-    reach = (piece.stop - 1 - piece.start) * axis.stride + (last - first) * axis.dilation
-    size = reach // step + 1
-    low = min(size, max(0, -(start // step)))
-    high = max(low, min(size, (axis.size - 1 - start) // step + 1))
-    begin = start + low * step
-    return slice(low, high), slice(begin, begin + (high - low) * step, step), size
+    count = reach // step + 1
+    low = min(count, max(0, -(start // step)))
+    high = max(low, min(count, (size - 1 - start) // step + 1))
+    return slice(low, high), slice(start + low * step, start + high * step, step), count
 
 
 def _block(axes: Sequence[Gather], target: tuple[slice, ...]) -> _Block:
-    *others, last = axes
-    *rows, row = target
-    reads = [_reads(a, p, 0, a.taps - 1) for a, p in zip(others, rows, strict=True)]
+    """Work out how a block of targets is computed."""
     counts = tuple(piece.stop - piece.start for piece in target)
-    if last.stride == 1:  # the taps' pixels overlap
-        place, source, extent = _reads(last, row, 0, last.taps - 1)
-        tap, pixels = last.dilation, [(place, source)]
-    else:
-        tap, extent, pixels = counts[-1], counts[-1] * last.taps, []
-        for number in range(last.taps):
-            place, source, _ = _reads(last, row, number, number)
-            begin = number * tap
-            pixels.append((slice(begin + place.start, begin + place.stop), source))
-    extents = (*(size for *_, size in reads), extent)
+    starts = [p.start * axis.stride + axis.offset for axis, p in zip(axes, target, strict=True)]
+    reaches = [(n - 1) * axis.stride for axis, n in zip(axes, counts, strict=True)]
+    spans = [axis.dilation * (axis.taps - 1) for axis in axes]
+    *reads, joined = (
+        _reads(start, reach + span, 1, axis.size)
+        for axis, start, reach, span in zip(axes, starts, reaches, spans, strict=True)
+    )
+    last = axes[-1]
+    if last.stride == 1:
+        apart, extent, pixels = last.dilation, joined[2], [joined[:2]]
+    else:  # what the taps read does not overlap, nor is it a run: each has its copy
+        apart, extent, pixels = counts[-1], counts[-1] * last.taps, []
+        for tap in range(last.taps):
+            start = starts[-1] + tap * last.dilation
+            place, source, _ = _reads(start, reaches[-1], last.stride, last.size)
+            pixels.append((slice(tap * apart + place.start, tap * apart + place.stop), source))
+    extents = (*(count for *_, count in reads), extent)
     copies = tuple(
         ((*(place for place, *_ in reads), place), (*(source for _, source, _ in reads), source))
         for place, source in pixels
     )
     copied = sum(math.prod(some.stop - some.start for some in place) for place, _ in copies)
-    return _Block(target, counts, extents, tap, copies, copied < math.prod(extents))
+    lines = [math.prod(extents[axis + 1 :]) for axis in range(len(axes) - 1)]
+    steps = (
+        *(line * axis.stride for line, axis in zip(lines, axes, strict=False)),
+        *(line * axis.dilation for line, axis in zip(lines, axes, strict=False)),
+        apart,
+    )
+    taps = tuple(axis.taps for axis in axes)
+    return _Block(target, counts, extents, taps, steps, copies, copied < math.prod(extents))
 
 
 def _blocks(axes: Sequence[Gather], width: int) -> list[_Block]:
     """Cut the targets into blocks; ``width`` is the size of a pixel with all its images."""
     if not all(axis.taps for axis in axes):
-        return [_Block(tuple(slice(a.count) for a in axes), (), (), 0, (), False)]
+        return [_Block(tuple(slice(a.count) for a in axes), (), (), (), (), (), False)]
     *others, last = axes
     columns = pieces(last.count, RUN // width)
-    span = -(-last.count // len(columns)) * (1 if last.stride == 1 else last.taps)
-    row = span * width * math.prod(axis.stride for axis in others)
+    row = width * (-(-last.count // len(columns)) + last.dilation * (last.taps - 1))
+    row *= (1 if last.stride == 1 else last.taps) * math.prod(axis.stride for axis in others)
+    row *= math.prod(axis.taps for axis in others[:-1])
     rows = blocks([axis.count for axis in others], max(1, PATCH // row))
     return [_block(axes, (*some, piece)) for some in rows for piece in columns]
 
@@ -105,7 +115,7 @@ def _plan(direction: str, shape: ConvShape) -> list[tuple[tuple[Gather, ...], li
     return [(axes, _blocks(axes, width)) for axes in gathers]
 
 
-def _rows(source: np.ndarray, axes: Sequence[Gather], block: _Block, times: int) -> np.ndarray:
+def _rows(source: np.ndarray, block: _Block, times: int) -> np.ndarray:
     """View copies of what a block reads as (*others' counts, *others' taps, S, Q * N * C * times).
 
     Each channel comes so many times.
@@ -116,18 +126,11 @@ def _rows(source: np.ndarray, axes: Sequence[Gather], block: _Block, times: int)
         patch[...] = 0
     for place, read in block.copies:
         patch[place] = source[read][..., None] if times > 1 else source[read]
-    *steps, pixel = patch.strides[: len(axes)]
+    pixel = shape[-2] * shape[-1] * times
     return np.ndarray(
-        (
-            *block.counts[:-1], *(axis.taps for axis in axes),
-            block.counts[-1] * math.prod(patch.shape[len(axes) :]),
-        ),
+        (*block.counts[:-1], *block.taps, block.counts[-1] * pixel),
         patch.dtype, patch, 0,
-        (
-            *(step * axis.stride for step, axis in zip(steps, axes, strict=False)),
-            *(step * axis.dilation for step, axis in zip(steps, axes, strict=False)),
-            block.tap * pixel, patch.itemsize,
-        ),
+        [step * pixel * patch.itemsize for step in block.steps] + [patch.itemsize],
     )  # fmt: skip
 
 
@@ -176,7 +179,7 @@ def _gather(
             out = result
             if not in_place:
                 out = workspace.take("result", (*result.shape[:-1], width), result.dtype)
-            view = _rows(source, axes, block, times)
+            view = _rows(source, block, times)
             # (*counts, *taps, S, Q*N*K), (*taps, S, Q*N*K) -> (*counts, Q*N*K)
             np.einsum(
                 subscripts, view, repeated[..., : view.shape[-1]],
@@ -215,21 +218,26 @@ class DepthwiseRows(Algorithm):
             _gather(dy, taps, target, axes, plan, finish, 1)
 
     def wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
-        [(axes, plan)] = _plan("fprop", shape)
+        [(_, plan)] = _plan("fprop", shape)
         times = shape.filters // shape.channels
-        pixel, tap = _letters(shape.rank)
-        subscripts = f"{pixel}{tap}sl,{pixel}l->{tap}sl"
+        pixel, _ = _letters(shape.rank)
+        subscripts = f"{pixel}sl,{pixel}l->sl"
         partial = np.empty((len(plan), *shape.kernel, shape.filters), x.dtype)
 
         def compute(part: int) -> None:
             block = plan[part]
-            view = _rows(x, axes, block, times)
-            # (*counts, *taps, S, Q*N*K), (*counts, Q*N*K) -> (*taps, S, Q*N*K)
-            product = np.einsum(subscripts, view, dy[block.target].reshape(*block.counts[:-1], -1))
-            # (*taps, S, Q*N, K) -> (*taps, S, K)
+            view = _rows(x, block, times)
+            product = workspace.take("product", view.shape[shape.rank - 1 :], x.dtype)
+            block_dy = dy[block.target].reshape(*block.counts[:-1], -1)
+            # An outer tap at a time: the sums of all of them would not stay in the cache
+            for tap in itertools.product(*map(range, block.taps[:-1])):
+                read = view[(*(slice(None) for _ in tap), *tap)]
+                # (*counts, S, Q*N*K), (*counts, Q*N*K) -> (S, Q*N*K)
+                np.einsum(subscripts, read, block_dy, out=product[tap])
             product = product.reshape(*shape.kernel, -1, shape.filters)
+            # (Q*N,) @ (*taps, S, Q*N, K) -> (*taps, S, K)
             partial[part] = np.ones(product.shape[-2], x.dtype) @ product
 
         _share(compute, len(plan))
-        dw = partial.sum(0)
-        return np.ascontiguousarray(np.moveaxis(dw, -1, 0)).reshape(shape.w_shape)
+        dw = partial.sum(0).reshape(-1, shape.filters)
+        return np.ascontiguousarray(dw.T).reshape(shape.w_shape)
