@@ -97,7 +97,7 @@ def _block(axes: Sequence[Gather], target: tuple[slice, ...]) -> _Block:
 def _blocks(axes: Sequence[Gather], width: int) -> list[_Block]:
     """Cut the targets into blocks; ``width`` is the size of a pixel with all its images."""
     if not all(axis.taps for axis in axes):
-        return [_Block(tuple(slice(a.count) for a in axes), (), (), (), (), (), False)]
+        return []  # nothing is read
     *others, last = axes
     columns = pieces(last.count, RUN // width)
     row = width * (-(-last.count // len(columns)) + last.dilation * (last.taps - 1))
@@ -161,8 +161,7 @@ def _gather(
     K is C * times, each channel's results side by side, or C / m, the sums of m neighbours.
     """
     width = filters.shape[-1]
-    longest = max(block.target[-1].stop - block.target[-1].start for block in plan)
-    longest *= target.shape[-2]
+    longest = max(block.counts[-1] for block in plan) * target.shape[-2]
     repeated = np.empty((*filters.shape[:-1], longest, width), filters.dtype)
     repeated[...] = np.ascontiguousarray(filters)[..., None, :]
     repeated = repeated.reshape(*filters.shape[:-1], -1)  # (*taps, Q*N*K)
@@ -173,21 +172,18 @@ def _gather(
     def compute(part: int) -> None:
         block = plan[part]
         result = target[block.target]
-        if not filters.size:
-            result[...] = 0
-        else:
-            out = result
-            if not in_place:
-                out = workspace.take("result", (*result.shape[:-1], width), result.dtype)
-            view = _rows(source, block, times)
-            # (*counts, *taps, S, Q*N*K), (*taps, S, Q*N*K) -> (*counts, Q*N*K)
-            np.einsum(
-                subscripts, view, repeated[..., : view.shape[-1]],
-                out=out.reshape(*block.counts[:-1], -1),
-            )  # fmt: skip
-            if not in_place:
-                # (*counts, N, K * m) -> (*counts, N, K, m) -> (*counts, N, K)
-                np.sum(out.reshape(*result.shape, -1), -1, out=result)
+        out = result
+        if not in_place:
+            out = workspace.take("result", (*result.shape[:-1], width), result.dtype)
+        view = _rows(source, block, times)
+        # (*counts, *taps, S, Q*N*K), (*taps, S, Q*N*K) -> (*counts, Q*N*K)
+        np.einsum(
+            subscripts, view, repeated[..., : view.shape[-1]],
+            out=out.reshape(*block.counts[:-1], -1),
+        )  # fmt: skip
+        if not in_place:
+            # (*counts, N, K * m) -> (*counts, N, K, m) -> (*counts, N, K)
+            np.sum(out.reshape(*result.shape, -1), -1, out=result)
         finish(result)
 
     _share(compute, len(plan))
@@ -214,6 +210,10 @@ class DepthwiseRows(Algorithm):
         filters = by_tap(w)
         for axes, plan in _plan("dgrad", shape):
             target = dx[tuple(axis.target for axis in axes)]
+            if not plan:
+                target[...] = 0
+                finish(target)
+                continue
             taps = filters[tuple(axis.filter for axis in axes)]
             _gather(dy, taps, target, axes, plan, finish, 1)
 
