@@ -92,9 +92,11 @@ def suited(direction: str, without: str):
 @pytest.fixture
 def no_plans():
     """Forget the plans that follow from constants, which tests change."""
-    depthwise_rows._plan.cache_clear()
+    for module in (depthwise, depthwise_rows):
+        module._plan.cache_clear()
     yield
-    depthwise_rows._plan.cache_clear()
+    for module in (depthwise, depthwise_rows):
+        module._plan.cache_clear()
 
 
 @pytest.fixture(params=["whole", "fine"])

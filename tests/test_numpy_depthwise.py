@@ -49,16 +49,22 @@ SHAPES = [pytest.param(shape, id=name) for name, shape in CASES.items()]
 SHAPES += [pytest.param(random_shape(seed), id=f"random{seed}") for seed in range(24)]
 
 
+def forget() -> None:
+    """Forget the plans, which follow from constants that are changed here."""
+    depthwise._plan.cache_clear()
+    depthwise_rows._plan.cache_clear()
+
+
 @pytest.fixture(params=["runs", "rows", "few_rows"])
 def algorithm(request, monkeypatch):
     """Runs of pixels, rows of them, and rows in many blocks."""
-    depthwise_rows._plan.cache_clear()
+    forget()
     monkeypatch.setattr(depthwise, "SHORT", 0 if request.param == "runs" else 1 << 30)
     if request.param == "few_rows":
         monkeypatch.setattr(depthwise_rows, "RUN", 24)
         monkeypatch.setattr(depthwise_rows, "PATCH", 100)
     yield depthwise.Depthwise()
-    depthwise_rows._plan.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize("s", SHAPES)

@@ -39,7 +39,7 @@ PATCH = 1 << 17  # elements of the copies of a block: they stay there, too
 class _Block:
     """Target pixels that are computed together, and the copies of what they read."""
 
-    target: tuple[slice, ...]
+    target: tuple[slice, ...]  # of each axis, and of the images
     counts: tuple[int, ...]  # of target pixels
     extents: tuple[int, ...]  # of the copies, in pixels
     taps: tuple[int, ...]
@@ -59,7 +59,7 @@ def _reads(start: int, reach: int, step: int, size: int) -> tuple[slice, slice, 
     return slice(low, high), slice(start + low * step, start + high * step, step), count
 
 
-def _block(axes: Sequence[Gather], target: tuple[slice, ...]) -> _Block:
+def _block(axes: Sequence[Gather], target: tuple[slice, ...], images: slice) -> _Block:
     """Work out how a block of targets is computed."""
     counts = tuple(piece.stop - piece.start for piece in target)
     starts = [p.start * axis.stride + axis.offset for axis, p in zip(axes, target, strict=True)]
@@ -80,7 +80,10 @@ def _block(axes: Sequence[Gather], target: tuple[slice, ...]) -> _Block:
             pixels.append((slice(tap * apart + place.start, tap * apart + place.stop), source))
     extents = (*(count for *_, count in reads), extent)
     copies = tuple(
-        ((*(place for place, *_ in reads), place), (*(source for _, source, _ in reads), source))
+        (
+            (*(place for place, *_ in reads), place),
+            (*(source for _, source, _ in reads), source, images),
+        )
         for place, source in pixels
     )
     copied = sum(math.prod(some.stop - some.start for some in place) for place, _ in copies)
@@ -91,28 +94,33 @@ def _block(axes: Sequence[Gather], target: tuple[slice, ...]) -> _Block:
         apart,
     )
     taps = tuple(axis.taps for axis in axes)
-    return _Block(target, counts, extents, taps, steps, copies, copied < math.prod(extents))
+    return _Block(
+        (*target, images), counts, extents, taps, steps, copies, copied < math.prod(extents)
+    )
 
 
-def _blocks(axes: Sequence[Gather], width: int) -> list[_Block]:
-    """Cut the targets into blocks; ``width`` is the size of a pixel with all its images."""
+def _blocks(axes: Sequence[Gather], images: int, width: int) -> list[_Block]:
+    """Cut the targets into blocks; ``width`` is the size of a pixel of an image."""
     if not all(axis.taps for axis in axes):
-        return []  # nothing is read
+        return []
     *others, last = axes
-    columns = pieces(last.count, RUN // width)
-    row = width * (-(-last.count // len(columns)) + last.dilation * (last.taps - 1))
+    groups = pieces(images, RUN // width)
+    lanes = width * -(-images // max(1, len(groups)))
+    # Of some images, only those of one pixel are a run
+    columns = pieces(last.count, RUN // max(1, lanes) if len(groups) < 2 else 1)
+    row = lanes * (-(-last.count // len(columns)) + last.dilation * (last.taps - 1))
     row *= (1 if last.stride == 1 else last.taps) * math.prod(axis.stride for axis in others)
     row *= math.prod(axis.taps for axis in others[:-1])
-    rows = blocks([axis.count for axis in others], max(1, PATCH // row))
-    return [_block(axes, (*some, piece)) for some in rows for piece in columns]
+    rows = blocks([axis.count for axis in others], max(1, PATCH // max(1, row)))
+    cuts = itertools.product(rows, columns, groups)
+    return [_block(axes, (*some, piece), group) for some, piece, group in cuts]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _plan(direction: str, shape: ConvShape) -> list[tuple[tuple[Gather, ...], list[_Block]]]:
     """Return the gathers that a direction consists of, and their blocks."""
     gathers = backward(shape) if direction == "dgrad" else [forward(shape)]
-    width = max(1, shape.batch * shape.filters)
-    return [(axes, _blocks(axes, width)) for axes in gathers]
+    return [(axes, _blocks(axes, shape.batch, shape.filters)) for axes in gathers]
 
 
 def _rows(source: np.ndarray, block: _Block, times: int) -> np.ndarray:
@@ -120,7 +128,8 @@ def _rows(source: np.ndarray, block: _Block, times: int) -> np.ndarray:
 
     Each channel comes so many times.
     """
-    shape = (*block.extents, *source.shape[-2:])
+    images = block.target[-1]
+    shape = (*block.extents, images.stop - images.start, source.shape[-1])
     patch = workspace.take("patch", (*shape, times) if times > 1 else shape, source.dtype)
     if block.padded:
         patch[...] = 0
@@ -141,15 +150,15 @@ def by_tap(w: np.ndarray) -> np.ndarray:
 
 def _share(compute: Callable[[int], object], parts: int) -> None:
     """Hand parts to the threads; a single one, a few microseconds of work, is done at once."""
-    if parts > 1:
-        run(compute, parts)
-    else:
+    if parts == 1:
         compute(0)
+    else:
+        run(compute, parts)
 
 
-def _letters(rank: int) -> tuple[str, str]:
-    """Name the axes of target pixels and of taps, without the last axis, for ``np.einsum``."""
-    return "ab"[: rank - 1], "ij"[: rank - 1]
+def letters(count: int) -> tuple[str, str]:
+    """Name so many axes of target pixels, and as many of taps, for ``np.einsum``."""
+    return "abc"[:count], "ijk"[:count]
 
 
 def _gather(
@@ -161,11 +170,13 @@ def _gather(
     K is C * times, each channel's results side by side, or C / m, the sums of m neighbours.
     """
     width = filters.shape[-1]
-    longest = max(block.counts[-1] for block in plan) * target.shape[-2]
+    longest = max(
+        (b.counts[-1] * (b.target[-1].stop - b.target[-1].start) for b in plan), default=0
+    )
     repeated = np.empty((*filters.shape[:-1], longest, width), filters.dtype)
     repeated[...] = np.ascontiguousarray(filters)[..., None, :]
     repeated = repeated.reshape(*filters.shape[:-1], -1)  # (*taps, Q*N*K)
-    pixel, tap = _letters(len(axes))
+    pixel, tap = letters(len(axes) - 1)
     subscripts = f"{pixel}{tap}sl,{tap}sl->{pixel}l"
     in_place = axes[-1].target.step in (None, 1) and target.shape[-1] == width
 
@@ -184,7 +195,7 @@ def _gather(
         if not in_place:
             # (*counts, N, K * m) -> (*counts, N, K, m) -> (*counts, N, K)
             np.sum(out.reshape(*result.shape, -1), -1, out=result)
-        finish(result)
+        finish(result, block.target[-1])
 
     _share(compute, len(plan))
 
@@ -210,7 +221,7 @@ class DepthwiseRows(Algorithm):
         filters = by_tap(w)
         for axes, plan in _plan("dgrad", shape):
             target = dx[tuple(axis.target for axis in axes)]
-            if not plan:
+            if not plan:  # nothing is read
                 target[...] = 0
                 finish(target)
                 continue
@@ -220,7 +231,7 @@ class DepthwiseRows(Algorithm):
     def wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
         [(_, plan)] = _plan("fprop", shape)
         times = shape.filters // shape.channels
-        pixel, _ = _letters(shape.rank)
+        pixel, _ = letters(shape.rank - 1)
         subscripts = f"{pixel}sl,{pixel}l->sl"
         partial = np.empty((len(plan), *shape.kernel, shape.filters), x.dtype)
 
