@@ -46,7 +46,7 @@ FINE = {
     | {"PANEL": 16, "FEW_ROWS": 4, "small_products_pay": lambda: True},
     few_channels: {"PARTS": 5, "PART_WORK": 1, "COLUMN_BYTES": 2000, "SHORT": 2, "SMALL": 900}
     | {"PRODUCT_BYTES": 3000, "small_products_pay": lambda: True},
-    depthwise: {"SHORT": 0, "PARTS": 5, "PART_WORK": 1, "RUN": 40},
+    depthwise: {"SHORT": 0, "STRIDED": 0, "PARTS": 5, "PART_WORK": 1, "RUN": 40},
     depthwise_rows: {"RUN": 40, "PATCH": 300},
 }
 

@@ -59,7 +59,8 @@ def forget() -> None:
 def algorithm(request, monkeypatch):
     """Runs of pixels, rows of them, and rows in many blocks."""
     forget()
-    monkeypatch.setattr(depthwise, "SHORT", 0 if request.param == "runs" else 1 << 30)
+    for name in ("SHORT", "STRIDED"):
+        monkeypatch.setattr(depthwise, name, 0 if request.param == "runs" else 1 << 30)
     if request.param == "few_rows":
         monkeypatch.setattr(depthwise_rows, "RUN", 24)
         monkeypatch.setattr(depthwise_rows, "PATCH", 100)
@@ -94,14 +95,16 @@ def test_against_the_reference(algorithm, s):
         assert_close(got, expected, dtype=got.dtype, reduction=reduction, magnitude=magnitude)
 
 
-@pytest.mark.parametrize("lanes", [depthwise.SHORT - 1, depthwise.SHORT])
-def test_rows_are_for_short_runs(monkeypatch, lanes):
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("enough", [False, True])
+def test_rows_are_for_short_runs(monkeypatch, stride, enough):
     called = []
     monkeypatch.setattr(depthwise_rows.DepthwiseRows, "fprop", lambda *_: called.append("rows"))
     monkeypatch.setattr(depthwise, "_gather", lambda *_: called.append("runs"))
-    s = conv((1, 4, 4, lanes), (lanes, 3, 3, 1), groups=lanes)
+    lanes = {1: depthwise.SHORT, 2: depthwise.STRIDED}[stride] - (not enough)
+    s = conv((1, 4, 4, lanes), (lanes, 3, 3, 1), strides=stride, groups=lanes)
     depthwise.Depthwise().fprop(None, np.empty(s.w_shape), None, s, None)
-    assert called == ["rows" if lanes < depthwise.SHORT else "runs"]
+    assert called == ["runs" if enough else "rows"]
 
 
 def test_a_small_convolution_is_one_block():

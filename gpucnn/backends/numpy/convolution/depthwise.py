@@ -32,7 +32,8 @@ from .depthwise_rows import DepthwiseRows, by_tap, letters
 from .windows import Gather, backward, forward
 
 RUN = 8192  # elements at most: the filters of all taps should stay in the second-level cache
-SHORT = 1024  # elements: shorter runs are better joined
+SHORT = 512  # elements: shorter runs are better joined
+STRIDED = 128  # elements: where a stride is between the pixels, which makes more copies
 PARTS = 8
 PART_WORK = 1 << 19  # multiply-adds: a part of less would not be worth its start
 
@@ -120,7 +121,7 @@ def _gather(
 ) -> None:
     """Fill target (*counts, N, C) from source (*size, N, C) and filters (*taps, C)."""
     most = max((part.shape[-1] for part in parts), default=0) // filters.shape[-1]
-    filters = np.tile(filters, most)
+    filters = np.tile(np.ascontiguousarray(filters), most)
     pixel, tap = letters(filters.ndim - 1)
     subscripts = f"{pixel}{tap}l,{tap}l->{pixel}l"
 
@@ -196,4 +197,6 @@ class Depthwise(Algorithm):
 
 
 def _in_rows(shape: ConvShape) -> bool:
-    return shape.filters > shape.channels or shape.batch * shape.filters < SHORT
+    """Return whether to compute with copies."""
+    short = STRIDED if shape.strides[-1] > 1 else SHORT
+    return shape.filters > shape.channels or shape.batch * shape.filters < short
