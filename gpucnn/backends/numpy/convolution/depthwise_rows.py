@@ -194,7 +194,10 @@ def _gather(
         )  # fmt: skip
         if not in_place:
             # (*counts, N, K * m) -> (*counts, N, K, m) -> (*counts, N, K)
-            np.sum(out.reshape(*result.shape, -1), -1, out=result)
+            terms = out.reshape(*result.shape, -1)
+            result[...] = terms[..., 0]
+            for number in range(1, terms.shape[-1]):  # NumPy is slow to sum so few at a time
+                result += terms[..., number]
         finish(result, block.target[-1])
 
     _share(compute, len(plan))
