@@ -12,6 +12,7 @@ import pytest
 from gpucnn.backends.numpy.convolution import (
     base,
     depthwise,
+    depthwise_rows,
     few_channels,
     few_channels_dgrad,
     few_channels_plan,
@@ -33,6 +34,7 @@ ALGORITHMS = {
         pointwise.Pointwise(),
         few_channels.FewChannels(),
         depthwise.Depthwise(),
+        depthwise_rows.DepthwiseRows(),
     )
 }
 
@@ -48,7 +50,8 @@ FINE = {
     few_channels_plan: {"PARTS": 5, "PART_WORK": 1, "COLUMN_BYTES": 2000, "SHORT": 2, "SMALL": 900}
     | {"small_products_pay": lambda: True},
     few_channels_dgrad: {"PRODUCT_BYTES": 3000},
-    depthwise: {"PARTS": 5, "PART_WORK": 1, "RUN": 40},
+    depthwise: {"SHORT": 0, "STRIDED": 0, "PARTS": 5, "PART_WORK": 1, "RUN": 40},
+    depthwise_rows: {"RUN": 40, "PATCH": 300},
 }
 
 
@@ -94,6 +97,8 @@ def forget_plans() -> None:
     """Forget what was worked out for a shape, with other constants."""
     few_channels_plan.parts_of.cache_clear()
     few_channels_plan.regions_of.cache_clear()
+    depthwise._plan.cache_clear()
+    depthwise_rows._plan.cache_clear()
 
 
 @pytest.fixture

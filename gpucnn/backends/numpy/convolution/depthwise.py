@@ -10,7 +10,8 @@ with the filters repeated for each image a tap is a product of two runs:
 
 ``np.einsum`` does all taps of a block of pixels in one call, its sums in the first-level cache.
 Taps that read padding are left out: the pixels of an axis fall into segments that read the same
-ones. Of m filters, each channel comes m times; what dx gets from them is added up.
+ones. Where the runs would be short, or each channel has several filters, ``.depthwise_rows``
+computes with copies instead.
 """
 
 from __future__ import annotations
@@ -18,23 +19,34 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ....shapes import ConvShape
 from ..blocks import blocks, pieces
 from ..workers import run
 from .base import Algorithm, Finish
+from .depthwise_rows import DepthwiseRows, by_tap, letters
 from .windows import Gather, backward, forward
-from .workspace import workspace
 
 RUN = 8192  # elements at most: the filters of all taps should stay in the second-level cache
+SHORT = 512  # elements: shorter runs are better joined
+STRIDED = 128  # elements: where a stride is between the pixels, which makes more copies
 PARTS = 8
 PART_WORK = 1 << 19  # multiply-adds: a part of less would not be worth its start
 
-# Of each axis some target pixels, and the taps that they read.
-Region = tuple[tuple[slice, slice], ...]
+
+@dataclass(frozen=True)
+class _Part:
+    """Target pixels and images that are computed together."""
+
+    target: tuple[slice, ...]  # of each axis, and of the images
+    taps: tuple[slice, ...]  # that read no padding
+    shape: tuple[int, ...]  # of what they read, (*counts, *taps, n * C)
+    first: int  # element of the source
+    steps: tuple[int, ...]  # in elements, along the shape
 
 
 def _segments(axis: Gather) -> list[tuple[slice, slice]]:
@@ -53,91 +65,77 @@ def _segments(axis: Gather) -> list[tuple[slice, slice]]:
     return segments
 
 
-def _parts(
-    axes: Sequence[Gather], images: int, channels: int, share: int
-) -> list[tuple[Region, slice]]:
-    """Cut the targets into regions of about so many pixels, and the images into runs."""
-    groups = pieces(images, max(1, RUN // channels))
-    parts = []
-    for region in itertools.product(*map(_segments, axes)):
-        counts = [pixels.stop - pixels.start for pixels, _ in region]
-        for block in blocks(counts, max(1, share)):
-            cut = tuple(
-                (slice(pixels.start + piece.start, pixels.start + piece.stop), taps)
-                for (pixels, taps), piece in zip(region, block, strict=True)
-            )
-            parts += [(cut, group) for group in groups]
-    return parts
-
-
-def _view(
-    source: np.ndarray, axes: Sequence[Gather], region: Region, images: slice, times: int
-) -> np.ndarray:
-    """View what a region reads as (*counts, *taps, n * C * times), each channel so many times."""
-    reads = []
-    for axis, (pixels, taps) in zip(axes, region, strict=True):
-        start = pixels.start * axis.stride + axis.offset + taps.start * axis.dilation
-        reach = (pixels.stop - 1 - pixels.start) * axis.stride
-        reads.append(slice(start, start + reach + (taps.stop - 1 - taps.start) * axis.dilation + 1))
-    patch = source[(*reads, images)]
-    if times > 1:
-        repeated = workspace.take("patch", (*patch.shape, times), patch.dtype)
-        repeated[...] = patch[..., None]
-        patch = repeated
-    counts = [pixels.stop - pixels.start for pixels, _ in region]
-    taps = [some.stop - some.start for _, some in region]
-    steps = patch.strides[: len(axes)]
-    return as_strided(
-        patch,
-        (*counts, *taps, math.prod(patch.shape[len(axes) :])),
-        (
-            *(step * axis.stride for step, axis in zip(steps, axes, strict=True)),
-            *(step * axis.dilation for step, axis in zip(steps, axes, strict=True)),
-            patch.itemsize,
-        ),
-        writeable=False,
+def _parts(axes: Sequence[Gather], images: int, channels: int) -> list[_Part]:
+    """Cut the targets into regions that read the same taps, and the images into runs."""
+    work = math.prod(axis.taps for axis in axes) * images * channels  # of a pixel
+    share = -(-math.prod(axis.count for axis in axes) // PARTS)
+    share = max(1, share, PART_WORK // max(1, work))
+    lines = [
+        math.prod(axis.size for axis in axes[number + 1 :]) * images * channels
+        for number in range(len(axes))
+    ]
+    steps = (
+        *(line * axis.stride for line, axis in zip(lines, axes, strict=True)),
+        *(line * axis.dilation for line, axis in zip(lines, axes, strict=True)),
+        1,
     )
+    found = []
+    for region in itertools.product(*map(_segments, axes)):
+        segments, taps = zip(*region, strict=True)
+        widths = tuple(some.stop - some.start for some in taps)
+        for block in blocks([some.stop - some.start for some in segments], share):
+            starts = [some.start + p.start for some, p in zip(segments, block, strict=True)]
+            counts = tuple(p.stop - p.start for p in block)
+            pixels = tuple(slice(s, s + n) for s, n in zip(starts, counts, strict=True))
+            first = sum(
+                line * (start * axis.stride + axis.offset + tap.start * axis.dilation)
+                for line, start, axis, tap in zip(lines, starts, axes, taps, strict=True)
+            )
+            for group in pieces(images, max(1, RUN // channels)):
+                shape = (*counts, *widths, (group.stop - group.start) * channels)
+                place = first + group.start * channels
+                found.append(_Part((*pixels, group), taps, shape, place, steps))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _plan(direction: str, shape: ConvShape) -> list[tuple[tuple[Gather, ...], list[_Part]]]:
+    """Return the gathers that a direction consists of, and their parts."""
+    gathers = backward(shape) if direction == "dgrad" else [forward(shape)]
+    return [(axes, _parts(axes, shape.batch, shape.channels)) for axes in gathers]
+
+
+def _view(source: np.ndarray, part: _Part) -> np.ndarray:
+    """View what a part reads as (*counts, *taps, n * C)."""
+    size = source.itemsize
+    steps = [step * size for step in part.steps]
+    return np.ndarray(part.shape, source.dtype, source, part.first * size, steps)
 
 
 def _gather(
     source: np.ndarray,
     filters: np.ndarray,
     target: np.ndarray,
-    axes: Sequence[Gather],
+    parts: Sequence[_Part],
     finish: Finish,
-    times: int,
 ) -> None:
-    """Fill target (*counts, N, K) from source (*size, N, C) and filters (*taps, C * times).
+    """Fill target (*counts, N, C) from source (*size, N, C) and filters (*taps, C)."""
+    most = max((part.shape[-1] for part in parts), default=0) // filters.shape[-1]
+    filters = np.tile(np.ascontiguousarray(filters), most)
+    pixel, tap = letters(filters.ndim - 1)
+    subscripts = f"{pixel}{tap}l,{tap}l->{pixel}l"
 
-    K is C * times, each channel's results side by side, or C / m, the sums of m neighbours.
-    """
-    rank, width = len(axes), filters.shape[-1]
-    work = math.prod(filters.shape[:-1]) * width * target.shape[-2]  # of a pixel
-    share = max(-(-math.prod(target.shape[:-2]) // PARTS), PART_WORK // max(1, work))
-    parts = _parts(axes, target.shape[-2], width, share)
-    most = max((images.stop - images.start for _, images in parts), default=0)
-    filters = np.tile(filters, most)
-    pixel, tap, run_axis = list(range(rank)), list(range(rank, 2 * rank)), [2 * rank]
-
-    def compute(part: int) -> None:
-        region, images = parts[part]
-        result = target[(*(pixels for pixels, _ in region), images)]
-        if any(taps.start == taps.stop for _, taps in region):
+    def compute(number: int) -> None:
+        part = parts[number]
+        result = target[part.target]
+        if 0 in part.shape:
             result[...] = 0
         else:
-            view = _view(source, axes, region, images, times)
-            out = result
-            if target.shape[-1] < width:
-                out = workspace.take("result", (*result.shape[:-1], width), result.dtype)
-            # (*counts, *taps, n*K), (*taps, n*K) -> (*counts, n*K)
-            np.einsum(
-                view, pixel + tap + run_axis,
-                filters[(*(taps for _, taps in region), slice(view.shape[-1]))], tap + run_axis,
-                pixel + run_axis, out=out.reshape(*out.shape[:-2], -1),
-            )  # fmt: skip
-            if out is not result:
-                np.sum(out.reshape(*result.shape, -1), -1, out=result)
-        finish(result, images)
+            weights = filters[(*part.taps, slice(part.shape[-1]))]
+            # (*counts, *taps, n*C), (*taps, n*C) -> (*counts, n*C)
+            out = result.reshape(*result.shape[:-2], -1)
+            np.einsum(subscripts, _view(source, part), weights, out=out)
+        finish(result, part.target[-1])
 
     run(compute, len(parts))
 
@@ -146,51 +144,59 @@ class Depthwise(Algorithm):
     """Products of runs; for a group a channel."""
 
     name = "depthwise"
+    rows = DepthwiseRows()
 
     def suits(self, direction: str, shape: ConvShape, dtype: np.dtype) -> bool:
-        return shape.groups == shape.channels > 1
+        return self.rows.suits(direction, shape, dtype)
 
     def fprop(
         self, x: np.ndarray, w: np.ndarray, y: np.ndarray, shape: ConvShape, finish: Finish
     ) -> None:
-        times = shape.filters // shape.channels
-        _gather(x, np.moveaxis(w[..., 0], 0, -1), y, forward(shape), finish, times)
+        if _in_rows(shape):
+            return self.rows.fprop(x, w, y, shape, finish)
+        [(_, parts)] = _plan("fprop", shape)
+        _gather(x, by_tap(w), y, parts, finish)
 
     def dgrad(
         self, dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finish: Finish
     ) -> None:
-        filters = np.moveaxis(w[..., 0], 0, -1)  # (*kernel, K)
-        for axes in backward(shape):
+        if _in_rows(shape):
+            return self.rows.dgrad(dy, w, dx, shape, finish)
+        filters = by_tap(w)
+        for axes, parts in _plan("dgrad", shape):
             target = dx[tuple(axis.target for axis in axes)]
             taps = filters[tuple(axis.filter for axis in axes)]
-            _gather(dy, taps, target, axes, finish, 1)
+            _gather(dy, taps, target, parts, finish)
 
     def wgrad(self, x: np.ndarray, dy: np.ndarray, shape: ConvShape) -> np.ndarray:
-        axes, rank = forward(shape), shape.rank
-        times = shape.filters // shape.channels
-        pixels = math.prod(shape.output)
-        work = shape.taps * shape.filters * max(1, shape.batch)
-        share = max(-(-pixels // PARTS), PART_WORK // work)
-        parts = _parts(axes, shape.batch, shape.filters, share)
-        parts = [part for part in parts if all(taps.start < taps.stop for _, taps in part[0])]
+        if _in_rows(shape):
+            return self.rows.wgrad(x, dy, shape)
+        [(_, parts)] = _plan("fprop", shape)
+        parts = [part for part in parts if 0 not in part.shape]
         shares = pieces(len(parts), -(-len(parts) // PARTS))
         partial = np.zeros((max(1, len(shares)), *shape.kernel, shape.filters), x.dtype)
-        pixel, tap, run_axis = list(range(rank)), list(range(rank, 2 * rank)), [2 * rank]
+        pixel, tap = letters(shape.rank)
+        subscripts = f"{pixel}{tap}l,{pixel}l->{tap}l"
 
         def compute(number: int) -> None:
-            for region, images in parts[shares[number]]:
-                view = _view(x, axes, region, images, times)
-                block = dy[(*(pixels for pixels, _ in region), images)]
-                # (*counts, *taps, n*K), (*counts, n*K) -> (*taps, n*K)
-                product = np.einsum(
-                    view, pixel + tap + run_axis,
-                    block.reshape(*block.shape[:-2], -1), pixel + run_axis, tap + run_axis,
-                )  # fmt: skip
-                # (*taps, n, K) -> (*taps, K)
-                product = product.reshape(*product.shape[:-1], -1, shape.filters).sum(-2)
-                partial[(number, *(taps for _, taps in region))] += product
+            for part in parts[shares[number]]:
+                block = dy[part.target]
+                block = block.reshape(*block.shape[:-2], -1)
+                # (*counts, *taps, n*C), (*counts, n*C) -> (*taps, n*C)
+                product = np.einsum(subscripts, _view(x, part), block)
+                product = product.reshape(*product.shape[:-1], -1, shape.filters)
+                # (n,) @ (*taps, n, C) -> (*taps, C)
+                product = np.ones(product.shape[-2], x.dtype) @ product
+                partial[(number, *part.taps)] += product
 
         run(compute, len(shares))
         for more in partial[1:]:
             partial[0] += more
-        return np.ascontiguousarray(np.moveaxis(partial[0], -1, 0)).reshape(shape.w_shape)
+        # (taps, C) -> (C, taps)
+        return np.ascontiguousarray(partial[0].reshape(-1, shape.filters).T).reshape(shape.w_shape)
+
+
+def _in_rows(shape: ConvShape) -> bool:
+    """Return whether to compute with copies."""
+    short = STRIDED if shape.strides[-1] > 1 else SHORT
+    return shape.filters > shape.channels or shape.batch * shape.filters < short
