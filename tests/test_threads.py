@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpucnn
 from gpucnn.backends.numpy import workers
+from gpucnn.backends.numpy.convolution import pointwise
 from gpucnn.backends.numpy.threads import one_blas_thread
 from gpucnn.callbacks import LambdaCallback
 
@@ -70,6 +71,27 @@ def test_the_blas_has_one_thread_until_the_last_leaves():
         with inside:  # who may not set the number leaves that to who may
             assert blas_threads() == {1}
         assert blas_threads() == {2}
+
+
+@pytest.mark.parametrize("size", [2, 20_000])
+def test_every_operation_and_pass_has_one_blas_thread(monkeypatch, size):
+    """Also what is too little to be shared: threads of the BLAS would take the cores from ours."""
+    seen = []
+
+    def multiply(self, *arrays):
+        seen.append(blas_threads())
+        return right(self, *arrays)
+
+    right = pointwise.Pointwise.fprop
+    monkeypatch.setattr(pointwise.Pointwise, "fprop", multiply)
+    inside = gpucnn.Sequential([gpucnn.Dense(2)])
+    inside.layers[0]._activate = lambda y, _: (seen.append(blas_threads()), (y, None))[1]
+    inside.layers[0].fused = ()
+    with threadpool_limits(2, user_api="blas"), gpucnn.use_backend("numpy"):
+        gpucnn.functional.dense_forward(np.ones((size, 3)), np.ones((2, 3)))
+        inside.forward(np.ones((size, 3)))
+        assert blas_threads() == {2}
+    assert seen == [{1}] * 3
 
 
 def test_a_training_has_one_blas_thread_and_gives_the_others_back():

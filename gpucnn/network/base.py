@@ -205,6 +205,14 @@ class Network(Layer):
 
     # ---- running ---------------------------------------------------------------------------------
 
+    def _pass_forward(self, *arguments: Any) -> Any:
+        with self.backend.running():
+            return super()._pass_forward(*arguments)
+
+    def _pass_backward(self, *arguments: Any) -> Any:
+        with self.backend.running():
+            return super()._pass_backward(*arguments)
+
     def _plan(self) -> Any:
         """Return ``_make_plan()``, made once for the layers as they are."""
         key = (*self.layers, self.fuses, self.dtype)

@@ -16,7 +16,6 @@ from ...shapes import NormShape
 from . import buffers
 from .blocks import blocks, pieces, share, wide
 from .memory import is_pixel_major, pixel_axes
-from .threads import one_blas_thread
 
 SIZE = 1 << 17  # elements of a block: with its scratch memory as many bytes as an L2 cache
 ROW = 2048  # elements: an inner loop of as many steps hides what NumPy needs to start it
@@ -99,10 +98,9 @@ class Lanes:
                 for total, terms in zip(parts[place], function(block), strict=True):
                     total += terms
 
-        with one_blas_thread():
-            share(fill, range(len(groups)))
-            sums = parts.sum(0).reshape(count, self.repeats, self.channels)
-            return _ones(self.repeats, sums.dtype) @ sums  # (k,) @ (count, k, C) -> (count, C)
+        share(fill, range(len(groups)))
+        sums = parts.sum(0).reshape(count, self.repeats, self.channels)
+        return _ones(self.repeats, sums.dtype) @ sums  # (k,) @ (count, k, C) -> (count, C)
 
 
 def along_channels(vectors: np.ndarray, shape: NormShape) -> np.ndarray:

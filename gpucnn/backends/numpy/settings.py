@@ -1,5 +1,7 @@
 """How NumPy itself is set, in each thread, while the backend's operations run.
 
+Its BLAS computes with one thread (see ``threads``); the backend's own share the work.
+
 As on any device, what overflows is an infinity and a difference of infinities a NaN, without a
 warning.
 
@@ -16,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from .threads import one_blas_thread
+
 BUFFER = 1024  # elements
 SILENT = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 
@@ -31,7 +35,7 @@ def settled(operation: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(operation)
     def run(*arguments: Any, **keywords: Any) -> Any:
-        with np.errstate(**SILENT):
+        with one_blas_thread(), np.errstate(**SILENT):
             before = np.setbufsize(BUFFER)
             try:
                 return operation(*arguments, **keywords)

@@ -18,7 +18,6 @@ from contextlib import suppress
 from functools import cache
 
 from .settings import settle
-from .threads import one_blas_thread
 
 # Who sets one of these for other libraries means this one, too; the first that is set counts.
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -179,13 +178,12 @@ def run(function: Callable[[int], object], parts: int) -> None:
     Raises:
         BaseException: what the first part that failed raised, after all that had begun have ended.
     """
-    with one_blas_thread():
-        if parts > 1 and thread_count() > 1:
-            workers = _workers or _started()
-            if workers.busy.acquire(blocking=False):
-                try:
-                    return workers.run(function, parts)
-                finally:
-                    workers.busy.release()
-        for part in range(parts):
-            function(part)
+    if parts > 1 and thread_count() > 1:
+        workers = _workers or _started()
+        if workers.busy.acquire(blocking=False):
+            try:
+                return workers.run(function, parts)
+            finally:
+                workers.busy.release()
+    for part in range(parts):
+        function(part)
