@@ -14,7 +14,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from . import buffers
-from .blocks import blocks, pieces, share, wide
+from .blocks import ALONE, blocks, pieces, share, wide
 from .memory import is_pixel_major, pixel_axes
 
 SIZE = 1 << 17  # elements of a block: with its scratch memory as many bytes as an L2 cache
@@ -46,6 +46,7 @@ class Lanes:
     def __init__(self, like: np.ndarray, shape: NormShape) -> None:
         last, self.channels, self.shape = shape.channels_last, shape.channels, like.shape
         pixel_major = is_pixel_major(like, last)
+        self.alone = like.size <= ALONE  # too little to share
         self.axes = pixel_axes(like.ndim, last) if pixel_major else tuple(range(like.ndim))
         self.in_rows = last or pixel_major or shape.length == 1
         pixels = shape.batch * shape.length
@@ -98,7 +99,7 @@ class Lanes:
                 for total, terms in zip(parts[place], function(block), strict=True):
                     total += terms
 
-        share(fill, range(len(groups)))
+        share(fill, range(len(groups)), self.alone)
         sums = parts.sum(0).reshape(count, self.repeats, self.channels)
         return _ones(self.repeats, sums.dtype) @ sums  # (k,) @ (count, k, C) -> (count, C)
 

@@ -112,7 +112,7 @@ class Normalisations:
             if part is not out:
                 out[...] = part
 
-        share(fill, lanes.blocks)
+        share(fill, lanes.blocks, lanes.alone)
         return y
 
     def batch_norm_backward(
@@ -161,7 +161,7 @@ class Normalisations:
             if part is not out:
                 out[...] = part
 
-        share(fill, lanes.blocks)
+        share(fill, lanes.blocks, lanes.alone)
         return dx, rounded(dgamma, gamma.dtype), rounded(dbeta, gamma.dtype), dresidual
 
     def group_norm_forward(

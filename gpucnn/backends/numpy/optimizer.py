@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .blocks import BLOCK, flat, pieces, share, wide
+from .blocks import ALONE, BLOCK, flat, pieces, share, wide
 from .convolution.workspace import workspace
 
 
@@ -118,4 +118,4 @@ class Optimizers:
 
 def _share(update: Callable[[tuple], None], blocks: list[tuple[list[np.ndarray], float]]) -> None:
     size = sum(arrays[0].size for arrays, _ in blocks)
-    share(update, blocks, alone=size <= BLOCK)
+    share(update, blocks, alone=size <= ALONE)

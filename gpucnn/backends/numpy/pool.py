@@ -20,7 +20,7 @@ import numpy as np
 
 from ...shapes import PoolShape
 from . import buffers
-from .blocks import keep, share, wide
+from .blocks import ALONE, keep, share, wide
 from .convolution.workspace import workspace
 from .memory import as_activation, pixel_major
 from .pool_windows import Fold, Place, Spread, axes_of, folds, spreads
@@ -63,7 +63,7 @@ class Pools:
             if out.dtype != y.dtype:
                 y[place] = out
 
-        share(fill, folds(shape))
+        share(fill, folds(shape), alone=x.size <= 2 * ALONE)  # fewer come out
         return _activation(y, shape), None if index is None else _activation(index, shape)
 
     def pool_backward(
