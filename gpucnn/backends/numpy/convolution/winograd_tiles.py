@@ -20,7 +20,7 @@ from ....shapes import ConvShape
 from ..blocks import pieces
 from .cook_toom import Bilinear, dense, plain, strided, strided_gradient, turned
 
-COMPONENT_BYTES = 2_400_000  # of a block's transformed inputs or results: what a core's L2 is
+COMPONENT_BYTES = 1_800_000  # of a block's transformed inputs or results: what a core's L2 is
 ALONE = 1 << 22  # multiply-adds: in the time of so few another thread may not even wake
 MIN_TILES = 32  # of a block: with fewer a product takes longer to read the filters than to compute
 # Channels times filters from which on their components are better made, or summed, row by row.
