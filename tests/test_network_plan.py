@@ -84,6 +84,27 @@ def test_which_layers_run_as_one(name: str) -> None:
     assert described(layers()) == stages
 
 
+def test_layers_that_go_their_own_way_are_left_alone() -> None:
+    class Doubled(L.Conv2D):
+        def _forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+            return 2 * super()._forward(x, training)
+
+    class Counting(L.ReLU):
+        def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().forward(x, training)
+
+    class Named(L.Conv2D):
+        """Differs in nothing that the plan replaces."""
+
+    layers = [Doubled(3, 3), L.ReLU(), Named(3, 1), counting := Counting(), L.MaxPool2D(2)]
+    network = Sequential(layers, input_shape=(8, 8, 1))
+    assert network._plan() == layers
+    network.forward(numbers(1, 8, 8, 1))
+    assert counting.calls == 1
+    assert isinstance(plan([Named(3, 1), L.ReLU()])[0], WithReLU)
+
+
 def test_complex_numbers_have_no_order() -> None:
     layers = [L.Conv2D(3, 3), L.ReLU(), L.Dense(3)]
     assert plan(layers, complex_numbers=True) == layers
