@@ -137,3 +137,15 @@ def test_a_model_moves_between_backends() -> None:
         np.testing.assert_allclose(model.forward(x), expected, rtol=1e-5, atol=1e-6)
     model.to("numpy")
     np.testing.assert_array_equal(model.forward(x), expected)
+
+
+def test_no_default_is_looked_for_where_the_arrays_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look for a GPU takes seconds, and starts a context there."""
+
+    def looked() -> None:
+        raise AssertionError("a default backend was looked for")
+
+    monkeypatch.setattr("gpucnn.layers.base.default_backend", looked)
+    model = gpucnn.Sequential([gpucnn.Dense(3), gpucnn.BatchNorm(), gpucnn.ReLU(), gpucnn.Dense(2)])
+    y = model.forward(np.ones((4, 3), np.float32), training=True)
+    assert model.backward(y).shape == (4, 3)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -205,13 +206,15 @@ class Network(Layer):
 
     # ---- running ---------------------------------------------------------------------------------
 
-    def _pass_forward(self, *arguments: Any) -> Any:
-        with self.backend.running():
-            return super()._pass_forward(*arguments)
+    def _pass_forward(self, forward: Callable[..., Any], name: str, x: Any, training: bool) -> Any:
+        return super()._pass_forward(partial(self._running, forward), name, x, training)
 
-    def _pass_backward(self, *arguments: Any) -> Any:
-        with self.backend.running():
-            return super()._pass_backward(*arguments)
+    def _pass_backward(self, backward: Callable[..., Any], name: str, dy: Any) -> Any:
+        return super()._pass_backward(partial(self._running, backward), name, dy)
+
+    def _running(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        with self.backend.running():  # which the input has settled by now
+            return function(*arguments)
 
     def _plan(self) -> Any:
         """Return ``_make_plan()``, made once for the layers as they are."""

@@ -20,6 +20,7 @@ from .memory import is_pixel_major, pixel_axes
 SIZE = 1 << 17  # elements of a block: with its scratch memory as many bytes as an L2 cache
 ROW = 2048  # elements: an inner loop of as many steps hides what NumPy needs to start it
 GROUPS = 16  # of blocks: so many sums are carried at most
+FEW = 1 << 16  # elements that need no plan: a product with ones takes less time than to make one
 
 Block = tuple[slice, ...]
 
@@ -116,6 +117,9 @@ def sample_sums(part: np.ndarray, channels_last: bool) -> np.ndarray:
 
 def bias_grad(dy: np.ndarray, shape: NormShape) -> np.ndarray:
     """Sum over all but the channels, in float64 at last."""
+    if shape.channels_last and dy.size <= FEW and dy.flags.c_contiguous:  # of a dense layer
+        rows = wide(dy.reshape(-1, shape.channels))
+        return _ones(len(rows), rows.dtype) @ rows
     lanes = Lanes(dy, shape)
     view = lanes.view(dy)
     return lanes.totals(lambda block: [lanes.sums(wide(view[block]))], 1)[0]
