@@ -368,3 +368,12 @@ def test_a_layer_whose_input_needs_no_gradient(layer):
     assert layer.backward(y) is None
     for key, gradient in expected.items():
         np.testing.assert_array_equal(layer.grads[key], gradient)
+
+
+def test_a_layer_that_is_built_anew_looks_at_its_input_again():
+    layer, x = L.BatchNorm(name="again"), np.ones((2, 3), np.float32)
+    layer.build((3,))
+    layer.forward(x)
+    layer.build((5,))
+    with pytest.raises(ValueError, match=r"BatchNorm 'again': expects an input of size 5"):
+        layer.forward(x)

@@ -182,7 +182,7 @@ class Layer:
             backend = get_backend(backend)
         before = dict(vars(self))
         self._backend = backend or default_backend()
-        self.dtype, self.input_shape, self.built = dtype, shape, False
+        self.dtype, self.input_shape, self.built, self._accepted = dtype, shape, False, None
         self.params, self.grads, self.state = {}, {}, {}
         try:
             self.output_shape(shape)
