@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gpucnn.backends.numpy.memory import empty_activation
+from gpucnn.backends.numpy import memory
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 
 DTYPES = {
@@ -168,6 +168,4 @@ def pixel_major(array: np.ndarray, channels_last: bool) -> np.ndarray:
     """A copy in pixel-major memory; of two axes, as it is."""
     if array.ndim < 3:
         return array.copy()
-    copied = empty_activation(array.shape, channels_last, array.dtype)
-    copied[...] = array
-    return copied
+    return memory.as_activation(memory.pixel_major(array, channels_last).copy(), channels_last)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..backends.base import Array, Backend
-from ..shapes import ConvShape, NormShape, split_axes
+from ..shapes import ConvShape, split_axes
+from .checks import channel_shape
 
 
 def is_complex(array: Array) -> bool:
@@ -56,7 +57,7 @@ def wgrad(backend: Backend, x: Array, dy: Array, shape: ConvShape, math: str = "
 
 def bias_grad(backend: Backend, dy: Array, channels_last: bool) -> Array:
     """dy (N, ..., C) or (N, C, ...) -> db (C,)."""
-    shape = NormShape.of(dy.shape, channels_last=channels_last)
+    shape = channel_shape("conv", dy, -1 if channels_last else 1)
     real, imaginary = (
         None if part is None else backend.bias_grad(part, shape) for part in _parts(backend, dy)
     )

@@ -44,6 +44,20 @@ class Activated(Layer):
     def _deactivate(self, dy: Array, kept: Array | None, activation: str) -> Array:
         return F.activation_backward(dy, kept, activation, axis=self.softmax_axis, owner=self.label)
 
+    def _gradients(self, run: Callable, *arrays: Any, **keywords: Any) -> Array | None:
+        """Fill the gradients of a layer with a kernel by ``run``, and return dx."""
+        dx, self.grads["kernel"], db = run(
+            *arrays,
+            with_bias=self.use_bias,
+            needs_dx=self.needs_input_gradient,
+            math=self.math,
+            owner=self.label,
+            **keywords,
+        )
+        if self.use_bias:
+            self.grads["bias"] = db
+        return dx
+
 
 class _Elementwise(Layer):
     """An activation without arguments of its own, called ``kind`` by the backends."""

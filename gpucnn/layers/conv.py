@@ -182,19 +182,8 @@ class Conv(Activated):
     def _backward(
         self, dy: Array, x: Array, kept: Array | None, shape: ConvShape, activation: str
     ) -> Array:
-        dx, self.grads["kernel"], db = self._run_backward(
-            self._deactivate(dy, kept, activation),
-            x,
-            self.params["kernel"],
-            with_bias=self.use_bias,
-            needs_dx=self.needs_input_gradient,
-            math=self.math,
-            shape=shape,
-            owner=self.label,
-        )
-        if self.use_bias:
-            self.grads["bias"] = db
-        return dx
+        dy = self._deactivate(dy, kept, activation)
+        return self._gradients(self._run_backward, dy, x, self.params["kernel"], shape=shape)
 
 
 class Conv1D(Conv):

@@ -138,15 +138,5 @@ class Dense(Activated):
         return F.dense_norm_infer(x, kernel, bias, *norm, **options)
 
     def _backward(self, dy: Array, x: Array, kept: Array | None, activation: str) -> Array:
-        dx, self.grads["kernel"], db = F.dense_backward(
-            self._deactivate(dy, kept, activation),
-            x,
-            self.params["kernel"],
-            with_bias=self.use_bias,
-            needs_dx=self.needs_input_gradient,
-            math=self.math,
-            owner=self.label,
-        )
-        if self.use_bias:
-            self.grads["bias"] = db
-        return dx
+        dy = self._deactivate(dy, kept, activation)
+        return self._gradients(F.dense_backward, dy, x, self.params["kernel"])

@@ -40,10 +40,8 @@ class Stage:
     Attributes:
         layers: in the order in which they were listed.
         name: theirs, for profilers: "conv2d+re_lu+max_pool2d".
-        saved: what is kept for the way back, and in what form.
     """
 
-    saved: tuple[str, ...] = ()
     takes_many = False
 
     def __init__(self, *layers: Layer) -> None:
@@ -67,9 +65,10 @@ class Stage:
 
 
 class WithReLU(Stage):
-    """A layer that applies the ReLU behind it to its own output."""
+    """A layer that applies the ReLU behind it to its own output.
 
-    saved = ("x", "y")
+    Kept for the way back: x, and y, whose sign says what passed; of a batch norm x alone.
+    """
 
     def _forward(self, x: Array, training: bool) -> Array:
         return self.lead._forward(x, training, activation="relu")
@@ -81,10 +80,8 @@ class WithReLU(Stage):
 class NormSum(Stage):
     """A batch norm, the sum with a residual, and perhaps a ReLU: y = f(norm(x) + residual).
 
-    ``backward`` returns dx and the gradient of the residual.
+    ``backward`` returns dx and the gradient of the residual. Kept for it: x and y.
     """
-
-    saved = ("x", "y")
 
     def run(self, x: Array, residual: Array, training: bool) -> Array:
         forward = partial(self._forward, residual=residual)
@@ -102,10 +99,8 @@ class ConvNorm(Stage):
     """A convolution or dense layer, a batch norm and perhaps a ReLU or ReLU6, as one in inference.
 
     Where the norm takes the batch's statistics, or a backward pass may follow, which needs what the
-    norm reads, the layers run one after the other, the ReLU with the norm.
+    norm reads, the layers run one after the other, the ReLU with the norm, and keep what they do.
     """
-
-    saved = ("x", "the input of the batch norm", "y")
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__(*layers)
@@ -135,9 +130,11 @@ class ConvNorm(Stage):
 
 
 class ConvPool(Stage):
-    """A convolution, perhaps a ReLU, and a max-pool."""
+    """A convolution, perhaps a ReLU, and a max-pool.
 
-    saved = ("x", "y", "index: a byte for each window of up to 255 inputs, else two")
+    Kept for the way back: x, y, and the index, a byte for each window of up to 255 inputs, else
+    two.
+    """
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__(*layers)
@@ -164,23 +161,9 @@ class ConvPool(Stage):
     def _backward(
         self, dy: Array, x: Array, y: Array, index: Array, shapes: tuple[ConvShape, PoolShape]
     ) -> Array | None:
-        lead = self.lead
-        dx, lead.grads["kernel"], db = F.conv_pool_backward(
-            dy,
-            y,
-            index,
-            x,
-            lead.params["kernel"],
-            activation=self.activation,
-            with_bias=lead.use_bias,
-            needs_dx=lead.needs_input_gradient,
-            math=lead.math,
-            shapes=shapes,
-            owner=lead.label,
-        )
-        if lead.use_bias:
-            lead.grads["bias"] = db
-        return dx
+        arrays = dy, y, index, x, self.lead.params["kernel"]
+        options = {"activation": self.activation, "shapes": shapes}
+        return self.lead._gradients(F.conv_pool_backward, *arrays, **options)
 
 
 def plan(layers: Sequence[Layer], complex_numbers: bool = False) -> list[Layer | Stage]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -78,17 +77,6 @@ def share(function: Callable[[Any], object], items: Sequence[Any], alone: bool =
         workers.run(lambda part: function(items[part]), len(items))
 
 
-@lru_cache
-def _order(strides: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axes of an array as they lie in memory, the outermost first."""
-    return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
-
-
-@lru_cache
-def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
-
-
 def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
     """Return arrays of one shape as vectors that follow the memory of ``like``.
 
@@ -96,7 +84,7 @@ def flat(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
     """
     if like.flags.c_contiguous:
         return [array.reshape(-1) for array in arrays]
-    axes = _order(like.strides)
+    axes = buffers.order(like.strides)
     return [array.transpose(axes).reshape(-1) for array in arrays]
 
 
@@ -110,9 +98,8 @@ def elementwise(
     size of the largest blocks that suit the function.
     """
     like = arrays[-1]
-    axes = range(like.ndim) if like.flags.c_contiguous else _order(like.strides)
-    memory = buffers.empty([like.shape[axis] for axis in axes], dtype)
-    target, sources = memory.reshape(-1), flat(like, *arrays)
+    result = buffers.empty_like(like, dtype)
+    target, *sources = flat(like, result, *arrays)
     in_place = accumulator(dtype) == dtype
 
     def fill(piece: slice) -> None:
@@ -124,7 +111,7 @@ def elementwise(
 
     alone = most == LARGE and target.size <= ALONE
     share(fill, pieces(target.size, most if alone else block_size(target.size, most)), alone)
-    return memory.transpose(_inverse(tuple(axes)))
+    return result
 
 
 _BITS = {size: np.dtype(f"i{size}") for size in (2, 4, 8)}

@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,37 @@ def empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
     return np.ndarray(shape, dtype, buffer, -buffer.ctypes.data % ALIGNMENT)
 
 
+def empty_ordered(shape: Sequence[int], axes: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array of any contents whose axes lie in memory in this order, the outermost first.
+
+    >>> empty_ordered((2, 3, 5), (1, 0, 2), np.int8).strides
+    (5, 10, 1)
+    """
+    return empty([shape[axis] for axis in axes], dtype).transpose(inverse(axes))
+
+
 def empty_like(array: np.ndarray, dtype: Any = None) -> np.ndarray:
     """Return an array of any contents whose axes lie in memory as those of ``array`` do."""
     dtype = array.dtype if dtype is None else dtype
     if array.flags.c_contiguous:
         return empty(array.shape, dtype)
-    axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-    memory = empty([array.shape[axis] for axis in axes], dtype)
-    return memory.transpose(np.argsort(axes))
+    return empty_ordered(array.shape, order(array.strides), dtype)
+
+
+@lru_cache
+def order(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes of an array as they lie in memory, the outermost first."""
+    return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
+
+
+@lru_cache
+def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the permutation that undoes one.
+
+    >>> inverse((1, 2, 0, 3))
+    (2, 0, 1, 3)
+    """
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
 def clear() -> None:

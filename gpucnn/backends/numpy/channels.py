@@ -65,8 +65,7 @@ class Lanes:
 
     def empty(self, dtype: np.dtype) -> np.ndarray:
         """Return a new array of like's shape and order."""
-        memory = buffers.empty([self.shape[axis] for axis in self.axes], dtype)
-        return memory.transpose(np.argsort(self.axes))
+        return buffers.empty_ordered(self.shape, self.axes, dtype)
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """View an array of like's shape as rows or planes; a copy, if it lies in another way."""

@@ -12,9 +12,7 @@ what they are given; those that have windows, convolutions and poolings, return 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -33,13 +31,6 @@ def pixel_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
     return (*range(2, ndim), 0, 1)
 
 
-@cache
-def _activation_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
-    """Return the axes of pixel-major memory in the order of an activation."""
-    axes = pixel_axes(ndim, channels_last)
-    return tuple(map(axes.index, range(ndim)))
-
-
 def is_pixel_major(x: np.ndarray, channels_last: bool) -> bool:
     """Return whether an activation's memory is (*spatial, N, C)."""
     return x.ndim > 2 and x.transpose(pixel_axes(x.ndim, channels_last)).flags.c_contiguous
@@ -52,17 +43,7 @@ def pixel_major(x: np.ndarray, channels_last: bool) -> np.ndarray:
 
 def as_activation(memory: np.ndarray, channels_last: bool) -> np.ndarray:
     """View (*spatial, N, C) as the activation (N, *spatial, C) or (N, C, *spatial) that it is."""
-    return memory.transpose(_activation_axes(memory.ndim, channels_last))
-
-
-def empty_activation(shape: Sequence[int], channels_last: bool, dtype: Any) -> np.ndarray:
-    """Return a new activation of this shape, pixel-major.
-
-    >>> empty_activation((8, 5, 6, 3), True, np.float32).strides
-    (12, 576, 96, 4)
-    """
-    axes = pixel_axes(len(shape), channels_last)
-    return as_activation(buffers.empty([shape[axis] for axis in axes], dtype), channels_last)
+    return memory.transpose(buffers.inverse(pixel_axes(memory.ndim, channels_last)))
 
 
 def arranged(x: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from ..blocks import blocks, pieces
 from ..workers import run
 from .base import Algorithm, Finish
 from .depthwise_rows import DepthwiseRows, by_tap, letters
-from .windows import Gather, backward, forward
+from .windows import Gather, backward, forward, view
 
 RUN = 8192  # elements at most: the filters of all taps should stay in the second-level cache
 SHORT = 512  # elements: shorter runs are better joined
@@ -107,9 +107,7 @@ def _plan(direction: str, shape: ConvShape) -> list[tuple[tuple[Gather, ...], li
 
 def _view(source: np.ndarray, part: _Part) -> np.ndarray:
     """View what a part reads as (*counts, *taps, n * C)."""
-    size = source.itemsize
-    steps = [step * size for step in part.steps]
-    return np.ndarray(part.shape, source.dtype, source, part.first * size, steps)
+    return view(source, part.shape, part.steps, part.first)
 
 
 def _gather(

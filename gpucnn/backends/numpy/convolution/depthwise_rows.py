@@ -28,7 +28,7 @@ from ....shapes import ConvShape
 from ..blocks import blocks, pieces
 from ..workers import run
 from .base import Algorithm, Finish
-from .windows import Gather, backward, forward
+from .windows import Gather, backward, forward, view
 from .workspace import workspace
 
 RUN = 4096  # elements at most: the filters of all taps, repeated, stay in the second-level cache
@@ -136,11 +136,8 @@ def _rows(source: np.ndarray, block: _Block, times: int) -> np.ndarray:
     for place, read in block.copies:
         patch[place] = source[read][..., None] if times > 1 else source[read]
     pixel = shape[-2] * shape[-1] * times
-    return np.ndarray(
-        (*block.counts[:-1], *block.taps, block.counts[-1] * pixel),
-        patch.dtype, patch, 0,
-        [step * pixel * patch.itemsize for step in block.steps] + [patch.itemsize],
-    )  # fmt: skip
+    extents = (*block.counts[:-1], *block.taps, block.counts[-1] * pixel)
+    return view(patch, extents, [*(step * pixel for step in block.steps), 1])
 
 
 def by_tap(w: np.ndarray) -> np.ndarray:
