@@ -93,7 +93,7 @@ class Bench:
         row["err_ours"] = check.error([to_torch(array) for array in results])
         del results
         if not row["err_ours"] <= LIMITS[f"{case.dtype} {case.math}"]:
-            row["error"] = f"ours is wrong, by {row['err_ours']:.3g} of the root mean square"
+            row["error"] = f"ours is wrong, by {row['err_ours']:.3g}"
 
         side = self.timer.ours(calls)
         sides = [side] if other is None else [side, other]
@@ -120,7 +120,7 @@ class Bench:
                 calls = [peer.bind(case, i) for i in inputs]
                 error = check.error(calls[0]())
                 if not error <= LIMITS[f"{case.dtype} {case.math}"]:
-                    raise ArithmeticError(f"wrong, by {error:.3g} of the root mean square")
+                    raise ArithmeticError(f"wrong, by {error:.3g}")
                 side = self.timer.peer(calls)
                 time = self.timer.compare([side], PROBE_SECONDS)[0].median
             except Exception as failure:

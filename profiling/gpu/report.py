@@ -172,7 +172,7 @@ PROTOCOL = (
     " the L2 cache, replayed in turn; medians. PyTorch at its best: `cudnn.benchmark` over all"
     " algorithms, both layouts, and cuDNN's own fusions where it has them. The floor is the time"
     " that arithmetic or memory traffic alone would take; a Winograd kernel may beat it. An error"
-    " is the largest deviation from float64 over the root mean square."
+    " is the largest deviation from float64, over the number itself or the root mean square."
 )
 
 

@@ -247,7 +247,7 @@ def wrong(results: Sequence[np.ndarray], expected: Any, limit: float) -> str:
     for place, (got, exact) in enumerate(pairs):
         error = relative_error(got.astype(np.float64), exact.astype(np.float64))
         if not error <= limit:
-            return f"result {place} is off by {error:.3g} of the root mean square"
+            return f"result {place} is off by {error:.3g}"
     return ""
 
 

@@ -32,7 +32,7 @@ class Side:
         how: "graph", "loop" where the capture failed, or "host" for a host clock.
         wait: waits for the pass.
         why: what made the capture fail.
-        kept: what the pass writes to, kept alive.
+        kept: what the pass reads and writes, kept alive.
     """
 
     launch: Callable[[], Any]
@@ -136,7 +136,7 @@ class CudaTimer:
             launch, kept = capture(self.stream, calls)
         except Exception as error:
             return loop(calls, self.stream.synchronize, _why(error))
-        return Side(launch, len(calls), "graph", self.stream.synchronize, kept=kept)
+        return Side(launch, len(calls), "graph", self.stream.synchronize, kept=(calls, kept))
 
     def peer(self, calls: Sequence[Callable[[], Any]]) -> Side:
         """Capture calls on PyTorch's tensors, after a pass in which cuDNN chooses its kernels."""
@@ -151,7 +151,8 @@ class CudaTimer:
         except Exception as error:
             torch.cuda.synchronize()
             return loop(calls, self.stream.synchronize, _why(error))
-        return Side(graph.replay, len(calls), "graph", self.stream.synchronize, kept=(graph, kept))
+        kept = calls, graph, kept
+        return Side(graph.replay, len(calls), "graph", self.stream.synchronize, kept=kept)
 
     def compare(self, sides: Sequence[Side], seconds: float) -> list[Spread]:
         """Replay the sides in turn, ``SAMPLES`` times or as often as fits ``seconds``."""
