@@ -25,6 +25,7 @@ from profiling.gpu import __main__ as command
 from profiling.gpu import (
     bench,
     cases,
+    estimates,
     figures,
     floors,
     jobs,
@@ -242,6 +243,22 @@ def test_a_row_can_be_tuned_before_it_is_measured(tmp_path):
     tuner = fake_tuner(fake_backend(tmp_path), FakeTimer(lambda plan: 1.0))
     bench.tune(tuner, case, bench.draw(case, a_bench(tuner.backend).generator))
     assert tuner.timer.timed and len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_estimates_are_held_against_times(tmp_path):
+    tuner = fake_tuner(
+        fake_backend(tmp_path), FakeTimer(lambda plan: 3.0 if plan.algorithm == "winograd" else 2.0)
+    )
+    cases = [case for case in SET if case.set == "vgg16" and case.layer == "conv1_2"]
+    found = dict((problem, case) for case, problem in estimates.problems(cases, 90))
+    assert {problem.direction for problem in found} == {"fprop", "dgrad", "wgrad"}
+    problem = next(p for p in found if p.direction == "fprop" and p.dtype == "float32")
+    small = replace(problem, shape=replace(problem.shape, batch=1, input=(16, 16)))
+    row = estimates.measure(tuner, found[problem], small)
+    by_plan = {c["plan"]: c["us"] for c in row["candidates"]}
+    assert by_plan[row["fastest"]] == 2.0
+    assert row["loss"] == by_plan[row["chosen"]] / 2.0
+    assert row["fastest"] in estimates.line(row)
 
 
 def check_row(case: Case, row: dict, kernels: bool) -> None:
