@@ -13,7 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from .ptx_runners import Architecture, EmulatorRunner, GpuRunner, TensorMap
+from gpucnn.backends.cuda.tensor_map import Pixels, TensorMap, Tiles
+
+from .ptx_runners import Architecture, EmulatorRunner, GpuRunner
 
 Runner = EmulatorRunner | GpuRunner
 Case = Callable[[Runner], None]
@@ -279,7 +281,7 @@ def swizzled(rows: np.ndarray) -> np.ndarray:
 def tile(run: Runner, swizzle: int) -> None:
     """A box of 8 rows of 64 numbers that sticks out of the tensor on two sides."""
     x, box, corner = numbers((20, 72), np.uint16), (64, 8), (16, 15)
-    tensor = TensorMap(x, (72, 20), (144,), box, swizzle=swizzle)
+    tensor = TensorMap(x, (72, 20), Tiles(box), swizzle)
     y = np.full(8 * 128, 7, np.uint8)
     run("load_tile", 64, tensor, y, i32(y.size), *map(i32, corner), shared=y.size + 8)
     expected = np.zeros((8, 64), np.uint16)
@@ -303,10 +305,8 @@ def tma_load_im2col(run: Runner) -> None:
     images, height, width, channels, pixels, first, r, s = 2, 5, 6, 64, 16, 20, 2, 0
     x = numbers((images, height, width, channels), np.uint16)
     row = 2 * channels
-    tensor = TensorMap(
-        x, (channels, width, height, images), (row, row * width, row * width * height),
-        swizzle=128, lower=(-1, -1), upper=(-1, -1), channels=channels, pixels=pixels,
-    )  # fmt: skip
+    copies = Pixels((-1, -1), (-1, -1), channels, pixels)
+    tensor = TensorMap(x, (channels, width, height, images), copies)
     n, h, w = np.unravel_index(first + np.arange(pixels), (images, height, width))
     y = np.full(pixels * row, 7, np.uint8)
     run(
@@ -321,7 +321,7 @@ def tma_load_im2col(run: Runner) -> None:
 def tma_load_4d(run: Runner) -> None:
     """A patch of 5 x 4 pixels that sticks out of an image above and on the left."""
     x = numbers((2, 6, 7, 64), np.uint16)
-    tensor = TensorMap(x, (64, 7, 6, 2), (128, 128 * 7, 128 * 42), (64, 4, 5, 1), swizzle=128)
+    tensor = TensorMap(x, (64, 7, 6, 2), Tiles((64, 4, 5, 1)))
     y = np.full(5 * 4 * 128, 7, np.uint8)
     corner = map(i32, (0, -1, -2, 1))
     run("load_tile_4d", 64, tensor, y, i32(y.size), *corner, shared=y.size + 8)
@@ -334,7 +334,7 @@ def tma_store_2d(run: Runner) -> None:
     y, rows = numbers((20, 72), np.uint16), numbers((8, 64), np.uint16, seed=1)
     expected = y.copy()
     expected[15:, 16:] = rows[:5, :56]
-    tensor, x = TensorMap(y, (72, 20), (144,), (64, 8), swizzle=128), swizzled(rows)
+    tensor, x = TensorMap(y, (72, 20), Tiles((64, 8))), swizzled(rows)
     run("store_tile", 64, tensor, x, i32(x.size), i32(16), i32(15), shared=x.size)
     same(y, expected)
 
@@ -345,7 +345,7 @@ def tma_store_4d(run: Runner) -> None:
     y, rows = numbers((2, 6, 7, 64), np.uint16), numbers((5, 4, 64), np.uint16, seed=1)
     expected = y.copy()
     expected[0, 3:, 5:] = rows[:3, :2]
-    tensor = TensorMap(y, (64, 7, 6, 2), (128, 128 * 7, 128 * 42), (64, 4, 5, 1), swizzle=128)
+    tensor = TensorMap(y, (64, 7, 6, 2), Tiles((64, 4, 5, 1)))
     x, corner = swizzled(rows.reshape(20, 64)), map(i32, (0, 5, 3, 0))
     run("store_tile_4d", 64, tensor, x, i32(x.size), *corner, shared=x.size)
     same(y, expected)
@@ -356,11 +356,7 @@ def tma_store_im2col(run: Runner) -> None:
     """Pixels of images with one more column and row, which the tensor does not have."""
     images, height, width, pixels, first = 2, 3, 4, 24, 9
     y, rows = numbers((images, height, width, 64), np.uint16), numbers((pixels, 64), np.uint16, 1)
-    row = 128
-    tensor = TensorMap(
-        y, (64, width, height, images), (row, row * width, row * width * height),
-        swizzle=128, lower=(0, 0), upper=(1, 1), channels=64, pixels=pixels,
-    )  # fmt: skip
+    tensor = TensorMap(y, (64, width, height, images), Pixels((0, 0), (1, 1), 64, pixels))
     padded = (images, height + 1, width + 1)
     n, h, w = np.unravel_index(first + np.arange(pixels), padded)
     expected = y.copy()
