@@ -46,7 +46,7 @@ def compile_modules(
     groups = [
         kernels
         for kernels in modules().values()
-        if kernels[0].file == file and kernels[0].minimum_architecture <= int(architecture[3:])
+        if kernels[0].file == file and kernels[0].exists_on(int(architecture[3:]))
         and (elements is None or kernels[0].defines.get("ELEMENT", "F32") in elements)
     ]  # fmt: skip
     compiled = executor.map(lambda kernels: compile_cubin(kernels[0], architecture), groups)

@@ -8,8 +8,9 @@ from typing import Any
 
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.backends.cuda.kernel import FAMILIES, Kernel
+from gpucnn.backends.cuda.tensor_map import TensorMap
 
-from .emulator import Module
+from .emulator import Module, tensor_map
 
 
 class EmulatorLauncher:
@@ -36,10 +37,13 @@ class EmulatorLauncher:
         block: tuple[int, ...],
         arguments: tuple,
         pointees: Sequence[Any] = (),
+        shared_bytes: int = 0,
     ) -> None:
         if kernel not in self._functions:
             self._build(kernel)
-        self._functions[kernel](grid, block, arguments, extra=pointees)
+        extra = [*pointees, *(a.array for a in arguments if isinstance(a, TensorMap))]
+        values = [tensor_map(a) if isinstance(a, TensorMap) else a for a in arguments]
+        self._functions[kernel](grid, block, values, shared_bytes, extra=extra)
 
     def _build(self, kernel: Kernel) -> None:
         """Build the kernel's file once for all its kernels of the same macros."""

@@ -13,7 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from .ptx_runners import Architecture, EmulatorRunner, GpuRunner, TensorMap
+from gpucnn.backends.cuda.tensor_map import Pixels, TensorMap, Tiles
+
+from .ptx_runners import Architecture, EmulatorRunner, GpuRunner
 
 Runner = EmulatorRunner | GpuRunner
 Case = Callable[[Runner], None]
@@ -32,7 +34,7 @@ def case(architecture: Architecture) -> Callable[[Case], Case]:
 def runs_on(name: str, architecture: Architecture) -> bool:
     """Return whether a GPU of this architecture has what a case needs; wgmma is Hopper's alone."""
     needed = CASES[name][0]
-    return architecture == needed if name == "wgmma" else architecture >= needed
+    return architecture == needed if name.startswith("wgmma") else architecture >= needed
 
 
 def numbers(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:
@@ -154,6 +156,16 @@ def ldmatrix_x2(run: Runner) -> None:
     same(y, matrices(x, 2))
 
 
+@case(HOPPER)
+def stmatrix_x4_trans(run: Runner) -> None:
+    """What ldmatrix_x4_trans reads, stmatrix_x4_trans puts back."""
+    y, expected = np.zeros((32, 8), np.uint16), numbers((32, 8), np.uint16)
+    x = np.zeros((32, 4), np.uint32)
+    run("ldmatrix_4_trans", 32, expected, x)
+    run("stmatrix_4_trans", 32, x, y)
+    same(y, expected)
+
+
 def copies(run: Runner, kernel: str, size: int, bytes_: np.ndarray) -> None:
     """32 pieces of ``size`` bytes, of each so many taken and the rest zero."""
     x = numbers((32, size // 4), np.uint32)
@@ -235,12 +247,25 @@ def mma_m16n8k16_f64(run: Runner) -> None:
     product(run, "mma_f64_16", (16, 8, 16), np.float64, np.float64)
 
 
-@case(HOPPER)
-def wgmma(run: Runner) -> None:
+def gemm_wgmma(run: Runner, kernel: str, n: int, dtype: Any) -> None:
     product(
-        run, "gemm_wgmma", (64, 64, 64), np.float16, np.float32, threads=128,
-        shared=2 * 64 * 128, onto=False,
-    )  # fmt: skip
+        run, kernel, (64, n, 64), dtype, np.float32, threads=128, shared=(64 + n) * 128, onto=False
+    )
+
+
+@case(HOPPER)
+def wgmma_m64n64k16_f16(run: Runner) -> None:
+    gemm_wgmma(run, "gemm_wgmma", 64, np.float16)
+
+
+@case(HOPPER)
+def wgmma_m64n256k16_f16(run: Runner) -> None:
+    gemm_wgmma(run, "gemm_wgmma_256", 256, np.float16)
+
+
+@case(HOPPER)
+def wgmma_m64n256k16_bf16(run: Runner) -> None:
+    gemm_wgmma(run, "gemm_wgmma_256_bf16", 256, ml_dtypes.bfloat16)
 
 
 # ---- TMA ----------------------------------------------------------------------------------------
@@ -256,7 +281,7 @@ def swizzled(rows: np.ndarray) -> np.ndarray:
 def tile(run: Runner, swizzle: int) -> None:
     """A box of 8 rows of 64 numbers that sticks out of the tensor on two sides."""
     x, box, corner = numbers((20, 72), np.uint16), (64, 8), (16, 15)
-    tensor = TensorMap(x, (72, 20), (144,), box, swizzle=swizzle)
+    tensor = TensorMap(x, (72, 20), Tiles(box), swizzle)
     y = np.full(8 * 128, 7, np.uint8)
     run("load_tile", 64, tensor, y, i32(y.size), *map(i32, corner), shared=y.size + 8)
     expected = np.zeros((8, 64), np.uint16)
@@ -280,10 +305,8 @@ def tma_load_im2col(run: Runner) -> None:
     images, height, width, channels, pixels, first, r, s = 2, 5, 6, 64, 16, 20, 2, 0
     x = numbers((images, height, width, channels), np.uint16)
     row = 2 * channels
-    tensor = TensorMap(
-        x, (channels, width, height, images), (row, row * width, row * width * height),
-        swizzle=128, lower=(-1, -1), upper=(-1, -1), channels=channels, pixels=pixels,
-    )  # fmt: skip
+    copies = Pixels((-1, -1), (-1, -1), channels, pixels)
+    tensor = TensorMap(x, (channels, width, height, images), copies)
     n, h, w = np.unravel_index(first + np.arange(pixels), (images, height, width))
     y = np.full(pixels * row, 7, np.uint8)
     run(
@@ -292,3 +315,53 @@ def tma_load_im2col(run: Runner) -> None:
     )  # fmt: skip
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     same(y, swizzled(padded[n, h + r, w + s]))
+
+
+@case(HOPPER)
+def tma_load_4d(run: Runner) -> None:
+    """A patch of 5 x 4 pixels that sticks out of an image above and on the left."""
+    x = numbers((2, 6, 7, 64), np.uint16)
+    tensor = TensorMap(x, (64, 7, 6, 2), Tiles((64, 4, 5, 1)))
+    y = np.full(5 * 4 * 128, 7, np.uint8)
+    corner = map(i32, (0, -1, -2, 1))
+    run("load_tile_4d", 64, tensor, y, i32(y.size), *corner, shared=y.size + 8)
+    padded = np.pad(x[1], ((2, 0), (1, 0), (0, 0)))
+    same(y, swizzled(padded[:5, :4].reshape(20, 64)))
+
+
+@case(HOPPER)
+def tma_store_2d(run: Runner) -> None:
+    y, rows = numbers((20, 72), np.uint16), numbers((8, 64), np.uint16, seed=1)
+    expected = y.copy()
+    expected[15:, 16:] = rows[:5, :56]
+    tensor, x = TensorMap(y, (72, 20), Tiles((64, 8))), swizzled(rows)
+    run("store_tile", 64, tensor, x, i32(x.size), i32(16), i32(15), shared=x.size)
+    same(y, expected)
+
+
+@case(HOPPER)
+def tma_store_4d(run: Runner) -> None:
+    """A patch of 5 x 4 pixels that sticks out of an image below and on the right."""
+    y, rows = numbers((2, 6, 7, 64), np.uint16), numbers((5, 4, 64), np.uint16, seed=1)
+    expected = y.copy()
+    expected[0, 3:, 5:] = rows[:3, :2]
+    tensor = TensorMap(y, (64, 7, 6, 2), Tiles((64, 4, 5, 1)))
+    x, corner = swizzled(rows.reshape(20, 64)), map(i32, (0, 5, 3, 0))
+    run("store_tile_4d", 64, tensor, x, i32(x.size), *corner, shared=x.size)
+    same(y, expected)
+
+
+@case(HOPPER)
+def tma_store_im2col(run: Runner) -> None:
+    """Pixels of images with one more column and row, which the tensor does not have."""
+    images, height, width, pixels, first = 2, 3, 4, 24, 9
+    y, rows = numbers((images, height, width, 64), np.uint16), numbers((pixels, 64), np.uint16, 1)
+    tensor = TensorMap(y, (64, width, height, images), Pixels((0, 0), (1, 1), 64, pixels))
+    padded = (images, height + 1, width + 1)
+    n, h, w = np.unravel_index(first + np.arange(pixels), padded)
+    expected = y.copy()
+    inside = (h < height) & (w < width)
+    expected[n[inside], h[inside], w[inside]] = rows[inside]
+    x, start = swizzled(rows), map(i32, (0, w[0], h[0], n[0]))
+    run("store_im2col", 64, tensor, x, i32(x.size), *start, shared=x.size)
+    same(y, expected)

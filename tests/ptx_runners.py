@@ -5,9 +5,7 @@ Both take NumPy arrays and write the results back into them.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,26 +13,12 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.cuda.compiler import header_hash, kernel_folder
+from gpucnn.backends.cuda.tensor_map import TensorMap
 
 from .emulator import Module, tensor_map
 
 SOURCE = Path(__file__).parent / "emulator" / "samples" / "ptx.cu"
 Architecture = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class TensorMap:
-    """A tensor map of a 16-bit array; the fields are those of ``emulator.tensor_map``."""
-
-    array: np.ndarray
-    dims: Sequence[int]
-    strides: Sequence[int]
-    box: Sequence[int] | None = None
-    swizzle: int = 0
-    lower: Sequence[int] = (0, 0)
-    upper: Sequence[int] = (0, 0)
-    channels: int = 0
-    pixels: int = 0
 
 
 class EmulatorRunner:
@@ -48,15 +32,8 @@ class EmulatorRunner:
     def __call__(self, name: str, threads: int, *arguments: Any, shared: int = 0) -> None:
         kernel = Module(SOURCE, [name], mode=self.mode).get_function(name)
         maps = [a for a in arguments if isinstance(a, TensorMap)]
-        values = [self._map(a) if isinstance(a, TensorMap) else a for a in arguments]
+        values = [tensor_map(a) if isinstance(a, TensorMap) else a for a in arguments]
         kernel((1,), (threads,), values, shared, extra=[m.array for m in maps])
-
-    @staticmethod
-    def _map(m: TensorMap) -> np.void:
-        return tensor_map(
-            m.array, m.dims, m.strides, m.box, swizzle=m.swizzle, lower=m.lower, upper=m.upper,
-            channels=m.channels, pixels=m.pixels,
-        )  # fmt: skip
 
 
 class GpuRunner:
@@ -96,50 +73,10 @@ class GpuRunner:
         values = []
         for argument in arguments:
             if isinstance(argument, TensorMap):
-                values.append(encode(argument, moved(argument.array).data.ptr))
+                values.append(replace(argument, array=moved(argument.array)).encode())
             else:
                 values.append(moved(argument) if isinstance(argument, np.ndarray) else argument)
         kernel((1,), (threads,), tuple(values), shared_mem=shared)
         self.cupy.cuda.Device().synchronize()
         for host, device in on_device:
             host[...] = device.get()
-
-
-UINT16 = 1  # of enum CUtensorMapDataType
-SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}  # of enum CUtensorMapSwizzle
-MAP_BYTES, MAP_ALIGNMENT = 128, 64
-
-
-def encode(m: TensorMap, address: int) -> np.ndarray:
-    """Return the driver's CUtensorMap as an array of one element, to be passed by value.
-
-    Raises:
-        OSError: the driver's library is not there; RuntimeError: it refuses the map.
-    """
-    driver = ctypes.CDLL("libcuda.so.1")
-    rank = len(m.dims)
-    room = np.zeros(MAP_BYTES + MAP_ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % MAP_ALIGNMENT
-    encoded = room[start : start + MAP_BYTES]
-
-    def array(kind: Any, values: Sequence[int]) -> Any:
-        return (kind * len(values))(*values)
-
-    general = (
-        ctypes.c_void_p(encoded.ctypes.data), UINT16, ctypes.c_uint32(rank),
-        ctypes.c_void_p(address), array(ctypes.c_uint64, m.dims),
-        array(ctypes.c_uint64, m.strides),
-    )  # fmt: skip
-    steps = array(ctypes.c_uint32, [1] * rank)
-    # interleave none, the swizzle, promotion to L2 none, zeros outside
-    how = (0, SWIZZLES[m.swizzle], 0, 0)
-    if m.box is not None:
-        box = array(ctypes.c_uint32, m.box)
-        status = driver.cuTensorMapEncodeTiled(*general, box, steps, *how)
-    else:
-        corners = (array(ctypes.c_int, c) for c in (m.lower, m.upper))
-        counts = (ctypes.c_uint32(m.channels), ctypes.c_uint32(m.pixels))
-        status = driver.cuTensorMapEncodeIm2col(*general, *corners, *counts, steps, *how)
-    if status:
-        raise RuntimeError(f"the driver refuses the tensor map: CUresult {status}")
-    return encoded.view(f"V{MAP_BYTES}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpucnn.backends.cuda.tensor_map import Pixels, TensorMap, Tiles
 from tests.emulator import KernelError, Module, tensor_map
 from tests.emulator.build import CXX
 
@@ -94,7 +95,7 @@ def gemm_wgmma(kernel: Callable, **options: object) -> float:
     m, n, d = 128, 64, 320
     a, b = array((m, d), np.float16), array((n, d), np.float16)
     y = array((m, n), np.float32, np.nan)
-    maps = [tensor_map(t, (d, len(t)), (2 * d,), box=(64, 64), swizzle=128) for t in (a, b)]
+    maps = [tensor_map(TensorMap(t, (d, len(t)), Tiles((64, 64)))) for t in (a, b)]
     args = (*maps, y, i32(m), i32(n), i32(d))
     kernel((m // 64, n // 64), (160,), args, shared_mem=RING_BYTES, extra=(a, b), **options)
     return largest_error(y, a.astype(float) @ b.T.astype(float))
@@ -104,17 +105,8 @@ def conv_wgmma(kernel: Callable, **options: object) -> float:
     n, h, w, c, k = 2, 8, 8, 64, 64
     x, filters = array((n, h, w, c), np.float16), array((k, 3, 3, c), np.float16)
     y = array((n, h, w, k), np.float32, np.nan)
-    x_map = tensor_map(
-        x,
-        (c, w, h, n),
-        (2 * c, 2 * c * w, 2 * c * w * h),
-        swizzle=128,
-        lower=(-1, -1),
-        upper=(-1, -1),
-        channels=64,
-        pixels=64,
-    )
-    w_map = tensor_map(filters, (9 * c, k), (18 * c,), box=(64, 64), swizzle=128)
+    x_map = tensor_map(TensorMap(x, (c, w, h, n), Pixels((-1, -1), (-1, -1), 64, 64)))
+    w_map = tensor_map(TensorMap(filters, (9 * c, k), Tiles((64, 64))))
     geometry = np.array([c, h, w, 3, 3, 1], i32).view("V24")
     args = (x_map, w_map, y, i32(n * h * w), i32(k), geometry)
     grid = (n * h * w // 64, k // 64)

@@ -86,7 +86,7 @@ def test_samples_compile(file, architecture):
 
 def test_the_emulator_has_the_same_functions():
     def functions(text: str, keyword: str) -> set[str]:
-        made_by_macro = set(re.findall(r"^(?:PTX|EMU)_MMA\((\w+), ", text, re.MULTILINE))
+        made_by_macro = set(re.findall(r"^(?:PTX|EMU)_W?G?MMA\w*\((\w+), ", text, re.MULTILINE))
         return made_by_macro | set(re.findall(rf"{keyword} [\w*]+ (\w+)\(", text)) - {"NAME"}
 
     device, host = (

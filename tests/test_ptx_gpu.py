@@ -40,11 +40,12 @@ def test_every_function_is_called():
     """A new function of ptx.cuh needs a kernel in samples/ptx.cu and a case in ptx_cases.py."""
     text = PTX.read_text()
     functions = set(re.findall(r"PTX_FUNCTION [\w*]+ (\w+)\(", text)) - {"NAME"}
-    functions |= set(re.findall(r"^PTX_MMA\((\w+), ", text, re.MULTILINE))
+    functions |= set(re.findall(r"^PTX_W?G?MMA\w*\((\w+), ", text, re.MULTILINE))
     called = SOURCE.read_text()
     assert [name for name in sorted(functions) if not re.search(rf"\b{name}\b", called)] == []
     kernels = set(re.findall(r"KERNEL (?:__launch_bounds__\(\d+\) )?(\w+)\(", called)) - {"NAME"}
-    kernels |= set(re.findall(r"^(?:COPY|MMA_16_BIT|LOAD)\((\w+), ", called, re.MULTILINE))
+    made_by_macro = r"^(?:COPY|MMA_16_BIT|LOAD|STORE|GEMM_WGMMA)\((\w+), "
+    kernels |= set(re.findall(made_by_macro, called, re.MULTILINE))
     run = (SOURCE.parents[2] / "ptx_cases.py").read_text()
     assert len(kernels) > 15
     assert [name for name in sorted(kernels) if f'"{name}"' not in run] == []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+
+from gpucnn.backends.cuda.tensor_map import Pixels, TensorMap
 
 # Read back by runtime/: struct TensorMapFields.
 _FIELDS = np.dtype(
@@ -25,36 +25,23 @@ _MAGIC = 0x544D4150
 _SWIZZLE = {0: 0, 32: 1, 64: 2, 128: 3}
 
 
-def tensor_map(
-    array: np.ndarray,
-    dims: Sequence[int],
-    strides: Sequence[int],
-    box: Sequence[int] | None = None,
-    *,
-    swizzle: int = 0,
-    lower: Sequence[int] = (0, 0),
-    upper: Sequence[int] = (0, 0),
-    channels: int = 0,
-    pixels: int = 0,
-) -> np.void:
-    """What cuTensorMapEncodeTiled (with `box`) or cuTensorMapEncodeIm2col (without) makes.
+def tensor_map(m: TensorMap) -> np.void:
+    """Return what the driver's CUtensorMap is to the emulator's TMA.
 
-    `dims` counts elements, innermost first; `strides` are the bytes between neighbours of
-    dims[1:]. `swizzle` is the pattern's width: 0, 32, 64 or 128 bytes. In im2col mode, `lower`
-    and `upper` are the corners (w, h) of the pixel box, `channels` and `pixels` the size of one
-    copy. Pass the result by value and the array through `extra=` of the launch.
+    Pass it by value and the array through ``extra=`` of the launch.
     """
-    if array.ctypes.data % 16 or any(stride % 16 for stride in strides):
-        raise ValueError(f"a tensor map needs 16-byte aligned strides. Received: {strides}")
+    array, copies = m.array, m.copies
+    if array.ctypes.data % 16 or any(stride % 16 for stride in m.strides):
+        raise ValueError(f"a tensor map needs 16-byte aligned strides. Received: {m.strides}")
     fields = np.zeros((), _FIELDS)
     fields["magic"], fields["base"] = _MAGIC, array.ctypes.data
-    fields["itemsize"], fields["rank"] = array.itemsize, len(dims)
-    fields["swizzle"], fields["im2col"] = _SWIZZLE[swizzle], box is None
-    fields["dims"][: len(dims)] = dims
-    fields["strides"][: len(dims)] = [array.itemsize, *strides]
-    if box is not None:
-        fields["box"][: len(box)] = box
+    fields["itemsize"], fields["rank"] = array.itemsize, len(m.dims)
+    fields["swizzle"], fields["im2col"] = _SWIZZLE[m.swizzle], isinstance(copies, Pixels)
+    fields["dims"][: len(m.dims)] = m.dims
+    fields["strides"][: len(m.dims)] = [array.itemsize, *m.strides]
+    if isinstance(copies, Pixels):
+        fields["lower"][:2], fields["upper"][:2] = copies.lower, copies.upper
+        fields["channels"], fields["pixels"] = copies.channels, copies.count
     else:
-        fields["lower"][:2], fields["upper"][:2] = lower, upper
-        fields["channels"], fields["pixels"] = channels, pixels
+        fields["box"][: len(m.dims)] = copies.box
     return fields[()]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .kernel import Kernel
+from .tensor_map import TensorMap
 
 OPTIONS = ("-std=c++17",)
 
@@ -46,6 +47,12 @@ def options(kernel: Kernel) -> tuple[str, ...]:
     """Return NVRTC's options for a kernel, all but the architecture."""
     defines = (f"-D{name}={value}" for name, value in kernel.defines.items())
     return (*OPTIONS, f"-I{kernel_folder()}", *defines)
+
+
+def _on_device(kernel: Kernel) -> tuple[str, ...]:
+    """Return the options for CuPy, which adds -arch=sm_90 itself; the one before it prevails."""
+    own = kernel.only_architecture
+    return (*((f"-arch=sm_{own}a",) if own else ()), *options(kernel))
 
 
 @cache
@@ -119,7 +126,8 @@ def compile_cubin(kernel: Kernel, architecture: str) -> tuple[bytes, dict[str, R
 
     program = nvrtc.createProgram(source(kernel.file), kernel.file, (), ())
     # with CuPy's own option, so that the cubin is the one that runs
-    arguments = (f"-arch={architecture}", "-ftz=true", "--ptxas-options=-v", *options(kernel))
+    own = "a" if kernel.only_architecture else ""  # sm_90a: what no other architecture has
+    arguments = (f"-arch={architecture}{own}", "-ftz=true", "--ptxas-options=-v", *options(kernel))
     try:
         nvrtc.compileProgram(program, arguments)
         return nvrtc.getCUBIN(program), _resources(nvrtc.getProgramLog(program))
@@ -128,6 +136,18 @@ def compile_cubin(kernel: Kernel, architecture: str) -> tuple[bytes, dict[str, R
         raise CompileException(log, kernel.file, kernel.symbol, arguments, "nvrtc") from error
     finally:
         nvrtc.destroyProgram(program)
+
+
+MAX_DYNAMIC_SHARED_BYTES = 227 * 1024  # of a block on Hopper
+
+
+def allow_shared_memory(function: Any) -> None:
+    """Let a kernel be launched with all the dynamic shared memory there is, not just 48 KB."""
+    from cupy_backends.cuda.api import driver
+
+    maximum_dynamic_shared_bytes = 8  # enum CUfunction_attribute
+    pointer = getattr(function, "kernel", function).ptr
+    driver.funcSetAttribute(pointer, maximum_dynamic_shared_bytes, MAX_DYNAMIC_SHARED_BYTES)
 
 
 class CupyLauncher:
@@ -170,6 +190,7 @@ class CupyLauncher:
         block: tuple[int, ...],
         arguments: tuple,
         pointees: Sequence[Any] = (),
+        shared_bytes: int = 0,
     ) -> None:
         """Start a kernel; ``pointees`` are arrays reached through a table of addresses.
 
@@ -179,7 +200,8 @@ class CupyLauncher:
         import cupy
 
         device = self.device
-        for array in (*arguments, *pointees):
+        mapped = [a.array for a in arguments if isinstance(a, TensorMap)]
+        for array in (*arguments, *pointees, *mapped):
             if isinstance(array, cupy.ndarray) and array.data.device_id != device:
                 raise ValueError(
                     f"{kernel.symbol}: all arrays must lie on the current device, {device}; choose"
@@ -188,7 +210,11 @@ class CupyLauncher:
         function = self._functions.get((kernel, device))
         if function is None:
             function = self._functions[kernel, device] = self._load(kernel)
-        function(grid, block, arguments)
+            if shared_bytes:
+                allow_shared_memory(function)
+        if mapped:
+            arguments = tuple(a.encode() if isinstance(a, TensorMap) else a for a in arguments)
+        function(grid, block, arguments, shared_mem=shared_bytes)
 
     def _load(self, kernel: Kernel) -> Any:
         """Return the function for the current device."""
@@ -196,7 +222,7 @@ class CupyLauncher:
 
         cubin = self._cubins.get(identity(kernel, f"sm_{self.architecture}"))
         if cubin is None:  # CuPy compiles kernels of one file with the same macros together
-            return cupy.RawKernel(source(kernel.file), kernel.symbol, options(kernel))
+            return cupy.RawKernel(source(kernel.file), kernel.symbol, _on_device(kernel))
         module = cupy.cuda.function.Module()
         module.load(cubin)
         return module.get_function(kernel.symbol)

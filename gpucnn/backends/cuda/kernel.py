@@ -41,6 +41,13 @@ class Kernel:
     tags: tuple[str, ...]
     macros: tuple[tuple[str, str], ...]
     minimum_architecture: int = OLDEST_ARCHITECTURE
+    only_architecture: int | None = None
+
+    def exists_on(self, architecture: int) -> bool:
+        """Return whether an architecture, 90 for sm_90, has the kernel's instructions."""
+        if self.only_architecture:
+            return architecture == self.only_architecture
+        return architecture >= self.minimum_architecture
 
     @cached_property
     def suffix(self) -> str:
@@ -68,6 +75,7 @@ class KernelFamily:
         function: what the file passes to ``NAME(...)``.
         axes: each a mapping from a value to (tag, macros), in the order of the call.
         minimum_architecture: the first that has the kernel's instructions, 80 for sm_80.
+        only_architecture: the one that has them, where newer ones do not.
 
     Example:
         >>> from gpucnn.backends.cuda.dropout import DROPOUT  # KernelFamily("dropout.cu", ...)
@@ -81,9 +89,11 @@ class KernelFamily:
         function: str,
         *axes: Axis,
         minimum_architecture: int = OLDEST_ARCHITECTURE,
+        only_architecture: int | None = None,
     ) -> None:
         self.file, self.function, self.axes = file, function, axes
-        self.minimum_architecture = minimum_architecture
+        self.minimum_architecture = only_architecture or minimum_architecture
+        self.only_architecture = only_architecture
         self._kernels: dict[tuple, Kernel] = {}
         FAMILIES.append(self)
 
@@ -107,8 +117,9 @@ class KernelFamily:
             tags.append(tag)
             macros.update({key: str(setting) for key, setting in defines.items()})
         return Kernel(
-            self.file, self.function, tuple(tags), tuple(macros.items()), self.minimum_architecture
-        )
+            self.file, self.function, tuple(tags), tuple(macros.items()),
+            self.minimum_architecture, self.only_architecture,
+        )  # fmt: skip
 
     def all(self) -> Iterator[Kernel]:
         """Yield every specialisation."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .kernel import Kernel
+from .tensor_map import TensorMap
 
 MAX_GRID = (2**31 - 1, 65535, 65535)
 MAX_COUNT = 2**31 - 1  # elements of a launch that numbers them in 32 bits
@@ -36,6 +37,7 @@ class Launcher(Protocol):
         block: tuple[int, ...],
         arguments: tuple,
         pointees: Sequence[Any] = (),
+        shared_bytes: int = 0,
     ) -> None: ...
 
 
@@ -94,13 +96,15 @@ class KernelCaller:
         block: int,
         *arguments: Any,
         pointees: Sequence[Any] = (),
+        shared_bytes: int = 0,
     ) -> None:
         """Check and convert the arguments, then launch.
 
         Arrays must be C-contiguous (a kernel sees only their address); None is a null pointer; a
         Python int or a bool becomes int32 and a Python float float32, since a raw kernel would be
         handed eight bytes (or one); other parameters are passed as ``numpy.int64``,
-        ``numpy.float64`` and so on; a structured array of one element is a struct by value.
+        ``numpy.float64`` and so on; a structured array of one element is a struct by value, and so
+        is a ``TensorMap``. ``shared_bytes`` is how much dynamic shared memory a block gets.
 
         Raises:
             ValueError: a grid that the device cannot run, an array that is not contiguous, or a
@@ -115,7 +119,7 @@ class KernelCaller:
                 f" Received: a grid of {grid} blocks"
             )
         converted = tuple(self._convert(kernel, argument) for argument in arguments)
-        self.launcher.launch(kernel, grid, (block,), converted, pointees)
+        self.launcher.launch(kernel, grid, (block,), converted, pointees, shared_bytes)
 
     def constant(self, make: Callable[[Any], np.ndarray], key: Any) -> Any:
         """Return ``make(key)`` on the device, a small table that is made once and kept."""
@@ -138,6 +142,9 @@ class KernelCaller:
         self.launch_elements(kernel, packs, *arguments, np.int64(array.size))
 
     def _convert(self, kernel: Kernel, argument: Any) -> Any:
+        if isinstance(argument, TensorMap):
+            self._convert(kernel, argument.array)
+            return argument
         if isinstance(argument, (bool, np.bool_)):
             return np.int32(argument)
         if isinstance(argument, np.generic):  # before float, for numpy.float64 is one

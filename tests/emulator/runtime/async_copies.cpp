@@ -1,5 +1,6 @@
 // cp.async, mbarriers and TMA: bytes are read when the copy is issued, and land when the program
-// waits for them (cp.async) or when nothing else can run (TMA), so that a missing wait shows.
+// waits for them (cp.async) or when nothing else can run (TMA loads); a TMA store happens when its
+// thread waits for it. So a missing wait shows.
 #include <algorithm>
 
 #include "state.h"
@@ -44,11 +45,11 @@ u32 swizzled(u32 offset, int mode) {
     return offset ^ (offset >> 7 & chunk_bits) << 4;
 }
 
-class TmaReader {  // collects the elements of one load; outside the tensor they are 0
+class TmaWalk {  // visits the addresses of one copy's elements, in order; outside the tensor they are 0
 public:
-    TmaReader(const TensorMapFields& map, void* pc) : map(map), pc(pc) {}
+    explicit TmaWalk(const TensorMapFields& map) : map(map) {}
 
-    std::vector<unsigned char> tile(const int* coords) {
+    template <class Visit> void tile(const int* coords, Visit visit) const {
         u64 elements = 1;
         for (int d = 0; d < map.rank; d++) elements *= map.box[d];
         for (u64 i = 0; i < elements; i++) {
@@ -58,19 +59,18 @@ public:
                 at[d] = coords[d] + (long)(rest % map.box[d]);
                 rest /= map.box[d];
             }
-            append(at);
+            visit(address(at));
         }
-        return std::move(data);
     }
 
     // 4D, dims C W H N: walks the pixels of the bounding box, W fastest, then H, then N.
-    std::vector<unsigned char> im2col(const int* coords, const int* offsets) {
+    template <class Visit> void im2col(const int* coords, const int* offsets, Visit visit) const {
         long w = coords[1], h = coords[2], n = coords[3];
         const long w_end = (long)map.dims[1] + map.upper[0], h_end = (long)map.dims[2] + map.upper[1];
         for (int pixel = 0; pixel < map.pixels; pixel++) {
             for (int c = 0; c < map.channels; c++) {
                 const long at[5] = {coords[0] + c, w + offsets[0], h + offsets[1], n};
-                append(at);
+                visit(address(at));
             }
             if (++w < w_end) continue;
             w = map.lower[0];
@@ -78,27 +78,56 @@ public:
             h = map.lower[1];
             n++;
         }
-        return std::move(data);
     }
 
 private:
-    void append(const long* at) {
-        u64 address = map.base;
-        bool inside = true;
+    Address address(const long* at) const {
+        Address address = map.base;
         for (int d = 0; d < map.rank; d++) {
-            inside &= at[d] >= 0 && at[d] < (long)map.dims[d];
+            if (at[d] < 0 || at[d] >= (long)map.dims[d]) return 0;
             address += at[d] * map.strides[d];
         }
-        data.resize(data.size() + map.itemsize);
-        if (!inside) return;
-        check_access(address, map.itemsize, READ, pc);
-        memcpy(data.data() + data.size() - map.itemsize, (void*)address, map.itemsize);
+        return address;
     }
 
     const TensorMapFields& map;
-    void* pc;
-    std::vector<unsigned char> data;
 };
+
+static const TensorMapFields& fields_of(const void* map, const void* shared, bool im2col, void* pc) {
+    const TensorMapFields& m = *(const TensorMapFields*)map;
+    if (m.magic != TENSOR_MAP_MAGIC) fail("not a tensor map at " PC_FORMAT, relative_pc(pc));
+    if ((Address)shared & 127) fail("TMA's shared address is not 128-byte aligned at " PC_FORMAT, relative_pc(pc));
+    if (im2col != (bool)m.im2col)
+        fail("tile or im2col mode differs from the tensor map's at " PC_FORMAT, relative_pc(pc));
+    const u32 row_bytes = (m.im2col ? m.channels : m.box[0]) * m.itemsize;
+    if (m.swizzle && row_bytes > 16u << m.swizzle)
+        fail("TMA inner box of %u bytes exceeds the swizzle span", row_bytes);
+    return m;
+}
+
+static u64 bytes_of(const TensorMapFields& m) {
+    u64 bytes = m.itemsize;
+    if (m.im2col) return bytes * m.channels * m.pixels;
+    for (int d = 0; d < m.rank; d++) bytes *= m.box[d];
+    return bytes;
+}
+
+static void store(const TmaStore& s) {
+    const TensorMapFields& m = *(const TensorMapFields*)s.map;
+    check_access((Address)s.src, bytes_of(m), READ, s.pc);
+    const u32 base = emu_shared_address(s.src);
+    u32 i = 0;
+    auto put = [&](Address to) {
+        const u32 from = swizzled(base + i, m.swizzle) - base;
+        i += m.itemsize;
+        if (!to) return;
+        check_access(to, m.itemsize, WRITE, s.pc);
+        memcpy((void*)to, (const char*)s.src + from, m.itemsize);
+    };
+    static const int no_offsets[2] = {};
+    if (m.im2col) TmaWalk(m).im2col(s.coords, no_offsets, put);
+    else TmaWalk(m).tile(s.coords, put);
+}
 
 void land_tma(size_t i) {
     TmaLoad load = std::move(block->tma[i]);
@@ -198,18 +227,18 @@ void emu_mbarrier_wait(uint64_t* bar, uint32_t parity, int line) {
 
 // ---- TMA ----------------------------------------------------------------------------------------
 void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets) {
-    const TensorMapFields& m = *(const TensorMapFields*)map;
     void* pc = CALLER_PC;
-    if (m.magic != TENSOR_MAP_MAGIC) fail("not a tensor map at " PC_FORMAT, relative_pc(pc));
-    if ((Address)dst & 127) fail("TMA destination is not 128-byte aligned at " PC_FORMAT, relative_pc(pc));
-    if ((offsets != nullptr) != (bool)m.im2col)
-        fail("tile or im2col mode differs from the tensor map's at " PC_FORMAT, relative_pc(pc));
-    const u32 row_bytes = (m.im2col ? m.channels : m.box[0]) * m.itemsize;
-    if (m.swizzle && row_bytes > 16u << m.swizzle)
-        fail("TMA inner box of %u bytes exceeds the swizzle span", row_bytes);
-
-    TmaReader reader(m, pc);
-    const std::vector<unsigned char> rows = offsets ? reader.im2col(coords, offsets) : reader.tile(coords);
+    const TensorMapFields& m = fields_of(map, dst, offsets != nullptr, pc);
+    std::vector<unsigned char> rows;
+    rows.reserve(bytes_of(m));
+    auto take = [&](Address from) {
+        rows.resize(rows.size() + m.itemsize);
+        if (!from) return;
+        check_access(from, m.itemsize, READ, pc);
+        memcpy(rows.data() + rows.size() - m.itemsize, (void*)from, m.itemsize);
+    };
+    if (offsets) TmaWalk(m).im2col(coords, offsets, take);
+    else TmaWalk(m).tile(coords, take);
     TmaLoad load{(unsigned char*)dst, {}, bar, current->id, pc};
     load.data.resize(rows.size());
     const u32 base = emu_shared_address(dst);
@@ -221,6 +250,25 @@ void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, 
     check_access((Address)dst, rows.size(), WRITE, pc);
     set_flag(dst, rows.size(), PENDING, true);
     block->tma.push_back(std::move(load));
+}
+
+void emu_tma_store(const void* map, const void* src, const int* coords, int rank, int im2col) {
+    void* pc = CALLER_PC;
+    const TensorMapFields& m = fields_of(map, src, im2col, pc);
+    check_async_read("TMA store", src, bytes_of(m), pc);
+    TmaStore s{current->store_group, map, src, {}, pc};
+    memcpy(s.coords, coords, rank * sizeof(int));
+    current->stores.push_back(s);
+}
+
+void emu_tma_store_commit() { current->store_group++; }
+
+void emu_tma_store_wait(int groups) {
+    std::deque<TmaStore>& stores = current->stores;
+    while (!stores.empty() && stores.front().group < current->store_group - groups) {
+        store(stores.front());
+        stores.pop_front();
+    }
 }
 
 void emu_fence_proxy() { current->proxy_fences++; }

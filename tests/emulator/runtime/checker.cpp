@@ -70,6 +70,21 @@ void set_flag(const void* p, u64 bytes, CellFlag flag, bool on) {
     }
 }
 
+// A read of shared memory by wgmma or TMA: what threads wrote they must have fenced since.
+void check_async_read(const char* what, const void* p, u64 bytes, void* pc) {
+    if (!block->launch->check) return;
+    check_access((Address)p, bytes, READ, pc);
+    const Region& region = *find_region((Address)p);
+    const u64 start = (Address)p - region.start;
+    for (u64 i = start >> region.cell_shift; i << region.cell_shift < start + bytes; i++) {
+        const Cell& cell = region.cells[i];
+        const int writer = cell.write.thread;
+        if (!(cell.flags & ASYNC_PROXY) && cell.proxy_fences == block->fibers[writer].proxy_fences)
+            fail("%s at " PC_FORMAT " reads %s+%llu, written by thread %d without a following fence.proxy.async",
+                 what, relative_pc(pc), region.name, (unsigned long long)region.offset((Address)p), writer);
+    }
+}
+
 // ---- reports ------------------------------------------------------------------------------------
 static const char* name(Kind kind) { return kind == READ ? "read" : kind == WRITE ? "write" : "atomic"; }
 

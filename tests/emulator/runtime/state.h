@@ -80,6 +80,12 @@ struct TmaLoad {
     int issuer;
     void* pc;
 };
+struct TmaStore {
+    int group;
+    const void *map, *src;
+    int coords[4];
+    void* pc;
+};
 struct Mbarrier {
     int count = 0, pending = 0;
     long bytes_due = 0;
@@ -112,6 +118,8 @@ struct Fiber {
     u32 proxy_fences;
     std::deque<CpAsync> copies;
     int copy_group;
+    std::deque<TmaStore> stores;
+    int store_group;
     std::deque<std::pair<int, std::shared_ptr<Wgmma>>> wgmmas;
     int wgmma_group;
     void* asan_stack;
@@ -201,6 +209,7 @@ void open_barrier(int id);
 
 // checker.cpp
 void check_access(Address a, u64 bytes, Kind kind, void* pc, bool lands = false);
+void check_async_read(const char* what, const void* p, u64 bytes, void* pc);
 void set_flag(const void* p, u64 bytes, CellFlag flag, bool on);
 Region* find_region(Address a);
 bool is_shared(const void* p);

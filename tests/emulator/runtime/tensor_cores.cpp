@@ -24,15 +24,7 @@ static float wgmma_operand(u64 descriptor, int kind, int mn, int k, bool transpo
     if (offset + 2 > block->launch->dynamic_bytes)
         fail("wgmma descriptor reaches shared offset %u, beyond the %llu bytes of the launch", offset,
              (unsigned long long)block->launch->dynamic_bytes);
-    if (block->launch->check) {
-        check_access((Address)p, 2, READ, pc);
-        const Region& region = *find_region((Address)p);
-        const Cell& cell = region.cells[((Address)p - region.start) >> region.cell_shift];
-        const int writer = cell.write.thread;
-        if (!(cell.flags & ASYNC_PROXY) && cell.proxy_fences == block->fibers[writer].proxy_fences)
-            fail("wgmma reads %s+%u, written by thread %d without a following fence.proxy.async", region.name,
-                 offset, writer);
-    }
+    check_async_read("wgmma", p, 2, pc);
     uint16_t bits;
     memcpy(&bits, p, 2);
     return to_float(kind, bits);
@@ -93,6 +85,26 @@ void emu_ldmatrix(uint32_t* r, const void* row, int matrices, int transposed, in
                 payload<Ldmatrix>(fibers[l]).r[m] = low | high << 16;
             }
         }
+    });
+}
+
+void emu_stmatrix_x4_trans(void* row, const uint32_t* r, int line) {
+    void* pc = CALLER_PC;
+    if ((Address)row & 15) fail("misaligned stmatrix row at " PC_FORMAT, relative_pc(pc));
+    if (!is_shared(row)) fail("stmatrix row outside shared memory at " PC_FORMAT, relative_pc(pc));
+    check_access((Address)row, 16, WRITE, pc);
+    struct Stmatrix {
+        const u32* r;
+        void* row;
+    } mine{r, row};
+    meet_all("stmatrix", line, 32, &mine, [](auto& fibers) {
+        for (int l = 0; l < 32; l++)
+            for (int m = 0; m < 4; m++)
+                for (int e = 0; e < 2; e++) {
+                    const uint16_t element = (uint16_t)(payload<Stmatrix>(fibers[l]).r[m] >> 16 * e);
+                    uint16_t* to = (uint16_t*)payload<Stmatrix>(fibers[8 * m + l % 4 * 2 + e]).row;
+                    memcpy(to + l / 4, &element, 2);
+                }
     });
 }
 
@@ -173,11 +185,12 @@ void emu_wgmma(int kind, int n, float* d, uint64_t a, uint64_t b, int scale_d, i
 
 void emu_wgmma_commit() { current->wgmma_group++; }
 
-void emu_wgmma_wait(int groups) {
+void emu_wgmma_wait(int groups, int line) {
     auto& wgmmas = current->wgmmas;
     while (!wgmmas.empty() && wgmmas.front().first < current->wgmma_group - groups) {
         run_wgmma(*wgmmas.front().second, CALLER_PC);
         wgmmas.pop_front();
     }
+    emu_syncwarp(~0u, line);  // the warp waits as one
 }
 }  // extern "C"

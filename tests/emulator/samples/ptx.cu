@@ -9,8 +9,10 @@
 //   shared_addresses      y[i] = distance of byte 16 * i from the start of shared memory
 //   named_barriers        y (96): the first two warps' x in reverse order, and the third's
 //   ring                  y (phases, 32) = x by way of a producer warp and a consumer warp
-//   load_tile, load_im2col   y = the bytes that TMA brings to shared memory
-//   gemm_wgmma            d (64, 64) = a (64, 64) b (64, 64)^T
+//   stmatrix_4_trans      y (32, 8) 16-bit from x (32 lanes, 4 registers); lane l names row 5 * l % 32
+//   load_tile, load_tile_4d, load_im2col      y = the bytes that TMA brings to shared memory
+//   store_tile, store_tile_4d, store_im2col   the tensor gets x, the bytes that TMA takes from there
+//   gemm_wgmma*           d (64, N) = a (64, 64) b (N, 64)^T
 //
 // Shared memory: at most 1 KB static; dynamic as the cases say.
 #include "ptx.cuh"
@@ -202,36 +204,67 @@ KERNEL ring(const int* x, int* y, int phases) {
         for (int i = threadIdx.x; i < bytes; i += blockDim.x) y[i] = smem[i];                \
     }
 #define TILE_CORNER int c0, int c1
+#define CORNER_4D int c0, int c1, int c2, int c3
 #define FIRST_PIXEL int c, int w, int h, int n, int s, int r
 LOAD(load_tile, TILE_CORNER, tma_load_2d, c0, c1)
+LOAD(load_tile_4d, CORNER_4D, tma_load_4d, c0, c1, c2, c3)
 LOAD(load_im2col, FIRST_PIXEL, tma_load_im2col, c, w, h, n, s, r)
+
+#define STORE(NAME, PARAMETERS, TMA, ...)                                                    \
+    KERNEL NAME(const __grid_constant__ TensorMap map, const unsigned char* x, int bytes, PARAMETERS) { \
+        extern __shared__ __align__(1024) unsigned char smem[];                              \
+        for (int i = threadIdx.x; i < bytes; i += blockDim.x) smem[i] = x[i];                \
+        fence_proxy_async();                                                                 \
+        __syncthreads();                                                                     \
+        if (threadIdx.x == 0) {                                                              \
+            TMA(&map, smem, __VA_ARGS__);                                                    \
+            tma_store_commit();                                                              \
+            tma_store_wait<0>();                                                             \
+        }                                                                                    \
+    }
+STORE(store_tile, TILE_CORNER, tma_store_2d, c0, c1)
+STORE(store_tile_4d, CORNER_4D, tma_store_4d, c0, c1, c2, c3)
+STORE(store_im2col, CORNER_4D, tma_store_im2col, c0, c1, c2, c3)
+
+KERNEL stmatrix_4_trans(const uint32_t* x, ushort_t* y) {
+    __shared__ __align__(16) ushort_t s[32][8];
+    const int lane = threadIdx.x;
+    uint32_t r[4];
+    for (int i = 0; i < 4; i++) r[i] = x[lane * 4 + i];
+    stmatrix_x4_trans(s[5 * lane % 32], r);
+    __syncthreads();
+    for (int i = 0; i < 8; i++) y[lane * 8 + i] = s[lane][i];
+}
 #endif
 
 #ifdef HOPPER_A
 // ---- sm_90a -------------------------------------------------------------------------------------
-KERNEL __launch_bounds__(128) gemm_wgmma(const ushort_t* a, const ushort_t* b, float* d) {
-    extern __shared__ __align__(1024) unsigned char smem[];
-    constexpr int TILE = 64 * 128;  // bytes: 64 rows of 64 numbers, swizzled in pieces of 16 bytes
-    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
-    for (int i = tid; i < 64 * 64; i += 128) {
-        const int row = i / 64, column = i % 64;
-        const int offset = row * 128 + ((column / 8 ^ row % 8) * 8 + column % 8) * 2;
-        *reinterpret_cast<ushort_t*>(smem + offset) = a[i];
-        *reinterpret_cast<ushort_t*>(smem + TILE + offset) = b[i];
+#define GEMM_WGMMA(NAME, N, WGMMA)                                                           \
+    KERNEL __launch_bounds__(128) NAME(const ushort_t* a, const ushort_t* b, float* d) {     \
+        extern __shared__ __align__(1024) unsigned char smem[];                              \
+        constexpr int A_BYTES = 64 * 128; /* rows of 64 numbers, swizzled in pieces of 16 bytes */ \
+        const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;                       \
+        for (int i = tid; i < (64 + N) * 64; i += 128) {                                     \
+            const int row = i / 64, column = i % 64;                                         \
+            const int offset = row * 128 + ((column / 8 ^ row % 8) * 8 + column % 8) * 2;    \
+            *reinterpret_cast<ushort_t*>(smem + offset) = row < 64 ? a[i] : b[i - 64 * 64];  \
+        }                                                                                    \
+        fence_proxy_async();                                                                 \
+        __syncthreads();                                                                     \
+        float acc[N / 2];                                                                    \
+        _Pragma("unroll") for (int i = 0; i < N / 2; i++) acc[i] = 1e30f; /* must not be added to */ \
+        wgmma_fence();                                                                       \
+        for (int k = 0; k < 4; k++)                                                          \
+            WGMMA(acc, wgmma_desc_sw128(smem + k * 32, 16, 1024),                            \
+                  wgmma_desc_sw128(smem + A_BYTES + k * 32, 16, 1024), k > 0);               \
+        wgmma_commit();                                                                      \
+        wgmma_wait<0>();                                                                     \
+        _Pragma("unroll") for (int i = 0; i < N / 2; i++) {                                  \
+            const int row = warp * 16 + lane / 4 + i / 2 % 2 * 8;                            \
+            d[row * N + i / 4 * 8 + lane % 4 * 2 + i % 2] = acc[i];                          \
+        }                                                                                    \
     }
-    fence_proxy_async();
-    __syncthreads();
-    float acc[32];
-    for (int i = 0; i < 32; i++) acc[i] = 1e30f;  // the first product must not add to it
-    wgmma_fence();
-    for (int k = 0; k < 4; k++)
-        wgmma_m64n64k16_f16(acc, wgmma_desc_sw128(smem + k * 32, 16, 1024),
-                            wgmma_desc_sw128(smem + TILE + k * 32, 16, 1024), k > 0);
-    wgmma_commit();
-    wgmma_wait<0>();
-    for (int i = 0; i < 32; i++) {
-        const int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        d[row * 64 + column] = acc[i];
-    }
-}
+GEMM_WGMMA(gemm_wgmma, 64, wgmma_m64n64k16_f16)
+GEMM_WGMMA(gemm_wgmma_256, 256, wgmma_m64n256k16_f16)
+GEMM_WGMMA(gemm_wgmma_256_bf16, 256, wgmma_m64n256k16_bf16)
 #endif

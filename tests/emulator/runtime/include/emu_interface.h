@@ -46,15 +46,19 @@ void emu_mbarrier_init(uint64_t* bar, uint32_t count, int line);
 void emu_mbarrier_arrive(uint64_t* bar, uint32_t expect_bytes, int line);
 void emu_mbarrier_wait(uint64_t* bar, uint32_t parity, int line);
 void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets);
+void emu_tma_store(const void* map, const void* src, const int* coords, int rank, int im2col);
+void emu_tma_store_commit();
+void emu_tma_store_wait(int groups);
 void emu_fence_proxy();
 
 // Tensor cores.
 void emu_ldmatrix(uint32_t* r, const void* row, int matrices, int transposed, int line);
+void emu_stmatrix_x4_trans(void* row, const uint32_t* r, int line);
 void emu_mma(int kind, float* d, const uint32_t* a, const uint32_t* b, int line);
 void emu_mma_f64(int m, int k, double* d, const double* a, const double* b, int line);
 void emu_wgmma(int kind, int n, float* d, uint64_t a, uint64_t b, int scale_d, int trans_a, int trans_b,
                int line);
 void emu_wgmma_commit();
-void emu_wgmma_wait(int groups);
+void emu_wgmma_wait(int groups, int line);
 }
 #pragma GCC visibility pop

@@ -18,6 +18,7 @@ EMU_INLINE void ldmatrix_x2(uint32_t (&r)[2], const void* p, EMU_LINE) { emu_ldm
 EMU_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p, EMU_LINE) {
     emu_ldmatrix(r, p, 4, 1, line);
 }
+EMU_INLINE void stmatrix_x4_trans(void* p, const uint32_t (&r)[4], EMU_LINE) { emu_stmatrix_x4_trans(p, r, line); }
 #define EMU_MMA(NAME, KIND)                                                                        \
     EMU_INLINE void NAME(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMU_LINE) { \
         emu_mma(KIND, d, a, b, line);                                                              \
@@ -56,11 +57,29 @@ EMU_INLINE void tma_load_2d(void* dst, const TensorMap* map, uint64_t* bar, int 
     const int coords[] = {c0, c1};
     emu_tma_load(dst, map, bar, coords, nullptr);
 }
+EMU_INLINE void tma_load_4d(void* dst, const TensorMap* map, uint64_t* bar, int c0, int c1, int c2, int c3) {
+    const int coords[] = {c0, c1, c2, c3};
+    emu_tma_load(dst, map, bar, coords, nullptr);
+}
 EMU_INLINE void tma_load_im2col(void* dst, const TensorMap* map, uint64_t* bar, int c, int w, int h, int n,
                                 int offset_w, int offset_h) {
     const int coords[] = {c, w, h, n}, offsets[] = {offset_w, offset_h};
     emu_tma_load(dst, map, bar, coords, offsets);
 }
+EMU_INLINE void tma_store_2d(const TensorMap* map, const void* src, int c0, int c1) {
+    const int coords[] = {c0, c1};
+    emu_tma_store(map, src, coords, 2, 0);
+}
+EMU_INLINE void tma_store_4d(const TensorMap* map, const void* src, int c0, int c1, int c2, int c3) {
+    const int coords[] = {c0, c1, c2, c3};
+    emu_tma_store(map, src, coords, 4, 0);
+}
+EMU_INLINE void tma_store_im2col(const TensorMap* map, const void* src, int c, int w, int h, int n) {
+    const int coords[] = {c, w, h, n};
+    emu_tma_store(map, src, coords, 4, 1);
+}
+EMU_INLINE void tma_store_commit() { emu_tma_store_commit(); }
+template <int N> EMU_INLINE void tma_store_wait() { emu_tma_store_wait(N); }
 
 // ---- wgmma --------------------------------------------------------------------------------------
 EMU_INLINE uint64_t wgmma_desc_sw128(const void* p, uint32_t lbo, uint32_t sbo) {
@@ -69,7 +88,13 @@ EMU_INLINE uint64_t wgmma_desc_sw128(const void* p, uint32_t lbo, uint32_t sbo) 
 }
 EMU_INLINE void wgmma_fence() {}
 EMU_INLINE void wgmma_commit() { emu_wgmma_commit(); }
-template <int N> EMU_INLINE void wgmma_wait() { emu_wgmma_wait(N); }
+template <int N> EMU_INLINE void wgmma_wait(EMU_LINE) { emu_wgmma_wait(N, line); }
 EMU_INLINE void wgmma_m64n64k16_f16(float (&d)[32], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {
     emu_wgmma(EMU_F16, 64, d, a, b, scale_d, 0, 0, line);
 }
+#define EMU_WGMMA_256(NAME, KIND)                                                                      \
+    EMU_INLINE void NAME(float (&d)[128], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {             \
+        emu_wgmma(KIND, 256, d, a, b, scale_d, 0, 0, line);                                            \
+    }
+EMU_WGMMA_256(wgmma_m64n256k16_f16, EMU_F16)
+EMU_WGMMA_256(wgmma_m64n256k16_bf16, EMU_BF16)
