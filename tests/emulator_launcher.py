@@ -39,7 +39,8 @@ class EmulatorLauncher:
     ) -> None:
         if kernel not in self._functions:
             self._build(kernel)
-        self._functions[kernel](grid, block, arguments, extra=pointees)
+        function = self._functions[kernel]
+        function(grid, block, arguments, shared_mem=kernel.dynamic_bytes, extra=pointees)
 
     def _build(self, kernel: Kernel) -> None:
         """Build the kernel's file once for all its kernels of the same macros."""

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,18 @@ class CupyLauncher:
         function(grid, block, arguments)
 
     def _load(self, kernel: Kernel) -> Any:
-        """Return the function for the current device."""
+        """Return the function for the current device, with the shared memory that it asks for."""
+        function, shared = self._function(kernel), kernel.dynamic_bytes
+        if not shared:
+            return function
+        from cupy_backends.cuda.api import driver
+
+        handle = getattr(function, "kernel", function).ptr  # a RawKernel has it, a Function is it
+        attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.funcSetAttribute(handle, attribute, shared)
+        return partial(function, shared_mem=shared)
+
+    def _function(self, kernel: Kernel) -> Any:
         import cupy
 
         cubin = self._cubins.get(identity(kernel, f"sm_{self.architecture}"))
