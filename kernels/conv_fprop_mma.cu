@@ -42,39 +42,6 @@ struct FilterWeights {
     }
 };
 
-// Called by all threads of a block.
-__device__ __forceinline__ void fill_tables(const ConvGeometry& g, unsigned row0, unsigned m_end) {
-    Tables& table = tables();
-    const auto counts = [&](int axis) { return g.kernel[axis]; };
-    for (int i = threadIdx.x; i < TILE_M; i += THREADS) {
-        const unsigned m = row0 + i;
-        Place corner;
-        const unsigned n = split(m < m_end ? m : 0, g.by_output, corner);
-#pragma unroll
-        for (int a = FIRST_AXIS; a < AXES; ++a) corner.axis[a] = corner.axis[a] * g.stride[a] - g.pad[a];
-        const unsigned outside = outside_bits(counts, [&](int a, int place) {
-            return (unsigned)(corner.axis[a] + place * g.dilation[a]) >= (unsigned)g.input[a];
-        });
-        const int chunks = g.channels / CHUNK;
-        const long long source = image_offset(n, pixels(g.input), chunks) + pixel(corner, g.input) * chunks;
-        table.rows[i] = {(int)source, m < m_end ? outside : ~0u, m < m_end ? (int)m : -1};
-    }
-    const int taps = pixels(g.kernel);
-    for (int i = threadIdx.x; i < taps + TILE_K / CHUNK; i += THREADS) {
-        TileTap tap = {0, NOWHERE};
-        if (i < taps) {
-            Place place;
-            split(i, g.by_kernel, place);
-            tap.places = place_bits(counts, place);
-#pragma unroll
-            for (int a = FIRST_AXIS; a < AXES; ++a) place.axis[a] *= g.dilation[a];
-            tap.offset = pixel(place, g.input) * (g.channels / CHUNK);
-        }
-        table.taps[i] = tap;
-    }
-    __syncthreads();  // the tables are complete
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
                      int relu, Element* __restrict__ y, float* __restrict__ partial, unsigned k_per_split,
@@ -85,7 +52,29 @@ NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ 
     const unsigned length = (unsigned)pixels(g.kernel) * g.group_channels;
     const unsigned k_begin = blockIdx.z * k_per_split, k_end = min(k_begin + k_per_split, length);
 
-    fill_tables(g, tile.row0, m_end);
+    const int chunks = g.channels / CHUNK;  // of a pixel
+    const auto counts = [&](int axis) { return g.kernel[axis]; };
+    const auto row_of = [&](int i) -> TileRow {
+        const unsigned m = tile.row0 + i;
+        if (m >= m_end) return {0, ~0u, -1};
+        Place corner;
+        const unsigned n = split(m, g.by_output, corner);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) corner.axis[a] = corner.axis[a] * g.stride[a] - g.pad[a];
+        const unsigned outside = outside_bits(counts, [&](int a, int place) {
+            return (unsigned)(corner.axis[a] + place * g.dilation[a]) >= (unsigned)g.input[a];
+        });
+        return {(int)(image_offset(n, pixels(g.input), chunks) + pixel(corner, g.input) * chunks), outside, (int)m};
+    };
+    const auto tap_of = [&](int i, int&) -> TileTap {
+        Place place;
+        split(i, g.by_kernel, place);
+        const unsigned places = place_bits(counts, place);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) place.axis[a] *= g.dilation[a];
+        return {pixel(place, g.input) * chunks, places};
+    };
+    fill_tables(pixels(g.kernel), row_of, tap_of);
     GatheredRows a(x + group * g.group_channels, g.by_group_channels, k_begin);
     FilterWeights b(w + (long long)group * g.group_filters * length, length, tile.col0, g.group_filters, k_begin,
                     k_end);

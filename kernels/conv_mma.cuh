@@ -64,6 +64,20 @@ template <class Counts> __device__ __forceinline__ unsigned place_bits(const Cou
     return bits;
 }
 
+// Fill the tables by row_of(i), of the tile, and tap_of(i, weights), which sets where its weights begin. All threads
+// of a block call this.
+template <class RowOf, class TapOf>
+__device__ __forceinline__ void fill_tables(int taps, const RowOf& row_of, const TapOf& tap_of) {
+    Tables& table = tables();
+    for (int i = threadIdx.x; i < TILE_M; i += THREADS) table.rows[i] = row_of(i);
+    for (int i = threadIdx.x; i < taps + TILE_K / CHUNK; i += THREADS) {
+        int weights = 0;
+        table.taps[i] = i < taps ? tap_of(i, weights) : TileTap{0, NOWHERE};
+        table.tap_weights[i] = weights;
+    }
+    __syncthreads();  // the tables are complete
+}
+
 // A(m, k): 8 channels of the map under a tap of row m, k counting (tap, channel) with `depth` channels to a tap.
 struct GatheredRows {
     static const bool ALONG_K = true;

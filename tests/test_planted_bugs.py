@@ -463,7 +463,7 @@ BUGS = [
         "g.stride[a] * at.axis[a]", "at.axis[a]"),
     Bug("the smaller classes stored to their tile's end", dgrad, "conv_dgrad.cu",
         "if (m >= m_end) break;", ""),
-    Bug("the residues of the wrong axis", dgrad, "conv_dgrad.cu", "first += g.stride[a];",
+    Bug("the residues of the wrong axis", dgrad, "residues.cuh", "first += g.stride[a];",
         "first += 1;"),
     Bug("the dilation forgotten", fprop, "conv_geometry.cuh",
         "tap.distance.axis[a] *= g.dilation[a];", ""),

@@ -6,12 +6,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from ....shapes import ConvShape
 from ...base import Array
-from ..geometry import geometry_record
+from ..geometry import geometry_record, residue_table
 from ..kernel import DTYPE, Axis, KernelFamily
 from ..launch import KernelCaller, aligned, ceil_div
+from ..spatial import AXES
 from ..split_sum import split_sum
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
+from .implicit_gemm import RESIDUES
 from .tiles import Matrix, matrix_of
 
 CHUNK = 8  # elements of 16 bytes, as in kernels/tile_mma.cuh
@@ -21,8 +26,8 @@ SUMMED_AT_ONCE = 64  # terms; a split has whole multiples of it
 TERMS_PER_SPLIT = 256  # at least; with less, adding the splits up costs more
 PARTIAL_ELEMENTS = 2**25  # more partial sums than these cost more than splitting saves
 
-# Bytes that a block may ask for, of a multiprocessor's, by the architecture.
-DYNAMIC_BYTES = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
+# Kilobytes of shared memory that a block may have, by the architecture.
+MOST_SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ KERNELS = {
     direction: KernelFamily(
         f"conv_{direction}_mma.cu", f"conv_{direction}_mma", ELEMENT, TILE, minimum_architecture=80
     )
-    for direction in ("fprop",)
+    for direction in ("fprop", "dgrad")
 }
 
 
@@ -118,6 +123,7 @@ def applies(problem: Problem) -> bool:
         and problem.architecture >= 80
         and s.channels_last
         and s.channels // s.groups % CHUNK == 0
+        and (problem.direction == "fprop" or s.filters // s.groups % CHUNK == 0)
         and s.taps <= TAPS - SUMMED_AT_ONCE // CHUNK
         and sum(s.kernel) + 3 - s.rank <= PLACES
         and max(map(math.prod, (s.x_shape, s.y_shape))) < 2**33
@@ -139,6 +145,11 @@ def splits(matrix: Matrix, tile: MmaTile) -> Iterator[tuple[int, int]]:
             yield count, terms
 
 
+def all_residues(shape: ConvShape) -> np.ndarray:
+    """Return ``residue_table`` for kernels of three axes."""
+    return residue_table(shape, AXES)
+
+
 class Mma(Algorithm):
     """For float16 and bfloat16 on sm_80 or newer, channels last, in whole chunks of channels."""
 
@@ -147,12 +158,13 @@ class Mma(Algorithm):
     def plans(self, problem: Problem) -> Iterator[Plan]:
         if not applies(problem):
             return
-        matrix, limit = matrix_of(problem), 1024 * DYNAMIC_BYTES.get(problem.architecture, 99)
+        matrix, limit = matrix_of(problem), 1024 * MOST_SHARED.get(problem.architecture, 99)
+        static = RESIDUES if problem.direction == "dgrad" else 0
         for tile in TILES:
-            if tile.dynamic_bytes <= limit:
+            if tile.dynamic_bytes + static <= limit:
                 for count, terms in splits(matrix, tile):
                     grid = (matrix.blocks(tile), 1, count)
-                    yield Plan(self.name, Settings(tile, terms), grid, tile.threads)
+                    yield Plan(self.name, Settings(tile, terms), grid, tile.threads, static)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
@@ -193,8 +205,10 @@ class Mma(Algorithm):
     ) -> None:  # fmt: skip
         """Write the result into ``target``, or the splits' sums into ``partial``."""
         s, (tile, terms) = problem.shape, (plan.settings.tile, plan.settings.terms)
-        relu = problem.activation == "relu"
-        caller.launch(
-            KERNELS[problem.direction](problem.dtype, tile), plan.grid, plan.threads,
-            source, w, b, relu, target, partial, terms, geometry_record(s),
-        )  # fmt: skip
+        if problem.direction == "fprop":
+            arguments = (source, w, b, problem.activation == "relu", target, partial, terms)
+        else:
+            residues = caller.constant(all_residues, s), math.prod(s.strides)
+            arguments = (source, w, b, target, partial, terms, *residues)
+        kernel = KERNELS[problem.direction](problem.dtype, tile)
+        caller.launch(kernel, plan.grid, plan.threads, *arguments, geometry_record(s))
