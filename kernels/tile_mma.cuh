@@ -13,8 +13,8 @@
 // threads write.
 //
 // An operand says how its matrix is gathered:
-//   ALONG_K                which of the two its slabs are
-//   void fetch(unsigned char* slab) copy the next slab, by cp.async, with zeros for what does not exist. All threads call
+//   ALONG_K        which of the two its slabs are
+//   fetch(slab)    copies the next slab, by cp.async, with zeros for terms that do not exist; all threads call it
 //
 // Shared memory, dynamic: STAGES * (TILE_M + TILE_N) * TILE_K * 2 bytes, 64 KB for 128 x 128 x 32 in 4 stages.
 // Macros: TILE_M, TILE_N, WARP_M, WARP_N, TILE_K, STAGES.
@@ -165,7 +165,7 @@ __device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned cha
                 read += Place::STAGE_BYTES;
                 if (read == end) read = memory;
                 cp_async_wait<STAGES - 2>();
-                __syncthreads();  // the next slab is complete, and everyone has read this one
+                __syncthreads();  // the next slab is there, and everyone has read this one
                 load(0, 0);
             }
             multiply(a_part, b_part, step % 2, acc);
