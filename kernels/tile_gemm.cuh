@@ -24,6 +24,7 @@
 // Macros: TILE_M, TILE_N, THREAD_M, THREAD_N, RANK; VECTOR and VECTOR_N, 1 or 8; BLOCKS, how many of them
 // a multiprocessor should hold; MULTIPLY, FMA unless set, or MMA_F64.
 #pragma once
+#include "block_tile.cuh"
 #include "neighbours.cuh"
 
 #define FMA 1
@@ -130,15 +131,4 @@ __device__ __forceinline__ void tile_gemm(const OperandA& a, const OperandB& b, 
         multiply<FIRST_PART, TILE_K>(a_slab[now], b_slab[now], acc);
         if (next < k_end) b_gather.put(b_slab[now ^ 1]);
     }
-}
-
-// What this block computes: TILE_M rows from row0 and TILE_N columns from col0, of one of several
-// products. Blocks that read the same rows are neighbours and find them in the cache.
-struct BlockTile {
-    unsigned product, row0, col0;
-};
-
-__device__ __forceinline__ BlockTile block_tile(unsigned products, unsigned columns) {
-    const unsigned across = (columns + TILE_N - 1) / TILE_N, rest = blockIdx.x / across;
-    return {rest % products, rest / products * TILE_M, blockIdx.x % across * TILE_N};
 }

@@ -84,6 +84,7 @@ CONVS: dict[str, ConvShape] = {
     "1d_many_pixels": conv((3, 601, 2), (3, 4, 2)),
     "1d_wide_tiles": conv((1, 4133, 66), (68, 2, 33), groups=2),
     "1d_wide_filters": conv((1, 4, 1379), (65, 3, 1379), padding=1),
+    "1d_vectors": conv((2, 37, 16), (21, 4, 16), strides=3, padding=((1, 4),), dilation=2),
     "1d_causal": conv((1, 33, 6), (10, 3, 3), padding="causal", dilation=4, groups=2),
     "1d_strided": conv((1, 65, 1), (8, 7, 1), strides=3, padding=((1, 4),)),
     "1d_grouped": conv((3, 37, 8), (16, 3, 4), groups=2, padding=1),
@@ -94,6 +95,10 @@ CONVS: dict[str, ConvShape] = {
     "3d_wide_filters": conv((1, 2, 1, 2, 153), (65, 3, 3, 3, 153), padding=1),
     "3d_depthwise": conv(
         (1, 4, 6, 7, 8), (8, 3, 3, 3, 1), groups=8, strides=(2, 1, 1), padding=1,
+    ),
+    "3d_vectors": conv(
+        (2, 5, 4, 7, 16), (24, 2, 3, 2, 8), strides=(2, 1, 3), padding=((1, 0), (0, 2), (2, 1)),
+        dilation=(2, 1, 2), groups=2,
     ),
     "3d_everything": conv(
         (3, 6, 5, 8, 4), (6, 2, 3, 2, 2), strides=(2, 1, 3), padding=((1, 0), (0, 2), (2, 1)),

@@ -37,13 +37,12 @@ class EmulatorLauncher:
         block: tuple[int, ...],
         arguments: tuple,
         pointees: Sequence[Any] = (),
-        shared_bytes: int = 0,
     ) -> None:
         if kernel not in self._functions:
             self._build(kernel)
         extra = [*pointees, *(a.array for a in arguments if isinstance(a, TensorMap))]
         values = [tensor_map(a) if isinstance(a, TensorMap) else a for a in arguments]
-        self._functions[kernel](grid, block, values, shared_bytes, extra=extra)
+        self._functions[kernel](grid, block, values, kernel.dynamic_bytes, extra=extra)
 
     def _build(self, kernel: Kernel) -> None:
         """Build the kernel's file once for all its kernels of the same macros."""

@@ -26,7 +26,7 @@ class Recorder:
     def __init__(self) -> None:
         self.launches: list[SimpleNamespace] = []
 
-    def launch(self, kernel, grid, block, arguments, pointees=(), shared_bytes=0) -> None:
+    def launch(self, kernel, grid, block, arguments, pointees=()) -> None:
         self.launches.append(SimpleNamespace(kernel=kernel, grid=grid, arguments=arguments))
 
 

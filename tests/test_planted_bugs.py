@@ -18,6 +18,7 @@ import pytest
 
 from gpucnn.backends.cuda import CudaBackend, norm
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
+from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
@@ -111,6 +112,41 @@ def fprop_f64(backend: CudaBackend) -> None:
 def wgrad_f64(backend: CudaBackend) -> None:
     x, dy = draw("x", CONV.x_shape, np.float64), draw("dy", CONV.y_shape, np.float64)
     on_tensor_cores(backend, "wgrad", reference.conv_wgrad(x, dy, CONV), x, dy)
+
+
+HALVES = ConvShape.of(
+    (1, 9, 10, 176), (44, 3, 2, 88), strides=(2, 1), padding=((1, 0), (1, 2)), dilation=(1, 2),
+    groups=2,
+)  # fmt: skip
+
+
+def halves(backend: CudaBackend, direction: str, s: ConvShape) -> None:
+    """Multiply float16 on tensor cores, in whole sums and in split ones; forward with ReLU."""
+    forward = direction == "fprop"
+    source, b = (
+        draw(name, shape, np.float16)
+        for name, shape in zip(
+            ("source", "b"), ((s.x_shape, (s.filters,)) if forward else (s.y_shape, (s.channels,))),
+            strict=True,
+        )
+    )  # fmt: skip
+    w, solve = draw("w", s.w_shape, np.float16), getattr(reference, f"conv_{direction}")
+    expected, terms = (solve(*a, s) for a in ((source, w, b), map(np.abs, (source, w, b))))
+    problem = Problem(direction, s, "float16", "relu" if forward else "linear")
+    for plan in ALGORITHMS["mma"].plans(problem):
+        if plan.settings.tile == SMALL:
+            with poisoned(np):
+                got = ALGORITHMS["mma"].run(backend, problem, plan, source, w, b)
+            want = np.maximum(expected, 0) if forward else expected
+            close(got, want, dtype=np.float16, reduction=529, magnitude=terms, what=str(plan))
+
+
+def fprop_f16(backend: CudaBackend) -> None:
+    halves(backend, "fprop", HALVES)
+
+
+def dgrad_f16(backend: CudaBackend) -> None:
+    halves(backend, "dgrad", replace(HALVES, channels=48, filters=176))
 
 
 def gathered(backend: CudaBackend, channels_last: bool, wanted: Callable[[Plan], bool]) -> None:
@@ -416,6 +452,9 @@ class Bug:
 
 
 SLAB_SYNC = "__syncthreads();  // the slab is complete, and everyone has read the one before\n"
+NEXT_SYNC = (
+    " " * 16 + "__syncthreads();  // the next slab is there, and everyone has read this one\n"
+)
 BUGS = [
     Bug("no barrier after filling the slab", fprop, "tile_gemm.cuh", SLAB_SYNC, ""),
     Bug("the next slab takes the place of this one", fprop, "tile_gemm.cuh", "now ^= 1) {",
@@ -445,6 +484,32 @@ BUGS = [
         "b.at(k + 4 * q + t,", "b.at(k + q + 4 * t,"),
     Bug("columns of the slab overlap", wgrad_f64, "tile_mma_f64.cuh", "k * (TILE + 4) + k / 4; }",
         "k * (TILE - 4) + k / 4; }"),
+    Bug("no barrier before the next slab is read", fprop_f16, "tile_mma.cuh", NEXT_SYNC, ""),
+    Bug("a slab too many on its way", fprop_f16, "tile_mma.cuh", f"<STAGES - 2>();\n{NEXT_SYNC}",
+        f"<STAGES - 1>();\n{NEXT_SYNC}"),
+    Bug("the slab that is read is overwritten", fprop_f16, "tile_mma.cuh",
+        "slab < STAGES - 1; ++slab", "slab < STAGES; ++slab"),
+    Bug("the result overwrites a slab that is read", fprop_f16, "tile_mma.cuh",
+        "    __syncthreads();  // everyone has read the last slab\n", ""),
+    Bug("the quarters of A in the order of B", fprop_f16, "tile_mma.cuh",
+        "8 * (FIRST ? quarter % 2 : quarter / 2)", "8 * (quarter / 2)"),
+    Bug("the first half of the columns twice", dgrad_f16, "tile_mma.cuh", "quarters[j % 2 * 2]",
+        "quarters[0]"),
+    Bug("the padding is read", fprop_f16, "conv_mma.cuh", "outside[i] & tap.places ? 0 : 16", "16"),
+    Bug("one bit for the taps of all axes", fprop_f16, "conv_mma.cuh", "first += counts(a);", ""),
+    Bug("the terms of the next split", fprop_f16, "conv_fprop_mma.cu", "k < k_end ? 16 : 0", "16"),
+    Bug("filters of the next group", fprop_f16, "conv_mma.cuh",
+        "if (column + e < columns) to[e] = values.at[e];", "to[e] = values.at[e];"),
+    Bug("the bias of the first group", fprop_f16, "conv_mma.cuh", "bias[first + column + e]",
+        "bias[column + e]"),
+    Bug("pixels beyond the last are stored", dgrad_f16, "conv_mma.cuh",
+        "        if (target < 0) break;\n", ""),
+    Bug("taps and outputs go the same way", dgrad_f16, "conv_dgrad_mma.cu",
+        "-pixel(back, g.output)", "pixel(back, g.output)"),
+    Bug("the weights of the class's tap number", dgrad_f16, "conv_dgrad_mma.cu",
+        "along.first_tap + along.tap_step * back.axis[a]", "back.axis[a]"),
+    Bug("the stride of a class forgotten", dgrad_f16, "conv_dgrad_mma.cu",
+        "along.first_pixel + g.stride[a] * to.axis[a]", "along.first_pixel + to.axis[a]"),
     Bug("bounds of the input off by one", fprop, "spatial.cuh",
         "(unsigned)at.axis[a] < (unsigned)size[a]", "(unsigned)at.axis[a] <= (unsigned)size[a]"),
     Bug("channels last taken for channels first", fprop_nchw, "conv_geometry.cuh",
@@ -463,7 +528,7 @@ BUGS = [
         "g.stride[a] * at.axis[a]", "at.axis[a]"),
     Bug("the smaller classes stored to their tile's end", dgrad, "conv_dgrad.cu",
         "if (m >= m_end) break;", ""),
-    Bug("the residues of the wrong axis", dgrad, "conv_dgrad.cu", "first += g.stride[a];",
+    Bug("the residues of the wrong axis", dgrad, "residues.cuh", "first += g.stride[a];",
         "first += 1;"),
     Bug("the dilation forgotten", fprop, "conv_geometry.cuh",
         "tap.distance.axis[a] *= g.dilation[a];", ""),

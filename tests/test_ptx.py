@@ -25,6 +25,7 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     ldmatrix_x4_trans(four, s);
     ldmatrix_x2(two, s);
     y[0] = four[0] + two[1] + smem_u32(s) + half_from_float(float_from_half(two[0]));
+    y[4] = in_register(4);
 #ifdef AMPERE
     float d[4] = {};
     cp_async_16(s, p);

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, direct, grouped, winograd
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, direct, grouped, mma, winograd
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
@@ -93,6 +93,26 @@ def test_doubles_are_multiplied_on_tensor_cores(
     assert mma in found
     assert "LDS.64" in found
     assert not mnemonics(found) & {"DFMA", *UNWANTED}
+
+
+@pytest.mark.parametrize("direction", mma.KERNELS)
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_halves_are_multiplied_on_tensor_cores(
+    nvdisasm: Path, tmp_path: Path, architecture: str, direction: str
+) -> None:
+    tile = mma.SQUARE
+    kernel = mma.KERNELS[direction]("float16", tile)
+    code = listing(nvdisasm, tmp_path, kernel, architecture)
+    found = set(INSTRUCTION.findall(code))
+    assert {"HMMA.16816.F32", "LDSM.16.M88.4", "STG.E.128"} <= found
+    assert ("LDSM.16.MT88.4" in found) == (direction == "dgrad")
+    assert not mnemonics(found) & {"FFMA", *UNWANTED}
+    loop = [name.split(".")[0] for name in next(x for x in loops(code) if "LDGDEPBAR" in x)]
+    chunks = (tile.m + tile.n) * tile.k // 8 // tile.threads
+    assert loop.count("LDGSTS") == chunks
+    assert loop.count("LDSM") == (tile.warp_m + tile.warp_n) * tile.k // 256
+    assert loop.count("HMMA") == tile.warp_m * tile.warp_n * tile.k // 2048 > 0.33 * len(loop)
+    assert loop.count("BAR") == 1
 
 
 @pytest.mark.parametrize("tile", [TALL, SQUARE, SLIM], ids=lambda tile: f"{tile.m}x{tile.n}")

@@ -30,6 +30,7 @@ def reduction(direction: str, s: ConvShape) -> int:
 # runs in those whose code differs. Elsewhere all dtypes run.
 CHECKED_DTYPES = {
     "implicit_gemm": ["float32"],
+    "mma": ["float16"],
     "depthwise": ["float16", "float32"],
     "direct": ["float16", "float32"],
     "grouped": ["float32"],

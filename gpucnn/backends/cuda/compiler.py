@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -138,18 +138,6 @@ def compile_cubin(kernel: Kernel, architecture: str) -> tuple[bytes, dict[str, R
         nvrtc.destroyProgram(program)
 
 
-MAX_DYNAMIC_SHARED_BYTES = 227 * 1024  # of a block on Hopper
-
-
-def allow_shared_memory(function: Any) -> None:
-    """Let a kernel be launched with all the dynamic shared memory there is, not just 48 KB."""
-    from cupy_backends.cuda.api import driver
-
-    maximum_dynamic_shared_bytes = 8  # enum CUfunction_attribute
-    pointer = getattr(function, "kernel", function).ptr
-    driver.funcSetAttribute(pointer, maximum_dynamic_shared_bytes, MAX_DYNAMIC_SHARED_BYTES)
-
-
 class CupyLauncher:
     """Launches kernels on the current device and CuPy's current stream."""
 
@@ -190,7 +178,6 @@ class CupyLauncher:
         block: tuple[int, ...],
         arguments: tuple,
         pointees: Sequence[Any] = (),
-        shared_bytes: int = 0,
     ) -> None:
         """Start a kernel; ``pointees`` are arrays reached through a table of addresses.
 
@@ -210,14 +197,23 @@ class CupyLauncher:
         function = self._functions.get((kernel, device))
         if function is None:
             function = self._functions[kernel, device] = self._load(kernel)
-            if shared_bytes:
-                allow_shared_memory(function)
         if mapped:
             arguments = tuple(a.encode() if isinstance(a, TensorMap) else a for a in arguments)
-        function(grid, block, arguments, shared_mem=shared_bytes)
+        function(grid, block, arguments)
 
     def _load(self, kernel: Kernel) -> Any:
-        """Return the function for the current device."""
+        """Return the function for the current device, with the shared memory that it asks for."""
+        function, shared = self._function(kernel), kernel.dynamic_bytes
+        if not shared:
+            return function
+        from cupy_backends.cuda.api import driver
+
+        handle = getattr(function, "kernel", function).ptr  # a RawKernel has it, a Function is it
+        attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.funcSetAttribute(handle, attribute, shared)
+        return partial(function, shared_mem=shared)
+
+    def _function(self, kernel: Kernel) -> Any:
         import cupy
 
         cubin = self._cubins.get(identity(kernel, f"sm_{self.architecture}"))

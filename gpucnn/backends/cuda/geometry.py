@@ -66,7 +66,7 @@ def geometry_record(shape: ConvShape) -> np.ndarray:
     return record
 
 
-# struct Residue of kernels/conv_dgrad.cu
+# struct Residue of kernels/residues.cuh
 RESIDUE = np.dtype(
     [
         (name, "i4")
@@ -76,7 +76,7 @@ RESIDUE = np.dtype(
 )
 
 
-def residue_table(shape: ConvShape) -> np.ndarray:
+def residue_table(shape: ConvShape, least_axes: int = 2) -> np.ndarray:
     """Return the classes of input pixels along each axis, ``stride`` of them, as 32-bit integers.
 
     Pixel h of the class of remainder q, (h + pad) mod stride = q, meets tap r where
@@ -87,8 +87,8 @@ def residue_table(shape: ConvShape) -> np.ndarray:
     axes = list(
         zip(shape.input, shape.kernel, shape.strides, shape.padding, shape.dilation, strict=True)
     )
-    if shape.rank == 1:  # its kernels are those of two dimensions
-        axes.insert(0, (1, 1, 1, (0, 0), 1))
+    missing = max(0, least_axes - shape.rank)  # in front; no kernels are for one dimension
+    axes = [(1, 1, 1, (0, 0), 1)] * missing + axes
     rows = []
     for axis in axes:
         size, window, stride, (pad, _), dilation = axis

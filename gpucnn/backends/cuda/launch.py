@@ -37,7 +37,6 @@ class Launcher(Protocol):
         block: tuple[int, ...],
         arguments: tuple,
         pointees: Sequence[Any] = (),
-        shared_bytes: int = 0,
     ) -> None: ...
 
 
@@ -96,7 +95,6 @@ class KernelCaller:
         block: int,
         *arguments: Any,
         pointees: Sequence[Any] = (),
-        shared_bytes: int = 0,
     ) -> None:
         """Check and convert the arguments, then launch.
 
@@ -104,7 +102,7 @@ class KernelCaller:
         Python int or a bool becomes int32 and a Python float float32, since a raw kernel would be
         handed eight bytes (or one); other parameters are passed as ``numpy.int64``,
         ``numpy.float64`` and so on; a structured array of one element is a struct by value, and so
-        is a ``TensorMap``. ``shared_bytes`` is how much dynamic shared memory a block gets.
+        is a ``TensorMap``.
 
         Raises:
             ValueError: a grid that the device cannot run, an array that is not contiguous, or a
@@ -119,7 +117,7 @@ class KernelCaller:
                 f" Received: a grid of {grid} blocks"
             )
         converted = tuple(self._convert(kernel, argument) for argument in arguments)
-        self.launcher.launch(kernel, grid, (block,), converted, pointees, shared_bytes)
+        self.launcher.launch(kernel, grid, (block,), converted, pointees)
 
     def constant(self, make: Callable[[Any], np.ndarray], key: Any) -> Any:
         """Return ``make(key)`` on the device, a small table that is made once and kept."""

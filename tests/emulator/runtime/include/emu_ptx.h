@@ -3,6 +3,7 @@
 
 EMU_INLINE uint32_t smem_u32(const void* p) { return emu_shared_address(p); }
 template <class T> EMU_INLINE T* in_register(T* p) { return p; }
+EMU_INLINE int in_register(int number) { return number; }
 EMU_INLINE float float_from_half(unsigned short bits) { return emu_half_to_float(bits); }
 EMU_INLINE unsigned short half_from_float(float value) { return emu_float_to_half(value); }
 

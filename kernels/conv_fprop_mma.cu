@@ -1,0 +1,86 @@
+// Convolution, forward, of 16-bit elements with channels last: implicit GEMM on tensor cores (sm_80).
+//
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
+//
+// f is the identity, or with `relu` max(v, 0), a NaN staying one. The matrix product, its splits and `partial` are
+// those of conv_fprop.cu, the sums in float:
+//   GEMM_M = N*O*P*Q output pixels,  GEMM_N = K/groups filters,  GEMM_K = T*R*S*C/groups
+//   A(m, k) = x gathered under tap (t,r,s) of pixel m,  B(n, k) = w[n][t,r,s,c]
+//
+// x, w, y: see conv_geometry.cuh; x and w begin at multiples of 16 bytes, C/groups is a multiple of 8, and y begins
+// at one where K and K/groups are; bias (K,) or null; partial null where there is one split. A window has at most
+// MAX_TAPS taps, and 31 places along all axes together.
+// grid: x = (tiles of pixels) * groups * (tiles of filters), z = splits. One block computes TILE_M pixels of TILE_N
+// filters, one warp WARP_M x WARP_N of them. Shared memory: see tile_mma.cuh, and the tables of conv_mma.cuh.
+#include "conv_mma.cuh"
+
+// B(n, k): 8 weights of filter n. What is beyond the last filter may be anything: nobody stores its sums.
+struct FilterWeights {
+    static const bool ALONG_K = true;
+    typedef SlabOf<true, TILE_N> Slab;
+    const Elements<CHUNK>* w;  // of the group
+    int to;                    // where this thread's first chunk goes in a slab
+    unsigned k, k_end;         // of this thread's chunks in the next slab
+    int filters[Slab::LOADS];  // where each begins, in chunks
+
+    __device__ __forceinline__ FilterWeights(const Element* w, unsigned length, int first, int count, unsigned k_begin,
+                                             unsigned k_end)
+        : w((const Elements<CHUNK>*)w), to(in_register(Slab::thread_offset())),
+          k(k_begin + CHUNK * Slab::thread_chunk()), k_end(in_register(k_end)) {
+#pragma unroll
+        for (int i = 0; i < Slab::LOADS; ++i) {
+            const int filter = first + Slab::thread_row() + i * Slab::STEP;
+            filters[i] = in_register((filter < count ? filter : 0) * (length / CHUNK));
+        }
+    }
+    __device__ __forceinline__ void fetch(unsigned char* slab) {
+        const int bytes = k < k_end ? 16 : 0, offset = k / CHUNK;
+#pragma unroll
+        for (int i = 0; i < Slab::LOADS; ++i)
+            cp_async_16(slab + to + i * Slab::STEP_BYTES, w + (filters[i] + offset), bytes);
+        k += TILE_K;
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
+                     int relu, Element* __restrict__ y, float* __restrict__ partial, unsigned k_per_split,
+                     const __grid_constant__ ConvGeometry g) {
+    const BlockTile tile = block_tile(g.groups, g.group_filters);
+    const int group = tile.product;
+    const unsigned m_end = (unsigned)g.batch * pixels(g.output);
+    const unsigned length = (unsigned)pixels(g.kernel) * g.group_channels;
+    const unsigned k_begin = blockIdx.z * k_per_split, k_end = min(k_begin + k_per_split, length);
+
+    const int chunks = g.channels / CHUNK;  // of a pixel
+    const auto counts = [&](int axis) { return g.kernel[axis]; };
+    const auto row_of = [&](int i) -> TileRow {
+        const unsigned m = tile.row0 + i;
+        if (m >= m_end) return {0, ~0u, -1};
+        Place corner;
+        const unsigned n = split(m, g.by_output, corner);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) corner.axis[a] = corner.axis[a] * g.stride[a] - g.pad[a];
+        const unsigned outside = outside_bits(counts, [&](int a, int place) {
+            return (unsigned)(corner.axis[a] + place * g.dilation[a]) >= (unsigned)g.input[a];
+        });
+        return {(int)(image_offset(n, pixels(g.input), chunks) + pixel(corner, g.input) * chunks), outside, (int)m};
+    };
+    const auto tap_of = [&](int i, int&) -> TileTap {
+        Place place;
+        split(i, g.by_kernel, place);
+        const unsigned places = place_bits(counts, place);
+#pragma unroll
+        for (int a = FIRST_AXIS; a < AXES; ++a) place.axis[a] *= g.dilation[a];
+        return {pixel(place, g.input) * chunks, places};
+    };
+    fill_tables(pixels(g.kernel), row_of, tap_of);
+    GatheredRows a(x + group * g.group_channels, g.by_group_channels, k_begin);
+    FilterWeights b(w + (long long)group * g.group_filters * length, length, tile.col0, g.group_filters, k_begin,
+                    k_end);
+    Sums acc;
+    tile_gemm(a, b, smem, (k_end - k_begin + TILE_K - 1) / TILE_K, acc);
+
+    if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
+    store_tile(acc, tile.col0, g.group_filters, group * g.group_filters, g.filters, bias, relu, y, partial);
+}

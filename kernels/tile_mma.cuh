@@ -1,0 +1,175 @@
+// One block's tile of a matrix product of 16-bit numbers on tensor cores, the operands gathered, not stored
+// (as in tile_gemm.cuh), the sums in float:
+//
+//   acc[m][n] = sum over k of A(row0 + m, k) * B(col0 + n, k)      m < TILE_M, n < TILE_N
+//
+// The block walks k in slabs of TILE_K. All threads together copy the slabs of both operands to shared memory by
+// cp.async, 16 bytes at a time, STAGES - 1 slabs ahead; each warp multiplies WARP_M x WARP_N elements of the tile
+// by mma.m16n8k16, whose operands ldmatrix brings into registers, one step of 16 terms ahead.
+//
+// A slab lies in shared memory in rows of whole 16-byte chunks: a row of the tile with its TILE_K terms
+// (ALONG_K), or a term with all rows of the tile. Chunk c of row r stands at c ^ swizzle(r): the 8 rows of 16 bytes
+// that ldmatrix reads at once, one below the other, lie in all banks once, and so do the chunks side by side that
+// threads write.
+//
+// An operand says how its matrix is gathered:
+//   ALONG_K        which of the two its slabs are
+//   fetch(slab)    copies the next slab, by cp.async, with zeros for terms that do not exist; all threads call it
+//
+// Shared memory, dynamic: STAGES * (TILE_M + TILE_N) * TILE_K * 2 bytes, 64 KB for 128 x 128 x 32 in 4 stages.
+// Macros: TILE_M, TILE_N, WARP_M, WARP_N, TILE_K, STAGES.
+#pragma once
+#include "block_tile.cuh"
+#include "neighbours.cuh"
+
+const int WARPS_ACROSS = TILE_N / WARP_N;
+const int THREADS = 32 * (TILE_M / WARP_M) * WARPS_ACROSS;
+const int CHUNK = 8;  // elements of 16 bytes
+const int STEPS = TILE_K / 16;
+
+static_assert(sizeof(Element) == 2, "these tensor cores multiply 16-bit numbers");
+static_assert(TILE_M % WARP_M == 0 && TILE_N % WARP_N == 0, "warps must cover the tile");
+static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "ldmatrix brings 16 rows of an operand");
+static_assert(STEPS % 2 == 0, "fragments take turns in two sets of registers, from slab to slab");
+
+// ROWS rows of LENGTH elements in shared memory.
+template <int ROWS, int LENGTH> struct Swizzled {
+    static const int CHUNKS = LENGTH / CHUNK, ROW_BYTES = LENGTH * 2, BYTES = ROWS * ROW_BYTES;
+    static_assert(CHUNKS % 8 == 0 || 8 % CHUNKS == 0, "rows are whole numbers of 128 bytes, or parts of them");
+
+    // The same for rows that differ by a multiple of 8.
+    __device__ __forceinline__ static int swizzle(int row) {
+        return CHUNKS >= 8 ? row % 8 : row / (8 / CHUNKS) % CHUNKS;
+    }
+    __device__ __forceinline__ static int offset(int row, int chunk) {
+        return row * ROW_BYTES + (chunk ^ swizzle(row)) * 16;
+    }
+};
+
+// The slabs of an operand of which a block has TILE rows.
+template <bool ALONG_K, int TILE>
+struct SlabOf : Swizzled<ALONG_K ? TILE : TILE_K, ALONG_K ? TILE_K : TILE> {
+    using Layout = Swizzled<ALONG_K ? TILE : TILE_K, ALONG_K ? TILE_K : TILE>;
+    // Threads side by side copy a row; each copies one chunk of LOADS rows that lie STEP apart.
+    static const int STEP = THREADS / Layout::CHUNKS, LOADS = (ALONG_K ? TILE : TILE_K) / STEP;
+    static_assert(THREADS % Layout::CHUNKS == 0 && LOADS >= 1, "threads must copy whole rows");
+    static_assert(STEP % 8 == 0 || LOADS == 1, "the swizzle must be the same for all rows of a thread");
+
+    __device__ __forceinline__ static int thread_row() { return threadIdx.x / Layout::CHUNKS; }
+    __device__ __forceinline__ static int thread_chunk() { return threadIdx.x % Layout::CHUNKS; }
+    // Where this thread's first chunk goes; the next ones follow it STEP_BYTES apart.
+    __device__ __forceinline__ static int thread_offset() { return Layout::offset(thread_row(), thread_chunk()); }
+    static const int STEP_BYTES = STEP * Layout::ROW_BYTES;
+};
+
+__device__ __forceinline__ int warp_row() { return threadIdx.x / 32 / WARPS_ACROSS * WARP_M; }
+__device__ __forceinline__ int warp_col() { return threadIdx.x / 32 % WARPS_ACROSS * WARP_N; }
+
+// How a warp reads its ROWS rows of an operand's slab, 16 rows of 16 terms at a time. The four 8x8 matrices of
+// ldmatrix are the quarters of that square; mma.sync wants those of A, the FIRST operand, by columns, and those
+// of B by rows.
+template <bool FIRST, bool ALONG_K, int TILE, int ROWS> struct Fragments {
+    using Slab = SlabOf<ALONG_K, TILE>;
+    static const int PARTS = ROWS / 16;
+    static const int OFFSETS = ALONG_K ? STEPS : PARTS;
+    int offsets[OFFSETS];  // of what this lane points to, for each step or else for each part
+    uint32_t values[2][PARTS][4];
+
+    __device__ __forceinline__ explicit Fragments(int first_row) {
+        const int lane = threadIdx.x % 32, quarter = lane / 8;
+        const int row = first_row + 8 * (FIRST ? quarter % 2 : quarter / 2);
+        const int half = FIRST ? quarter / 2 : quarter % 2;  // of the 16 terms
+#pragma unroll
+        for (int i = 0; i < OFFSETS; ++i)
+            offsets[i] = in_register(ALONG_K ? Slab::offset(row + lane % 8, 2 * i + half)
+                                             : Slab::offset(8 * half + lane % 8, row / CHUNK + 2 * i));
+    }
+    __device__ __forceinline__ void load(int into, const unsigned char* slab, int step) {
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) {
+            if (ALONG_K) {
+                ldmatrix_x4(values[into][i], slab + offsets[step] + i * 16 * Slab::ROW_BYTES);
+            } else {
+                ldmatrix_x4_trans(values[into][i], slab + offsets[i] + step * 16 * Slab::ROW_BYTES);
+            }
+        }
+    }
+};
+
+// A warp's sums. Lane l holds, of each 16 x 8 elements, d[2 * h + e] = row l / 4 + 8 * h, column 2 * (l % 4) + e.
+typedef float Sums[WARP_M / 16][WARP_N / 8][4];
+
+template <class A, class B> __device__ __forceinline__ void multiply(const A& a, const B& b, int from, Sums& acc) {
+#pragma unroll
+    for (int i = 0; i < WARP_M / 16; ++i)
+#pragma unroll
+        for (int j = 0; j < WARP_N / 8; ++j) {
+            const uint32_t(&quarters)[4] = b.values[from][j / 2];
+            const uint32_t half[2] = {quarters[j % 2 * 2], quarters[j % 2 * 2 + 1]};
+#if ELEMENT == F16
+            mma_m16n8k16_f16(acc[i][j], a.values[from][i], half);
+#else
+            mma_m16n8k16_bf16(acc[i][j], a.values[from][i], half);
+#endif
+        }
+}
+
+template <class OperandA, class OperandB> struct TileSlabs {
+    static const int A_BYTES = SlabOf<OperandA::ALONG_K, TILE_M>::BYTES;
+    static const int STAGE_BYTES = A_BYTES + SlabOf<OperandB::ALONG_K, TILE_N>::BYTES;
+};
+
+// Sum `slabs` slabs, in ascending order, into acc. Shared memory is free for other things before the first slab
+// is fetched and after this returns.
+template <class OperandA, class OperandB>
+__device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned char* memory, int slabs, Sums& acc) {
+    typedef TileSlabs<OperandA, OperandB> Place;
+    Fragments<true, OperandA::ALONG_K, TILE_M, WARP_M> a_part(warp_row());
+    Fragments<false, OperandB::ALONG_K, TILE_N, WARP_N> b_part(warp_col());
+#pragma unroll
+    for (int i = 0; i < WARP_M / 16; ++i)
+#pragma unroll
+        for (int j = 0; j < WARP_N / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) acc[i][j][e] = 0;
+
+    unsigned char* const end = memory + STAGES * Place::STAGE_BYTES;
+    unsigned char *read = memory, *write = memory;
+    auto fetch = [&](bool exists) {
+        if (exists) {
+            a.fetch(write);
+            b.fetch(write + Place::A_BYTES);
+            write += Place::STAGE_BYTES;
+            if (write == end) write = memory;
+        }
+        cp_async_commit();  // an empty group too, so that their number tells which have arrived
+    };
+    auto load = [&](int into, int step) {
+        a_part.load(into, read, step);
+        b_part.load(into, read + Place::A_BYTES, step);
+    };
+#pragma unroll
+    for (int slab = 0; slab < STAGES - 1; ++slab) fetch(slab < slabs);
+    if (slabs > 0) {
+        cp_async_wait<STAGES - 2>();
+        __syncthreads();  // the first slab is complete
+        load(0, 0);
+    }
+    for (int slab = 0; slab < slabs; ++slab) {
+        fetch(slab + STAGES - 1 < slabs);  // in the place of the slab before, which everyone has read
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step) {
+            if (step + 1 < STEPS) {
+                load((step + 1) % 2, step + 1);
+            } else if (slab + 1 < slabs) {
+                read += Place::STAGE_BYTES;
+                if (read == end) read = memory;
+                cp_async_wait<STAGES - 2>();
+                __syncthreads();  // the next slab is there, and everyone has read this one
+                load(0, 0);
+            }
+            multiply(a_part, b_part, step % 2, acc);
+        }
+    }
+    __syncthreads();  // everyone has read the last slab
+}
