@@ -8,6 +8,7 @@ from .direct import Direct
 from .dmma import Dmma
 from .grouped import Grouped
 from .implicit_gemm import ImplicitGemm
+from .mma_wgrad import MmaWgrad
 from .winograd import Winograd
 from .winograd4 import Winograd4
 
@@ -18,6 +19,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     for algorithm in (
         ImplicitGemm(),
         Dmma(),
+        MmaWgrad(),
         Depthwise(),
         Direct(),
         Grouped(),
