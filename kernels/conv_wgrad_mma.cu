@@ -19,16 +19,17 @@
 // grid: x = (tiles of weights) * groups * (tiles of filters), z = splits. One block computes TILE_M weights of
 // TILE_N filters, one warp WARP_M x WARP_N of them. Shared memory: STAGES * SLAB * (TILE_M + TILE_N) * 2 bytes,
 // 48 KB for 3 stages of 128 x 128.
-// Macros: TILE_M, TILE_N, WARP_M, WARP_N, STAGES; BLOCKS, how many of them a multiprocessor should hold.
+// Macros: TILE_M, TILE_N, WARP_M, WARP_N, SLAB, STAGES; BLOCKS, how many of them a multiprocessor should hold.
 #define CHANNELS_LAST 1
 #include "conv_geometry.cuh"
 
-const int SLAB = 32;  // pixels
+const int MMA_K = 16;  // pixels of an instruction
 const int THREADS = (TILE_M / WARP_M) * (TILE_N / WARP_N) * 32;
-const int CHUNK = 8;              // elements that one cp.async copies
-const int LANES = 8;              // threads that copy neighbouring chunks, 128 bytes: a line of the cache
+const int CHUNK = 8;  // elements that one cp.async copies
+// Threads that copy neighbouring chunks: 8 for 128 bytes, a line of the cache, more where there are so many.
+const int LANES = THREADS / SLAB > 8 ? THREADS / SLAB : 8;
 const int STEP = THREADS / LANES;  // pixels that all threads copy at once
-const int PIXELS = SLAB / STEP;   // of a slab, that one thread copies
+const int PIXELS = SLAB / STEP;    // of a slab, that one thread copies
 
 static_assert(sizeof(Element) == 2, "these tensor cores multiply 16-bit floats");
 static_assert(TILE_M % WARP_M == 0 && TILE_N % WARP_N == 0, "warps must cover the tile");
@@ -173,26 +174,33 @@ NAME(conv_wgrad_mma)(const Element* __restrict__ x, const Element* __restrict__ 
 
     Copies copies(g, x, dy, group, first_weight, first_filter, k_begin, k_end);
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; ++s) {
+    for (int s = 0; s < STAGES; ++s) {
         copies.start(stages + s * STAGE);
         cp_async_commit();
     }
     Sums sums = {};
-    int now = 0, next = (STAGES - 1) * STAGE;
-    for (unsigned k0 = k_begin; k0 < k_end; k0 += SLAB) {
-        cp_async_wait<STAGES - 2>();
-        __syncthreads();  // the slab is complete, and everyone has read the one before
-        Fragments parts[2];
-        parts[0].load(stages + now, 0);
-        copies.start(stages + next);
-        cp_async_commit();
+    Fragments parts[2];  // one that is being multiplied, and the next
+    cp_async_wait<STAGES - 1>();
+    __syncthreads();  // the first slab is complete
+    parts[0].load(stages, 0);
+    int now = 0;  // where the next part's slab lies
+    for (unsigned k = k_begin; k < k_end; k += 2 * MMA_K) {
 #pragma unroll
-        for (int i = 0; i < SLAB / 16; ++i) {
-            if (i + 1 < SLAB / 16) parts[(i + 1) % 2].load(stages + now, (i + 1) * 16);
-            parts[i % 2].multiply(sums);
+        for (int i = 0; i < 2; ++i) {
+            const int pixel = (i + 1) * MMA_K % SLAB;
+            unsigned char* read = stages + now;
+            if (pixel == 0) {
+                now = now < (STAGES - 1) * STAGE ? now + STAGE : 0;
+                cp_async_wait<STAGES - 2>();
+                __syncthreads();  // the next slab is complete, this one has been read
+            }
+            parts[1 - i].load(stages + now, pixel);
+            if (pixel == 0) {
+                copies.start(read);
+                cp_async_commit();
+            }
+            parts[i].multiply(sums);
         }
-        next = now;
-        now = now < (STAGES - 1) * STAGE ? now + STAGE : 0;
     }
     cp_async_wait<0>();  // of the zeros beyond the last pixel
 

@@ -10,7 +10,7 @@ import pytest
 
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Problem
 from gpucnn.backends.cuda.algorithms.base import MULTIPROCESSORS
-from gpucnn.backends.cuda.algorithms.mma_wgrad import SLAB, TILES, WGRAD
+from gpucnn.backends.cuda.algorithms.mma_wgrad import PIXELS, TILES, WGRAD
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape
 from tests.cases import CONVS, DTYPES
@@ -22,6 +22,7 @@ from tests.operations.test_conv import problem as solved
 MMA = ALGORITHMS["mma_wgrad"]
 HALVES = ("float16", "bfloat16")
 LARGE = ConvShape.of((32, 56, 56, 64), (64, 3, 3, 64), padding=1)
+GROUPED = ConvShape.of((32, 28, 28, 256), (256, 3, 3, 32), groups=8, padding=1)
 DEEP = ConvShape.of((32, 7, 7, 512), (512, 3, 3, 512), padding=1)
 
 needs_emulator = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"there is no {CXX}")
@@ -51,7 +52,7 @@ def test_only_whole_vectors_of_channels_and_filters() -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("shape", [LARGE, DEEP, CONVS["vectors_strided"]], ids=str)
+@pytest.mark.parametrize("shape", [LARGE, DEEP, GROUPED], ids=str)
 def test_chosen_where_it_applies(shape: ConvShape, dtype: str) -> None:
     for architecture in (75, 80, 90):
         chosen = choose(Problem("wgrad", shape, dtype, architecture=architecture))
@@ -68,7 +69,7 @@ def test_splits_fill_whole_waves() -> None:
 def test_splits_cover_every_pixel_once(shape: ConvShape) -> None:
     for plan in MMA.plans(Problem("wgrad", shape, "float16")):
         pixels, splits = plan.settings.pixels, plan.grid[2]
-        assert pixels % SLAB == 0
+        assert pixels % PIXELS == 0
         assert (splits - 1) * pixels < shape.batch * math.prod(shape.output) <= splits * pixels
 
 

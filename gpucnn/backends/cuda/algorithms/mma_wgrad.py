@@ -16,7 +16,7 @@ from ..split_sum import split_sum
 from .base import LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .tiles import PARTIAL_ELEMENTS, matrix_of
 
-SLAB = 32  # pixels, as in the kernel
+PIXELS = 32  # that a block of the kernel sums in one step of its loop
 CHUNK = 8  # neighbours that are loaded together
 PIXELS_PER_SPLIT = 128  # at least: with less, adding the splits up costs more
 WAVES = range(1, 9)  # of blocks on a whole GPU, that splits are made for
@@ -28,7 +28,7 @@ class Tile:
 
     Attributes:
         m, n, warp_m, warp_n: the sizes of both.
-        stages: slabs in shared memory.
+        slab: pixels that are loaded at once; stages: how many of them are in shared memory.
         blocks: how many blocks a multiprocessor should hold.
     """
 
@@ -36,6 +36,7 @@ class Tile:
     n: int
     warp_m: int
     warp_n: int
+    slab: int
     stages: int
     blocks: int
 
@@ -45,21 +46,22 @@ class Tile:
 
     @property
     def shared_bytes(self) -> int:
-        return self.stages * SLAB * (self.m + self.n) * 2
+        return self.stages * self.slab * (self.m + self.n) * 2
 
 
-LARGE = Tile(128, 128, 32, 64, stages=3, blocks=2)
-WIDE = Tile(128, 64, 64, 32, stages=4, blocks=3)
-SMALL = Tile(64, 64, 32, 32, stages=4, blocks=4)
+HUGE = Tile(256, 128, 64, 64, slab=16, stages=4, blocks=1)
+LARGE = Tile(128, 128, 64, 64, slab=32, stages=3, blocks=2)
+WIDE = Tile(128, 64, 64, 32, slab=32, stages=4, blocks=3)
+SMALL = Tile(64, 64, 32, 32, slab=32, stages=4, blocks=4)
 TILES: Axis = {
     tile: (
         f"{tile.m}x{tile.n}",
         {
             "TILE_M": tile.m, "TILE_N": tile.n, "WARP_M": tile.warp_m, "WARP_N": tile.warp_n,
-            "STAGES": tile.stages, "BLOCKS": tile.blocks,
+            "SLAB": tile.slab, "STAGES": tile.stages, "BLOCKS": tile.blocks,
         },
     )
-    for tile in (LARGE, WIDE, SMALL)
+    for tile in (HUGE, LARGE, WIDE, SMALL)
 }  # fmt: skip
 
 # A convolution along one axis is one along two, the first of them of size 1.
@@ -72,7 +74,7 @@ WGRAD = KernelFamily(
 # 1.9 GHz, the share of them that a tile is assumed to reach (what a smaller one loads for each of
 # them is more), and the bytes that memory moves in one.
 PEAK = 1024 * 1900.0
-EFFICIENCY = {LARGE: 0.5, WIDE: 0.4, SMALL: 0.3}
+EFFICIENCY = {HUGE: 0.6, LARGE: 0.5, WIDE: 0.4, SMALL: 0.3}
 BYTES = 4.2e6
 
 
@@ -109,7 +111,7 @@ class MmaWgrad(Algorithm):
             )
             wanted = {max(1, min(most, waves * slots // blocks)) for waves in (0, *WAVES)}
             for splits in sorted(wanted):
-                pixels = ceil_div(ceil_div(matrix.k, splits), SLAB) * SLAB
+                pixels = ceil_div(ceil_div(matrix.k, splits), PIXELS) * PIXELS
                 grid = (blocks, 1, ceil_div(matrix.k, pixels))
                 yield Plan(self.name, Settings(tile, pixels), grid, tile.threads, tile.shared_bytes)
 
