@@ -41,6 +41,7 @@ CONVS: dict[str, ConvShape] = {
         (1, 15, 12, 16), (24, 3, 2, 16), padding=((2, 1), (0, 3)), dilation=(2, 3)
     ),
     "vectors_strided": conv((3, 9, 10, 32), (48, 3, 2, 16), strides=(2, 3), padding=1, groups=2),
+    "vectors_many_pixels": conv((3, 15, 14, 8), (8, 3, 2, 8)),
     "vectors_thin": conv((1, 18, 17, 16), (3, 3, 3, 16), padding=1),
     "vectors_from_thin": conv((1, 18, 17, 3), (16, 3, 3, 3), strides=(1, 2), padding=1),
     "split_sums": conv((1, 4, 3, 64), (40, 3, 3, 64), padding=1),
@@ -81,6 +82,7 @@ CONVS: dict[str, ConvShape] = {
     "stem_strided": conv((1, 9, 12, 4), (12, 3, 3, 4), strides=2, padding=((0, 1), (1, 0))),
     "stem_7x7": conv((1, 15, 17, 2), (9, 7, 7, 2), strides=2, padding=3),
     "1d": conv((3, 37, 5), (6, 4, 5)),
+    "1d_vectors": conv((3, 75, 24), (72, 3, 24), strides=2, padding=((3, 1),), dilation=2),
     "1d_many_pixels": conv((3, 601, 2), (3, 4, 2)),
     "1d_wide_tiles": conv((1, 4133, 66), (68, 2, 33), groups=2),
     "1d_wide_filters": conv((1, 4, 1379), (65, 3, 1379), padding=1),
@@ -90,6 +92,10 @@ CONVS: dict[str, ConvShape] = {
     "1d_grouped": conv((3, 37, 8), (16, 3, 4), groups=2, padding=1),
     "1d_depthwise": conv((3, 37, 8), (8, 3, 1), groups=8, strides=2, padding="same"),
     "3d": conv((1, 5, 6, 7, 5), (6, 2, 3, 2, 5)),
+    "3d_vectors": conv(
+        (2, 4, 5, 6, 16), (16, 2, 3, 2, 8), strides=(1, 2, 1), padding=((1, 0), (1, 1), (0, 2)),
+        dilation=(2, 1, 1), groups=2,
+    ),
     "3d_many_pixels": conv((3, 9, 10, 11, 2), (3, 2, 1, 2, 2)),
     "3d_wide_tiles": conv((1, 20, 21, 20, 33), (34, 1, 1, 1, 33)),
     "3d_wide_filters": conv((1, 2, 1, 2, 153), (65, 3, 3, 3, 153), padding=1),

@@ -297,6 +297,22 @@ def grouped_wgrad(backend: CudaBackend) -> None:
     assert_close(got, dw, reduction=180, magnitude=terms)
 
 
+def mma_wgrad(backend: CudaBackend) -> None:
+    """Two groups whose weights and filters end inside a tile, in splits of several slabs."""
+    shape = ConvShape.of(
+        (3, 10, 11, 32), (48, 3, 2, 16), strides=(1, 2), padding=((1, 0), (1, 2)), dilation=(2, 1),
+        groups=2,
+    )  # fmt: skip
+    problem, algorithm = Problem("wgrad", shape, "float16"), ALGORITHMS["mma_wgrad"]
+    *_, plan = algorithm.plans(problem)  # the smallest tile
+    assert plan.grid[2] > 1
+    x, dy = (draw(n, s, np.float16) for n, s in (("x", shape.x_shape), ("dy", shape.y_shape)))
+    dw, terms = (reference.conv_wgrad(*a, shape) for a in ((x, dy), (np.abs(x), np.abs(dy))))
+    with poisoned(np):
+        got = algorithm.run(backend, problem, plan, x, dy)
+    close(got, dw, dtype=np.float16, reduction=147, magnitude=terms)
+
+
 def pool(backend: CudaBackend) -> None:
     pooled(backend, POOL, np.round(3 * random("x", POOL.x_shape)))  # many are equal
 
@@ -604,6 +620,33 @@ BUGS = [
         "            __syncthreads();  // the channel before has been added up\n", ""),
     Bug("the tree starts below its height", grouped_wgrad, "conv_grouped_wgrad.cu",
         "while (top < slots)", "while (2 * top < slots)"),
+    Bug("a slab is multiplied before it is there", mma_wgrad, "conv_wgrad_mma.cu",
+        "cp_async_wait<STAGES - 2>", "cp_async_wait<STAGES - 1>"),
+    Bug("no barrier between slabs", mma_wgrad, "conv_wgrad_mma.cu",
+        "                __syncthreads();  // the next slab is complete, this one has been read\n",
+        ""),
+    Bug("no barrier before the first slab", mma_wgrad, "conv_wgrad_mma.cu",
+        "    __syncthreads();  // the first slab is complete\n", ""),
+    Bug("the slab that comes next is overwritten", mma_wgrad, "conv_wgrad_mma.cu",
+        "copies.start(read)", "copies.start(stages + now)"),
+    Bug("the part being multiplied is overwritten", mma_wgrad, "conv_wgrad_mma.cu",
+        "parts[1 - i].load(", "parts[i].load("),
+    Bug("splits overlap", mma_wgrad, "conv_wgrad_mma.cu",
+        "min(k_begin + pixels_per_split, ", "max(k_begin + pixels_per_split, "),
+    Bug("pixels beyond the split's last are summed", mma_wgrad, "conv_wgrad_mma.cu",
+        "exists = k + j * STEP < k_end", "exists = true"),
+    Bug("filters beyond the last are read", mma_wgrad, "conv_wgrad_mma.cu",
+        "exists && filter_exists[i]", "exists"),
+    Bug("filters beyond the last are stored", mma_wgrad, "conv_wgrad_mma.cu",
+        "if (local >= g.group_filters) break;", ""),
+    Bug("weights beyond the last are stored", mma_wgrad, "conv_wgrad_mma.cu", "if (m < m_end)", ""),
+    Bug("the padding is read", mma_wgrad, "conv_wgrad_mma.cu", "inside(at, g.input) ? 16 : 0",
+        "16"),
+    Bug("pixels and filters of the fragments swapped", mma_wgrad, "conv_wgrad_mma.cu",
+        "lane / 16 * 8 + lane % 8, warp_filter() / 8 + 2 * i + lane / 8 % 2",
+        "lane / 8 % 2 * 8 + lane % 8, warp_filter() / 8 + 2 * i + lane / 16"),
+    Bug("every warp takes the first weights", mma_wgrad, "conv_wgrad_mma.cu",
+        "return threadIdx.x / 32 % (TILE_M / WARP_M) * WARP_M;", "return 0;"),
     Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < PARTS",
         "other < PARTS - 1"),
     Bug("the patch is read too early", conv_pool, "conv_direct.cu",

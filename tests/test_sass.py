@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, direct, grouped, mma, winograd
+from gpucnn.backends.cuda.algorithms import (
+    ALGORITHMS,
+    DIRECTIONS,
+    direct,
+    grouped,
+    mma,
+    mma_wgrad,
+    winograd,
+)
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
@@ -129,6 +137,28 @@ def test_float32_means_float32_and_multiply_adds_fill_the_loop(
     multiply_adds = sum(name.startswith("FFMA") for name in loop)
     assert multiply_adds == tile.thread_m * tile.thread_n * TILE_K
     assert multiply_adds > (0.8 if tile.thread_n == 8 else 0.7) * len(loop)
+
+
+@pytest.mark.parametrize("tile", mma_wgrad.TILES, ids=lambda tile: f"{tile.m}x{tile.n}")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
+    nvdisasm: Path, tmp_path: Path, architecture: str, tile: mma_wgrad.Tile
+) -> None:
+    for dtype, mma in (("float16", "HMMA.16816.F32"), ("bfloat16", "HMMA.16816.F32.BF16")):
+        code = listing(nvdisasm, tmp_path, mma_wgrad.WGRAD(2, dtype, tile), architecture)
+        found = set(INSTRUCTION.findall(code))
+        assert {mma, "LDSM.16.MT88.4"} <= found
+        assert re.search(r"LDGSTS\.E\.BYPASS\.\S*128 ", code), "16 bytes, past the L1 cache"
+        assert not mnemonics(found) & {"FFMA", "STS", *UNWANTED}
+        # a step of the loop: 32 pixels
+        loop = [name.split(".")[0] for name in longest_loop(code)]
+        assert loop.count("HMMA") == tile.warp_m // 8 * tile.warp_n // 16 * 2
+        assert loop.count("LDSM") == (tile.warp_m + tile.warp_n) // 16 * 2
+        assert loop.count("LDGSTS") == 32 * (tile.m + tile.n) // 8 // tile.threads
+        multiplied = loop.count("HMMA") + loop.count("LDSM") + loop.count("LDGSTS")
+        assert multiplied > {64: 0.42, 32: 0.3, 16: 0.22}[loop.count("HMMA")] * len(loop)
+        # copies are under way, and the next part is being loaded, while tensor cores work
+        assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -34,6 +34,7 @@ CHECKED_DTYPES = {
     "depthwise": ["float16", "float32"],
     "direct": ["float16", "float32"],
     "grouped": ["float32"],
+    "mma_wgrad": ["bfloat16"],
 }
 RUNS = [
     pytest.param(name, algorithm, dtype, id=f"{name}-{algorithm.name}-{dtype}", marks=marks)

@@ -1,0 +1,212 @@
+// Convolution in 16 bits, gradient of the filters, on tensor cores (mma.sync, from sm_80 on): implicit GEMM,
+// split over the output pixels, because the matrix is small and the sum is long.
+//
+//   dw[k, r, s, c] = sum over n, p, q of x[n, p*stride - pad + r*dilation, ..., c] * dy[n, p, q, k]
+//
+// As a matrix product, for each group of channels:
+//   GEMM_M = T*R*S*C/groups weights of a filter,  GEMM_N = K/groups filters,  GEMM_K = N*O*P*Q pixels
+//
+// In memory both operands have pixels as the slow index. A block walks its pixels in slabs of SLAB: of each
+// pixel, cp.async brings TILE_N filters of dy and TILE_M weights' worth of x, 8 neighbours (16 bytes) at a time,
+// zeros in the padding and beyond the last of anything; ldmatrix turns them on the way to the tensor cores.
+// STAGES slabs are on their way or being multiplied, and a slab costs one barrier. mma.sync's rows are filters
+// and its columns weights, so that a thread has neighbours in memory to store.
+//
+// Split z of the grid sums the pixels [z, z + 1) * pixels_per_split, in ascending order, and writes
+// partial[z][k][t,r,s,c] in float, which split_sum.cu adds; or dw, where `partial` is null and one split is all.
+//
+// x, dy: see conv_geometry.cuh, channels last; C/groups and K/groups are multiples of 8, addresses of 16 bytes.
+// grid: x = (tiles of weights) * groups * (tiles of filters), z = splits. One block computes TILE_M weights of
+// TILE_N filters, one warp WARP_M x WARP_N of them. Shared memory: STAGES * SLAB * (TILE_M + TILE_N) * 2 bytes,
+// 48 KB for 3 stages of 128 x 128.
+// Macros: TILE_M, TILE_N, WARP_M, WARP_N, SLAB, STAGES; BLOCKS, how many of them a multiprocessor should hold.
+#define CHANNELS_LAST 1
+#include "conv_geometry.cuh"
+
+const int MMA_K = 16;  // pixels of an instruction
+const int THREADS = (TILE_M / WARP_M) * (TILE_N / WARP_N) * 32;
+const int CHUNK = 8;  // elements that one cp.async copies
+// Threads that copy neighbouring chunks: 8 for 128 bytes, a line of the cache, more where there are so many.
+const int LANES = THREADS / SLAB > 8 ? THREADS / SLAB : 8;
+const int STEP = THREADS / LANES;  // pixels that all threads copy at once
+const int PIXELS = SLAB / STEP;    // of a slab, that one thread copies
+
+static_assert(sizeof(Element) == 2, "these tensor cores multiply 16-bit floats");
+static_assert(TILE_M % WARP_M == 0 && TILE_N % WARP_N == 0, "warps must cover the tile");
+static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "a warp loads 16 weights and 16 filters at once");
+static_assert(TILE_M % (LANES * CHUNK) == 0 && TILE_N % (LANES * CHUNK) == 0, "lanes must cover the tile");
+static_assert(SLAB % STEP == 0 && STEP % 8 == 0, "a thread's pixels must be alike modulo 8: see dy_chunk");
+
+// A slab in shared memory: SLAB pixels of dy, TILE_N filters each, then of x, TILE_M weights each. Chunk c of
+// pixel p lies at c ^ p % 8, so that eight pixels of a chunk, as ldmatrix reads them, and eight chunks of a
+// pixel, as cp.async writes them, meet no bank twice.
+const int DY_ROW = TILE_N * 2, X_ROW = TILE_M * 2;  // bytes of a pixel
+const int X_SLAB = SLAB * DY_ROW;                   // where x begins
+const int STAGE = X_SLAB + SLAB * X_ROW;
+
+__device__ __forceinline__ int dy_chunk(int pixel, int c) { return pixel * DY_ROW + (c ^ pixel % 8) * 16; }
+__device__ __forceinline__ int x_chunk(int pixel, int c) { return X_SLAB + pixel * X_ROW + (c ^ pixel % 8) * 16; }
+
+__device__ __forceinline__ int warp_weight() { return threadIdx.x / 32 % (TILE_M / WARP_M) * WARP_M; }
+__device__ __forceinline__ int warp_filter() { return threadIdx.x / 32 / (TILE_M / WARP_M) * WARP_N; }
+
+// What one thread copies of each slab: chunks that lie LANES apart, of every STEP-th pixel.
+struct Copies {
+    const ConvGeometry& g;
+    const Element* x;
+    const Element* dy;  // at this thread's first pixel of the next slab, and its first filter
+    unsigned k, k_end;  // that pixel; the end of the split
+    Tap taps[TILE_M / CHUNK / LANES];
+    bool filter_exists[TILE_N / CHUNK / LANES];
+
+    __device__ __forceinline__ Copies(const ConvGeometry& g, const Element* x, const Element* dy, int group,
+                                      unsigned first_weight, int first_filter, unsigned k_begin, unsigned k_end)
+        : g(g), x(x), k(k_begin + threadIdx.x / LANES), k_end(k_end) {
+        const int column = threadIdx.x % LANES * CHUNK;
+        const unsigned m_end = (unsigned)pixels(g.kernel) * g.group_channels;
+        this->dy = dy + (unsigned long long)k * g.filters + group * g.group_filters + first_filter + column;
+#pragma unroll
+        for (int i = 0; i < TILE_M / CHUNK / LANES; ++i) {
+            const unsigned m = first_weight + column + i * LANES * CHUNK;
+            taps[i] = tap_of(g, m, m < m_end, g.by_group_channels, group * g.group_channels);
+        }
+#pragma unroll
+        for (int i = 0; i < TILE_N / CHUNK / LANES; ++i)
+            filter_exists[i] = first_filter + column + i * LANES * CHUNK < g.group_filters;
+    }
+
+    // Copy the next slab.
+    __device__ __forceinline__ void start(unsigned char* slab) {
+        const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
+#pragma unroll
+        for (int j = 0; j < PIXELS; ++j) {
+            const bool exists = k + j * STEP < k_end;
+#pragma unroll
+            for (int i = 0; i < TILE_N / CHUNK / LANES; ++i)
+                cp_async_16(slab + dy_chunk(row, lane) + j * STEP * DY_ROW + i * LANES * 16,
+                            dy + j * STEP * (long long)g.filters + i * LANES * CHUNK,
+                            exists && filter_exists[i] ? 16 : 0);
+            const Window window = window_of(g, x, k + j * STEP, exists);
+#pragma unroll
+            for (int i = 0; i < TILE_M / CHUNK / LANES; ++i) {
+                Place at;
+#pragma unroll
+                for (int a = FIRST_AXIS; a < AXES; ++a)
+                    at.axis[a] = window.corner.axis[a] + taps[i].distance.axis[a];
+                cp_async_16(slab + x_chunk(row, lane) + j * STEP * X_ROW + i * LANES * 16,
+                            window.first + taps[i].offset, inside(at, g.input) ? 16 : 0);
+            }
+        }
+        k += SLAB;
+        dy += SLAB * (long long)g.filters;
+    }
+};
+
+// 16 filters by 8 weights: a thread has filters lane / 4 + {0, 8}, weights 2 * (lane % 4) + {0, 1}.
+typedef float Sums[WARP_N / 16][WARP_M / 8][4];
+
+__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if ELEMENT == BF16
+    mma_m16n8k16_bf16(d, a, b);
+#else
+    mma_m16n8k16_f16(d, a, b);
+#endif
+}
+
+// What a warp multiplies of 16 pixels of a slab.
+struct Fragments {
+    uint32_t dy[WARP_N / 16][4], x[WARP_M / 16][4];
+
+    __device__ __forceinline__ void load(const unsigned char* slab, int pixel) {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int i = 0; i < WARP_N / 16; ++i)  // filters 0 and 8 of pixel 0, then of pixel 8
+            ldmatrix_x4_trans(dy[i], slab + pixel * DY_ROW +
+                                         dy_chunk(lane / 16 * 8 + lane % 8, warp_filter() / 8 + 2 * i + lane / 8 % 2));
+#pragma unroll
+        for (int i = 0; i < WARP_M / 16; ++i)  // pixels 0 and 8 of weight 0, then of weight 8
+            ldmatrix_x4_trans(x[i], slab + pixel * X_ROW + x_chunk(lane % 16, warp_weight() / 8 + 2 * i + lane / 16));
+    }
+
+    __device__ __forceinline__ void multiply(Sums& sums) const {
+#pragma unroll
+        for (int i = 0; i < WARP_N / 16; ++i)
+#pragma unroll
+            for (int j = 0; j < WARP_M / 8; ++j)
+                mma(sums[i][j], dy[i], {x[j / 2][j % 2 * 2], x[j / 2][j % 2 * 2 + 1]});
+    }
+};
+
+__device__ __forceinline__ void store_pair(float* to, const Values<2>& pair) { *(Values<2>*)to = pair; }
+__device__ __forceinline__ void store_pair(Element* to, const Values<2>& pair) { store_values<2>(to, pair); }
+
+// What exists of a warp's sums -> to (K, T, R, S, C / groups).
+template <class Number>
+__device__ __forceinline__ void store(const ConvGeometry& g, const Sums& sums, int group, unsigned first_weight,
+                                      int first_filter, Number* to) {
+    const unsigned m_end = (unsigned)pixels(g.kernel) * g.group_channels;
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < WARP_N / 8; ++i) {
+        const int local = first_filter + warp_filter() + i * 8 + lane / 4;
+        if (local >= g.group_filters) break;
+        const unsigned filter = group * g.group_filters + local;
+#pragma unroll
+        for (int j = 0; j < WARP_M / 8; ++j) {
+            const unsigned m = first_weight + warp_weight() + j * 8 + lane % 4 * 2;
+            const float* pair = &sums[i / 2][j][i % 2 * 2];
+            if (m < m_end) store_pair(to + filter * m_end + m, {{pair[0], pair[1]}});
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+NAME(conv_wgrad_mma)(const Element* __restrict__ x, const Element* __restrict__ dy, Element* __restrict__ dw,
+                     float* __restrict__ partial, unsigned pixels_per_split,
+                     const __grid_constant__ ConvGeometry g) {
+    __shared__ __align__(128) unsigned char stages[STAGES * STAGE];
+    // Blocks that read the same weights' input are neighbours and find it in the cache.
+    const unsigned across = (g.group_filters + TILE_N - 1) / TILE_N, rest = blockIdx.x / across;
+    const int group = rest % g.groups, first_filter = blockIdx.x % across * TILE_N;
+    const unsigned first_weight = rest / g.groups * TILE_M;
+    const unsigned k_begin = blockIdx.z * pixels_per_split;
+    const unsigned k_end = min(k_begin + pixels_per_split, (unsigned)g.batch * pixels(g.output));
+
+    Copies copies(g, x, dy, group, first_weight, first_filter, k_begin, k_end);
+#pragma unroll
+    for (int s = 0; s < STAGES; ++s) {
+        copies.start(stages + s * STAGE);
+        cp_async_commit();
+    }
+    Sums sums = {};
+    Fragments parts[2];  // one that is being multiplied, and the next
+    cp_async_wait<STAGES - 1>();
+    __syncthreads();  // the first slab is complete
+    parts[0].load(stages, 0);
+    int now = 0;  // where the next part's slab lies
+    for (unsigned k = k_begin; k < k_end; k += 2 * MMA_K) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int pixel = (i + 1) * MMA_K % SLAB;
+            unsigned char* read = stages + now;
+            if (pixel == 0) {
+                now = now < (STAGES - 1) * STAGE ? now + STAGE : 0;
+                cp_async_wait<STAGES - 2>();
+                __syncthreads();  // the next slab is complete, this one has been read
+            }
+            parts[1 - i].load(stages + now, pixel);
+            if (pixel == 0) {
+                copies.start(read);
+                cp_async_commit();
+            }
+            parts[i].multiply(sums);
+        }
+    }
+    cp_async_wait<0>();  // of the zeros beyond the last pixel
+
+    if (partial)
+        store(g, sums, group, first_weight, first_filter,
+              partial + blockIdx.z * ((unsigned long long)g.filters * pixels(g.kernel) * g.group_channels));
+    else
+        store(g, sums, group, first_weight, first_filter, dw);
+}
