@@ -7,6 +7,7 @@ import pytest
 
 from gpucnn.backends.base import FLOATS, MATH
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Plan, Problem
+from gpucnn.backends.cuda.algorithms.base import MULTIPROCESSORS
 from gpucnn.backends.cuda.algorithms.tiles import (
     NARROW,
     PARTIAL_ELEMENTS,
@@ -108,6 +109,16 @@ def test_splits_cover_every_term_once(problem: Problem) -> None:
             assert terms % TILE_K == 0
             assert (splits - 1) * terms < matrix.k <= splits * terms
             assert splits == 1 or splits * matrix.m * matrix.n * matrix.groups <= PARTIAL_ELEMENTS
+
+
+def test_splits_spread_blocks_evenly_over_the_multiprocessors() -> None:
+    """A layer of 64 rows: 9 splits would leave a second wave of 48 blocks."""
+    problem = Problem("fprop", ConvShape.of((64, 1, 1, 25088), (4096, 1, 1, 25088)), "float32")
+    matrix = matrix_of(problem)
+    offered = {splits * matrix.blocks(SQUARE) for splits, _ in matrix.splits(SQUARE)}
+    for held in range(1, 2 * SQUARE.blocks + 1):
+        room = MULTIPROCESSORS * held
+        assert any(room - matrix.blocks(SQUARE) < blocks <= room for blocks in offered), held
 
 
 def test_the_tile_and_the_splits_follow_the_matrix() -> None:

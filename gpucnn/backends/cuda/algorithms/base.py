@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
 SHARED_BYTES = 48 * 1024  # of a block, without asking the driver for more
 
-# The device that the cost estimates have in mind, an H100: its multiprocessors, the float32
-# multiply-adds of one of them in a microsecond (128 a clock at 1.7 GHz), the bytes that its memory
-# moves in one, and how long a launch takes at least.
+# The device that the cost estimates have in mind, an H200: its multiprocessors, the float32
+# multiply-adds of one of them in a microsecond (128 a clock at 1.98 GHz), the bytes that its memory
+# moves in one, and how long a launch takes at least. What the algorithms reach of it is fitted to
+# their times there.
 MULTIPROCESSORS = 132
-MULTIPLY_ADDS = 128 * 1700.0
-BYTES = 4.0e6
+MULTIPLY_ADDS = 128 * 1980.0
+BYTES = 4.2e6
 LAUNCH_US = 2.5
 
 
@@ -115,7 +116,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def cost(self, problem: Problem, plan: Plan) -> float:
-        """Return an estimate of the microseconds on an H100, to rank plans of all algorithms."""
+        """Return an estimate of the microseconds on an H200, to rank plans of all algorithms."""
 
     @abstractmethod
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:

@@ -64,8 +64,10 @@ _SPLITTING = np.dtype(
 BLOCKS_WANTED = 528
 PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
 
-# The share of the multiply-adds that is reached, and the threads that it takes to reach it.
+# The share of the multiply-adds that is reached, and the threads that it takes to reach it; and how
+# long it takes until memory is busy.
 EFFICIENCY = 0.7
+RAMP_US = 3.0
 THREADS_WANTED = MULTIPROCESSORS * 256
 
 
@@ -197,7 +199,7 @@ class Depthwise(Algorithm):
         """What memory takes for both maps at a tile's share of the bandwidth, or the arithmetic."""
         s, tile, bytes_each = problem.shape, plan.settings.tile, problem.itemsize
         if tile.vector:
-            share = 0.85 if tile.rows > 1 else 0.8
+            share = 0.82 if tile.rows > 1 else 0.8
         else:  # bound by the instructions for a number, whatever its size
             share = min(0.6, (0.06 if tile.channels_last else 0.15) * bytes_each)
         if not tile.taps:  # every tap is loaded by itself, out of the caches
@@ -213,7 +215,7 @@ class Depthwise(Algorithm):
         if problem.dtype == "float64":
             rate /= 2
         launches = 2 if problem.direction == "wgrad" and plan.grid[2] > 1 else 1
-        return LAUNCH_US * launches + max(memory_us, s.multiply_adds / rate)
+        return LAUNCH_US * launches + RAMP_US + max(memory_us, s.multiply_adds / rate)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         maps = arrays if problem.direction == "wgrad" else arrays[:1]

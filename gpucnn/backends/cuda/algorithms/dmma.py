@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..kernel import DTYPE
-from .base import Plan, Problem
+from .base import MULTIPLY_ADDS, Plan, Problem
 from .implicit_gemm import ImplicitGemm, kernel_families
 from .tiles import Tile, tile_axis
 
@@ -13,10 +13,8 @@ from .tiles import Tile, tile_axis
 SQUARE = Tile(64, 64, 4, 8, blocks=2)
 SLIM = Tile(64, 16, 4, 2, blocks=2)  # few filters or channels in a group, or a small grid
 
-# For the cost model: multiply-adds of an H100's multiprocessor in a microsecond, 128 a clock at
-# 1.9 GHz (67 TFLOP/s in all), and the share of them that a tile reaches.
-PEAK = 128 * 1900.0
-EFFICIENCY = {SQUARE: 0.6, SLIM: 0.25}
+# The share of a multiprocessor's multiply-adds, as many as in float32, that 1 and 2 blocks reach.
+PACE = {SQUARE: (0.35, 0.58), SLIM: (0.12, 0.24)}
 # GPUs for computing. The others multiply 2 doubles a clock, on tensor cores as elsewhere.
 FAST = (80, 90, 100)
 SLOWDOWN = 64
@@ -27,6 +25,7 @@ class Dmma(ImplicitGemm):
 
     name = "dmma"
     tiles = (SQUARE, SLIM)
+    pace = PACE
     skew = 8  # of the slabs of kernels/tile_mma_f64.cuh
     kernels = kernel_families(
         {"float64": DTYPE["float64"]}, tile_axis(tiles, "mma", MULTIPLY="MMA_F64"),
@@ -37,6 +36,5 @@ class Dmma(ImplicitGemm):
         if problem.dtype == "float64" and problem.architecture >= 80:
             yield from super().plans(problem)
 
-    def rate(self, problem: Problem, tile: Tile) -> float:
-        slowdown = 1 if problem.architecture in FAST else SLOWDOWN
-        return PEAK * EFFICIENCY[tile] / slowdown
+    def rate(self, problem: Problem) -> float:
+        return MULTIPLY_ADDS / (1 if problem.architecture in FAST else SLOWDOWN)

@@ -91,7 +91,7 @@ PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
 
 # The share of the multiply-adds that is reached with a known window, with any, and with any and
 # channels one by one; that of the memory's pace; and the threads that it takes to reach them.
-EFFICIENCY, ANY_EFFICIENCY, SINGLE_EFFICIENCY = 0.6, 0.3, 0.15
+EFFICIENCY, ANY_EFFICIENCY, SINGLE_EFFICIENCY = 0.27, 0.14, 0.07
 MEMORY_SHARE = 0.8
 THREADS_WANTED = MULTIPROCESSORS * 256
 

@@ -65,13 +65,20 @@ VECTOR_KERNELS = {
     )
     for (direction, channels_last), tiles in VECTOR_TILES.items()
 }  # fmt: skip
-# The share of a multiprocessor's multiply-adds that a tile reaches: that of the multiply-adds among
-# the instructions of its loop, and a tenth less for waiting.
-EFFICIENCY = {
-    TALL: 0.75, SQUARE: 0.7, SLIM: 0.68, STRIP: 0.55, THIN: 0.42, TALL_FIRST: 0.62,
-    SQUARE_FIRST: 0.55, PLAIN: 0.5, NARROW: 0.25,
-}  # fmt: skip
-BUSY_WARPS = 8  # of a multiprocessor; fewer leave it waiting for memory
+# The share of a multiprocessor's multiply-adds that 1, 2 ... blocks of a tile reach on it together.
+PACE: dict[Tile, tuple[float, ...]] = {
+    TALL: (0.26, 0.52, 0.6),
+    SQUARE: (0.3, 0.42, 0.46, 0.55),
+    SLIM: (0.2, 0.38, 0.5, 0.53),
+    STRIP: (0.11, 0.22, 0.37, 0.4),
+    THIN: (0.02, 0.04, 0.06, 0.07, 0.08, 0.09),
+    TALL_FIRST: (0.26, 0.5),
+    SQUARE_FIRST: (0.25, 0.4, 0.45),
+    PLAIN: (0.25, 0.34, 0.37),
+    NARROW: (0.08, 0.15, 0.2, 0.25),
+}
+ENDS_US = 1.3  # of a block: places to work out, the first slab on its way, and the stores
+MEMORY_WAIT = 0.5  # the share of what memory takes that no arithmetic hides
 RESIDUES = ceil_div(AXES * RESIDUE.itemsize, 16) * 16  # bytes of a block's in dgrad, aligned
 
 
@@ -88,6 +95,7 @@ class ImplicitGemm(Algorithm):
     tiles: tuple[Tile, ...] = (PLAIN, NARROW)  # in any dtype
     skew = 12  # of the slabs of kernels/tile_fma.cuh
     kernels = kernel_families(DTYPE, tile_axis(tiles))
+    pace = PACE
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
         matrix = matrix_of(problem)
@@ -106,27 +114,38 @@ class ImplicitGemm(Algorithm):
         return Plan(self.name, Settings(tile, terms), grid, tile.threads, shared)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
-        """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
-        s, tile, (blocks, _, splits) = problem.shape, plan.settings.tile, plan.grid
-        rate = self.rate(problem, tile)
-        work = tile.m * tile.n * plan.settings.terms
-        # of dgrad's classes of pixels the matrix is the one with the most taps
-        work *= s.multiply_adds / matrix_of(problem).multiply_adds
-        waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
-        busy = min(1, left * tile.threads / 32 / BUSY_WARPS) or 1
-        compute_us = work / rate * (waves * tile.blocks + left / busy)
-        bytes_each = problem.accumulator_bytes
+        """What the blocks take, what memory adds or takes at least, and the splits' sum."""
+        s, splits, bytes_each = problem.shape, plan.grid[2], problem.accumulator_bytes
         result = {"fprop": s.y_shape, "dgrad": s.x_shape, "wgrad": s.w_shape}[problem.direction]
         numbers = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
-        total_us = LAUNCH_US + max(compute_us, numbers * bytes_each / BYTES)
+        memory_us = numbers * bytes_each / BYTES
+        arithmetic_us = self.arithmetic_us(problem, plan)
+        total_us = LAUNCH_US + max(arithmetic_us + MEMORY_WAIT * memory_us, memory_us)
         if splits > 1:
             total_us += LAUNCH_US + 2 * splits * math.prod(result) * bytes_each / BYTES
         return total_us
 
-    def rate(self, problem: Problem, tile: Tile) -> float:
-        """Return a multiprocessor's multiply-adds in a microsecond."""
-        halved = 2 if problem.dtype == "float64" else 1
-        return MULTIPLY_ADDS / halved * EFFICIENCY[tile]
+    def arithmetic_us(self, problem: Problem, plan: Plan) -> float:
+        """Estimate what the busiest multiprocessor's blocks take: whole waves, and one that is not.
+
+        After several waves the blocks are no longer in step, and less of the last one stands alone.
+        """
+        tile, blocks, matrix = plan.settings.tile, math.prod(plan.grid), matrix_of(problem)
+        work = tile.m * tile.n * plan.settings.terms / self.rate(problem)
+        # of dgrad's classes of pixels the matrix is the one with the most taps
+        work *= problem.shape.multiply_adds / matrix.multiply_adds
+        pace, held = self.pace[tile], tile.blocks
+        wave_us = held * work / pace[-1] + ENDS_US
+        waves, left = divmod(ceil_div(blocks, MULTIPROCESSORS), held)
+        if not left:
+            return waves * wave_us
+        alone_us = left * work / pace[left - 1] + ENDS_US
+        among_us = max(0, blocks / (MULTIPROCESSORS * held) - waves) * wave_us
+        return waves * wave_us + among_us + (alone_us - among_us) / max(1, waves)
+
+    def rate(self, problem: Problem) -> float:
+        """Return a multiprocessor's multiply-adds in a microsecond; ``pace`` is a share of them."""
+        return MULTIPLY_ADDS / (2 if problem.dtype == "float64" else 1)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         plan = self._for_addresses(caller, problem, plan, arrays)

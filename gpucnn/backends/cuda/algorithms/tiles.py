@@ -103,18 +103,23 @@ class Matrix:
         return ceil_div(self.m, tile.m) * ceil_div(self.n, tile.n) * self.groups
 
     def splits(self, tile: Tile) -> Iterator[tuple[int, int]]:
-        """Yield (splits, terms of each): the whole sum at once, and enough to keep a GPU busy.
+        """Yield (splits, terms of each): the whole sum at once, and what spreads evenly over a GPU.
 
-        Each split sums whole slabs of ``TILE_K``, so that only the last one has a ragged end.
+        Its multiprocessors then have as many blocks each, one to twice what they hold at a time,
+        and few stay behind. Each split sums whole slabs of ``TILE_K``, so that only the last one
+        has a ragged end.
         """
-        wanted = min(
-            ceil_div(MULTIPROCESSORS * tile.blocks, self.blocks(tile)),
+        blocks = self.blocks(tile)
+        most = min(
             ceil_div(self.k, TERMS_PER_SPLIT),
             max(1, PARTIAL_ELEMENTS // (self.m * self.n * self.groups)),
         )
-        for splits in sorted({1, wanted}):
+        wanted = (MULTIPROCESSORS * each // blocks for each in range(1, 2 * tile.blocks + 1))
+        seen = {}
+        for splits in sorted({1, *(min(most, max(1, count)) for count in wanted)}):
             terms = ceil_div(ceil_div(self.k, splits), TILE_K) * TILE_K
-            yield ceil_div(self.k, terms), terms
+            seen[ceil_div(self.k, terms)] = terms
+        yield from seen.items()
 
 
 def matrix_of(problem: Problem) -> Matrix:

@@ -82,13 +82,11 @@ class Settings:
     tiles_per_split: int = 0
 
 
-# The share of a multiprocessor's multiply-adds that a corner reaches: that of the multiply-adds
-# among the instructions that its warps issue in the loop, and a tenth less for waiting; and the
-# share of the memory's pace.
-EFFICIENCY = {8: 0.7, 4: 0.4}
-WGRAD_EFFICIENCY = 0.6
+# The share of a multiprocessor's multiply-adds that a corner reaches, and of the memory's pace.
+EFFICIENCY = {8: 0.47, 4: 0.32}
+WGRAD_EFFICIENCY = 0.42
 MEMORY_SHARE = 0.75
-ENDS_US = 1.5  # a block's first fetch and its exchange of accumulators
+ENDS_US = {True: 4.0, False: 2.0}  # a block's first fetch and exchange of sums, by channels_last
 TILES_PER_SPLIT = 64  # that wgrad sums at least: fewer, and the ends take longer
 
 # struct WinogradGeometry of kernels/conv_winograd.cu
@@ -168,7 +166,7 @@ class Winograd(Algorithm):
         products = POINTS * ceil_div(depth, SLAB) * SLAB * block.rows * block.columns
         rate = MULTIPLY_ADDS * (WGRAD_EFFICIENCY if wgrad else EFFICIENCY[block.corner])
         waves = ceil_div(math.prod(plan.grid), MULTIPROCESSORS)
-        compute_us = waves * (products / rate + ENDS_US)
+        compute_us = waves * (products / rate + ENDS_US[s.channels_last])
         bytes_per_us = BYTES * MEMORY_SHARE
         memory_us = 4 * (math.prod(s.x_shape) + math.prod(s.y_shape)) / bytes_per_us
         # the transformed filters, or the splits' sums

@@ -25,9 +25,10 @@ and less with more channels. Terms that are zero cost the direct sum no error, b
 transforms theirs: that is why it is offered only up to ``MAX_BORDER`` of padding (4x4 maps would
 have 1.64, 1.91 and 2.21), and why data with more zeros have larger multiples.
 
-The gradient of the filters sums over tiles. It keeps the promise where each of the direct kernel's
-splits sums at least ``MIN_PIXELS``, and one of its own half as many: 1.09 for padded maps of 8x8
-and 1280 pixels, 1.79 with x after ReLU and half of dy zero.
+The gradient of the filters sums over tiles. It keeps the promise against a direct kernel whose
+blocks fill a GPU once, where each of its splits sums at least ``MIN_PIXELS``, and one of its own
+half as many: 1.09 for padded maps of 8x8 and 1280 pixels, 1.79 with x after ReLU and half of dy
+zero.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from ...base import Array
 from ..kernel import CHANNELS_LAST, DTYPE, Kernel, KernelFamily
 from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
-from .base import BYTES, LAUNCH_US, Algorithm, Plan, Problem
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .implicit_gemm import ImplicitGemm
 from .tiles import TILE_K, matrix_of
 from .winograd import as_forward
@@ -57,7 +58,8 @@ MIN_PIXELS = 1280  # that a split of the direct wgrad sums
 MAX_BORDER = 0.15  # of the taps along an axis, those that lie in padding
 # Elements of the transformed maps at a time: 256 MB. A larger batch goes in parts.
 WORKSPACE = 2**26
-MEMORY_SHARE = 0.75  # of the memory's pace, for the cost estimate
+# For the cost estimate: what memory is asked for by its pace, for much of it is still in the cache.
+MEMORY_SHARE = 1.3
 
 _AXES = (CHANNELS_LAST, {"float32": DTYPE["float32"]})
 PATCHES = KernelFamily("conv_winograd4.cu", "winograd4_patches", *_AXES)
@@ -95,6 +97,12 @@ def _border(s: ConvShape) -> float:
     return max(sum(n * (n + 1) // 2 for n in pads) / (3 * size) for pads, size in axes)
 
 
+def _numbers(s: ConvShape) -> dict[str, int]:
+    """Return how many each direction computes."""
+    sizes = {"fprop": s.y_shape, "dgrad": s.x_shape, "wgrad": s.w_shape}
+    return {direction: math.prod(size) for direction, size in sizes.items()}
+
+
 def _padded_tiles(s: ConvShape, images: int) -> int:
     """Tiles of so many images, in whole packs, that the GEMM may load 16 bytes of each row."""
     return ceil_div(images * math.prod(_tiles(s)), PACK) * PACK
@@ -115,20 +123,31 @@ def products(problem: Problem, images: int) -> Problem:
 
 @lru_cache(maxsize=4096)
 def _gemm_plan(problem: Problem, images: int) -> Plan:
-    """Return the plan of the products of so many images: the implicit GEMM's best, in splits."""
+    """Return the plan of the products of so many images: the GEMM's best in splits short enough."""
     inner = products(problem, images)
-    plan, length = _best(inner), matrix_of(inner).k
+    length = matrix_of(inner).k
     if problem.direction == "wgrad":
-        most = _best(problem).settings.terms // SPLITS // TILE**2 // TILE_K * TILE_K
+        splits = ceil_div(length, _direct_terms(problem) // SPLITS // TILE**2 // TILE_K * TILE_K)
     else:
-        most = ceil_div(ceil_div(length, SPLITS), TILE_K) * TILE_K
-    terms = min(most, plan.settings.terms)
-    settings, grid = replace(plan.settings, terms=terms), (*plan.grid[:2], ceil_div(length, terms))
-    return replace(plan, settings=settings, grid=grid)
+        splits = SPLITS
+    most = ceil_div(ceil_div(length, splits), TILE_K) * TILE_K  # splits alike, of whole slabs
+
+    def shortened(plan: Plan) -> Plan:
+        terms = min(most, plan.settings.terms)
+        grid = (*plan.grid[:2], ceil_div(length, terms))
+        return replace(plan, settings=replace(plan.settings, terms=terms), grid=grid)
+
+    return min(map(shortened, GEMM.plans(inner)), key=lambda plan: GEMM.cost(inner, plan))
 
 
-def _best(problem: Problem) -> Plan:
-    return min(GEMM.plans(problem), key=lambda plan: GEMM.cost(problem, plan))
+@lru_cache(maxsize=4096)
+def _direct_terms(problem: Problem) -> int:
+    """Return how many terms a split of the direct kernel sums, its blocks filling a GPU once."""
+    plans = (
+        plan for plan in GEMM.plans(problem)
+        if math.prod(plan.grid) <= MULTIPROCESSORS * plan.settings.tile.blocks or plan.grid[2] == 1
+    )  # fmt: skip
+    return min(plans, key=lambda plan: GEMM.cost(problem, plan)).settings.terms
 
 
 @lru_cache(maxsize=1024)
@@ -166,7 +185,7 @@ class Winograd4(Algorithm):
             and _border(as_forward(problem)) <= MAX_BORDER
         ):
             return
-        if problem.direction == "wgrad" and _best(problem).settings.terms < MIN_PIXELS:
+        if problem.direction == "wgrad" and _direct_terms(problem) < MIN_PIXELS:
             return
         forward, copies = as_forward(problem), 1 if problem.direction == "wgrad" else SPLITS
         image = POINTS * math.prod(_tiles(forward)) * (forward.channels + copies * forward.filters)
@@ -179,16 +198,14 @@ class Winograd4(Algorithm):
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """Each part's products and launches, and what the transforms read and write."""
-        s, wgrad = problem.shape, problem.direction == "wgrad"
-        filters = s.channels * s.filters
-        moved = math.prod(s.x_shape) + math.prod(s.y_shape) + 9 * filters
+        moved = sum(_numbers(problem.shape).values())
         microseconds = LAUNCH_US
         for images, gemm in self._parts(problem, plan):
             inner = products(problem, images)
-            # the splits' sums, written and read, are among the cost of the products
-            microseconds += GEMM.cost(inner, gemm) + 2 * LAUNCH_US
-            moved += 2 * math.prod(as_forward(inner).x_shape)
-            moved += 2 * (math.prod(inner.shape.y_shape) if wgrad else POINTS * filters)
+            microseconds += GEMM.arithmetic_us(inner, gemm) + 3 * LAUNCH_US
+            numbers = _numbers(inner.shape)
+            moved += 2 * sum(numbers.values())
+            moved += 2 * (gemm.grid[2] - 1) * numbers[problem.direction]
         return microseconds + 4 * moved / (BYTES * MEMORY_SHARE)
 
     def _parts(self, problem: Problem, plan: Plan) -> Iterator[tuple[int, Plan]]:
