@@ -59,13 +59,11 @@ struct OutputThroughTap {
         if (k >= k_end) tap.distance.axis[FIRST_AXIS] = OUTSIDE_TAP;
         return tap;
     }
-    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(const Row& row, const Col& tap) const {
+    __device__ __forceinline__ Source source(const Row& row, const Col& tap) const {
         Place at;
 #pragma unroll
         for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = row.place.axis[a] - tap.distance.axis[a];
-        Values<WIDTH> values = {};
-        if (inside(at, g.output)) values = load_values<WIDTH>(row.first + tap.offset);
-        return values;
+        return {row.first + tap.offset, inside(at, g.output)};
     }
 };
 
@@ -96,10 +94,8 @@ struct ChannelWeights {
         filter += group * g.group_filters;
         return {w + (filter * pixels(g.kernel) + (exists ? pixel(tap, g.kernel) : 0)) * g.group_channels, exists};
     }
-    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(Row channel, const Col& col) const {
-        Values<WIDTH> values = {};
-        if (col.exists) values = load_values<WIDTH>(col.weights + channel);
-        return values;
+    __device__ __forceinline__ Source source(Row channel, const Col& col) const {
+        return {col.weights + channel, col.exists};
     }
 };
 

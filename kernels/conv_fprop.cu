@@ -33,8 +33,8 @@ struct InputUnderTap {
     __device__ __forceinline__ Col col(unsigned k) const {
         return tap_of(g, k, k < k_end, g.by_group_channels, group * g.group_channels);
     }
-    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(const Row& window, const Col& tap) const {
-        return input_under<WIDTH>(g, window, tap);
+    __device__ __forceinline__ Source source(const Row& window, const Col& tap) const {
+        return input_under(g, window, tap);
     }
 };
 
@@ -53,11 +53,7 @@ struct FilterWeights {
         return in_register(w + (group * g.group_filters + (n < g.group_filters ? n : 0)) * length);
     }
     __device__ __forceinline__ Col col(unsigned k) const { return k; }
-    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(Row filter, Col k) const {
-        Values<WIDTH> values = {};
-        if (k < k_end) values = load_values<WIDTH>(filter + k);
-        return values;
-    }
+    __device__ __forceinline__ Source source(Row filter, Col k) const { return {filter + k, k < k_end}; }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)

@@ -73,13 +73,10 @@ __device__ __forceinline__ Window window_of(const ConvGeometry& g, const Element
     return window;
 }
 
-// The input under a tap of a window, and under the next channels where WIDTH > 1; zeros in the padding.
-template <int WIDTH>
-__device__ __forceinline__ Values<WIDTH> input_under(const ConvGeometry& g, const Window& window, const Tap& tap) {
+// The input under a tap of a window; the padding does not exist.
+__device__ __forceinline__ Source input_under(const ConvGeometry& g, const Window& window, const Tap& tap) {
     Place at;
 #pragma unroll
     for (int a = FIRST_AXIS; a < AXES; ++a) at.axis[a] = window.corner.axis[a] + tap.distance.axis[a];
-    Values<WIDTH> values = {};
-    if (inside(at, g.input)) values = load_values<WIDTH>(window.first + tap.offset);
-    return values;
+    return {window.first + tap.offset, inside(at, g.input)};
 }

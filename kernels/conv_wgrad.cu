@@ -32,8 +32,8 @@ struct InputUnderTap {
         return tap_of(g, m < m_end ? m : 0, true, g.by_group_channels, group * g.group_channels);
     }
     __device__ __forceinline__ Col col(unsigned k) const { return window_of(g, x, k, k < k_end); }
-    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(const Row& tap, const Col& window) const {
-        return input_under<WIDTH>(g, window, tap);
+    __device__ __forceinline__ Source source(const Row& tap, const Col& window) const {
+        return input_under(g, window, tap);
     }
 };
 
@@ -62,11 +62,7 @@ struct OutputGradient {
         const int offset = element(pixel(at, g.output), 0, pixels(g.output), g.filters);
         return {dy + image_offset(n, pixels(g.output), g.filters) + offset, exists};
     }
-    template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load(Row filter, const Col& col) const {
-        Values<WIDTH> values = {};
-        if (col.exists) values = load_values<WIDTH>(col.pixel + filter);
-        return values;
-    }
+    __device__ __forceinline__ Source source(Row filter, const Col& col) const { return {col.pixel + filter, col.exists}; }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)

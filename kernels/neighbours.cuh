@@ -20,6 +20,18 @@ template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load_values(const 
     return values;
 }
 
+// Where an element lies, or that it is a zero which lies nowhere; `from` may then point outside.
+struct Source {
+    const Element* from;
+    bool exists;
+};
+
+template <int WIDTH> __device__ __forceinline__ Values<WIDTH> load_values(const Source& source) {
+    Values<WIDTH> values = {};
+    if (source.exists) values = load_values<WIDTH>(source.from);
+    return values;
+}
+
 template <int WIDTH> __device__ __forceinline__ void store_values(Element* to, const Values<WIDTH>& values) {
     Elements<WIDTH> stored;
 #pragma unroll

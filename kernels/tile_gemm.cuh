@@ -8,7 +8,8 @@
 // THREAD_M x THREAD_N of the tile's elements: see tile_fma.cuh and, on tensor cores, tile_mma_f64.cuh.
 // The next slab is fetched into registers while the present one is being multiplied, so the latency
 // of global memory hides behind arithmetic; and it goes to another place in shared memory, so that
-// a slab costs one barrier.
+// a slab costs one barrier. Where both operands come in whole vectors of float, copies that need no
+// registers bring it instead, from sm_80 on: see tile_gemm_async.cuh.
 //
 // An operand says how its matrix is gathered:
 //   ALONG_K                   whether neighbours in memory are neighbours in k, else in m: this is the
@@ -18,7 +19,7 @@
 //   Row row(unsigned m)       what can be computed once for a row, or for the WIDTH rows from m on. What is
 //                             beyond the last row may be anything of the matrix: nobody stores its sums
 //   Col col(unsigned k)       what can be computed once for a column, or for the WIDTH columns from k on
-//   Values<> load(Row, Col)   the values; zeros beyond the last column
+//   Source source(Row, Col)   where the values lie; those beyond the last column are zeros, which exist nowhere
 //
 // Shared memory: about 2 * TILE_K * (TILE_M + TILE_N + 12) * sizeof(Accum) bytes, 26 KB for 128 x 64 float.
 // Macros: TILE_M, TILE_N, THREAD_M, THREAD_N, RANK; VECTOR and VECTOR_N, 1 or 8; BLOCKS, how many of them
@@ -79,7 +80,7 @@ template <class Operand, int TILE> struct Gather {
         for (int j = 0; j < COLS; ++j) {
             const typename Operand::Col col = operand.col(k0 + col_of(j));
 #pragma unroll
-            for (int i = 0; i < ROWS; ++i) values[i][j] = operand.template load<WIDTH>(rows[i], col);
+            for (int i = 0; i < ROWS; ++i) values[i][j] = load_values<WIDTH>(operand.source(rows[i], col));
         }
     }
     __device__ __forceinline__ void put(Slab<TILE>& slab) const {
@@ -97,6 +98,9 @@ template <class Operand, int TILE> struct Gather {
     }
 };
 
+#if MULTIPLY == FMA && CHANNELS_LAST && VECTOR > 1 && VECTOR_N > 1 && __CUDA_ARCH__ >= 800
+#include "tile_gemm_async.cuh"
+#else
 // Sum k over [k_begin, k_end), in ascending order: the result's bits do not depend on the launch.
 template <class OperandA, class OperandB>
 __device__ __forceinline__ void tile_gemm(const OperandA& a, const OperandB& b, unsigned row0, unsigned col0,
@@ -132,3 +136,4 @@ __device__ __forceinline__ void tile_gemm(const OperandA& a, const OperandB& b, 
         if (next < k_end) b_gather.put(b_slab[now ^ 1]);
     }
 }
+#endif

@@ -90,6 +90,12 @@ class Settings:
     terms: int
 
 
+def _asynchronous(problem: Problem, tile: Tile) -> bool:
+    """Return whether kernels/tile_gemm_async.cuh brings the operands."""
+    whole_vectors = tile.vector > 1 and tile.vector_n > 1 and problem.shape.channels_last
+    return whole_vectors and problem.architecture >= 80
+
+
 class ImplicitGemm(Algorithm):
     name = "implicit_gemm"
     tiles: tuple[Tile, ...] = (PLAIN, NARROW)  # in any dtype
@@ -109,7 +115,10 @@ class ImplicitGemm(Algorithm):
 
     def _plan(self, problem: Problem, tile: Tile, splits: int, terms: int) -> Plan:
         grid = (matrix_of(problem).blocks(tile), 1, splits)
-        shared = tile.shared_bytes(problem.accumulator_bytes, self.skew)
+        if _asynchronous(problem, tile):
+            shared = tile.async_bytes(problem.direction)
+        else:
+            shared = tile.shared_bytes(problem.accumulator_bytes, self.skew)
         shared += RESIDUES if problem.direction == "dgrad" else 0
         return Plan(self.name, Settings(tile, terms), grid, tile.threads, shared)
 

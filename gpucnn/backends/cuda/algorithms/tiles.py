@@ -12,6 +12,8 @@ from ..launch import ceil_div
 from .base import MULTIPROCESSORS, Problem
 
 TILE_K = 16  # as in kernels/tile_gemm.cuh
+ASYNC_SLABS = 3  # as in kernels/tile_gemm_async.cuh
+ROW_BYTES = {"pixel": 24, "filter": 8}  # there, of what is known of a row beforehand
 
 # A split sums at least so many terms: with less, adding the splits up costs more.
 TERMS_PER_SPLIT = 128
@@ -49,6 +51,15 @@ class Tile:
         A column of both takes ``skew`` of them beside its rows.
         """
         return 2 * TILE_K * (self.m + self.n + skew) * itemsize
+
+    def async_bytes(self, direction: str) -> int:
+        """Return the bytes where float32 operands come by copies that need no registers."""
+        rows = {
+            "fprop": self.m * ROW_BYTES["pixel"] + self.n * ROW_BYTES["filter"],
+            "dgrad": self.m * ROW_BYTES["pixel"],
+            "wgrad": 0,
+        }[direction]
+        return ASYNC_SLABS * TILE_K * (self.m + self.n) * 4 + rows
 
 
 # Where the sizes are multiples of 8: loads of 16 bytes leave most of the loop to arithmetic.
