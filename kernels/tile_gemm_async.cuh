@@ -27,59 +27,49 @@ template <int TILE, bool ALONG_K> struct AsyncSlab {
 
 static_assert(TILE_K == 16, "a line of banks must hold two rows of a slab");
 
-// What an operand computes once for each row of the tile. ALONG_K a thread copies from several rows, which
-// would take more registers than it has; else from one.
+// What an operand computes once for each row of the tile, or for each four of them that a copy takes: a thread
+// copies from more of them than it has registers for.
 template <class Operand, int TILE> struct SharedRows {
-    typename Operand::Row rows[Operand::ALONG_K ? TILE : 1];
+    static const int STEP = Operand::ALONG_K ? 1 : QUAD;
+    typename Operand::Row rows[TILE / STEP];
 
     __device__ __forceinline__ void fill(const Operand& operand, unsigned row0) {
-        if (Operand::ALONG_K)
-            for (int row = threadIdx.x; row < TILE; row += THREADS) rows[row] = operand.row(row0 + row);
+        for (int i = threadIdx.x; i < TILE / STEP; i += THREADS) rows[i] = operand.row(row0 + i * STEP);
     }
 };
 
-// One thread's share in copying a slab: COPIES quads, of as many rows or columns; some threads have none of a
-// small slab.
+// One thread's share in copying a slab: COPIES quads, all of one column (ALONG_K: of the same four); some threads
+// have none of a small slab.
 template <class Operand, int TILE> struct AsyncGather {
     static const bool ALONG_K = Operand::ALONG_K;
     static const int QUADS = TILE * TILE_K / QUAD;
-    static const int LANES = (ALONG_K ? TILE_K : TILE) / QUAD;  // threads side by side
-    static const int STEP = THREADS / LANES;                    // threads one behind another
     static const int COPIES = QUADS < THREADS ? 1 : QUADS / THREADS;
-    static const int ROWS = ALONG_K ? COPIES : 1, COLS = ALONG_K ? 1 : COPIES;
+    // Threads side by side, and from one copy of a thread to the next: in rows, or in fours of them.
+    static const int LANES = (ALONG_K ? TILE_K : TILE) / QUAD / (ALONG_K ? 1 : COPIES);
+    static const int STEP = ALONG_K ? THREADS / LANES : LANES;
     static_assert(Operand::WIDTH % QUAD == 0, "quads must exist as a whole or not at all");
-    static_assert(THREADS % LANES == 0, "threads that copy side by side must cover whole rows or columns");
-
+    static_assert(QUADS % THREADS == 0 || QUADS < THREADS, "the threads must cover the slab");
     static_assert(!ALONG_K || COPIES == 1 || STEP % 32 == 0, "a thread's copies must stand in places alike");
-    // From one copy's place to the next one's.
-    static const int PLACES = ALONG_K ? STEP * TILE_K : STEP * TILE;
 
     const Operand& operand;
     const SharedRows<Operand, TILE>& shared;
-    typename Operand::Row row;  // of all copies, where it is one
-    int first;                  // place of the first copy
+    int row, column;  // of the first copy
+    int first;        // its place
 
-    __device__ __forceinline__ static int row_of(int i) {
-        return ALONG_K ? threadIdx.x / LANES + i * STEP : threadIdx.x % LANES * QUAD;
-    }
-    __device__ __forceinline__ static int col_of(int j) {
-        return ALONG_K ? threadIdx.x % LANES * QUAD : threadIdx.x / LANES + j * STEP;
-    }
-
-    __device__ __forceinline__ AsyncGather(const Operand& operand, const SharedRows<Operand, TILE>& shared, unsigned row0)
-        : operand(operand), shared(shared), first(AsyncSlab<TILE, ALONG_K>::place(row_of(0), col_of(0))) {
-        if (!ALONG_K) row = operand.row(row0 + row_of(0));
+    __device__ __forceinline__ AsyncGather(const Operand& operand, const SharedRows<Operand, TILE>& shared)
+        : operand(operand), shared(shared) {
+        row = ALONG_K ? threadIdx.x / LANES : threadIdx.x % LANES;
+        column = ALONG_K ? threadIdx.x % LANES * QUAD : threadIdx.x / LANES;
+        first = AsyncSlab<TILE, ALONG_K>::place(row * shared.STEP, column);
     }
     __device__ __forceinline__ void copy(AsyncSlab<TILE, ALONG_K>& slab, unsigned k0) const {
         if (QUADS < THREADS && threadIdx.x >= QUADS) return;
+        const typename Operand::Col col = operand.col(k0 + column);
 #pragma unroll
-        for (int j = 0; j < COLS; ++j) {
-            const typename Operand::Col col = operand.col(k0 + col_of(j));
-#pragma unroll
-            for (int i = 0; i < ROWS; ++i) {
-                const Source source = operand.source(ALONG_K ? shared.rows[row_of(i)] : row, col);
-                cp_async_16(&slab.values[first + (ALONG_K ? i : j) * PLACES], source.from, source.exists ? 16 : 0);
-            }
+        for (int i = 0; i < COPIES; ++i) {
+            const Source source = operand.source(shared.rows[row + i * STEP], col);
+            float* to = &slab.values[first + i * STEP * (ALONG_K ? TILE_K : QUAD)];
+            cp_async_16(to, source.from, source.exists ? 16 : 0);
         }
     }
 };
@@ -169,8 +159,8 @@ __device__ __forceinline__ void tile_gemm(const OperandA& a, const OperandB& b, 
     a_rows.fill(a, row0);
     b_rows.fill(b, col0);
     __syncthreads();
-    const AsyncGather<OperandA, TILE_M> a_gather(a, a_rows, row0);
-    const AsyncGather<OperandB, TILE_N> b_gather(b, b_rows, col0);
+    const AsyncGather<OperandA, TILE_M> a_gather(a, a_rows);
+    const AsyncGather<OperandB, TILE_N> b_gather(b, b_rows);
     const Reader<TILE_M, OperandA::ALONG_K, THREAD_M> a_reader(a_slab, thread_row(0));
     const Reader<TILE_N, OperandB::ALONG_K, THREAD_N> b_reader(b_slab, thread_col(0));
     unsigned ahead = k_begin;  // the first column that is not on its way

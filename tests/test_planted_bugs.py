@@ -19,7 +19,7 @@ import pytest
 from gpucnn.backends.cuda import CudaBackend, norm
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
 from gpucnn.backends.cuda.algorithms.mma import SMALL
-from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN
+from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -165,7 +165,11 @@ def gathered(backend: CudaBackend, channels_last: bool, wanted: Callable[[Plan],
 
 
 def vectors(backend: CudaBackend) -> None:
-    gathered(backend, True, lambda plan: plan.settings.tile.vector > 1 and plan.grid[2] == 1)
+    gathered(backend, True, lambda plan: plan.settings.tile.vector_n > 1 and plan.grid[2] == 1)
+
+
+def thin(backend: CudaBackend) -> None:
+    gathered(backend, True, lambda plan: plan.settings.tile == THIN and plan.grid[2] == 1)
 
 
 def split_sums(backend: CudaBackend) -> None:
@@ -478,12 +482,22 @@ BUGS = [
     Bug("one step beyond the slab's half", fprop, "tile_fma.cuh", "k < END; ++k", "k <= END; ++k"),
     Bug("the last slab is not fetched", dgrad, "tile_gemm.cuh", "next = k0 + TILE_K",
         "next = k0 + 2 * TILE_K"),
-    Bug("the second half of a vector between the columns", vectors, "tile_gemm.cuh",
+    Bug("the second half of a vector between the columns", thin, "tile_gemm.cuh",
         "Slab<TILE>::column(e)", "e * (TILE + 4)"),
-    Bug("a vector of one number", vectors, "neighbours.cuh", "widen(loaded.at[e])",
+    Bug("a vector of one number", thin, "neighbours.cuh", "widen(loaded.at[e])",
         "widen(loaded.at[0])"),
     Bug("the runs of a thread's rows side by side", vectors, "tile_fma.cuh",
         "i / run * (TILE / SHARE * run)", "i / run * run"),
+    Bug("a slab is read while it is on its way", vectors, "tile_gemm_async.cuh",
+        "cp_async_wait<SLABS - 2>", "cp_async_wait<SLABS - 1>"),
+    Bug("no barrier behind the copies", vectors, "tile_gemm_async.cuh",
+        "__syncthreads();  // everyone's copies", "// everyone's copies"),
+    Bug("the padding is copied", vectors, "tile_gemm_async.cuh", "source.exists ? 16 : 0",
+        "16"),
+    Bug("the places of a line not exchanged", vectors, "tile_gemm_async.cuh", "(first ^ quad)",
+        "(first + quad)"),
+    Bug("every tile copies the first rows", vectors, "tile_gemm_async.cuh", "row0 + i * STEP",
+        "i * STEP"),
     Bug("every split sums from the start", split_sums, "conv_fprop.cu",
         "k_begin = blockIdx.z * k_per_split", "k_begin = 0"),
     Bug("the bias of the pixel, not of the channel", split_sums, "split_sum.cu",
@@ -548,7 +562,7 @@ BUGS = [
         "first += 1;"),
     Bug("the dilation forgotten", fprop, "conv_geometry.cuh",
         "tap.distance.axis[a] *= g.dilation[a];", ""),
-    Bug("the tail of K read", fprop, "conv_fprop.cu", "if (k < k_end)", "if (true)"),
+    Bug("the tail of K read", fprop, "conv_fprop.cu", "k < k_end};", "true};"),
     Bug("splits overlap", wgrad, "conv_wgrad.cu", "min(k_begin + pixels_per_split, all_pixels)",
         "all_pixels"),
     Bug("a split left out of the sum", wgrad, "split_sum.cu", "z < splits", "z < splits - 1"),

@@ -131,7 +131,7 @@ def test_float32_means_float32_and_multiply_adds_fill_the_loop(
     kernel = VECTOR_KERNELS[direction, True](2, True, "float32", tile)
     code = listing(nvdisasm, tmp_path, kernel, "sm_90")
     found = set(INSTRUCTION.findall(code))
-    assert "LDS.128" in found and any(name.startswith("LDG.E.128") for name in found)
+    assert "LDS.128" in found and any(re.match(r"LDGSTS\.E\.\S*128", name) for name in found)
     assert not mnemonics(found) & {"HMMA", "DMMA", *UNWANTED}
     loop = longest_loop(code)
     multiply_adds = sum(name.startswith("FFMA") for name in loop)
@@ -144,10 +144,10 @@ def test_float32_means_float32_and_multiply_adds_fill_the_loop(
 def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
     nvdisasm: Path, tmp_path: Path, architecture: str, tile: mma_wgrad.Tile
 ) -> None:
-    for dtype, mma in (("float16", "HMMA.16816.F32"), ("bfloat16", "HMMA.16816.F32.BF16")):
+    for dtype, multiply in (("float16", "HMMA.16816.F32"), ("bfloat16", "HMMA.16816.F32.BF16")):
         code = listing(nvdisasm, tmp_path, mma_wgrad.WGRAD(2, dtype, tile), architecture)
         found = set(INSTRUCTION.findall(code))
-        assert {mma, "LDSM.16.MT88.4"} <= found
+        assert {multiply, "LDSM.16.MT88.4"} <= found
         assert re.search(r"LDGSTS\.E\.BYPASS\.\S*128 ", code), "16 bytes, past the L1 cache"
         assert not mnemonics(found) & {"FFMA", "STS", *UNWANTED}
         # a step of the loop: 32 pixels

@@ -13,7 +13,8 @@ from .base import MULTIPROCESSORS, Problem
 
 TILE_K = 16  # as in kernels/tile_gemm.cuh
 ASYNC_SLABS = 3  # as in kernels/tile_gemm_async.cuh
-ROW_BYTES = {"pixel": 24, "filter": 8}  # there, of what is known of a row beforehand
+# What is known there of a row beforehand, or of four rows that lie together.
+ROW_BYTES = {"fprop": (24, 8), "dgrad": (24, 4 / 4), "wgrad": (16 / 4, 4 / 4)}
 
 # A split sums at least so many terms: with less, adding the splits up costs more.
 TERMS_PER_SPLIT = 128
@@ -54,11 +55,8 @@ class Tile:
 
     def async_bytes(self, direction: str) -> int:
         """Return the bytes where float32 operands come by copies that need no registers."""
-        rows = {
-            "fprop": self.m * ROW_BYTES["pixel"] + self.n * ROW_BYTES["filter"],
-            "dgrad": self.m * ROW_BYTES["pixel"],
-            "wgrad": 0,
-        }[direction]
+        row, column = ROW_BYTES[direction]
+        rows = int(self.m * row + self.n * column)
         return ASYNC_SLABS * TILE_K * (self.m + self.n) * 4 + rows
 
 
