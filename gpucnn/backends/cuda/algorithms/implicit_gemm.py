@@ -67,11 +67,11 @@ VECTOR_KERNELS = {
 }  # fmt: skip
 # The share of a multiprocessor's multiply-adds that 1, 2 ... blocks of a tile reach on it together.
 PACE: dict[Tile, tuple[float, ...]] = {
-    TALL: (0.26, 0.52, 0.6),
-    SQUARE: (0.3, 0.42, 0.46, 0.55),
-    SLIM: (0.2, 0.38, 0.5, 0.53),
-    STRIP: (0.11, 0.22, 0.37, 0.4),
-    THIN: (0.02, 0.04, 0.06, 0.07, 0.08, 0.09),
+    TALL: (0.26, 0.55, 0.58),
+    SQUARE: (0.3, 0.5, 0.55, 0.56),
+    SLIM: (0.2, 0.4, 0.54, 0.55),
+    STRIP: (0.11, 0.22, 0.38, 0.42),
+    THIN: (0.03, 0.06, 0.09, 0.1, 0.12, 0.13),
     TALL_FIRST: (0.26, 0.5),
     SQUARE_FIRST: (0.25, 0.4, 0.45),
     PLAIN: (0.25, 0.34, 0.37),
