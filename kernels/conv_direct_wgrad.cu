@@ -32,7 +32,7 @@ const int FILTERS = TAPS == 3 ? 4 : 2;
 const int MAX_THREADS = 128;
 const int COLUMNS = 4;
 const int HELD = ((COLUMNS - 1) * STRIDE + TAPS + 3) / 4 * 4;
-const int BLOCKS = CHANNELS * TAPS * TAPS * FILTERS > 64 ? 3 : 5;  // whose registers fit
+const int BLOCKS = CHANNELS * TAPS * TAPS * FILTERS > 64 ? 3 : 4;  // whose registers fit
 
 static_assert(TAPS * MAX_THREADS * FILTERS <= PATCH, "the final sums of a row of taps must fit where the patch was");
 
@@ -55,7 +55,8 @@ template <class Number> struct Filters {
         : rows(g.target[0]), columns(g.target[1]), count(g.filters - filter) {
         pixel_step = g.channels_last ? g.filters : 1;
         filter_step = g.channels_last ? 1 : rows * columns;
-        whole = g.channels_last && g.filters % FILTERS == 0 && (unsigned long long)maps % (FILTERS * sizeof(Number)) == 0;
+        const bool aligned = (unsigned long long)maps % (FILTERS * sizeof(Number)) == 0;
+        whole = g.channels_last && g.filters % FILTERS == 0 && aligned;
         map = maps + image * image_size(g.target, g.filters) + (long long)filter * filter_step;
     }
     // WIDTH pixels of a row, the first of which exists. What lies beyond the row or the filters may be anything
@@ -77,7 +78,8 @@ template <class Number> struct Filters {
 #pragma unroll
             for (int k = 0; k < FILTERS; ++k)
 #pragma unroll
-                for (int j = 0; j < WIDTH; ++j) values[j][k] = from[min(j, last) * pixel_step + min(k, count - 1) * filter_step];
+                for (int j = 0; j < WIDTH; ++j)
+                    values[j][k] = from[min(j, last) * pixel_step + min(k, count - 1) * filter_step];
         }
     }
 };
@@ -91,7 +93,9 @@ __device__ __forceinline__ void load_gradients(const DirectGeometry& g, const Fi
         Element values[COLUMNS][FILTERS];
         gradients.load(row, column, values);
 #pragma unroll
-        for (int i = 0; i < COLUMNS * FILTERS; ++i) dz[i / FILTERS][i % FILTERS] = widen(values[i / FILTERS][i % FILTERS]);
+        for (int j = 0; j < COLUMNS; ++j)
+#pragma unroll
+            for (int k = 0; k < FILTERS; ++k) dz[j][k] = widen(values[j][k]);
         return;
     }
 #pragma unroll
