@@ -11,41 +11,43 @@
 // x, dy, index: see direct.cuh. Split z of the grid sums the tiles [z, z + 1) * tiles_per_block and writes
 // partial[z][(k, r, s, c), then k] in Accum; split_sum.cu adds the splits. All orders are fixed: deterministic.
 //
-// grid: x = splits, y = slices of filters. For each tile the block copies the patch of x and dz to shared
-// memory. A thread sums one row of one channel's window, TAPS weights of FILTERS filters, over every
-// slots-th chunk of the tile, COLUMNS outputs of a row: TAPS * 32 multiply-adds for about TAPS / 4 + 9
-// loads of 16 bytes. The threads that differ in nothing but the slot then add theirs up in ascending order.
-// Shared memory: PATCH + TILE * SLICE_PITCH Accums, 34 KB.
+// grid: x = splits, y = slices of filters. For each tile the block copies the patch of x to shared memory. A
+// thread sums the whole windows of CHANNELS channels, for FILTERS filters, over every slots-th chunk of the
+// tile, COLUMNS outputs of a row. Their dz it takes straight from memory into registers, where each meets
+// CHANNELS * TAPS^2 inputs: with 3 channels and taps 432 multiply-adds for 4 loads of dz and 18 of x, which the
+// threads of all filters share. Where there are more channels, other threads find the same dz in the L1 cache.
+// The threads that differ in nothing but the slot then add their sums up in ascending order.
+// Shared memory: PATCH Accums, 16 KB.
 //
 // Pooled, three quarters of dz are zeros, and yet it costs less to multiply them, with an input that a
 // register holds for all filters, than to fetch for each dy the inputs under its own output: that takes a load from
 // shared memory for every multiply-add. So the arithmetic is the forward pass's, for as many bytes.
 //
-// Macros: see direct.cuh.
+// Macros: see direct.cuh; CHANNELS, which divides those of x.
 #include "direct.cuh"
 
-const int MAX_THREADS = 256;
-const int TILE = 128;  // outputs of the convolution, at most
-const int VECTOR = 4;  // filters that a thread copies at once
-const int FILTERS = 2 * VECTOR;
+// As in gpucnn/backends/cuda/algorithms/direct_tiles.py.
+const int WGRAD_SLICE = 64;  // filters of a block
+const int FILTERS = TAPS == 3 ? 4 : 2;
+const int MAX_THREADS = 128;
 const int COLUMNS = 4;
 const int HELD = ((COLUMNS - 1) * STRIDE + TAPS + 3) / 4 * 4;
+const int BLOCKS = CHANNELS * TAPS * TAPS * FILTERS > 64 ? 3 : 4;  // whose registers fit
 
-static_assert(TILE * SLICE_PITCH >= MAX_THREADS * FILTERS, "the final sums must fit where dz was");
+static_assert(TAPS * MAX_THREADS * FILTERS <= PATCH, "the final sums of a row of taps must fit where the patch was");
 
 // The host's twin is `_SPLITTING` in gpucnn/backends/cuda/algorithms/direct.py.
 struct Splitting {
-    int units;                         // rows of all channels' windows
-    int copiers;                       // threads that copy the same filters
-    Divisor by_units, by_chunks;       // threads that differ in what they sum; chunks across a tile
-    Divisor by_vectors, by_copiers, by_items;  // filters of a slice, 4 at once; and what is copied, across a tile
+    Divisor by_units;   // threads of other channels
+    Divisor by_chunks;  // of a row of the tile
+    Divisor by_width;   // sums of a block under one tap, of CHANNELS channels at most
 };
 
-// What a thread copies of dy or of index: VECTOR filters of every pixel.
+// Where a thread takes its FILTERS filters of dy or of index from.
 template <class Number> struct Filters {
     const Number* map;  // the first of them, of the tile's image
     int rows, columns;  // of the map
-    int count;          // of those that exist
+    int count;          // of the filters that exist
     int pixel_step, filter_step;
     bool whole;  // they lie side by side, aligned, and all or none exist
 
@@ -53,158 +55,166 @@ template <class Number> struct Filters {
         : rows(g.target[0]), columns(g.target[1]), count(g.filters - filter) {
         pixel_step = g.channels_last ? g.filters : 1;
         filter_step = g.channels_last ? 1 : rows * columns;
-        whole = g.channels_last && g.filters % VECTOR == 0 && (unsigned long long)maps % (VECTOR * sizeof(Number)) == 0;
+        const bool aligned = (unsigned long long)maps % (FILTERS * sizeof(Number)) == 0;
+        whole = g.channels_last && g.filters % FILTERS == 0 && aligned;
         map = maps + image * image_size(g.target, g.filters) + (long long)filter * filter_step;
     }
-    __device__ __forceinline__ Neighbours<Number, VECTOR> at(int row, int column) const {
-        Neighbours<Number, VECTOR> run = {};
-        if (row >= rows || column >= columns) return run;
+    // WIDTH pixels of a row, the first of which exists. What lies beyond the row or the filters may be anything
+    // of the map: nobody stores its sums.
+    template <int WIDTH>
+    __device__ __forceinline__ void load(int row, int column, Number (&values)[WIDTH][FILTERS]) const {
         const Number* from = map + (row * columns + column) * pixel_step;
+        const int last = columns - 1 - column;
         if (whole) {
-            if (count > 0) run = *(const Neighbours<Number, VECTOR>*)from;
-            return run;
-        }
+            Neighbours<Number, FILTERS> runs[WIDTH];
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k)
-            if (k < count) run.at[k] = from[k * filter_step];
-        return run;
+            for (int j = 0; j < WIDTH; ++j)
+                runs[j] = *(const Neighbours<Number, FILTERS>*)(from + min(j, last) * pixel_step);
+#pragma unroll
+            for (int j = 0; j < WIDTH; ++j)
+#pragma unroll
+                for (int k = 0; k < FILTERS; ++k) values[j][k] = runs[j].at[k];
+        } else {
+#pragma unroll
+            for (int k = 0; k < FILTERS; ++k)
+#pragma unroll
+                for (int j = 0; j < WIDTH; ++j)
+                    values[j][k] = from[min(j, last) * pixel_step + min(k, count - 1) * filter_step];
+        }
     }
 };
 
-// Copy dz of a tile to gradients[output][filter of the slice]: `to` is the first of this thread's filters,
-// which it copies of every copiers-th pixel and, pooled, adds to the sums of the bias.
-__device__ __forceinline__ void copy_gradients(const DirectGeometry& g, const Splitting& splitting, const Element* dy,
-                                               const U8* index, const Tile& tile, int filter, int copier, Accum* to,
-                                               Accum (&bias_sums)[VECTOR]) {
-    const Filters<Element> gradients(g, dy, tile.image, filter);
+// dz of a chunk, which begins at a row and column of the convolution's output that exist; the biases' sums
+// get what it adds to them.
+__device__ __forceinline__ void load_gradients(const DirectGeometry& g, const Filters<Element>& gradients,
+                                               const Filters<U8>& indices, int row, int column,
+                                               Accum (&dz)[COLUMNS][FILTERS], Accum (&bias_sums)[FILTERS]) {
     if (!g.pooled) {
-#pragma unroll 4  // that many loads are under way at once
-        for (int i = copier; i < 4 * g.quads[0] * g.quads[1]; i += splitting.copiers) {
-            int column;
-            const int row = divide(i, splitting.by_items, column);
-            const Neighbours<Element, VECTOR> run = gradients.at(2 * tile.row + row, 2 * tile.column + column);
-            Neighbours<Accum, VECTOR> values;
+        Element values[COLUMNS][FILTERS];
+        gradients.load(row, column, values);
 #pragma unroll
-            for (int k = 0; k < VECTOR; ++k) values.at[k] = widen(run.at[k]);
-            *(Neighbours<Accum, VECTOR>*)(to + i * SLICE_PITCH) = values;
-        }
+        for (int j = 0; j < COLUMNS; ++j)
+#pragma unroll
+            for (int k = 0; k < FILTERS; ++k) dz[j][k] = widen(values[j][k]);
         return;
     }
-    const Filters<U8> places(g, index, tile.image, filter);
-    const int across = 2 * g.quads[1];
-#pragma unroll 2  // that many loads are under way at once
-    for (int i = copier; i < g.quads[0] * g.quads[1]; i += splitting.copiers) {
-        int column;
-        const int row = divide(i, splitting.by_items, column);
-        const Neighbours<Element, VECTOR> run = gradients.at(tile.row + row, tile.column + column);
-        const Neighbours<U8, VECTOR> chosen = places.at(tile.row + row, tile.column + column);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) bias_sums[k] += chosen.at[k] < 4 ? widen(run.at[k]) : (Accum)0;
+    for (int i = 0; i < COLUMNS * FILTERS; ++i) dz[i / FILTERS][i % FILTERS] = 0;
+    if (row / 2 >= g.target[0] || column / 2 >= g.target[1]) return;
+    Element values[COLUMNS / 2][FILTERS];
+    U8 places[COLUMNS / 2][FILTERS];
+    gradients.load(row / 2, column / 2, values);
+    indices.load(row / 2, column / 2, places);
 #pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            Neighbours<Accum, VECTOR> values;
+    for (int i = 0; i < COLUMNS / 2 * FILTERS; ++i) {
+        const int j = i / FILTERS, k = i % FILTERS, place = places[j][k];
+        if (column / 2 + j >= g.target[1]) break;
+        const Accum gradient = widen(values[j][k]);
+        if (row % 2 == 0 && place < 4) bias_sums[k] += gradient;
+        if (place == row % 2 * 2) dz[2 * j][k] = gradient;
+        if (place == row % 2 * 2 + 1) dz[2 * j + 1][k] = gradient;
+    }
+}
+
+// sums += a chunk of dz times the inputs under its windows in one channel; only `valid` of its outputs exist,
+// unless all do.
+template <bool WHOLE>
+__device__ __forceinline__ void multiply(const Accum* x, int pitch, const Accum (&dz)[COLUMNS][FILTERS], int valid,
+                                         Accum (&sums)[TAPS][TAPS][FILTERS]) {
 #pragma unroll
-            for (int k = 0; k < VECTOR; ++k) values.at[k] = chosen.at[k] == q ? widen(run.at[k]) : (Accum)0;
-            *(Neighbours<Accum, VECTOR>*)(to + ((2 * row + q / 2) * across + 2 * column + q % 2) * SLICE_PITCH) = values;
+    for (int r = 0; r < TAPS; ++r) {
+        Accum held[HELD];
+        load_shared<4>(x + r * pitch, held);
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) {
+            if (!WHOLE && j >= valid) break;
+#pragma unroll
+            for (int s = 0; s < TAPS; ++s)
+#pragma unroll
+                for (int k = 0; k < FILTERS; ++k) sums[r][s][k] += held[j * STRIDE + s] * dz[j][k];
         }
     }
 }
 
-// sums += a chunk of dz times the inputs under one row of the window; only `valid` of its outputs
-// exist, unless all do.
-template <bool WHOLE>
-__device__ __forceinline__ void multiply(const Accum* x, const Accum* dz, int next_vector, int valid,
-                                         Accum (&sums)[TAPS][FILTERS]) {
-    Accum held[HELD];
-    load_shared<4>(x, held);
-#pragma unroll
-    for (int j = 0; j < COLUMNS; ++j) {
-        if (!WHOLE && j >= valid) break;
-        Accum gradient[2][VECTOR];
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-            load_shared<VECTOR>(dz + j * SLICE_PITCH + half * next_vector, gradient[half]);
-#pragma unroll
-        for (int s = 0; s < TAPS; ++s)
-#pragma unroll
-            for (int k = 0; k < FILTERS; ++k) sums[s][k] += held[j * STRIDE + s] * gradient[k / VECTOR][k % VECTOR];
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, TAPS == 3 ? 3 : 2)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS)
 NAME(conv_direct_wgrad)(const Element* __restrict__ x, const Element* __restrict__ dy, const U8* __restrict__ index,
                         Accum* __restrict__ partial, const __grid_constant__ DirectGeometry g,
                         const __grid_constant__ Splitting splitting) {
     __shared__ __align__(16) Accum patch[PATCH];
-    __shared__ __align__(16) Accum gradients[TILE][SLICE_PITCH];
 
-    int lane, unit, vector, copier;
-    const int slot = divide(divide(threadIdx.x, g.by_lanes, lane), splitting.by_units, unit);
-    if (g.channels_last)  // neighbouring threads copy neighbouring memory
-        copier = divide(threadIdx.x, splitting.by_vectors, vector);
+    // Neighbouring threads read neighbouring memory.
+    int lane, unit, slot;
+    if (g.channels_last)
+        slot = divide(divide(threadIdx.x, g.by_lanes, lane), splitting.by_units, unit);
     else
-        vector = divide(threadIdx.x, splitting.by_copiers, copier);
-    const bool copies = vector < 2 * g.lanes && copier < splitting.copiers;
-    const int first_filter = blockIdx.y * SLICE, next_vector = g.lanes * VECTOR;
-    const int window_row = unit % TAPS, channel = unit / TAPS;
+        lane = divide(divide(threadIdx.x, g.by_slots, slot), splitting.by_units, unit);
+    const int first_filter = blockIdx.y * WGRAD_SLICE, filter = first_filter + lane * FILTERS;
+    const bool works = slot < g.slots && lane < g.lanes && filter < g.filters;
+    const int across = splitting.by_chunks.value;
     const int begin = blockIdx.x * g.tiles_per_block, end = min(begin + g.tiles_per_block, g.tiles);
 
-    Accum sums[TAPS][FILTERS] = {}, bias_sums[VECTOR] = {};
+    Accum sums[CHANNELS][TAPS][TAPS][FILTERS] = {}, bias_sums[FILTERS] = {};
     for (int i = begin; i < end; ++i) {
         const Tile tile = tile_at(g, i);
         copy_patch(g, x, tile, patch);
-        if (copies)
-            copy_gradients(g, splitting, dy, index, tile, first_filter + vector * VECTOR, copier,
-                           gradients[0] + vector * VECTOR, bias_sums);
-        __syncthreads();  // the patch and dz are complete
+        __syncthreads();  // the patch is complete
 
-        const int rows = min(2 * g.quads[0], g.output[0] - 2 * tile.row), across = splitting.by_chunks.value;
-        const int chunks = slot < g.slots ? rows * across : 0;
+        const Filters<Element> gradients(g, dy, tile.image, filter);
+        const Filters<U8> indices(g, index, tile.image, filter);
+        const int rows = min(2 * g.quads[0], g.output[0] - 2 * tile.row), chunks = works ? rows * across : 0;
         for (int chunk = slot; chunk < chunks; chunk += g.slots) {
             int column;
             const int row = divide(chunk, splitting.by_chunks, column);
             column *= COLUMNS;
             const int valid = g.output[1] - 2 * tile.column - column;
-            const Accum* under = patch + channel * g.plane + (row * STRIDE + window_row) * g.pitch + column * STRIDE;
-            const Accum* dz = gradients[row * across * COLUMNS + column] + lane * VECTOR;
-            if (valid >= COLUMNS)
-                multiply<true>(under, dz, next_vector, valid, sums);
-            else
-                multiply<false>(under, dz, next_vector, valid, sums);
+            if (valid <= 0) continue;
+            Accum dz[COLUMNS][FILTERS];
+            load_gradients(g, gradients, indices, 2 * tile.row + row, 2 * tile.column + column, dz, bias_sums);
+            const Accum* under = patch + unit * CHANNELS * g.plane + row * STRIDE * g.pitch + column * STRIDE;
+            if (valid >= COLUMNS) {
+#pragma unroll
+                for (int c = 0; c < CHANNELS; ++c) multiply<true>(under + c * g.plane, g.pitch, dz, valid, sums[c]);
+            } else {
+#pragma unroll
+                for (int c = 0; c < CHANNELS; ++c) multiply<false>(under + c * g.plane, g.pitch, dz, valid, sums[c]);
+            }
         }
-        __syncthreads();  // everyone has read them; they may be overwritten
+        __syncthreads();  // everyone has read the patch; it may be overwritten
     }
 
-    Accum* shared = gradients[0];  // [slot][unit][lane][filter], then [copier][filter]
-    const int weights = splitting.units * TAPS;
-    partial += blockIdx.x * (long long)g.filters * (weights + (g.pooled ? 1 : 0));
+    // patch[tap of a row][slot][unit][lane][filter]
+    const int width = splitting.by_width.value, taps = TAPS * TAPS, to = (unit * g.lanes + lane) * FILTERS;
+    partial += blockIdx.x * (long long)g.filters * (taps * g.channels + (g.pooled ? 1 : 0));
 #pragma unroll
-    for (int s = 0; s < TAPS; ++s) {
+    for (int n = 0; n < CHANNELS * TAPS; ++n) {
+        const int c = n / TAPS, r = n % TAPS;
+        if (works)
 #pragma unroll
-        for (int k = 0; k < FILTERS; ++k) shared[threadIdx.x * FILTERS + k] = sums[s][k];
+            for (int s = 0; s < TAPS; ++s)
+#pragma unroll
+                for (int k = 0; k < FILTERS; ++k) patch[(s * g.slots + slot) * width + to + k] = sums[c][r][s][k];
         __syncthreads();  // every slot is there
-        const int width = splitting.units * g.lanes * FILTERS;
-        for (int i = threadIdx.x; i < width; i += blockDim.x) {
-            const int k = i % FILTERS;
-            unit = divide(i / FILTERS, g.by_lanes, lane);
-            const int filter = first_filter + (k / VECTOR * g.lanes + lane) * VECTOR + k % VECTOR;
-            if (filter >= g.filters) continue;
+        for (int i = threadIdx.x; i < TAPS * width; i += blockDim.x) {
+            int rest, of_lane;
+            const int s = divide(i, splitting.by_width, rest);
+            const int channel = divide(rest / FILTERS, g.by_lanes, of_lane) * CHANNELS + c;
+            const int k = first_filter + of_lane * FILTERS + rest % FILTERS;
+            if (k >= g.filters) continue;
             Accum sum = 0;
-            for (int z = 0; z < g.slots; ++z) sum += shared[z * width + i];
-            const int tap = unit % TAPS * TAPS + s;
-            partial[(long long)filter * weights + tap * g.channels + unit / TAPS] = sum;
+            for (int z = 0; z < g.slots; ++z) sum += patch[(s * g.slots + z) * width + rest];
+            partial[((long long)k * taps + r * TAPS + s) * g.channels + channel] = sum;
         }
         __syncthreads();  // everyone has read them
     }
     if (!g.pooled) return;
-    const int width = 2 * g.lanes * VECTOR;
-    if (copies)
+    const int filters = g.lanes * FILTERS;
+    if (works && unit == 0)
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) shared[copier * width + vector * VECTOR + k] = bias_sums[k];
-    __syncthreads();  // every copier's sums are there
-    const int filter = first_filter + threadIdx.x;
-    if (threadIdx.x >= width || filter >= g.filters) return;
+        for (int k = 0; k < FILTERS; ++k) patch[slot * filters + lane * FILTERS + k] = bias_sums[k];
+    __syncthreads();  // every slot is there
+    const int k = first_filter + threadIdx.x;
+    if (threadIdx.x >= filters || k >= g.filters) return;
     Accum sum = 0;
-    for (int z = 0; z < splitting.copiers; ++z) sum += shared[z * width + threadIdx.x];
-    partial[(long long)g.filters * weights + filter] = sum;
+    for (int z = 0; z < g.slots; ++z) sum += patch[z * filters + threadIdx.x];
+    partial[(long long)g.filters * taps * g.channels + k] = sum;
 }

@@ -183,13 +183,16 @@ def test_winograd_fetches_multiplies_and_then_transforms(
 def test_few_channels_are_multiplied_out_of_registers(
     nvdisasm: Path, tmp_path: Path, dtype: str
 ) -> None:
-    for family, multiply_adds, share in ((direct.FPROP, 9 * 32, 0.85), (direct.WGRAD, 3 * 32, 0.7)):
-        code = listing(nvdisasm, tmp_path, family(dtype, (3, 1)), "sm_90")
+    wide = ".128" if dtype == "float32" else ".64"  # of a chunk of gradients
+    for kernel, multiply_adds, share, access in (
+        (direct.FPROP(dtype, (3, 1)), 9 * 32, 0.85, "STG.E.128"),
+        # the loop has other copies, for other layouts, poolings and outputs at the end of a row
+        (direct.WGRAD(dtype, (3, 1, 3)), 27 * 16, 0.5, f"LDG.E{wide}.CONSTANT"),
+    ):
+        code = listing(nvdisasm, tmp_path, kernel, "sm_90")
         found = set(INSTRUCTION.findall(code))
-        assert "LDS.128" in found and not mnemonics(found) & UNWANTED
-        assert ("STG.E.128" if family is direct.FPROP else "STS.128") in found
+        assert {"LDS.128", access} <= found and not mnemonics(found) & UNWANTED
         innermost = min((loop for loop in loops(code) if "FFMA.FTZ" in loop), key=len)
-        # wgrad has a second copy, for outputs at the end of a row
         assert multiply_adds <= innermost.count("FFMA.FTZ") > share * len(innermost)
 
 

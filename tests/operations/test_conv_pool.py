@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda.algorithms import Problem
-from gpucnn.backends.cuda.algorithms.direct_tiles import PATCH, SLICE, patch_of
+from gpucnn.backends.cuda.algorithms.direct_tiles import (
+    PATCH,
+    SLICE,
+    WGRAD_SLICE,
+    patch_of,
+    wgrad_channels,
+)
 from gpucnn.backends.cuda.conv_pool import fused
 from gpucnn.shapes import ConvShape, PoolShape
 from tests import reference
@@ -242,9 +248,9 @@ def test_tiles_cover_the_map_and_fit(taps, stride, channels, size, dtype, direct
         plan = fused(Problem(direction, s, dtype), p)
         block = plan.settings
         down, across = (-(-n // q) for n, q in zip(p.output, block.quads, strict=True))
-        assert plan.grid[1] * SLICE >= filters
+        assert plan.grid[1] * (SLICE if direction == "fprop" else WGRAD_SLICE) >= filters
         assert (plan.grid[0] - 1) * block.tiles_per_block < batch * down * across
         assert plan.grid[0] * block.tiles_per_block >= batch * down * across
         assert channels * patch_of(s, block.quads)[1] <= PATCH
-        units = 1 if direction == "fprop" else channels * taps
-        assert block.lanes * units * block.slots <= plan.threads <= 256
+        units = 1 if direction == "fprop" else channels // wgrad_channels(s)
+        assert block.lanes * units * block.slots <= plan.threads <= 128

@@ -32,7 +32,12 @@ _WINDOW: Axis = {
 }
 _DTYPE: Axis = {name: DTYPE[name] for name in ("float16", "bfloat16", "float32")}
 FPROP = KernelFamily("conv_direct.cu", "conv_direct", _DTYPE, _WINDOW)
-WGRAD = KernelFamily("conv_direct_wgrad.cu", "conv_direct_wgrad", _DTYPE, _WINDOW)
+_WGRAD_WINDOW: Axis = {
+    (taps, stride, channels): (f"{tag}_{channels}", {**macros, "CHANNELS": channels})
+    for (taps, stride), (tag, macros) in _WINDOW.items()
+    for channels in ((1, 3) if taps == 3 else (1,))
+}
+WGRAD = KernelFamily("conv_direct_wgrad.cu", "conv_direct_wgrad", _DTYPE, _WGRAD_WINDOW)
 
 _PAIRS = ("input", "output", "target", "pad", "quads")
 _NUMBERS = ("pitch", "plane", "lanes", "slots", "tiles", "tiles_per_block")
@@ -47,15 +52,12 @@ _GEOMETRY = np.dtype(
     + [(f"by_{name}", DIVISOR) for name in _DIVISORS]
 )
 # struct Splitting of kernels/conv_direct_wgrad.cu
-_SPLITTING = np.dtype(
-    [(name, "i4") for name in ("units", "copiers")]
-    + [(f"by_{name}", DIVISOR) for name in ("units", "chunks", "vectors", "copiers", "items")]
-)
+_SPLITTING = np.dtype([(f"by_{name}", DIVISOR) for name in ("units", "chunks", "width")])
 
 # The share of its instructions that a multiprocessor issues, by direction: the rest of the time it
 # waits for memory, shared memory and barriers.
-EFFICIENCY = {"fprop": 0.4, "wgrad": 0.5}
-THREADS_WANTED = 128  # on each, that it takes to reach it
+EFFICIENCY = {"fprop": 0.4, "wgrad": 0.6}
+THREADS_WANTED = {"fprop": 128, "wgrad": 256}  # on each, that it takes to reach it
 
 
 class Direct(Algorithm):
@@ -82,12 +84,12 @@ class Direct(Algorithm):
         s = problem.shape
         count = ceil_div(tiles.count_tiles(s, pool, settings.quads), settings.tiles_per_block)
         if problem.direction == "fprop":
-            threads = tiles.fprop_threads(settings)
+            threads, slices = tiles.fprop_threads(settings), tiles.fprop_slices(s)
             shared = tiles.PATCH + tiles.MAX_CHANNELS * s.taps * (tiles.SLICE + 4)
         else:
-            threads = tiles.wgrad_threads(s, settings)
-            shared = tiles.PATCH + tiles.TILE * (tiles.SLICE + 4)
-        return Plan(self.name, settings, (count, tiles.slices_of(s), 1), threads, 4 * shared)
+            threads, slices = tiles.wgrad_threads(s, settings), tiles.wgrad_slices(s)
+            shared = tiles.PATCH
+        return Plan(self.name, settings, (count, slices, 1), threads, 4 * shared)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         return self.pooled_cost(problem, None, plan)
@@ -98,8 +100,8 @@ class Direct(Algorithm):
         y = math.prod((pool or s).y_shape)
         memory = (math.prod(s.x_shape) + y) * problem.itemsize
         work = (tiles.fprop_work if fprop else tiles.wgrad_work)(s, pool, plan.settings)
-        blocks = math.prod(plan.grid) / MULTIPROCESSORS
-        busy = min(1.0, blocks) * min(1.0, max(1.0, blocks) * plan.threads / THREADS_WANTED)
+        blocks, wanted = math.prod(plan.grid) / MULTIPROCESSORS, THREADS_WANTED[problem.direction]
+        busy = min(1.0, blocks) * min(1.0, max(1.0, blocks) * plan.threads / wanted)
         rate = MULTIPROCESSORS * MULTIPLY_ADDS * EFFICIENCY[problem.direction] * busy
         return LAUNCH_US * (1 if fprop else 2) + max(memory / BYTES, work / rate)
 
@@ -134,9 +136,10 @@ class Direct(Algorithm):
         s, weights = problem.shape, math.prod(problem.shape.w_shape)
         size = weights + (s.filters if pool else 0)
         partial = caller.xp.empty((plan.grid[0], size), accumulator(x.dtype))
+        kernel = WGRAD(x.dtype, (s.kernel[0], s.strides[0], tiles.wgrad_channels(s)))
         caller.launch(
-            WGRAD(x.dtype, (s.kernel[0], s.strides[0])), plan.grid, plan.threads, x, dy, index,
-            partial, _record(s, pool, plan.settings), _splitting(s, pool, plan.settings),
+            kernel, plan.grid, plan.threads, x, dy, index, partial,
+            _record(s, pool, plan.settings), _splitting(s, plan.settings),
         )  # fmt: skip
         total = split_sum(caller, partial, x.dtype)
         return total[:weights].reshape(s.w_shape), total[weights:] if pool else None
@@ -175,10 +178,8 @@ def _record(s: ConvShape, pool: PoolShape | None, settings: Settings) -> np.ndar
 
 
 @lru_cache(maxsize=1024)
-def _splitting(s: ConvShape, pool: PoolShape | None, settings: Settings) -> np.ndarray:
+def _splitting(s: ConvShape, settings: Settings) -> np.ndarray:
     """Return struct Splitting."""
-    units, copiers = s.channels * s.kernel[0], tiles.copiers_of(s, settings)
-    vectors = settings.lanes * tiles.FILTERS // tiles.VECTOR
-    across = settings.quads[1]
-    divisors = (units, across // 2, vectors, copiers, across if pool else 2 * across)
-    return np.array([(units, copiers, *map(divisor, divisors))], _SPLITTING)
+    units = s.channels // tiles.wgrad_channels(s)
+    width = settings.lanes * tiles.wgrad_filters(s.kernel[0]) * units
+    return np.array([tuple(map(divisor, (units, settings.quads[1] // 2, width)))], _SPLITTING)

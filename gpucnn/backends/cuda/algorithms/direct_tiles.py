@@ -17,11 +17,10 @@ from .base import MULTIPROCESSORS
 # As in kernels/direct.cuh and kernels/conv_direct_wgrad.cu.
 MAX_CHANNELS = 4
 SLICE = 32
+WGRAD_SLICE = 64
 PATCH = 4096
-FPROP_THREADS, WGRAD_THREADS = 128, 256  # of a block at most
-TILE = 128
+THREADS = 128  # of a block at most
 OUTPUTS = 32  # of a thread of fprop
-VECTOR, FILTERS = 4, 8  # that a thread of wgrad copies at once, and that it sums
 
 # (taps, stride) of the windows that there are kernels for
 WINDOWS = ((3, 1), (5, 1), (3, 2), (7, 2))
@@ -30,15 +29,16 @@ WINDOWS = ((3, 1), (5, 1), (3, 2), (7, 2))
 # many of them run last. And how many tiles at most: the weights weigh little then.
 THREADS_LEFT = 2560 * MULTIPROCESSORS
 MOST_TILES = 8
-# Splits of wgrad: four blocks on each multiprocessor of an H100.
-BLOCKS_WANTED = 4 * MULTIPROCESSORS
+# Threads of wgrad that a multiprocessor holds at least: it is split into so many.
+WGRAD_HELD = 384
 PARTIAL_ELEMENTS = 2**24  # that the splits may take
 
 # Instructions of a thread, as the machine code has them, beside the multiply-adds.
 PATCH_COPY = 30  # for each input of a tile
 WEIGHT_COPY = 27  # for each weight of a slice
 OUTPUT = 6  # for each output of a tile
-GRADIENT_COPY = 8  # for each gradient of a tile
+CHUNK, CHUNK_ROW = 60, 3  # for each chunk of gradients, and each row of the window over it
+TILE = 400  # for each tile, waiting counted as if it were instructions
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def count_tiles(conv: ConvShape, pool: PoolShape | None, quads: tuple[int, int])
     return conv.batch * math.prod(tiles_of(conv, pool, quads))
 
 
-def slices_of(s: ConvShape) -> int:
-    return ceil_div(s.filters, SLICE)
-
-
 # ---- forward ------------------------------------------------------------------------------------
+
+
+def fprop_slices(s: ConvShape) -> int:
+    return ceil_div(s.filters, SLICE)
 
 
 def fprop_threads(settings: Settings) -> int:
@@ -129,13 +129,15 @@ def fprop_settings(conv: ConvShape, pool: PoolShape | None, dtype: str) -> Itera
     filters = 4 if dtype == "float32" else 8  # 16 bytes
     lanes, quads = ceil_div(min(conv.filters, SLICE), filters), OUTPUTS // 4 // filters
     rows, columns = quads_of(conv, pool)
-    across, places = ceil_div(columns, quads), FPROP_THREADS // lanes
+    across, places = ceil_div(columns, quads), THREADS // lanes
     for limit in (4, 8, 16, 32, 64):
         width = even(across, min(limit, places))
         for height in {even(rows, n) for n in (1, 2, 4, 8, 16) if n * width <= places}:
             tile = (height, width * quads)
             if conv.channels * patch_of(conv, tile)[1] <= PATCH:
-                threads = count_tiles(conv, pool, tile) * slices_of(conv) * lanes * width * height
+                threads = (
+                    count_tiles(conv, pool, tile) * fprop_slices(conv) * lanes * width * height
+                )
                 per_block = min(MOST_TILES, max(1, threads // THREADS_LEFT))
                 yield Settings(tile, lanes, width, width * height, per_block)
 
@@ -147,37 +149,47 @@ def fprop_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> f
     block = fprop_threads(settings) * OUTPUTS * (weights + OUTPUT)
     block += conv.channels * plane * PATCH_COPY
     block += SLICE * weights * WEIGHT_COPY / settings.tiles_per_block
-    return count_tiles(conv, pool, settings.quads) * slices_of(conv) * block
+    return count_tiles(conv, pool, settings.quads) * fprop_slices(conv) * block
 
 
 # ---- gradient of the filters --------------------------------------------------------------------
 
 
+def wgrad_filters(taps: int) -> int:
+    """Return how many filters a thread sums."""
+    return 4 if taps == 3 else 2
+
+
+def wgrad_channels(s: ConvShape) -> int:
+    """Return how many channels a thread sums: those of colours, if its registers have room."""
+    return 3 if s.channels == 3 and s.kernel[0] == 3 else 1
+
+
+def wgrad_slices(s: ConvShape) -> int:
+    return ceil_div(s.filters, WGRAD_SLICE)
+
+
 def wgrad_threads(conv: ConvShape, settings: Settings) -> int:
-    units = conv.channels * conv.kernel[0]
-    return whole_warps(settings.lanes * units * settings.slots)
-
-
-def copiers_of(conv: ConvShape, settings: Settings) -> int:
-    """Return how many threads copy the same 4 filters."""
-    return wgrad_threads(conv, settings) // (settings.lanes * FILTERS // VECTOR)
+    return whole_warps(settings.lanes * conv.channels // wgrad_channels(conv) * settings.slots)
 
 
 def wgrad_settings(conv: ConvShape, pool: PoolShape | None) -> Iterator[Settings]:
     """Yield the tiles of wgrad that fit: an even number of quads across, whole chunks of 4."""
-    lanes = ceil_div(min(conv.filters, SLICE), FILTERS)
+    taps = conv.kernel[0]
+    lanes = ceil_div(min(conv.filters, WGRAD_SLICE), wgrad_filters(taps))
     rows, columns = quads_of(conv, pool)
-    most = WGRAD_THREADS // (lanes * conv.channels * conv.kernel[0])
-    for limit in (2, 4, 8, 16, 32):
+    units = lanes * conv.channels // wgrad_channels(conv)
+    most = THREADS // units
+    for limit in (2, 4, 8, 16, 32, 64):
         width = 2 * ceil_div(even(columns, limit), 2)
-        most_high = TILE // 4 // width
-        for height in {even(rows, n) for n in (min(4, most_high), most_high)}:
+        for height in {even(rows, n) for n in (1, 2, 4, 8, 16, 32)}:
             if conv.channels * patch_of(conv, (height, width))[1] > PATCH:
                 continue
             slots = even(width * height, most)  # as many chunks as quads
+            threads = whole_warps(units * slots)
             tiles = count_tiles(conv, pool, (height, width))
             splits = min(
-                ceil_div(BLOCKS_WANTED, slices_of(conv)),
+                MULTIPROCESSORS * (WGRAD_HELD // threads) // wgrad_slices(conv) or 1,
                 tiles,
                 max(1, PARTIAL_ELEMENTS // (math.prod(conv.w_shape) + conv.filters)),
             )
@@ -186,10 +198,11 @@ def wgrad_settings(conv: ConvShape, pool: PoolShape | None) -> Iterator[Settings
 
 def wgrad_work(conv: ConvShape, pool: PoolShape | None, settings: Settings) -> float:
     """Return the instructions of all threads of a gradient, threads without work counted."""
-    chunks = math.prod(settings.quads)
+    taps = conv.kernel[0]
     _, plane = patch_of(conv, settings.quads)
-    block = wgrad_threads(conv, settings) * ceil_div(chunks, settings.slots)
-    block *= 4 * FILTERS * (conv.kernel[1] + 1)
-    block += 4 * chunks * settings.lanes * FILTERS * GRADIENT_COPY
+    chunks = ceil_div(math.prod(settings.quads), settings.slots)  # of a thread
+    rows = taps * wgrad_channels(conv)
+    chunk = rows * (4 * taps * wgrad_filters(taps) + CHUNK_ROW) + CHUNK
+    block = wgrad_threads(conv, settings) * (chunks * chunk + TILE)
     block += conv.channels * plane * PATCH_COPY
-    return count_tiles(conv, pool, settings.quads) * slices_of(conv) * block
+    return count_tiles(conv, pool, settings.quads) * wgrad_slices(conv) * block
