@@ -26,12 +26,13 @@ struct ChannelWeights {
     const Divisor& filters;
     int filter_chunks;  // of a filter
     int to;             // where this thread's first chunk goes in a slab
-    unsigned k, k_end;  // of that chunk
+    const Terms& terms;
+    unsigned k;  // of that chunk
 
-    __device__ __forceinline__ ChannelWeights(const Element* group, const ConvGeometry& g, int first, unsigned k_begin,
-                                              unsigned k_end)
+    __device__ __forceinline__ ChannelWeights(const Element* group, const ConvGeometry& g, int first,
+                                              const Terms& terms)
         : filters(g.by_group_filters), filter_chunks(pixels(g.kernel) * (g.group_channels / CHUNK)),
-          to(in_register(Slab::thread_offset())), k(k_begin + Slab::thread_row()), k_end(in_register(k_end)) {
+          to(in_register(Slab::thread_offset())), terms(terms), k(terms.begin + Slab::thread_row()) {
         const int channel = first + CHUNK * Slab::thread_chunk();
         w = in_register((const Elements<CHUNK>*)(group + (channel < g.group_channels ? channel : 0)));
     }
@@ -42,9 +43,9 @@ struct ChannelWeights {
             int filter;
             const int weights = tables().tap_weights[divide(term, filters, filter)];
             cp_async_16(slab + to + i * Slab::STEP_BYTES, w + (filter * filter_chunks + weights),
-                        term < k_end ? 16 : 0);
+                        term < terms.end ? 16 : 0);
         }
-        k += TILE_K;
+        k = terms.next(k);
     }
 };
 
@@ -58,8 +59,7 @@ NAME(conv_dgrad_mma)(const Element* __restrict__ dy, const Element* __restrict__
     residue.load(g, residues, tile.product / g.groups);
     const unsigned m_end = g.batch * residue.pixels();
     if (tile.row0 >= m_end) return;  // a class smaller than the largest one
-    const unsigned k_begin = blockIdx.z * k_per_split;
-    const unsigned k_end = min(k_begin + k_per_split, residue.taps() * g.group_filters);
+    const Terms terms(k_per_split, residue.taps(), g.group_filters);
 
     const int chunks = g.filters / CHUNK;  // of a pixel of dy
     const auto counts = [&](int axis) { return residue.axis[axis].taps; };
@@ -97,11 +97,10 @@ NAME(conv_dgrad_mma)(const Element* __restrict__ dy, const Element* __restrict__
     };
     fill_tables(residue.taps(), row_of, tap_of);
 
-    GatheredRows a(dy + group * g.group_filters, g.by_group_filters, k_begin);
-    ChannelWeights b(w + (long long)group * g.group_filters * pixels(g.kernel) * g.group_channels, g, tile.col0,
-                     k_begin, k_end);
+    GatheredRows a(dy + group * g.group_filters, g.by_group_filters, terms);
+    ChannelWeights b(w + (long long)group * g.group_filters * pixels(g.kernel) * g.group_channels, g, tile.col0, terms);
     Sums acc;
-    tile_gemm(a, b, smem, k_end > k_begin ? (k_end - k_begin + TILE_K - 1) / TILE_K : 0, acc);
+    tile_gemm(a, b, smem, terms.slabs, acc);
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.input), g.channels);
     store_tile(acc, tile.col0, g.group_channels, group * g.group_channels, g.channels, bias, 0, dx, partial);

@@ -20,13 +20,14 @@ struct FilterWeights {
     typedef SlabOf<true, TILE_N> Slab;
     const Elements<CHUNK>* w;  // of the group
     int to;                    // where this thread's first chunk goes in a slab
-    unsigned k, k_end;         // of this thread's chunks in the next slab
+    const Terms& terms;
+    unsigned k;                // of this thread's chunks in the next slab
     int filters[Slab::LOADS];  // where each begins, in chunks
 
-    __device__ __forceinline__ FilterWeights(const Element* w, unsigned length, int first, int count, unsigned k_begin,
-                                             unsigned k_end)
-        : w((const Elements<CHUNK>*)w), to(in_register(Slab::thread_offset())),
-          k(k_begin + CHUNK * Slab::thread_chunk()), k_end(in_register(k_end)) {
+    __device__ __forceinline__ FilterWeights(const Element* w, unsigned length, int first, int count,
+                                             const Terms& terms)
+        : w((const Elements<CHUNK>*)w), to(in_register(Slab::thread_offset())), terms(terms),
+          k(terms.begin + CHUNK * Slab::thread_chunk()) {
 #pragma unroll
         for (int i = 0; i < Slab::LOADS; ++i) {
             const int filter = first + Slab::thread_row() + i * Slab::STEP;
@@ -34,11 +35,11 @@ struct FilterWeights {
         }
     }
     __device__ __forceinline__ void fetch(unsigned char* slab) {
-        const int bytes = k < k_end ? 16 : 0, offset = k / CHUNK;
+        const int bytes = k < terms.end ? 16 : 0, offset = k / CHUNK;
 #pragma unroll
         for (int i = 0; i < Slab::LOADS; ++i)
             cp_async_16(slab + to + i * Slab::STEP_BYTES, w + (filters[i] + offset), bytes);
-        k += TILE_K;
+        k = terms.next(k);
     }
 };
 
@@ -50,7 +51,7 @@ NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ 
     const int group = tile.product;
     const unsigned m_end = (unsigned)g.batch * pixels(g.output);
     const unsigned length = (unsigned)pixels(g.kernel) * g.group_channels;
-    const unsigned k_begin = blockIdx.z * k_per_split, k_end = min(k_begin + k_per_split, length);
+    const Terms terms(k_per_split, pixels(g.kernel), g.group_channels);
 
     const int chunks = g.channels / CHUNK;  // of a pixel
     const auto counts = [&](int axis) { return g.kernel[axis]; };
@@ -75,11 +76,10 @@ NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ 
         return {pixel(place, g.input) * chunks, places};
     };
     fill_tables(pixels(g.kernel), row_of, tap_of);
-    GatheredRows a(x + group * g.group_channels, g.by_group_channels, k_begin);
-    FilterWeights b(w + (long long)group * g.group_filters * length, length, tile.col0, g.group_filters, k_begin,
-                    k_end);
+    GatheredRows a(x + group * g.group_channels, g.by_group_channels, terms);
+    FilterWeights b(w + (long long)group * g.group_filters * length, length, tile.col0, g.group_filters, terms);
     Sums acc;
-    tile_gemm(a, b, smem, (k_end - k_begin + TILE_K - 1) / TILE_K, acc);
+    tile_gemm(a, b, smem, terms.slabs, acc);
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
     store_tile(acc, tile.col0, g.group_filters, group * g.group_filters, g.filters, bias, relu, y, partial);

@@ -78,21 +78,49 @@ __device__ __forceinline__ void fill_tables(int taps, const RowOf& row_of, const
     __syncthreads();  // the tables are complete
 }
 
+// The terms that a split sums, slab by slab, `depth` of each tap. Where slabs are of one tap each, all taps of TILE_K
+// channels come before the next channels: what one tap of a row has read is still near for the next one.
+struct Terms {
+    unsigned begin, end;       // of the first slab, and of what exists
+    int slabs;
+    unsigned step, wrap, back;  // from a slab to the next, and what that goes back by once it reaches `wrap`
+
+    __device__ __forceinline__ Terms(unsigned k_per_split, unsigned taps, unsigned depth) {
+        const unsigned length = taps * depth, first = blockIdx.z * k_per_split;
+        end = min(first + k_per_split, length);
+        slabs = first < end ? (end - first + TILE_K - 1) / TILE_K : 0;
+        if (depth % TILE_K == 0 && taps > 0) {
+            const unsigned slab = first / TILE_K;
+            begin = slab % taps * depth + slab / taps * TILE_K;
+            end = length;
+            step = depth, wrap = length, back = length - TILE_K;
+        } else {
+            begin = first;
+            step = TILE_K, wrap = ~0u, back = 0;
+        }
+    }
+    __device__ __forceinline__ unsigned next(unsigned k) const {
+        k += step;
+        return k >= wrap ? k - back : k;
+    }
+};
+
 // A(m, k): 8 channels of the map under a tap of row m, k counting (tap, channel) with `depth` channels to a tap.
 struct GatheredRows {
     static const bool ALONG_K = true;
     typedef SlabOf<true, TILE_M> Slab;
     const Elements<CHUNK>* map;  // from the group's first channel on
     const Divisor& depth;
+    const Terms& terms;
     int to;      // where this thread's first chunk goes in a slab
     unsigned k;  // of this thread's chunks in the next slab
     int source[Slab::LOADS];
     unsigned outside[Slab::LOADS];
 
     // Called when the tables are complete.
-    __device__ __forceinline__ GatheredRows(const Element* map, const Divisor& depth, unsigned k_begin)
-        : map((const Elements<CHUNK>*)map), depth(depth), to(in_register(Slab::thread_offset())),
-          k(k_begin + CHUNK * Slab::thread_chunk()) {
+    __device__ __forceinline__ GatheredRows(const Element* map, const Divisor& depth, const Terms& terms)
+        : map((const Elements<CHUNK>*)map), depth(depth), terms(terms), to(in_register(Slab::thread_offset())),
+          k(terms.begin + CHUNK * Slab::thread_chunk()) {
 #pragma unroll
         for (int i = 0; i < Slab::LOADS; ++i) {
             const TileRow& row = tables().rows[Slab::thread_row() + i * Slab::STEP];
@@ -107,7 +135,7 @@ struct GatheredRows {
 #pragma unroll
         for (int i = 0; i < Slab::LOADS; ++i)
             cp_async_16(slab + to + i * Slab::STEP_BYTES, map + (source[i] + offset), outside[i] & tap.places ? 0 : 16);
-        k += TILE_K;
+        k = terms.next(k);
     }
 };
 

@@ -42,6 +42,9 @@ CONVS: dict[str, ConvShape] = {
     ),
     "vectors_strided": conv((3, 9, 10, 32), (48, 3, 2, 16), strides=(2, 3), padding=1, groups=2),
     "vectors_many_pixels": conv((3, 15, 14, 8), (8, 3, 2, 8)),
+    "vectors_deep": conv(
+        (1, 8, 9, 64), (128, 3, 2, 32), strides=(2, 1), padding=((1, 0), (0, 2)), groups=2
+    ),
     "vectors_thin": conv((1, 18, 17, 16), (3, 3, 3, 16), padding=1),
     "vectors_from_thin": conv((1, 18, 17, 3), (16, 3, 3, 3), strides=(1, 2), padding=1),
     "split_sums": conv((1, 4, 3, 64), (40, 3, 3, 64), padding=1),

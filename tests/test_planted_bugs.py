@@ -143,6 +143,7 @@ def halves(backend: CudaBackend, direction: str, s: ConvShape) -> None:
 
 def fprop_f16(backend: CudaBackend) -> None:
     halves(backend, "fprop", HALVES)
+    halves(backend, "fprop", replace(HALVES, channels=128))  # slabs of one tap each
 
 
 def dgrad_f16(backend: CudaBackend) -> None:
@@ -527,7 +528,9 @@ BUGS = [
         "quarters[0]"),
     Bug("the padding is read", fprop_f16, "conv_mma.cuh", "outside[i] & tap.places ? 0 : 16", "16"),
     Bug("one bit for the taps of all axes", fprop_f16, "conv_mma.cuh", "first += counts(a);", ""),
-    Bug("the terms of the next split", fprop_f16, "conv_fprop_mma.cu", "k < k_end ? 16 : 0", "16"),
+    Bug("the terms of the next split", fprop_f16, "conv_fprop_mma.cu",
+        "k < terms.end ? 16 : 0", "16"),
+    Bug("the next channels skipped", fprop_f16, "conv_mma.cuh", "length - TILE_K;", "length;"),
     Bug("filters of the next group", fprop_f16, "conv_mma.cuh",
         "if (column + e < columns) to[e] = values.at[e];", "to[e] = values.at[e];"),
     Bug("the bias of the first group", fprop_f16, "conv_mma.cuh", "bias[first + column + e]",

@@ -30,6 +30,18 @@ PARTIAL_ELEMENTS = 2**25  # more partial sums than these cost more than splittin
 MOST_SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 
 
+# For the cost model, of an H100: what a multiprocessor does in a microsecond, at 1.75 GHz. mma.sync
+# multiplies 1024 times a clock, half of what wgmma does; shared memory moves 128 bytes; the second
+# cache moves 5.5 TB/s for all of them.
+CLOCKS = 1750.0
+MULTIPLY_ADDS, SHARED = 1024 * CLOCKS, 128 * CLOCKS
+CACHE = 5.5e6
+CROWDED = 1.15  # reads and writes of shared memory get in each other's way
+BLOCK_US = 1.0  # until the first slab is there, and from the last one to the end
+# What warps reach, by how many of them each quarter of a multiprocessor has; one waits by itself.
+BUSY = {1: 0.65, 2: 0.9}
+
+
 @dataclass(frozen=True)
 class MmaTile:
     """A block's tile, and how its warps share it.
@@ -37,24 +49,26 @@ class MmaTile:
     Attributes:
         m, n: rows and columns of a block.
         warp_m, warp_n: those of a warp.
+        blocks: how many blocks a multiprocessor should hold.
         k: terms of a slab.
         stages: slabs in shared memory.
-        blocks: how many blocks a multiprocessor should hold.
-        share: of ``PEAK``, what so many blocks reach, for the cost model.
     """
 
     m: int
     n: int
     warp_m: int
     warp_n: int
-    k: int
-    stages: int
     blocks: int
-    share: float
+    k: int = 32
+    stages: int = 4
+
+    @property
+    def warps(self) -> int:
+        return (self.m // self.warp_m) * (self.n // self.warp_n)
 
     @property
     def threads(self) -> int:
-        return 32 * (self.m // self.warp_m) * (self.n // self.warp_n)
+        return 32 * self.warps
 
     @property
     def dynamic_bytes(self) -> int:
@@ -62,19 +76,21 @@ class MmaTile:
         slabs = self.stages * (self.m + self.n) * self.k * 2
         return slabs + self.m * ROW_BYTES + TAPS * TAP_BYTES
 
+    @property
+    def term_us(self) -> float:
+        """Return the microseconds of a term: multiplied, or written to shared memory and read."""
+        rows = self.m + self.n + self.warps * (self.warp_m + self.warp_n)
+        return max(self.m * self.n / MULTIPLY_ADDS, CROWDED * 2 * rows / SHARED)
 
-# For the cost model: multiply-adds of an H100's multiprocessor in a microsecond, 2048 a clock at
-# 1.7 GHz (920 TFLOP/s in all); mma.sync reaches some 0.6 of it, wgmma the rest.
-PEAK = 2048 * 1700.0
-WIDE = MmaTile(128, 256, 64, 64, k=32, stages=4, blocks=1, share=0.52)
-SQUARE = MmaTile(128, 128, 64, 64, k=32, stages=4, blocks=2, share=0.5)
-TALL = MmaTile(256, 64, 64, 64, k=32, stages=4, blocks=2, share=0.48)
-HALF = MmaTile(128, 64, 64, 32, k=32, stages=4, blocks=3, share=0.4)
-SMALL = MmaTile(64, 64, 32, 32, k=32, stages=4, blocks=4, share=0.3)
-STRIP = MmaTile(128, 32, 32, 32, k=32, stages=4, blocks=4, share=0.25)
-TILES = (WIDE, SQUARE, TALL, HALF, SMALL, STRIP)
-BLOCK_US = 1.0  # until the first slab is there, and from the last one to the end
-FULL_BLOCKS = 2  # a multiprocessor with one alone waits at its barriers
+
+WIDE = MmaTile(128, 256, 64, 64, blocks=1)
+DEEP = MmaTile(256, 128, 64, 64, blocks=1)
+SQUARE = MmaTile(128, 128, 64, 64, blocks=2)
+TALL = MmaTile(256, 64, 64, 64, blocks=2)
+HALF = MmaTile(128, 64, 64, 32, blocks=3)
+SMALL = MmaTile(64, 64, 32, 32, blocks=4)
+STRIP = MmaTile(128, 32, 32, 32, blocks=4)
+TILES = (WIDE, DEEP, SQUARE, TALL, HALF, SMALL, STRIP)
 
 TILE: Axis = {
     tile: (
@@ -131,18 +147,15 @@ def applies(problem: Problem) -> bool:
 
 
 def splits(matrix: Matrix, tile: MmaTile) -> Iterator[tuple[int, int]]:
-    """Yield (splits, terms of each): the whole sum, and enough for one wave of blocks or two."""
-    most = min(
-        matrix.k // TERMS_PER_SPLIT, PARTIAL_ELEMENTS // (matrix.m * matrix.n * matrix.groups)
-    )
-    wave = MULTIPROCESSORS * tile.blocks // matrix.blocks(tile)
-    seen = set()
-    for wanted in (1, min(wave, most), min(2 * wave, most)):
+    """Yield (splits, terms of each): the whole sum, and as many as make whole waves of blocks."""
+    blocks, results = matrix.blocks(tile), matrix.m * matrix.n * matrix.groups
+    most = min(matrix.k // TERMS_PER_SPLIT, PARTIAL_ELEMENTS // results)
+    waves = (MULTIPROCESSORS * n // blocks for n in range(1, 2 * tile.blocks + 1))
+    found = {}
+    for wanted in (1, *(min(wave, most) for wave in waves)):
         terms = ceil_div(ceil_div(matrix.k, max(1, wanted)), SUMMED_AT_ONCE) * SUMMED_AT_ONCE
-        count = ceil_div(matrix.k, terms)
-        if count not in seen:
-            seen.add(count)
-            yield count, terms
+        found[ceil_div(matrix.k, terms)] = terms
+    yield from found.items()
 
 
 def all_residues(shape: ConvShape) -> np.ndarray:
@@ -167,23 +180,30 @@ class Mma(Algorithm):
                     yield Plan(self.name, Settings(tile, terms), grid, tile.threads, static)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
-        """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
+        """What the busiest multiprocessor, a cache or memory takes, and the splits'."""
         s, tile, (blocks, _, count) = problem.shape, plan.settings.tile, plan.grid
         matrix = matrix_of(problem)
-        work = tile.m * tile.n * min(plan.settings.terms, matrix.k)
+        terms = min(plan.settings.terms, matrix.k)
         # of dgrad's classes of pixels the matrix is the one with the most taps
-        work *= s.multiply_adds / matrix.multiply_adds
-        of_one = ceil_div(blocks * count, MULTIPROCESSORS)
-        together = min(of_one, tile.blocks)
-        alone = 0.7 if together * tile.threads < 256 else 1.0
-        compute_us = of_one * work / (PEAK * tile.share * alone) + BLOCK_US * of_one / together
+        terms *= s.multiply_adds / matrix.multiply_adds
+        waves, left = divmod(ceil_div(blocks * count, MULTIPROCESSORS), tile.blocks)
+        compute_us = waves * self._wave_us(tile, terms, tile.blocks)
+        compute_us += self._wave_us(tile, terms, left) if left else 0
+        gathered = blocks * count * terms * (tile.m + tile.n) * problem.itemsize
         sizes = map(math.prod, (s.x_shape, s.y_shape, s.w_shape))
-        total_us = LAUNCH_US + max(compute_us, sum(sizes) * problem.itemsize / BYTES)
+        total_us = LAUNCH_US + max(
+            compute_us, gathered / CACHE, sum(sizes) * problem.itemsize / BYTES
+        )
         if count > 1:
             result = {"fprop": s.y_shape, "dgrad": s.x_shape}[problem.direction]
             numbers = math.prod(result) * problem.accumulator_bytes
             total_us += LAUNCH_US + 2 * count * numbers / BYTES
         return total_us
+
+    def _wave_us(self, tile: MmaTile, terms: float, together: int) -> float:
+        """Return what so many blocks take that a multiprocessor has at a time."""
+        warps = together * tile.warps / 4  # of a quarter of it
+        return BLOCK_US + together * terms * tile.term_us / BUSY.get(int(warps), 1)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         source, w, b = arrays
