@@ -135,7 +135,7 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
         assert loop.count("LDSM") == (tile.warp_m + tile.warp_n) // 16 * 2
         assert loop.count("LDGSTS") == 32 * (tile.m + tile.n) // 8 // tile.threads
         multiplied = loop.count("HMMA") + loop.count("LDSM") + loop.count("LDGSTS")
-        assert multiplied > {64: 0.42, 32: 0.3, 16: 0.22}[loop.count("HMMA")] * len(loop)
+        assert multiplied > {64: 0.42, 48: 0.35, 16: 0.22}[loop.count("HMMA")] * len(loop)
         # copies are under way, and the next part is being loaded, while tensor cores work
         assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
 
