@@ -126,7 +126,7 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
     for dtype, mma in (("float16", "HMMA.16816.F32"), ("bfloat16", "HMMA.16816.F32.BF16")):
         code = listing(nvdisasm, tmp_path, mma_wgrad.WGRAD(2, dtype, tile), architecture)
         found = set(INSTRUCTION.findall(code))
-        assert {mma, "LDSM.16.MT88.4"} <= found
+        assert {mma, "LDSM.16.MT88.4", "STG.E.128", "STG.E.64"} <= found
         assert re.search(r"LDGSTS\.E\.BYPASS\.\S*128 ", code), "16 bytes, past the L1 cache"
         assert not mnemonics(found) & {"FFMA", "STS", *UNWANTED}
         # a step of the loop: 32 pixels
