@@ -137,25 +137,34 @@ struct Fragments {
     }
 };
 
-__device__ __forceinline__ void store_pair(float* to, const Values<2>& pair) { *(Values<2>*)to = pair; }
-__device__ __forceinline__ void store_pair(Element* to, const Values<2>& pair) { store_values<2>(to, pair); }
+__device__ __forceinline__ void store_four(float* to, const Values<4>& four) { *(Values<4>*)to = four; }
+__device__ __forceinline__ void store_four(Element* to, const Values<4>& four) { store_values<4>(to, four); }
 
-// What exists of a warp's sums -> to (K, T, R, S, C / groups).
+// What exists of a warp's sums -> to (K, T, R, S, C / groups). Of two pairs of weights, 8 apart, a thread gives
+// one to its neighbour for the one that continues the other, and stores four that lie side by side.
 template <class Number>
 __device__ __forceinline__ void store(const ConvGeometry& g, const Sums& sums, int group, unsigned first_weight,
                                       int first_filter, Number* to) {
     const unsigned m_end = (unsigned)pixels(g.kernel) * g.group_channels;
     const int lane = threadIdx.x % 32;
+    const bool odd = lane % 2;
 #pragma unroll
     for (int i = 0; i < WARP_N / 8; ++i) {
         const int local = first_filter + warp_filter() + i * 8 + lane / 4;
-        if (local >= g.group_filters) break;
         const unsigned filter = group * g.group_filters + local;
 #pragma unroll
-        for (int j = 0; j < WARP_M / 8; ++j) {
-            const unsigned m = first_weight + warp_weight() + j * 8 + lane % 4 * 2;
-            const float* pair = &sums[i / 2][j][i % 2 * 2];
-            if (m < m_end) store_pair(to + filter * m_end + m, {{pair[0], pair[1]}});
+        for (int j = 0; j < WARP_M / 8; j += 2) {
+            const float* near = &sums[i / 2][j][i % 2 * 2];
+            const float* far = &sums[i / 2][j + 1][i % 2 * 2];
+            Values<4> four;
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                const float received = __shfl_xor_sync(0xffffffff, odd ? near[e] : far[e], 1);
+                four.at[e] = odd ? received : near[e];
+                four.at[e + 2] = odd ? far[e] : received;
+            }
+            const unsigned m = first_weight + warp_weight() + (j + odd) * 8 + lane % 4 / 2 * 4;
+            if (local < g.group_filters && m < m_end) store_four(to + filter * m_end + m, four);
         }
     }
 }

@@ -147,7 +147,7 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
     for dtype, multiply in (("float16", "HMMA.16816.F32"), ("bfloat16", "HMMA.16816.F32.BF16")):
         code = listing(nvdisasm, tmp_path, mma_wgrad.WGRAD(2, dtype, tile), architecture)
         found = set(INSTRUCTION.findall(code))
-        assert {multiply, "LDSM.16.MT88.4"} <= found
+        assert {multiply, "LDSM.16.MT88.4", "STG.E.128", "STG.E.64"} <= found
         assert re.search(r"LDGSTS\.E\.BYPASS\.\S*128 ", code), "16 bytes, past the L1 cache"
         assert not mnemonics(found) & {"FFMA", "STS", *UNWANTED}
         # a step of the loop: 32 pixels
@@ -156,7 +156,7 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
         assert loop.count("LDSM") == (tile.warp_m + tile.warp_n) // 16 * 2
         assert loop.count("LDGSTS") == 32 * (tile.m + tile.n) // 8 // tile.threads
         multiplied = loop.count("HMMA") + loop.count("LDSM") + loop.count("LDGSTS")
-        assert multiplied > {64: 0.42, 32: 0.3, 16: 0.22}[loop.count("HMMA")] * len(loop)
+        assert multiplied > {64: 0.42, 48: 0.35, 16: 0.22}[loop.count("HMMA")] * len(loop)
         # copies are under way, and the next part is being loaded, while tensor cores work
         assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
 

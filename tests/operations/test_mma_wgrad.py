@@ -6,18 +6,22 @@ import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Problem
 from gpucnn.backends.cuda.algorithms.base import MULTIPROCESSORS
-from gpucnn.backends.cuda.algorithms.mma_wgrad import PIXELS, TILES, WGRAD
+from gpucnn.backends.cuda.algorithms.mma_wgrad import LOOP_PIXELS, TILES, WGRAD
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape
+from tests import reference
 from tests.cases import CONVS, DTYPES
 from tests.conftest import make_backend
 from tests.emulator.build import CXX
 from tests.operations.conftest import inside_another, same_bits
+from tests.operations.test_algorithms import reduction
 from tests.operations.test_conv import problem as solved
+from tests.tolerance import assert_close
 
 MMA = ALGORITHMS["mma_wgrad"]
 HALVES = ("float16", "bfloat16")
@@ -69,7 +73,7 @@ def test_splits_fill_whole_waves() -> None:
 def test_splits_cover_every_pixel_once(shape: ConvShape) -> None:
     for plan in MMA.plans(Problem("wgrad", shape, "float16")):
         pixels, splits = plan.settings.pixels, plan.grid[2]
-        assert pixels % PIXELS == 0
+        assert pixels % LOOP_PIXELS == 0
         assert (splits - 1) * pixels < shape.batch * math.prod(shape.output) <= splits * pixels
 
 
@@ -97,6 +101,20 @@ def test_arrays_that_begin_inside_another_give_the_same_bits() -> None:
         for arrays in ((inside_another(backend, p.x), inside_another(backend, p.dy)), (p.x, p.dy))
     )
     assert same_bits(got, expected)
+
+
+@needs_emulator
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_nan_and_an_infinity_reach_all_that_they_should_and_nothing_else(dtype: str) -> None:
+    s = CONVS["vectors_dilated"]
+    x, dy = (np.ones(size, DTYPES[dtype]) for size in (s.x_shape, s.y_shape))
+    x[0, 0, 3, 1], x[0, 14, 11, 9] = np.nan, -np.inf
+    expected = reference.conv_wgrad(x, dy, s)
+    assert 0 < np.isnan(expected).sum() < np.isfinite(expected).sum() and np.isinf(expected).any()
+    problem = Problem("wgrad", s, dtype)
+    for plan in MMA.plans(problem):
+        got = MMA.run(make_backend("emulated"), problem, plan, x, dy)
+        assert_close(got, expected, dtype=x.dtype, reduction=reduction("wgrad", s))
 
 
 @needs_emulator

@@ -16,10 +16,10 @@ from ..split_sum import split_sum
 from .base import LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .tiles import PARTIAL_ELEMENTS, matrix_of
 
-PIXELS = 32  # that a block of the kernel sums in one step of its loop
+LOOP_PIXELS = 32  # that a block of the kernel sums in one step of its loop
 CHUNK = 8  # neighbours that are loaded together
 PIXELS_PER_SPLIT = 128  # at least: with less, adding the splits up costs more
-WAVES = range(1, 9)  # of blocks on a whole GPU, that splits are made for
+WAVES = range(1, 5)  # of blocks on a whole GPU, that splits are made for
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Tile:
 
 HUGE = Tile(256, 128, 64, 64, slab=16, stages=4, blocks=1)
 LARGE = Tile(128, 128, 64, 64, slab=32, stages=3, blocks=2)
-WIDE = Tile(128, 64, 64, 32, slab=32, stages=4, blocks=3)
+TALL = Tile(192, 64, 48, 64, slab=32, stages=3, blocks=2)
 SMALL = Tile(64, 64, 32, 32, slab=32, stages=4, blocks=4)
 TILES: Axis = {
     tile: (
@@ -61,7 +61,7 @@ TILES: Axis = {
             "SLAB": tile.slab, "STAGES": tile.stages, "BLOCKS": tile.blocks,
         },
     )
-    for tile in (HUGE, LARGE, WIDE, SMALL)
+    for tile in (HUGE, LARGE, TALL, SMALL)
 }  # fmt: skip
 
 # A convolution along one axis is one along two, the first of them of size 1.
@@ -74,7 +74,7 @@ WGRAD = KernelFamily(
 # 1.9 GHz, the share of them that a tile is assumed to reach (what a smaller one loads for each of
 # them is more), and the bytes that memory moves in one.
 PEAK = 1024 * 1900.0
-EFFICIENCY = {HUGE: 0.6, LARGE: 0.5, WIDE: 0.4, SMALL: 0.3}
+EFFICIENCY = {HUGE: 0.6, LARGE: 0.5, TALL: 0.45, SMALL: 0.3}
 BYTES = 4.2e6
 
 
@@ -111,7 +111,7 @@ class MmaWgrad(Algorithm):
             )
             wanted = {max(1, min(most, waves * slots // blocks)) for waves in (0, *WAVES)}
             for splits in sorted(wanted):
-                pixels = ceil_div(ceil_div(matrix.k, splits), PIXELS) * PIXELS
+                pixels = ceil_div(ceil_div(matrix.k, splits), LOOP_PIXELS) * LOOP_PIXELS
                 grid = (blocks, 1, ceil_div(matrix.k, pixels))
                 yield Plan(self.name, Settings(tile, pixels), grid, tile.threads, tile.shared_bytes)
 
