@@ -4,6 +4,15 @@
 #pragma once
 #include "norm_geometry.cuh"
 
+// The largest number that memory holds as zero: half the smallest one above it.
+#if ELEMENT == F16
+const Accum ROUNDS_TO_ZERO = 0x1p-25f;
+#elif ELEMENT == BF16
+const Accum ROUNDS_TO_ZERO = 0x1p-134f;
+#else
+const Accum ROUNDS_TO_ZERO = 0;
+#endif
+
 struct Normaliser {
     Accum mean, inverse;  // inverse = 1 / sqrt(var + epsilon)
     Accum scale, shift;   // gamma * inverse, beta
@@ -13,7 +22,7 @@ struct Normaliser {
         return math::fma(widen(x) - mean, scale, shift);
     }
     // Whether ReLU lets this x through: whether what memory holds of it, rounded, is above zero.
-    __device__ __forceinline__ bool active(Element x) const { return widen(narrow((*this)(x))) > 0; }
+    __device__ __forceinline__ bool active(Element x) const { return (*this)(x) > ROUNDS_TO_ZERO; }
 };
 
 // That of channel c; where `beta` is null, only what does not depend on it is of use.

@@ -17,6 +17,9 @@ __device__ __forceinline__ float widen(Bfloat16 v) { return __uint_as_float((uns
 
 // To nearest, ties to even: add half of the last place kept, less one where that place is even.
 __device__ __forceinline__ Bfloat16 narrow_to_bfloat16(float v) {
+#if __CUDA_ARCH__ >= 800
+    return {bfloat16_from_float(v)};
+#endif
     const unsigned bits = __float_as_uint(v);
     if (v != v) return {0x7fff};  // rounding could carry a NaN's mantissa into the sign
     return {(unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};

@@ -9,6 +9,9 @@ __device__ __forceinline__ float log(float v) { return ::logf(v); }
 __device__ __forceinline__ float log1p(float v) { return ::log1pf(v); }
 __device__ __forceinline__ float tanh(float v) { return ::tanhf(v); }
 __device__ __forceinline__ float sqrt(float v) { return ::sqrtf(v); }
+__device__ __forceinline__ float rsqrt(float v) { return ::rsqrtf(v); }  // one instruction, without a branch
+// a / b within 2 units and without a branch, b below 2^126
+__device__ __forceinline__ float quotient(float a, float b) { return ::__fdividef(a, b); }
 __device__ __forceinline__ float erfc(float v) { return ::erfcf(v); }
 __device__ __forceinline__ float abs(float v) { return ::fabsf(v); }
 __device__ __forceinline__ float larger(float a, float b) { return ::fmaxf(a, b); }  // of a NaN and a number,
@@ -21,6 +24,8 @@ __device__ __forceinline__ double log(double v) { return ::log(v); }
 __device__ __forceinline__ double log1p(double v) { return ::log1p(v); }
 __device__ __forceinline__ double tanh(double v) { return ::tanh(v); }
 __device__ __forceinline__ double sqrt(double v) { return ::sqrt(v); }
+__device__ __forceinline__ double rsqrt(double v) { return ::rsqrt(v); }
+__device__ __forceinline__ double quotient(double a, double b) { return a / b; }
 __device__ __forceinline__ double erfc(double v) { return ::erfc(v); }
 __device__ __forceinline__ double abs(double v) { return ::fabs(v); }
 __device__ __forceinline__ double larger(double a, double b) { return ::fmax(a, b); }

@@ -20,4 +20,4 @@ __device__ __forceinline__ int channel(const NormGeometry& g, unsigned i) {
 }
 
 // 1 / sqrt(var + epsilon)
-__device__ __forceinline__ Accum inverse_deviation(Accum var, Accum epsilon) { return 1 / math::sqrt(var + epsilon); }
+__device__ __forceinline__ Accum inverse_deviation(Accum var, Accum epsilon) { return math::rsqrt(var + epsilon); }

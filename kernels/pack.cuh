@@ -11,10 +11,21 @@ template <class Number> using Pack = Neighbours<Number, PACK>;
 // Index of the first element that this thread takes.
 __device__ __forceinline__ long long first_of_pack() { return global_thread() * PACK; }
 
-// Whether elements [i, i + PACK) exist and may be moved 16 bytes at a time: an array that begins
-// inside another one can lie anywhere.
+// Whether an array, null or not, may be moved 16 bytes at a time: one that begins inside another can lie
+// anywhere.
+template <class Number> __device__ __forceinline__ bool lies_in_packs(const Number* array) {
+    return (unsigned long long)array % 16 == 0;
+}
+
+// Whether elements [i, i + PACK) exist and may be moved 16 bytes at a time.
 template <class Number> __device__ __forceinline__ bool whole_pack(const Number* array, long long i, long long count) {
-    return i + PACK <= count && (unsigned long long)array % 16 == 0;
+    return i + PACK <= count && lies_in_packs(array);
+}
+
+// The same where that is known, and without a branch, before whose end the compiler takes 16-bit numbers
+// apart: the next load would wait for this one.
+template <class Number> __device__ __forceinline__ Pack<Number> load_whole_pack(const Number* array, long long i) {
+    return *(const Pack<Number>*)(array + i);
 }
 
 // array[i .. i + PACK), with zeros beyond `count`.
@@ -37,4 +48,36 @@ __device__ __forceinline__ void store_pack(Number* array, long long i, long long
 #pragma unroll
     for (int j = 0; j < PACK; ++j)
         if (i + j < count) array[i + j] = pack.at[j];
+}
+
+// Some of a thread's packs, COUNT of them at i, i + stride, ... that are moved together. Where they are WHOLE, all
+// elements below `end` are, and lie, in packs; in place of a pack beyond it the first is read again.
+template <bool WHOLE, int COUNT> struct StridedPacks {
+    static const int count = COUNT;
+    long long i, end;
+    int stride;
+
+    __device__ __forceinline__ long long at(int k) const { return i + (long long)k * stride; }
+    template <class Number> __device__ __forceinline__ Pack<Number> load(const Number* array, int k) const {
+        return WHOLE ? load_whole_pack(array, at(k) < end ? at(k) : i) : load_pack(array, at(k), end);
+    }
+    template <class Number>
+    __device__ __forceinline__ void store(Number* array, int k, const Pack<Number>& pack) const {
+        if (!WHOLE)
+            store_pack(array, at(k), end, pack);
+        else if (at(k) < end)
+            *(Pack<Number>*)(array + at(k)) = pack;
+    }
+};
+
+// Calls take(StridedPacks) with all packs of this thread, COUNT at a time where it can be; `in_packs` says whether
+// all arrays lie so.
+template <int COUNT, class Take>
+__device__ __forceinline__ void each_pack(long long size, int stride, bool in_packs, const Take& take) {
+    const long long first = first_of_pack(), whole = in_packs ? size - size % PACK : 0;
+    for (long long i = first; i < whole; i += (long long)COUNT * stride)
+        take(StridedPacks<true, COUNT>{i, whole, stride});
+    if (whole == size || (whole && (whole - first) % stride)) return;
+#pragma unroll 1
+    for (long long i = whole ? whole : first; i < size; i += stride) take(StridedPacks<false, 1>{i, size, stride});
 }

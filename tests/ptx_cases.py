@@ -88,6 +88,25 @@ def half_from_float(run: Runner) -> None:
     assert np.isnan(y.view(np.float16)[~finite]).all()
 
 
+def same_bfloat16(bits: np.ndarray, x: np.ndarray) -> None:
+    """Require that they are x rounded to the nearest, ties to even."""
+    number = ~np.isnan(x)
+    same(bits[number], x[number].astype(ml_dtypes.bfloat16).view(np.uint16))  # the sign of 0, too
+    assert np.isnan(bits.view(ml_dtypes.bfloat16)[~number].astype(np.float32)).all()
+
+
+@case(AMPERE)
+def bfloat16_from_float(run: Runner) -> None:
+    """Every bfloat16 from 0 up, the middles between neighbours, and the floats beside these."""
+    upper = np.arange(0x7F81, dtype=np.uint32) << 16
+    low = np.array([0, 0x7FFF, 0x8000, 0x8001], np.uint32)
+    x = (upper[:, None] + low).ravel().view(np.float32)
+    x = np.concatenate([x, -x])
+    y = np.zeros(x.shape, np.uint16)
+    run("float_to_bfloat16", 256, x, y, i32(x.size))
+    same_bfloat16(y, x)
+
+
 def to_tf32(x: np.ndarray) -> np.ndarray:
     """The bits of x rounded to 10 of mantissa, ties away from zero."""
     return (x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)

@@ -6,7 +6,11 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests.emulator import Module
+from tests.ptx_cases import bfloat16_from_float
 
 ROOT = Path(__file__).resolve().parents[1]
 PTX = ROOT / "kernels" / "ptx.cuh"
@@ -35,7 +39,7 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     mma_m16n8k16_f16(d, four, two);
     mma_m16n8k16_bf16(d, four, two);
     mma_m16n8k8_tf32(d, four, two);
-    y[1] = cvt_tf32(d[3]);
+    y[1] = cvt_tf32(d[3]) + bfloat16_from_float(d[2]);
     double e[2] = {};
     mma_m8n8k4_f64(e, e[0], e[1]);
     y[2] = e[0] < e[1];
@@ -96,6 +100,26 @@ def test_the_emulator_has_the_same_functions():
     )
     assert len(device) > 20
     assert device == host
+
+
+NARROWING = """
+#include "half.cuh"
+extern "C" __global__ void narrowed(const float* x, unsigned short* y, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = narrow_to_bfloat16(x[i]).bits;
+}
+"""
+
+
+def test_bfloat16_without_its_instruction(tmp_path):
+    """What kernels/half.cuh does on sm_75 does as the instruction does from sm_80 on."""
+    file = tmp_path / "narrowed.cu"
+    file.write_text(NARROWING)
+
+    def run(name: str, threads: int, x: np.ndarray, y: np.ndarray, n: np.int32) -> None:
+        module = Module(file, ["narrowed"], {"__CUDA_ARCH__": 750}, mode="fast")
+        module.get_function("narrowed")((1,), (threads,), (x, y, n))
+
+    bfloat16_from_float(run)
 
 
 def test_inline_ptx_lives_in_one_file():

@@ -218,6 +218,22 @@ def test_norms_move_16_bytes_at_a_time(
         assert not mnemonics(found) & UNWANTED
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_norms_ask_for_several_packs_before_they_use_any(
+    nvdisasm: Path, tmp_path: Path, dtype: str
+) -> None:
+    """In 16 bits the compiler likes to take a pack apart, and so wait for it, before the next."""
+    where = True, dtype
+    for kernel, packs in (
+        (BATCH_FORWARD(*where), 4), (BATCH_BACKWARD(*where), 4), (SUMS("moments", *where), 4),
+        (SUMS("batch_gradient", *where), 8),
+    ):  # fmt: skip
+        found = INSTRUCTION.findall(listing(nvdisasm, tmp_path, kernel, "sm_90"))
+        marked = (n for n in found if n.startswith(("LDG.E.128", "FADD", "FFMA", "HADD2", "PRMT")))
+        order = "".join("L" if name.startswith("LDG") else "m" for name in marked)
+        assert "L" * packs in order, kernel.symbol
+
+
 def loads_16_bytes(found: set[str]) -> bool:
     return any(instruction.startswith("LDG.E.128") for instruction in found)
 

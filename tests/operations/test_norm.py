@@ -13,7 +13,7 @@ from gpucnn.backends.cuda import norm
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, NORMS, in_layout, random
-from tests.operations.conftest import same_bits
+from tests.operations.conftest import inside_another, same_bits
 from tests.tolerance import assert_close
 
 EPSILON = 1e-3
@@ -135,6 +135,47 @@ def test_means_near_zero_and_far_from_it(run, name, distance):
     p = problem(s, np.dtype(np.float32), offset=0)
     p.x = (p.x / p.x.std(axis=(0, 1)) + np.float32(distance)).astype(np.float32)
     check_batch_norm(run, s, p, True)
+
+
+@pytest.mark.parametrize("name", ["image", "long"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+def test_the_first_number_is_far_from_all_others(run, name, channels_last):
+    """Sums may be taken of the differences from it: as exact as the deviation that it makes."""
+    s = NORMS[name]
+    p = problem(s, np.dtype(np.float32))
+    p.x[0, 0] += 1e4
+    given, count = replace(s, channels_last=channels_last), s.batch * s.length + ROUNDINGS
+    got = run("batch_norm_train", in_layout(p.x, channels_last), p.gamma, p.beta, EPSILON, given)
+    y, mean, var = reference.batch_norm_train(p.x, p.gamma, p.beta, EPSILON, s)
+    normal = np.abs(p.x - mean) / np.sqrt(var + EPSILON)
+    for value, exact, magnitude in zip(
+        got, (in_layout(y, channels_last), mean, var),
+        (in_layout(normal + 2, channels_last), np.sqrt(var), var), strict=True,
+    ):  # fmt: skip
+        assert_close(value, exact, dtype=np.float32, reduction=count, magnitude=magnitude)
+
+
+@pytest.mark.parametrize("name", ["image", "long", "volume"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+def test_arrays_that_begin_inside_another_give_the_same_bits(
+    every_backend, name, dtype, channels_last
+):
+    s, backend = replace(NORMS[name], channels_last=channels_last), every_backend
+    p = problem(s, DTYPES[dtype])
+    x, dy, r = (in_layout(a, channels_last) for a in (p.x, p.dy, random("r", p.x.shape, p.x.dtype)))
+    gamma, beta = map(backend.asarray, (p.gamma, p.beta))
+
+    def results(place) -> list[np.ndarray]:
+        x_, dy_, r_ = map(place, (x, dy, r))
+        y, mean, var = backend.batch_norm_train(x_, gamma, beta, EPSILON, s, "relu", r_)
+        shared = gamma, mean, var, EPSILON, True, s, "relu"
+        found = [y, mean, var, *backend.batch_norm_backward(dy_, x_, *shared, None, y)]
+        found += backend.batch_norm_backward(dy_, x_, *shared, beta)[:3]
+        return [backend.to_numpy(array) for array in found]
+
+    apart = results(lambda array: inside_another(backend, array))
+    assert all(map(same_bits, results(backend.asarray), apart))
 
 
 @every_case

@@ -16,15 +16,17 @@ from .spatial import DIVISOR, check_sizes, divisor
 
 _TERM: Axis = {
     name: (name, {"TERM": name.upper()})
-    for name in ("sum", "squared_deviation", "batch_gradient", "group_gradient", "slope")
+    for name in ("sum", "moments", "batch_gradient", "group_gradient", "slope")
 }
 SUMS = KernelFamily("channel_sums.cu", "channel_sums", _TERM, CHANNELS_LAST, DTYPE)
 SUMS_FINISH = KernelFamily("channel_sums.cu", "channel_sums_finish", _TERM, CHANNELS_LAST, DTYPE)
 
-LANES = 32  # columns of a block at most; numbers of a block of the finish, as in the kernel
-# Blocks that the sums are split into, four on each multiprocessor of an H100, and the steps of a
-# thread below which a split does not pay.
-BLOCKS_WANTED = 528
+LANES = 32  # columns of a block at most
+FINISHED = 8  # channels of a block of the finish: LANES of the kernel
+# Blocks that the sums are split into, as many as an H100's multiprocessors hold at once (BLOCKS of
+# the kernel): one more, and all wait for it. And the steps of a thread below which a split does not
+# pay.
+MULTIPROCESSORS = 132
 STEPS_WANTED = 4
 
 # struct NormGeometry of kernels/norm_geometry.cuh
@@ -74,8 +76,8 @@ class Summing:
 
     @classmethod
     @lru_cache(maxsize=1024)
-    def of(cls, shape: NormShape, pack: int) -> Summing:
-        """Lay them out for packs of so many elements; the shape holds some."""
+    def of(cls, shape: NormShape, pack: int, blocks_wanted: int) -> Summing:
+        """Lay them out for packs of so many elements, in so many blocks; the shape holds some."""
         positions, row_packs = 1, 1
         if shape.channels_last:
             positions = pack // math.gcd(shape.channels, pack)
@@ -93,7 +95,7 @@ class Summing:
             slots = min(max(32, slots), BLOCK_THREADS)
             lanes = BLOCK_THREADS // slots
         blocks = ceil_div(columns, lanes)
-        splits = min(ceil_div(BLOCKS_WANTED, blocks), ceil_div(steps, slots * STEPS_WANTED))
+        splits = min(max(1, blocks_wanted // blocks), ceil_div(steps, slots * STEPS_WANTED))
         per_split = ceil_div(steps, splits)
         splits = ceil_div(steps, per_split)
         row = (columns, steps, per_split, positions, *map(divisor, (lanes, slots, row_packs)))
@@ -104,20 +106,22 @@ class ChannelSums(KernelCaller):
     """What a bias's gradient, the norms and PReLU share."""
 
     def _channel_sums(
-        self, term: str, a: Array, shape: NormShape, *, scale: float = 1.0, epsilon: float = 0.0,
-        **arrays: Array,
-    ) -> tuple[Array, Array]:  # fmt: skip
-        """Return (terms, C) sums in Accum, one term or two for the gradients, and as ``a``.
+        self, term: str, a: Array, shape: NormShape, *, epsilon: float = 0.0, **arrays: Array
+    ) -> tuple[Array, Array | None]:
+        """Return (terms, C) sums in Accum, one or two terms, and as ``a``, but of moments.
 
         ``arrays`` are those that the term has a use for, by their names in the kernel.
         """
         sums = accumulator(a.dtype)
-        terms = 2 if term.endswith("gradient") else 1
+        gradient, moments = term.endswith("gradient"), term == "moments"
+        terms = 2 if gradient or moments else 1
         if a.size == 0:
             return tuple(self.xp.zeros((terms, shape.channels), t) for t in (sums, a.dtype))
-        record, summing = norm_record(shape), Summing.of(shape, pack_size(a))
+        many = term in ("sum", "moments") and a.dtype.itemsize < 8
+        blocks = MULTIPROCESSORS * (4 if many else 2)
+        record, summing = norm_record(shape), Summing.of(shape, pack_size(a), blocks)
         choice = (term, shape.channels_last, a.dtype)
-        partial = self.xp.empty((terms, summing.parts, shape.channels), sums)
+        partial = self.xp.empty((summing.parts, shape.channels, 4 if moments else terms), sums)
         x, y, gamma, beta, mean, var, masked = map(
             arrays.get, ("x", "y", "gamma", "beta", "mean", "var", "masked")
         )
@@ -126,10 +130,9 @@ class ChannelSums(KernelCaller):
             sums.type(epsilon), masked, partial, np.int64(a.size), record, summing.record,
         )  # fmt: skip
         result = self.xp.empty((terms, shape.channels), sums)
-        rounded = result if a.dtype == sums else self.xp.empty(result.shape, a.dtype)
+        rounded = None if moments or a.dtype == sums else self.xp.empty(result.shape, a.dtype)
         self.launch(
-            SUMS_FINISH(*choice), ceil_div(result.size, LANES), BLOCK_THREADS, partial, result,
-            None if rounded is result else rounded, sums.type(scale), summing.parts,
-            shape.channels,
+            SUMS_FINISH(*choice), ceil_div(shape.channels, FINISHED), BLOCK_THREADS, partial,
+            result, rounded, summing.parts, shape.channels,
         )  # fmt: skip
-        return result, rounded
+        return result, result if a.dtype == sums else rounded

@@ -20,10 +20,9 @@ GROUP_FORWARD = KernelFamily("group_norm.cu", "group_norm_forward", *_AXES)
 GROUP_BACKWARD = KernelFamily("group_norm.cu", "group_norm_backward", *_AXES)
 
 
-# Of batch norm's elementwise halves: packs of a thread, so that its constants cost little, unless
-# there are fewer threads then than an H100 holds.
-PACKS_PER_THREAD = 8
-THREADS_WANTED = 132 * 2048
+# Of batch norm's elementwise halves: as many as an H100 holds at once, so that a thread takes many
+# packs, and its channels' constants cost little.
+THREADS_WANTED = 132 * 3 * BLOCK_THREADS
 
 
 class Normalisations(ChannelSums):
@@ -33,9 +32,7 @@ class Normalisations(ChannelSums):
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        scale = 1.0 / max(1, shape.batch * shape.length)
-        (mean,), _ = self._channel_sums("sum", x, shape, scale=scale)
-        (var,), _ = self._channel_sums("squared_deviation", x, shape, mean=mean, scale=scale)
+        (mean, var), _ = self._channel_sums("moments", x, shape)
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 
@@ -84,8 +81,8 @@ class Normalisations(ChannelSums):
             return
         period = shape.channels if shape.channels_last else shape.channels * shape.length
         period = math.lcm(period, pack)  # after which the channels repeat
-        wanted = max(first.size // PACKS_PER_THREAD, min(first.size, THREADS_WANTED * pack))
-        stride = period * ceil_div(min(wanted, 2**28), period)
+        periods = max(1, min(THREADS_WANTED * pack // period, ceil_div(first.size, period)))
+        stride = period * periods
         check_sizes("batch norm", ("one sample, in whole packs", stride, 31))
         self.launch_elements(
             family(shape.channels_last, first.dtype), stride // pack, *arguments,

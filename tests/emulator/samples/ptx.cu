@@ -1,7 +1,8 @@
 // Every function of kernels/ptx.cuh by itself: what tests/ptx_cases.py runs on a GPU and in the
 // emulator with the same inputs. One block each; 16-bit numbers travel as unsigned short.
 //
-//   half_to_float, float_to_half, float_to_tf32   y[i] = the conversion of x[i], n numbers
+//   half_to_float, float_to_half, float_to_bfloat16, float_to_tf32
+//                                                 y[i] = the conversion of x[i], n numbers
 //   ldmatrix_4, ldmatrix_2, ldmatrix_4_trans      y (32 lanes, 4 or 2 registers) from x (32, 8) 16-bit;
 //                                                 lane l names row 5 * l % 32
 //   copy_16, copy_4       y: 32 pieces of 16 or 4 bytes of x through shared memory, bytes[i] of each
@@ -93,6 +94,10 @@ KERNEL through_registers(const int* x, int* y) { y[threadIdx.x] = *in_register(x
 
 #if ARCHITECTURE >= 800
 // ---- sm_80 --------------------------------------------------------------------------------------
+KERNEL float_to_bfloat16(const float* x, ushort_t* y, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = bfloat16_from_float(x[i]);
+}
+
 KERNEL float_to_tf32(const float* x, uint32_t* y, int n) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = cvt_tf32(x[i]);
 }

@@ -1,11 +1,13 @@
 // The host side of kernels/ptx.cuh: the same names and signatures, carried out by the runtime.
 #pragma once
+#include "emu_half.h"
 
 EMU_INLINE uint32_t smem_u32(const void* p) { return emu_shared_address(p); }
 template <class T> EMU_INLINE T* in_register(T* p) { return p; }
 EMU_INLINE int in_register(int number) { return number; }
 EMU_INLINE float float_from_half(unsigned short bits) { return emu_half_to_float(bits); }
 EMU_INLINE unsigned short half_from_float(float value) { return emu_float_to_half(value); }
+EMU_INLINE unsigned short bfloat16_from_float(float value) { return emu_float_to_bfloat16(value); }
 
 // ---- cp.async -----------------------------------------------------------------------------------
 EMU_INLINE void cp_async_16(void* dst, const void* src, int n = 16) { emu_cp_async(dst, src, 16, n); }
