@@ -1,4 +1,4 @@
-"""Predictions inside programs that bring their own threads and processes: a web server, and Dask."""
+"""Predictions inside programs with threads and processes of their own: a web server, and Dask."""
 
 from __future__ import annotations
 
