@@ -9,8 +9,12 @@
 // In memory both operands have pixels as the slow index. A block walks its pixels in slabs of SLAB: of each
 // pixel, cp.async brings TILE_N filters of dy and TILE_M weights' worth of x, 8 neighbours (16 bytes) at a time,
 // zeros in the padding and beyond the last of anything; ldmatrix turns them on the way to the tensor cores.
-// STAGES slabs are on their way or being multiplied, and a slab costs one barrier. mma.sync's rows are filters
-// and its columns weights, so that a thread has neighbours in memory to store.
+// STAGES slabs are on their way or being multiplied, and a slab costs one barrier; what a warp multiplies of 16
+// pixels is loaded while those before are multiplied. mma.sync's rows are filters and its columns weights, so
+// that a thread has neighbours in memory to store.
+//
+// What a block copies for each of its multiply-adds falls as its tile grows, hence the large ones. A pixel's place
+// costs a thread a division an axis for each slab, by numbers known on the host; tensor cores work meanwhile.
 //
 // Split z of the grid sums the pixels [z, z + 1) * pixels_per_split, in ascending order, and writes
 // partial[z][k][t,r,s,c] in float, which split_sum.cu adds; or dw, where `partial` is null and one split is all.
