@@ -5,30 +5,73 @@
 //
 // f is the identity, or with `relu` max(v, 0), a NaN staying one.
 //
-// partial (splits, count) in Accum, total (count,); bias (channels,), or null: then count may pass 2^31. A block adds LANES numbers: PARTS threads to each, of
-// which one adds every PARTS-th split in ascending order; the first then adds their sums in ascending
-// order. Shared memory: 256 * sizeof(Accum).
-#include "common.cuh"
+// partial (splits, count) in Accum, total (count,); bias (channels,), or null: then count may pass 2^31.
+// A thread adds every parts-th split of WIDTH neighbours, in ascending order; the `parts` threads of the same
+// neighbours then leave their sums in shared memory, where the first adds them in ascending order. One part is
+// enough where there are many numbers; where there are few, more of them keep a GPU's memory busy.
+//
+// WIDTH is 4 where count is a multiple of 4, else 1. grid: x covers the count, 256 / parts * WIDTH of it a block.
+// Shared memory: 256 * 4 * sizeof(Accum).
+#include "divisor.cuh"
+#include "neighbours.cuh"
 
-const int LANES = 32;
-const int PARTS = BLOCK_THREADS / LANES;
+template <int WIDTH> struct Sum {
+    Values<WIDTH> value = {};
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
-NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias, int channels, int inner, int relu,
-                Element* __restrict__ total, long long count, int splits) {
-    __shared__ Accum sums[PARTS][LANES];
-    const int lane = threadIdx.x % LANES, part = threadIdx.x / LANES;
-    const long long i = (long long)blockIdx.x * LANES + lane;
-    Accum sum = 0;
+    __device__ __forceinline__ void add(const Values<WIDTH>& other) {
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) value.at[e] += other.at[e];
+    }
+};
+
+struct End {
+    const Element* bias;
+    Divisor by_inner, by_channels;
+    int relu;
+
+    __device__ __forceinline__ Accum operator()(Accum sum, long long i) const {
+        if (bias) {
+            int channel;
+            divide(divide((unsigned)i, by_inner), by_channels, channel);
+            sum += widen(bias[channel]);
+        }
+        return relu && sum <= 0 ? (Accum)0 : sum;
+    }
+};
+
+template <int WIDTH>
+__device__ __forceinline__ void split_sum(const Accum* partial, Element* total, long long count, int splits, int parts,
+                                          Accum* shared, const End& end) {
+    const int lanes = BLOCK_THREADS / parts, lane = threadIdx.x % lanes, part = threadIdx.x / lanes;
+    const long long i = ((long long)blockIdx.x * lanes + lane) * WIDTH;
+    Sum<WIDTH> sum;
     if (i < count) {
 #pragma unroll 8  // that many loads are under way at once
-        for (int z = part; z < splits; z += PARTS) sum += partial[z * count + i];
+        for (int z = part; z < splits; z += parts) sum.add(*(const Values<WIDTH>*)(partial + z * count + i));
     }
-    sums[part][lane] = sum;
-    __syncthreads();  // every part is there
-    if (part != 0 || i >= count) return;
+    if (parts > 1) {
+        Values<WIDTH>* sums = (Values<WIDTH>*)shared;
+        sums[threadIdx.x] = sum.value;
+        __syncthreads();  // every part is there
+        if (part != 0) return;
+#pragma unroll 8
+        for (int other = 1; other < parts; ++other) sum.add(sums[other * lanes + lane]);
+    }
+    if (i >= count) return;
 #pragma unroll
-    for (int other = 1; other < PARTS; ++other) sum += sums[other][lane];
-    if (bias) sum += widen(bias[(unsigned)i / inner % channels]);
-    total[i] = narrow(relu && sum <= 0 ? (Accum)0 : sum);
+    for (int e = 0; e < WIDTH; ++e) sum.value.at[e] = end(sum.value.at[e], i + e);
+    store_values<WIDTH>(total + i, sum.value);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias, int relu,
+                Element* __restrict__ total, long long count, int splits, int parts,
+                const __grid_constant__ Divisor by_inner, const __grid_constant__ Divisor by_channels) {
+    __shared__ __align__(16) Accum shared[BLOCK_THREADS * 4];
+    const End end = {bias, by_inner, by_channels, relu};
+    if (count % 4 == 0) {
+        split_sum<4>(partial, total, count, splits, parts, shared, end);
+    } else {
+        split_sum<1>(partial, total, count, splits, parts, shared, end);
+    }
 }

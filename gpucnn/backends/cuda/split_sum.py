@@ -9,10 +9,12 @@ import numpy as np
 from ..base import Array
 from .kernel import DTYPE, KernelFamily
 from .launch import BLOCK_THREADS, KernelCaller, ceil_div
+from .spatial import DIVISOR, divisor
 
 SPLIT_SUM = KernelFamily("split_sum.cu", "split_sum", DTYPE)
 
-LANES = 32  # numbers of a block, as in the kernel
+BUSY_THREADS = 2**17  # that keep the memory of a large GPU busy
+MOST_PARTS = 32
 
 
 def split_sum(
@@ -29,8 +31,22 @@ def split_sum(
     total = caller.xp.empty(partial.shape[1:], dtype)
     channels = total.shape[-1 if channels_last else 1]
     inner = 1 if channels_last else math.prod(total.shape[2:])
+    width, parts = shares(total.size, len(partial))
+    by_inner, by_channels = (np.array([divisor(n)], DIVISOR) for n in (inner, channels))
     caller.launch(
-        SPLIT_SUM(dtype), ceil_div(total.size, LANES), BLOCK_THREADS, partial, b, channels, inner,
-        relu, total, np.int64(total.size), len(partial),
+        SPLIT_SUM(dtype), ceil_div(total.size, BLOCK_THREADS // parts * width), BLOCK_THREADS,
+        partial, b, relu, total, np.int64(total.size), len(partial), parts, by_inner, by_channels,
     )  # fmt: skip
     return total
+
+
+def shares(count: int, splits: int) -> tuple[int, int]:
+    """Return how many numbers a thread sums at once, and into how many parts splits fall.
+
+    >>> shares(2**24, 30), shares(1728, 169), shares(1728, 3), shares(81, 2)
+    ((4, 1), (4, 32), (4, 2), (1, 2))
+    """
+    width, parts = 4 if count % 4 == 0 else 1, 1
+    while parts < MOST_PARTS and 2 * parts <= splits and count // width * parts < BUSY_THREADS:
+        parts *= 2
+    return width, parts
