@@ -378,6 +378,15 @@ def cross_entropy(backend: CudaBackend) -> None:
     assert_close(got[1], dlogits, reduction=310, magnitude=np.abs(dlogits) + 0.01)
 
 
+def gelu(backend: CudaBackend) -> None:
+    x, dy = (draw(name, (1003,), np.float16, -6, 6) for name in ("x", "dy"))
+    y = reference.activation_forward(x, "gelu", 0.0)
+    dx = reference.activation_backward(dy, x, "gelu", 0.0)
+    f16 = partial(close, dtype=np.float16, reduction=20)
+    f16(backend.activation_forward(x, "gelu", 0.0), y, magnitude=np.abs(y) + 0.1)
+    f16(backend.activation_backward(dy, x, "gelu", 0.0), dx, magnitude=np.abs(dx) + 6)
+
+
 def dropout(backend: CudaBackend) -> None:
     x = random("x", (1001,))
     assert_close(backend.dropout(x, 0.3, 77, 5), reference.dropout(x, 0.3, 77, 5))
@@ -622,7 +631,7 @@ BUGS = [
     Bug("the residual of the pack before", fused_norm, "batch_norm.cu",
         "packs.load(residual, k)", "packs.load(residual, 0)"),
     Bug("a stride that the channels do not fit", fused_norm, "pack.cuh",
-        "i += (long long)COUNT * stride", "i += (long long)COUNT * stride - PACK"),
+        "i += COUNT * stride", "i += COUNT * stride - PACK"),
     Bug("packs beyond the last are stored", fused_norm, "pack.cuh", "else if (at(k) < end)",
         "else"),
     Bug("the pack that is not whole is every thread's", fused_norm, "pack.cuh",
@@ -636,6 +645,9 @@ BUGS = [
         "int mask = 8"),
     Bug("no barrier before the warps' values are read", cross_entropy, "row_reduce.cuh",
         "        __syncthreads();  // every warp's value is there\n", ""),
+    Bug("a digit of a coefficient", gelu, "activations.cuh", "0.0157442", "0.0156442"),
+    Bug("the left tail's slope on the right", gelu, "activations.cuh", "x > 0 ? 1 - left : x", "x"),
+    Bug("the last pack stored as if it were whole", gelu, "pack.cuh", "i + PACK <= size", "true"),
     Bug("nine rounds of Philox", dropout, "philox.cuh", "round < 10", "round < 9"),
     Bug("chunks overlap", adam, "multi_tensor.cuh", "min(chunk.begin + CHUNK, tensor.size)",
         "tensor.size"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpucnn.backends.cuda.activation import FORWARD as ACTIVATION_FORWARD
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, direct, grouped, winograd
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
@@ -179,6 +180,19 @@ def test_norms_ask_for_several_packs_before_they_use_any(
         marked = (n for n in found if n.startswith(("LDG.E.128", "FADD", "FFMA", "HADD2", "PRMT")))
         order = "".join("L" if name.startswith("LDG") else "m" for name in marked)
         assert "L" * packs in order, kernel.symbol
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gelu_leaves_time_for_memory_in_16_bits(nvdisasm: Path, tmp_path: Path, dtype: str) -> None:
+    """Some 27 instructions an element take as long as its four bytes on an H200."""
+    code = listing(nvdisasm, tmp_path, ACTIVATION_FORWARD("gelu", dtype), "sm_90")
+    found = INSTRUCTION.findall(code)
+    first, last = (
+        max(i for i, name in enumerate(found) if name.startswith(move))
+        for move in ("LDG.E.128", "STG.E.128")
+    )
+    assert not mnemonics(set(found[first + 1 : last])) & {"BRA", "CALL", "LDG"}
+    assert (last - first) / 8 < 20
 
 
 def loads_16_bytes(found: set[str]) -> bool:
