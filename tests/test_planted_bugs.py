@@ -301,6 +301,12 @@ def change_layout(backend: CudaBackend) -> None:
         assert_close(backend.change_layout(x), x.transpose(0, 2, 1))
 
 
+def pictures(backend: CudaBackend) -> None:
+    for size in ((2, 3, 524), (2, 524, 3)):
+        x = random("x", size)
+        assert_close(backend.change_layout(x), x.transpose(0, 2, 1))
+
+
 def two_tiles_a_block(plan: Plan) -> Plan:
     settings = replace(plan.settings, tiles_per_block=2)
     assert plan.settings.tiles_per_block == 1 and plan.grid[0] > 2
@@ -602,6 +608,14 @@ BUGS = [
         "    __syncthreads();  // the tile is complete\n", ""),
     Bug("lines beyond the last are written", change_layout, "change_layout.cu",
         "if (row >= t.rows || column >= t.columns) continue;", ""),
+    Bug("words of the warp are read too early", pictures, "picture_layout.cu",
+        "    __syncwarp();  // the warp's words are there\n", ""),
+    Bug("words beyond the last are read", pictures, "picture_layout.cu",
+        "if (at.in_pictures(k) < CHANNELS * (long long)units) held", "held"),
+    Bug("words beyond the last are written", pictures, "picture_layout.cu",
+        "if (at.in_pictures(k) < CHANNELS * (long long)units) y[", "y["),
+    Bug("a picture's planes behind those of the first", pictures, "picture_layout.cu",
+        "(CHANNELS * n + c)", "(n + c)"),
     Bug("the tree starts below its height", batch_norm, "channel_sums.cu",
         "int half = BLOCK_THREADS / 2", "int half = BLOCK_THREADS / 64"),
     Bug("no barrier in the tree", batch_norm, "channel_sums.cu",

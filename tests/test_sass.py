@@ -14,7 +14,7 @@ from gpucnn.backends.cuda.activation import FORWARD as ACTIVATION_FORWARD
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, direct, grouped, winograd
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
-from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
+from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT, PICTURES
 from gpucnn.backends.cuda.channels import SUMS
 from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.global_pool import WHOLE
@@ -220,6 +220,20 @@ def test_pools_and_layouts_move_16_bytes_at_a_time(
     assert "STG.E.128" in instructions(
         nvdisasm, tmp_path, BACKWARD["cells"](True, "pairs", dtype), "sm_90"
     )
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_pictures_move_16_bytes_at_a_time(
+    nvdisasm: Path, tmp_path: Path, size: int, last: bool
+) -> None:
+    found = INSTRUCTION.findall(listing(nvdisasm, tmp_path, PICTURES[last](size), "sm_90"))
+    for name in ("LDG.E.128.CONSTANT", "STS.128", "LDS.128", "STG.E.128"):
+        assert found.count(name) == 3
+    assert not {name for name in found if name.startswith(("LDG", "STS", "LDS", "STG"))} - {
+        "LDG.E.128.CONSTANT", "STS.128", "LDS.128", "STG.E.128",
+    }  # fmt: skip
+    assert not mnemonics(set(found)) & UNWANTED
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
