@@ -54,10 +54,9 @@ __device__ __forceinline__ void store_pack(Number* array, long long i, long long
 // elements below `end` are, and lie, in packs; in place of a pack beyond it the first is read again.
 template <bool WHOLE, int COUNT> struct StridedPacks {
     static const int count = COUNT;
-    long long i, end;
-    int stride;
+    long long i, end, stride;
 
-    __device__ __forceinline__ long long at(int k) const { return i + (long long)k * stride; }
+    __device__ __forceinline__ long long at(int k) const { return i + k * stride; }
     template <class Number> __device__ __forceinline__ Pack<Number> load(const Number* array, int k) const {
         return WHOLE ? load_whole_pack(array, at(k) < end ? at(k) : i) : load_pack(array, at(k), end);
     }
@@ -73,11 +72,20 @@ template <bool WHOLE, int COUNT> struct StridedPacks {
 // Calls take(StridedPacks) with all packs of this thread, COUNT at a time where it can be; `in_packs` says whether
 // all arrays lie so.
 template <int COUNT, class Take>
-__device__ __forceinline__ void each_pack(long long size, int stride, bool in_packs, const Take& take) {
+__device__ __forceinline__ void each_pack(long long size, long long stride, bool in_packs, const Take& take) {
     const long long first = first_of_pack(), whole = in_packs ? size - size % PACK : 0;
-    for (long long i = first; i < whole; i += (long long)COUNT * stride)
+    for (long long i = first; i < whole; i += COUNT * stride)
         take(StridedPacks<true, COUNT>{i, whole, stride});
     if (whole == size || (whole && (whole - first) % stride)) return;
 #pragma unroll 1
     for (long long i = whole ? whole : first; i < size; i += stride) take(StridedPacks<false, 1>{i, size, stride});
+}
+
+// The same for a thread that has one pack at most.
+template <class Take> __device__ __forceinline__ void one_pack(long long size, bool in_packs, const Take& take) {
+    const long long i = first_of_pack();
+    if (in_packs && i + PACK <= size)
+        take(StridedPacks<true, 1>{i, size, 0});
+    else if (i < size)
+        take(StridedPacks<false, 1>{i, size, 0});
 }

@@ -358,6 +358,12 @@ def change_layout(backend: CudaBackend) -> None:
         assert_close(backend.change_layout(x), x.transpose(0, 2, 1))
 
 
+def pictures(backend: CudaBackend) -> None:
+    for size in ((2, 3, 524), (2, 524, 3)):
+        x = random("x", size)
+        assert_close(backend.change_layout(x), x.transpose(0, 2, 1))
+
+
 def two_tiles_a_block(plan: Plan) -> Plan:
     settings = replace(plan.settings, tiles_per_block=2)
     assert plan.settings.tiles_per_block == 1 and plan.grid[0] > 2
@@ -433,6 +439,15 @@ def cross_entropy(backend: CudaBackend) -> None:
     got = backend.softmax_cross_entropy(logits, labels, 0.1, 0.5)
     assert_close(got[0], losses, reduction=310, magnitude=np.abs(losses) + 1)
     assert_close(got[1], dlogits, reduction=310, magnitude=np.abs(dlogits) + 0.01)
+
+
+def gelu(backend: CudaBackend) -> None:
+    x, dy = (draw(name, (1003,), np.float16, -6, 6) for name in ("x", "dy"))
+    y = reference.activation_forward(x, "gelu", 0.0)
+    dx = reference.activation_backward(dy, x, "gelu", 0.0)
+    f16 = partial(close, dtype=np.float16, reduction=20)
+    f16(backend.activation_forward(x, "gelu", 0.0), y, magnitude=np.abs(y) + 0.1)
+    f16(backend.activation_backward(dy, x, "gelu", 0.0), dx, magnitude=np.abs(dx) + 6)
 
 
 def dropout(backend: CudaBackend) -> None:
@@ -726,6 +741,14 @@ BUGS = [
         "    __syncthreads();  // the tile is complete\n", ""),
     Bug("lines beyond the last are written", change_layout, "change_layout.cu",
         "if (row >= t.rows || column >= t.columns) continue;", ""),
+    Bug("words of the warp are read too early", pictures, "picture_layout.cu",
+        "    __syncwarp();  // the warp's words are there\n", ""),
+    Bug("words beyond the last are read", pictures, "picture_layout.cu",
+        "if (at.in_pictures(k) < CHANNELS * (long long)units) held", "held"),
+    Bug("words beyond the last are written", pictures, "picture_layout.cu",
+        "if (at.in_pictures(k) < CHANNELS * (long long)units) y[", "y["),
+    Bug("a picture's planes behind those of the first", pictures, "picture_layout.cu",
+        "(CHANNELS * n + c)", "(n + c)"),
     Bug("the tree starts below its height", batch_norm, "channel_sums.cu",
         "int half = BLOCK_THREADS / 2", "int half = BLOCK_THREADS / 64"),
     Bug("no barrier in the tree", batch_norm, "channel_sums.cu",
@@ -755,7 +778,7 @@ BUGS = [
     Bug("the residual of the pack before", fused_norm, "batch_norm.cu",
         "packs.load(residual, k)", "packs.load(residual, 0)"),
     Bug("a stride that the channels do not fit", fused_norm, "pack.cuh",
-        "i += (long long)COUNT * stride", "i += (long long)COUNT * stride - PACK"),
+        "i += COUNT * stride", "i += COUNT * stride - PACK"),
     Bug("packs beyond the last are stored", fused_norm, "pack.cuh", "else if (at(k) < end)",
         "else"),
     Bug("the pack that is not whole is every thread's", fused_norm, "pack.cuh",
@@ -769,6 +792,9 @@ BUGS = [
         "int mask = 8"),
     Bug("no barrier before the warps' values are read", cross_entropy, "row_reduce.cuh",
         "        __syncthreads();  // every warp's value is there\n", ""),
+    Bug("a digit of a coefficient", gelu, "activations.cuh", "0.0157442", "0.0156442"),
+    Bug("the left tail's slope on the right", gelu, "activations.cuh", "x > 0 ? 1 - left : x", "x"),
+    Bug("the last pack stored as if it were whole", gelu, "pack.cuh", "i + PACK <= size", "true"),
     Bug("nine rounds of Philox", dropout, "philox.cuh", "round < 10", "round < 9"),
     Bug("chunks overlap", adam, "multi_tensor.cuh", "min(chunk.begin + CHUNK, tensor.size)",
         "tensor.size"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpucnn.backends.cuda.activation import FORWARD as ACTIVATION_FORWARD
 from gpucnn.backends.cuda.algorithms import (
     ALGORITHMS,
     DIRECTIONS,
@@ -21,7 +22,7 @@ from gpucnn.backends.cuda.algorithms import (
 )
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
-from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT
+from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT, PICTURES
 from gpucnn.backends.cuda.channels import SUMS
 from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.global_pool import WHOLE
@@ -234,6 +235,19 @@ def test_norms_ask_for_several_packs_before_they_use_any(
         assert "L" * packs in order, kernel.symbol
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gelu_leaves_time_for_memory_in_16_bits(nvdisasm: Path, tmp_path: Path, dtype: str) -> None:
+    """Some 27 instructions an element take as long as its four bytes on an H200."""
+    code = listing(nvdisasm, tmp_path, ACTIVATION_FORWARD("gelu", dtype), "sm_90")
+    found = INSTRUCTION.findall(code)
+    first, last = (
+        max(i for i, name in enumerate(found) if name.startswith(move))
+        for move in ("LDG.E.128", "STG.E.128")
+    )
+    assert not mnemonics(set(found[first + 1 : last])) & {"BRA", "CALL", "LDG"}
+    assert (last - first) / 8 < 20
+
+
 def loads_16_bytes(found: set[str]) -> bool:
     return any(instruction.startswith("LDG.E.128") for instruction in found)
 
@@ -259,6 +273,20 @@ def test_pools_and_layouts_move_16_bytes_at_a_time(
     assert "STG.E.128" in instructions(
         nvdisasm, tmp_path, BACKWARD["cells"](True, "pairs", dtype), "sm_90"
     )
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_pictures_move_16_bytes_at_a_time(
+    nvdisasm: Path, tmp_path: Path, size: int, last: bool
+) -> None:
+    found = INSTRUCTION.findall(listing(nvdisasm, tmp_path, PICTURES[last](size), "sm_90"))
+    for name in ("LDG.E.128.CONSTANT", "STS.128", "LDS.128", "STG.E.128"):
+        assert found.count(name) == 3
+    assert not {name for name in found if name.startswith(("LDG", "STS", "LDS", "STG"))} - {
+        "LDG.E.128.CONSTANT", "STS.128", "LDS.128", "STG.E.128",
+    }  # fmt: skip
+    assert not mnemonics(set(found)) & UNWANTED
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT
+from gpucnn.backends.cuda import CudaBackend
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, random
-from tests.tolerance import assert_close
+from tests.operations.conftest import Runner
+from tests.tolerance import assert_close, unit_roundoff
 
 # Roundings in one value of f or f': the longest, the slope of mish, has two exponentials of two
 # units each, a logarithm, a tangent, a quotient and ten sums and products.
@@ -55,6 +58,46 @@ def test_backward(run, kind, dtype):
     expected = reference.activation_backward(dy, saved, kind, ALPHA)
     magnitude = np.abs(dy.astype(np.float64)) * size(saved, 1.0)
     assert_close(got, expected, dtype=x.dtype, reduction=ROUNDINGS, magnitude=magnitude)
+
+
+def every_number(run: Runner, dtype: str) -> np.ndarray:
+    """All of 16 bits; NumPy's sigmoid keeps the digits of small results of float16 only."""
+    x = np.arange(2**16, dtype=np.uint16).view(DTYPES[dtype])
+    least = -np.inf if isinstance(run.backend, CudaBackend) or dtype == "float16" else -4
+    return x[np.isfinite(x.astype(np.float32)) & (x.astype(np.float32) >= least)]
+
+
+@pytest.mark.parametrize("kind", ["gelu", "mish", "sigmoid", "silu"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_16_bit_number(run, kind, dtype):
+    """A backend may take a shorter way to 16 bits: 1/16 of what rounding adds may come on top.
+
+    Below the smallest normal number of float32, a GPU has only zero.
+    """
+    x = every_number(run, dtype)
+    expected = reference.activation_forward(x, kind, ALPHA)
+    tiny = np.finfo(np.float32).tiny
+    last_place = np.exp2(np.floor(np.log2(np.maximum(np.abs(expected), tiny))))
+    last_place *= 2 * unit_roundoff(x.dtype)
+    subnormal = float(ml_dtypes.finfo(x.dtype).smallest_subnormal)
+    got = run("activation_forward", x, kind, ALPHA).astype(np.float64)
+    error = np.abs(got - expected) / np.maximum(last_place, subnormal)
+    assert (error[np.abs(expected) >= tiny] <= 0.5 + 1 / 32).all()
+    assert (np.abs(got)[np.abs(expected) < tiny] <= tiny).all()
+
+
+@pytest.mark.parametrize("kind", ["gelu", "mish", "silu"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_slope_at_every_16_bit_number(run, kind, dtype):
+    """The same of the slope's terms, which cancel where the function is least."""
+    x = every_number(run, dtype)
+    expected = reference.activation_backward(np.ones_like(x), x, kind, ALPHA)
+    got = run("activation_backward", np.ones_like(x), x, kind, ALPHA).astype(np.float64)
+    near = np.abs(x.astype(np.float64)) < 4
+    terms = np.where(near, np.maximum(np.abs(expected), 0.25), np.abs(expected))
+    unit, smallest = unit_roundoff(x.dtype), ml_dtypes.finfo(x.dtype).smallest_subnormal
+    allowed = unit * (np.abs(expected) + terms / 16) + max(float(smallest) / 2, 2.0**-126)
+    assert (np.abs(got - expected) <= allowed).all()
 
 
 @pytest.mark.parametrize("kind", ["relu", "gelu"])

@@ -18,6 +18,10 @@ SHAPES = {
     "units_along_columns_only": (1, 80, 67),
     "several_tiles": (1, 131, 129),
     "wide": (2, 5, 300),
+    "pictures": (3, 1456, 3),
+    "planes": (3, 3, 1456),
+    "three_by_three": (2, 3, 3),
+    "no_picture": (0, 16, 3),
     "no_sample": (0, 4, 4),
 }
 DTYPES = ("uint8", "float16", "float32", "int64", "complex128")
@@ -39,8 +43,9 @@ def test_every_number_arrives(run, shape, dtype):
     assert y.tobytes() == x.transpose(0, 2, 1).tobytes()
 
 
+@pytest.mark.parametrize("shape", [(2, 64, 32), (2, 64, 3), (2, 3, 64)], ids=str)
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "complex128"])
-def test_an_array_that_begins_inside_another(every_backend, dtype):
-    x = inside_another(every_backend, numbers((2, 64, 32), dtype))
+def test_an_array_that_begins_inside_another(every_backend, dtype, shape):
+    x = inside_another(every_backend, numbers(shape, dtype))
     y = every_backend.to_numpy(every_backend.change_layout(x))
     assert y.tobytes() == every_backend.to_numpy(x).transpose(0, 2, 1).tobytes()
