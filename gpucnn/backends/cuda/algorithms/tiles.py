@@ -57,6 +57,9 @@ SQUARE = Tile(64, 64, 8, 4, blocks=4, vector=8, vector_n=8)
 SLIM = Tile(128, 32, 8, 4, blocks=4, vector=8, vector_n=8)
 STRIP = Tile(128, 16, 8, 2, blocks=4, vector=8, vector_n=8)
 THIN = Tile(256, 4, 4, 4, blocks=6, vector=8)  # a few filters or channels, as pictures have
+# Many rows and columns: the fewest loads for a multiply-add, and four warps to a scheduler.
+LARGE = Tile(128, 128, 8, 8, blocks=2, vector=8, vector_n=8)
+WIDE = Tile(64, 128, 8, 8, blocks=3, vector=8, vector_n=8)  # few rows, as dense layers have
 # The same with channels first, where pixels are loaded one by one, which takes more registers.
 TALL_FIRST = replace(TALL, blocks=2)
 SQUARE_FIRST = replace(SQUARE, blocks=3)
