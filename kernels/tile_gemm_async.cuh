@@ -6,7 +6,7 @@
 #pragma once
 #include "ptx.cuh"
 
-const int SLABS = 3;
+const int SLABS = TILE_M + TILE_N > 192 ? 2 : 3;  // what a block may have of it
 const int QUAD = 4;  // floats of a copy
 
 // TILE rows of an operand, TILE_K columns each, as they come: ALONG_K four columns of a row lie together, else four
@@ -60,7 +60,7 @@ template <class Operand, int TILE> struct AsyncGather {
         : operand(operand), shared(shared) {
         row = ALONG_K ? threadIdx.x / LANES : threadIdx.x % LANES;
         column = ALONG_K ? threadIdx.x % LANES * QUAD : threadIdx.x / LANES;
-        first = AsyncSlab<TILE, ALONG_K>::place(row * shared.STEP, column);
+        first = AsyncSlab<TILE, ALONG_K>::place(row * SharedRows<Operand, TILE>::STEP, column);
     }
     __device__ __forceinline__ void copy(AsyncSlab<TILE, ALONG_K>& slab, unsigned k0) const {
         if (QUADS < THREADS && threadIdx.x >= QUADS) return;

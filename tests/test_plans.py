@@ -9,6 +9,7 @@ from gpucnn.backends.base import FLOATS, MATH
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Plan, Problem
 from gpucnn.backends.cuda.algorithms.base import MULTIPROCESSORS
 from gpucnn.backends.cuda.algorithms.tiles import (
+    LARGE,
     NARROW,
     PARTIAL_ELEMENTS,
     PLAIN,
@@ -18,6 +19,7 @@ from gpucnn.backends.cuda.algorithms.tiles import (
     TALL,
     THIN,
     TILE_K,
+    WIDE,
     Matrix,
     matrix_of,
 )
@@ -98,7 +100,7 @@ def test_matrices_by_hand() -> None:
     assert matrix_of(Problem("wgrad", conv, "float32")) == Matrix(27, 5, 3 * 16 * 16, 2)
 
 
-TILES = (TALL, SQUARE, SLIM, STRIP, THIN, PLAIN, NARROW)
+TILES = (LARGE, WIDE, TALL, SQUARE, SLIM, STRIP, THIN, PLAIN, NARROW)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)

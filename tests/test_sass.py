@@ -20,7 +20,7 @@ from gpucnn.backends.cuda.algorithms import (
     mma_wgrad,
     winograd,
 )
-from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
+from gpucnn.backends.cuda.algorithms.implicit_gemm import FLAT_KERNELS, FLAT_TILES, VECTOR_KERNELS
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT, PICTURES
 from gpucnn.backends.cuda.channels import SUMS
@@ -124,12 +124,20 @@ def test_halves_are_multiplied_on_tensor_cores(
     assert loop.count("BAR") == 1
 
 
-@pytest.mark.parametrize("tile", [TALL, SQUARE, SLIM], ids=lambda tile: f"{tile.m}x{tile.n}")
-@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(
+    ("direction", "tile"),
+    [
+        pytest.param(direction, tile, id=f"{direction}-{tile.m}x{tile.n}")
+        for direction in DIRECTIONS
+        for tile in (*FLAT_TILES[direction], TALL, SQUARE, SLIM)
+    ],
+)
 def test_float32_means_float32_and_multiply_adds_fill_the_loop(
     nvdisasm: Path, tmp_path: Path, direction: str, tile: Tile
 ) -> None:
-    kernel = VECTOR_KERNELS[direction, True](2, True, "float32", tile)
+    flat = tile in FLAT_TILES[direction]
+    family = FLAT_KERNELS[direction] if flat else VECTOR_KERNELS[direction, True]
+    kernel = family(2, True, "float32", tile)
     code = listing(nvdisasm, tmp_path, kernel, "sm_90")
     found = set(INSTRUCTION.findall(code))
     assert "LDS.128" in found and any(re.match(r"LDGSTS\.E\.\S*128", name) for name in found)

@@ -22,6 +22,7 @@ from .base import (
     Problem,
 )
 from .tiles import (
+    LARGE,
     NARROW,
     PLAIN,
     SLIM,
@@ -31,6 +32,7 @@ from .tiles import (
     TALL,
     TALL_FIRST,
     THIN,
+    WIDE,
     Tile,
     matrix_of,
     tile_axis,
@@ -65,8 +67,20 @@ VECTOR_KERNELS = {
     )
     for (direction, channels_last), tiles in VECTOR_TILES.items()
 }  # fmt: skip
+# Channels last, for maps of two axes at most: those of three take more registers. The large one
+# leaves too few for places that differ from row to row.
+FLAT_TILES = {"fprop": (WIDE,), "dgrad": (WIDE,), "wgrad": (LARGE,)}
+FLAT_KERNELS = {
+    direction: KernelFamily(
+        *FUNCTIONS[direction], {2: RANK[2]}, {True: CHANNELS_LAST[True]},
+        {"float32": DTYPE["float32"]}, tile_axis(tiles),
+    )
+    for direction, tiles in FLAT_TILES.items()
+}  # fmt: skip
 # The share of a multiprocessor's multiply-adds that 1, 2 ... blocks of a tile reach on it together.
 PACE: dict[Tile, tuple[float, ...]] = {
+    LARGE: (0.42, 0.6),  # not measured yet, nor is the next one: taken to be as good as TALL
+    WIDE: (0.26, 0.55, 0.58),
     TALL: (0.26, 0.55, 0.58),
     SQUARE: (0.3, 0.5, 0.55, 0.56),
     SLIM: (0.2, 0.4, 0.54, 0.55),
@@ -108,6 +122,8 @@ class ImplicitGemm(Algorithm):
         tiles = self.tiles
         if problem.dtype == "float32":
             tiles += VECTOR_TILES[problem.direction, problem.shape.channels_last]
+            if problem.shape.channels_last and problem.shape.rank < 3:
+                tiles += FLAT_TILES[problem.direction]
         for tile in tiles:
             if vectors_fit(problem, tile):
                 for splits, terms in matrix.splits(tile):
@@ -172,7 +188,9 @@ class ImplicitGemm(Algorithm):
     def _kernel(self, problem: Problem, plan: Plan) -> Kernel:
         shape, tile = problem.shape, plan.settings.tile
         family = self.kernels[problem.direction]
-        if tile.vector > 1:
+        if tile in FLAT_TILES[problem.direction]:
+            family = FLAT_KERNELS[problem.direction]
+        elif tile.vector > 1:
             family = VECTOR_KERNELS[problem.direction, shape.channels_last]
         return family(max(2, shape.rank), shape.channels_last, problem.dtype, tile)
 

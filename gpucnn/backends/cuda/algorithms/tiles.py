@@ -12,8 +12,7 @@ from ..launch import ceil_div
 from .base import MULTIPROCESSORS, Problem
 
 TILE_K = 16  # as in kernels/tile_gemm.cuh
-ASYNC_SLABS = 3  # as in kernels/tile_gemm_async.cuh
-# What is known there of a row beforehand, or of four rows that lie together.
+# What is known in kernels/tile_gemm_async.cuh of a row beforehand, or of four rows that lie together.
 ROW_BYTES = {"fprop": (24, 8), "dgrad": (24, 4 / 4), "wgrad": (16 / 4, 4 / 4)}
 
 # A split sums at least so many terms: with less, adding the splits up costs more.
@@ -57,7 +56,8 @@ class Tile:
         """Return the bytes where float32 operands come by copies that need no registers."""
         row, column = ROW_BYTES[direction]
         rows = int(self.m * row + self.n * column)
-        return ASYNC_SLABS * TILE_K * (self.m + self.n) * 4 + rows
+        slabs = 2 if self.m + self.n > 192 else 3
+        return slabs * TILE_K * (self.m + self.n) * 4 + rows
 
 
 # Where the sizes are multiples of 8: loads of 16 bytes leave most of the loop to arithmetic.
@@ -66,6 +66,9 @@ SQUARE = Tile(64, 64, 8, 4, blocks=4, vector=8, vector_n=8)
 SLIM = Tile(128, 32, 8, 4, blocks=4, vector=8, vector_n=8)
 STRIP = Tile(128, 16, 8, 2, blocks=4, vector=8, vector_n=8)
 THIN = Tile(256, 4, 4, 4, blocks=6, vector=8)  # a few filters or channels, as pictures have
+# Many rows and columns: the fewest loads for a multiply-add, and four warps to a scheduler.
+LARGE = Tile(128, 128, 8, 8, blocks=2, vector=8, vector_n=8)
+WIDE = Tile(64, 128, 8, 8, blocks=3, vector=8, vector_n=8)  # few rows, as dense layers have
 # The same with channels first, where pixels are loaded one by one, which takes more registers.
 TALL_FIRST = replace(TALL, blocks=2)
 SQUARE_FIRST = replace(SQUARE, blocks=3)

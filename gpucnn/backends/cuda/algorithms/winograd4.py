@@ -25,10 +25,9 @@ and less with more channels. Terms that are zero cost the direct sum no error, b
 transforms theirs: that is why it is offered only up to ``MAX_BORDER`` of padding (4x4 maps would
 have 1.64, 1.91 and 2.21), and why data with more zeros have larger multiples.
 
-The gradient of the filters sums over tiles. It keeps the promise against a direct kernel whose
-blocks fill a GPU once, where each of its splits sums at least ``MIN_PIXELS``, and one of its own
-half as many: 1.09 for padded maps of 8x8 and 1280 pixels, 1.79 with x after ReLU and half of dy
-zero.
+The gradient of the filters sums over tiles. It keeps the promise against a direct kernel in as many
+splits as fill a GPU once, where each of them sums at least ``MIN_PIXELS``, and one of its own half
+as many: 1.09 for padded maps of 8x8 and 1280 pixels, 1.79 with x after ReLU and half of dy zero.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .implicit_gemm import ImplicitGemm
-from .tiles import TILE_K, matrix_of
+from .tiles import TALL, TILE_K, matrix_of
 from .winograd import as_forward
 
 TILE, POINTS = 4, 36  # as in kernels/winograd4.cuh
@@ -140,14 +139,11 @@ def _gemm_plan(problem: Problem, images: int) -> Plan:
     return min(map(shortened, GEMM.plans(inner)), key=lambda plan: GEMM.cost(inner, plan))
 
 
-@lru_cache(maxsize=4096)
 def _direct_terms(problem: Problem) -> int:
-    """Return how many terms a split of the direct kernel sums, its blocks filling a GPU once."""
-    plans = (
-        plan for plan in GEMM.plans(problem)
-        if math.prod(plan.grid) <= MULTIPROCESSORS * plan.settings.tile.blocks or plan.grid[2] == 1
-    )  # fmt: skip
-    return min(plans, key=lambda plan: GEMM.cost(problem, plan)).settings.terms
+    """Return how many terms a split of the direct kernel sums, whose blocks fill a GPU once."""
+    matrix = matrix_of(problem)
+    room = max(1, MULTIPROCESSORS * TALL.blocks // matrix.blocks(TALL))
+    return min(terms for splits, terms in matrix.splits(TALL) if splits <= room)
 
 
 @lru_cache(maxsize=1024)
