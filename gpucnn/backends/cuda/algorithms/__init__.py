@@ -9,6 +9,7 @@ from .dmma import Dmma
 from .grouped import Grouped
 from .implicit_gemm import ImplicitGemm
 from .mma import Mma
+from .mma_padded import PaddedMma
 from .winograd import Winograd
 from .winograd4 import Winograd4
 
@@ -20,6 +21,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         ImplicitGemm(),
         Dmma(),
         Mma(),
+        PaddedMma(),
         Depthwise(),
         Direct(),
         Grouped(),
