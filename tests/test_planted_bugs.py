@@ -150,6 +150,21 @@ def dgrad_f16(backend: CudaBackend) -> None:
     halves(backend, "dgrad", replace(HALVES, channels=48, filters=176))
 
 
+def padded_f16(backend: CudaBackend) -> None:
+    """Channels and filters of a group that are no multiple of 8."""
+    s, algorithm = replace(HALVES, channels=38), ALGORITHMS["mma_padded"]
+    dy, w, b = (
+        draw(name, shape, np.float16)
+        for name, shape in (("dy", s.y_shape), ("w", s.w_shape), ("b", (38,)))
+    )
+    expected, terms = (reference.conv_dgrad(*a, s) for a in ((dy, w, b), map(np.abs, (dy, w, b))))
+    problem = Problem("dgrad", s, "float16")
+    (plan,) = algorithm.plans(problem)
+    with poisoned(np):
+        got = algorithm.run(backend, problem, plan, dy, w, b)
+    close(got, expected, dtype=np.float16, reduction=133, magnitude=terms)
+
+
 def gathered(backend: CudaBackend, channels_last: bool, wanted: Callable[[Plan], bool]) -> None:
     """Run the plans of the implicit GEMM that are wanted, with a bias and ReLU."""
     shape, gemm = replace(VECTORS, channels_last=channels_last), ALGORITHMS["implicit_gemm"]
@@ -559,6 +574,10 @@ BUGS = [
         "along.first_tap + along.tap_step * back.axis[a]", "back.axis[a]"),
     Bug("the stride of a class forgotten", dgrad_f16, "conv_dgrad_mma.cu",
         "along.first_pixel + g.stride[a] * to.axis[a]", "along.first_pixel + to.axis[a]"),
+    Bug("the padding of the next row", padded_f16, "pad_rows.cu",
+        "if (chunk * CHUNK + e < width) values", "values"),
+    Bug("the padding is not cut off", padded_f16, "pad_rows.cu",
+        "if (chunk * CHUNK + e < width) y[", "y["),
     Bug("bounds of the input off by one", fprop, "spatial.cuh",
         "(unsigned)at.axis[a] < (unsigned)size[a]", "(unsigned)at.axis[a] <= (unsigned)size[a]"),
     Bug("channels last taken for channels first", fprop_nchw, "conv_geometry.cuh",

@@ -31,6 +31,7 @@ def reduction(direction: str, s: ConvShape) -> int:
 CHECKED_DTYPES = {
     "implicit_gemm": ["float32"],
     "mma": ["float16"],
+    "mma_padded": ["float16"],
     "depthwise": ["float16", "float32"],
     "direct": ["float16", "float32"],
     "grouped": ["float32"],

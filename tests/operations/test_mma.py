@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda import CudaBackend
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, mma
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, mma, mma_padded
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape
 from tests.cases import CONVS, DTYPES
@@ -46,6 +46,23 @@ def test_windows_that_the_tables_hold() -> None:
         assert bool(plans("fprop", shape)) == fits, window
     for depth, fits in ((6, True), (7, False)):  # 216 and 343 taps
         assert bool(plans("fprop", ConvShape.of((1, 8, 8, 8, 8), (8, *3 * (depth,), 8)))) == fits
+
+
+@pytest.mark.parametrize("direction", mma.KERNELS)
+def test_other_channels_are_padded(direction: str) -> None:
+    padded = ALGORITHMS["mma_padded"]
+    assert not list(padded.plans(Problem(direction, LARGE, "float16")))
+    assert not list(padded.plans(Problem(direction, replace(LARGE, channels=60), "float32")))
+    for groups, channels in ((1, 60), (2, 66)):
+        shape = replace(LARGE, channels=channels, groups=groups)
+        problem = Problem(direction, shape, "float16")
+        whole = mma_padded.padded(problem)
+        assert whole.shape.channels == {60: 64, 66: 80}[channels]
+        (plan,) = padded.plans(problem)
+        assert choose(problem) == plan and plan.settings == choose(whole).settings
+        assert padded.cost(problem, plan) > MMA.cost(whole, plan)
+    few = ConvShape.of((8, 9, 9, 5), (7, 3, 3, 5))
+    assert choose(Problem(direction, few, "float16")).algorithm != "mma_padded"
 
 
 @pytest.mark.parametrize("direction", mma.KERNELS)

@@ -9,6 +9,7 @@ from .dmma import Dmma
 from .grouped import Grouped
 from .implicit_gemm import ImplicitGemm
 from .mma import Mma
+from .mma_padded import PaddedMma
 from .mma_wgrad import MmaWgrad
 from .winograd import Winograd
 from .winograd4 import Winograd4
@@ -22,6 +23,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         Dmma(),
         Mma(),
         MmaWgrad(),
+        PaddedMma(),
         Depthwise(),
         Direct(),
         Grouped(),

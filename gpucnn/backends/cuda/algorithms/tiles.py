@@ -12,7 +12,7 @@ from ..launch import ceil_div
 from .base import MULTIPROCESSORS, Problem
 
 TILE_K = 16  # as in kernels/tile_gemm.cuh
-# What is known in kernels/tile_gemm_async.cuh of a row beforehand, or of four rows that lie together.
+# What tile_gemm_async.cuh knows of a row beforehand, or of four rows that lie together.
 ROW_BYTES = {"fprop": (24, 8), "dgrad": (24, 4 / 4), "wgrad": (16 / 4, 4 / 4)}
 
 # A split sums at least so many terms: with less, adding the splits up costs more.
