@@ -10,6 +10,7 @@ from .grouped import Grouped
 from .implicit_gemm import ImplicitGemm
 from .mma import Mma
 from .mma_wgrad import MmaWgrad
+from .wgmma import Wgmma
 from .winograd import Winograd
 from .winograd4 import Winograd4
 
@@ -22,6 +23,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         Dmma(),
         Mma(),
         MmaWgrad(),
+        Wgmma(),
         Depthwise(),
         Direct(),
         Grouped(),
