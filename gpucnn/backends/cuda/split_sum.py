@@ -8,11 +8,12 @@ import numpy as np
 
 from ..base import Array
 from .kernel import DTYPE, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller, ceil_div
+from .launch import BLOCK_THREADS, KernelCaller, aligned, ceil_div
 
 SPLIT_SUM = KernelFamily("split_sum.cu", "split_sum", DTYPE)
+FEW = KernelFamily("split_sum.cu", "split_sum_few", DTYPE)
 
-LANES = 32  # numbers of a block, as in the kernel
+LANES, PARTS, QUAD = 32, 8, 4  # as in the kernels: numbers of a block, splits, numbers of a thread
 
 
 def split_sum(
@@ -29,8 +30,11 @@ def split_sum(
     total = caller.xp.empty(partial.shape[1:], dtype)
     channels = total.shape[-1 if channels_last else 1]
     inner = 1 if channels_last else math.prod(total.shape[2:])
+    kernel, of_a_block = SPLIT_SUM, LANES
+    if len(partial) <= PARTS and total.size % QUAD == 0 and aligned(partial):
+        kernel, of_a_block = FEW, BLOCK_THREADS * QUAD
     caller.launch(
-        SPLIT_SUM(dtype), ceil_div(total.size, LANES), BLOCK_THREADS, partial, b, channels, inner,
-        relu, total, np.int64(total.size), len(partial),
+        kernel(dtype), ceil_div(total.size, of_a_block), BLOCK_THREADS, partial, b, channels,
+        inner, relu, total, np.int64(total.size), len(partial),
     )  # fmt: skip
     return total

@@ -167,7 +167,7 @@ class Mma(Algorithm):
                     yield Plan(self.name, Settings(tile, terms), grid, tile.threads, static)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
-        """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
+        """What the busiest multiprocessor's blocks take, and memory, and the splits' sum."""
         s, tile, (blocks, _, count) = problem.shape, plan.settings.tile, plan.grid
         matrix = matrix_of(problem)
         work = tile.m * tile.n * min(plan.settings.terms, matrix.k)
@@ -178,7 +178,8 @@ class Mma(Algorithm):
         alone = 0.7 if together * tile.threads < 256 else 1.0
         compute_us = of_one * work / (PEAK * tile.share * alone) + BLOCK_US * of_one / together
         sizes = map(math.prod, (s.x_shape, s.y_shape, s.w_shape))
-        total_us = LAUNCH_US + max(compute_us, sum(sizes) * problem.itemsize / BYTES)
+        # by an H200, where a block's first loads and its stores keep nothing else busy
+        total_us = LAUNCH_US + compute_us + sum(sizes) * problem.itemsize / BYTES
         if count > 1:
             result = {"fprop": s.y_shape, "dgrad": s.x_shape}[problem.direction]
             numbers = math.prod(result) * problem.accumulator_bytes

@@ -18,6 +18,7 @@ from .mma import CHUNK, ELEMENT, PARTIAL_ELEMENTS
 
 DEPTH, ROW_BYTES = 64, 128  # channels of a step, and their bytes
 COLUMNS, MOST_TAPS = 8, 3  # of a patch's tile, and of its windows along an axis
+SIDE = 32  # of a tile of turn_filters.cu
 LEAST = 64  # channels and filters: with fewer, most of a step would be zeros
 STEPS_PER_SPLIT = 4  # at least; with less, adding the splits up costs more
 # What a tensor map can say of the corners of an image, of taps and of strides.
@@ -36,8 +37,8 @@ class Tile:
         stages: steps in shared memory; of filters alone where there are patches.
         patches: in shared memory, 0 where each step brings its own pixels.
         blocks: how many blocks a multiprocessor should hold.
-        start_us, tile_us, step_us: until a block multiplies, beside the steps of a tile, and for
-            a step, as fitted to times of an H200.
+        tile_us, step_us: what a tile takes beside its steps, and a step, while as many blocks
+            run, as fitted to times of an H200: within a tenth of most.
     """
 
     filters: int
@@ -47,7 +48,6 @@ class Tile:
     stages: int
     patches: int
     blocks: int
-    start_us: float
     tile_us: float
     step_us: float
 
@@ -77,10 +77,10 @@ class Tile:
         return stages + stored + 16 * (self.stages + self.patches)
 
 
-WIDE = Tile(128, 256, 256, 128, stages=4, patches=0, blocks=1, start_us=1, tile_us=1, step_us=1)
-SMALL = Tile(64, 128, 128, 64, stages=4, patches=0, blocks=2, start_us=1, tile_us=1, step_us=1)
-DEEP = Tile(128, 224, 224, 112, stages=4, patches=2, blocks=1, start_us=1, tile_us=1, step_us=1)
-FLAT = Tile(64, 448, 224, 112, stages=6, patches=2, blocks=1, start_us=1, tile_us=1, step_us=1)
+WIDE = Tile(128, 256, 256, 128, stages=4, patches=0, blocks=1, tile_us=1.57, step_us=0.728)
+SMALL = Tile(64, 128, 128, 64, stages=4, patches=0, blocks=2, tile_us=0.79, step_us=0.594)
+DEEP = Tile(128, 224, 224, 112, stages=4, patches=2, blocks=1, tile_us=2.35, step_us=0.529)
+FLAT = Tile(64, 448, 224, 112, stages=6, patches=2, blocks=1, tile_us=1.8, step_us=0.545)
 TILES = (WIDE, SMALL, DEEP, FLAT)
 
 
@@ -105,9 +105,7 @@ def _axis(patches: bool) -> Axis:
 
 
 # One dimension is two.
-_ELEMENT: Axis = {
-    name: (tag, {**macros, "RANK": 2}) for name, (tag, macros) in ELEMENT.items()
-}
+_ELEMENT: Axis = {name: (tag, {**macros, "RANK": 2}) for name, (tag, macros) in ELEMENT.items()}
 CONV = KernelFamily("conv_wgmma.cu", "conv_wgmma", _ELEMENT, _axis(False), only_architecture=90)
 PATCH = KernelFamily(
     "conv_wgmma_patch.cu", "conv_wgmma_patch", _ELEMENT, _axis(True), only_architecture=90
@@ -145,10 +143,6 @@ def _corners(s: ConvShape) -> list[tuple[int, int]]:
     ]
 
 
-def _numbers(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
-
-
 def applies(problem: Problem) -> bool:
     """Return whether the GPU is Hopper, and tensor maps can say what the convolution reads."""
     s = problem.shape
@@ -176,11 +170,7 @@ def applies(problem: Problem) -> bool:
 
 def takes_patches(s: ConvShape) -> bool:
     """Return whether the pixels of a step are those of the next one, displaced."""
-    return (
-        max(s.kernel) <= MOST_TAPS
-        and s.taps > 1
-        and set(s.strides) == set(s.dilation) == {1}
-    )
+    return max(s.kernel) <= MOST_TAPS and s.taps > 1 and set(s.strides) == set(s.dilation) == {1}
 
 
 def _steps(s: ConvShape) -> int:
@@ -213,7 +203,7 @@ class Wgmma(Algorithm):
 
     @staticmethod
     def _splits(s: ConvShape, tile: Tile, tiles: int) -> Iterator[tuple[int, int]]:
-        """Yield (splits, steps of each): the whole sum, and what one wave of blocks has room for."""
+        """Yield (splits, steps of each): the whole sum, and what one wave has room for."""
         steps = _steps(s)
         yield 1, steps
         most = min(
@@ -298,6 +288,3 @@ class Wgmma(Algorithm):
             CONV(x.dtype, tile), plan.grid, plan.threads, pixels, filters, result, b, relu,
             partial, settings.steps_per_split, settings.tiles, record,
         )  # fmt: skip
-
-
-SIDE = 32  # of turn_filters.cu
