@@ -122,6 +122,34 @@ def cvt_tf32(run: Runner) -> None:
     same(y >> 13, to_tf32(x) >> 13)  # the tensor cores read no lower bits
 
 
+def in_pairs(run: Runner, kernel: str, dtype: Any) -> None:
+    exact = np.arange(0x7C00, dtype=np.uint16).view(dtype).astype(np.float32)
+    exact = exact[np.isfinite(exact)]
+    middles = exact[:-1] + (exact[1:] - exact[:-1]) / 2
+    beside = [np.nextafter(middles, np.float32(end)) for end in (-np.inf, np.inf)]
+    x = np.concatenate([exact, middles, *beside, np.array([3e38, np.inf, np.nan], np.float32)])
+    x = np.concatenate([x, -x])
+    x = x[(x == 0) | ~(abs(x) < 1e-37)]  # what is below may count as 0
+    x = x[: x.size // 2 * 2]
+    y = np.zeros(x.size // 2, np.uint32)
+    run(kernel, 256, x, y, i32(x.size))
+    with np.errstate(over="ignore"):
+        expected = x.astype(dtype)
+    got, finite = y.view(np.uint16), ~np.isnan(x)
+    same(got[finite], expected.view(np.uint16)[finite])
+    same(got[~finite], np.uint16(0x7FFF))
+
+
+@case(AMPERE)
+def cvt_f16x2(run: Runner) -> None:
+    in_pairs(run, "pairs_to_half", np.float16)
+
+
+@case(AMPERE)
+def cvt_bf16x2(run: Runner) -> None:
+    in_pairs(run, "pairs_to_bfloat16", ml_dtypes.bfloat16)
+
+
 # ---- shared memory and barriers -----------------------------------------------------------------
 
 
@@ -278,12 +306,20 @@ def wgmma_m64n64k16_f16(run: Runner) -> None:
 
 
 @case(HOPPER)
-def wgmma_m64n256k16_f16(run: Runner) -> None:
-    gemm_wgmma(run, "gemm_wgmma_256", 256, np.float16)
+def wgmma_m64n128k16(run: Runner) -> None:
+    gemm_wgmma(run, "gemm_wgmma_128", 128, np.float16)
+    gemm_wgmma(run, "gemm_wgmma_128_bf16", 128, ml_dtypes.bfloat16)
 
 
 @case(HOPPER)
-def wgmma_m64n256k16_bf16(run: Runner) -> None:
+def wgmma_m64n224k16(run: Runner) -> None:
+    gemm_wgmma(run, "gemm_wgmma_224", 224, np.float16)
+    gemm_wgmma(run, "gemm_wgmma_224_bf16", 224, ml_dtypes.bfloat16)
+
+
+@case(HOPPER)
+def wgmma_m64n256k16(run: Runner) -> None:
+    gemm_wgmma(run, "gemm_wgmma_256", 256, np.float16)
     gemm_wgmma(run, "gemm_wgmma_256_bf16", 256, ml_dtypes.bfloat16)
 
 
@@ -318,22 +354,45 @@ def tma_load_2d_swizzled(run: Runner) -> None:
     tile(run, swizzle=128)
 
 
-@case(HOPPER)
-def tma_load_im2col(run: Runner) -> None:
+def pixels(run: Runner, first: int, tap: tuple[int, int], stride: tuple[int, int]) -> None:
     """16 pixels of a 3x3 convolution padded by 1, from the end of one image into the next."""
-    images, height, width, channels, pixels, first, r, s = 2, 5, 6, 64, 16, 20, 2, 0
+    images, height, width, channels, count = 2, 5, 6, 64, 16
     x = numbers((images, height, width, channels), np.uint16)
-    row = 2 * channels
-    copies = Pixels((-1, -1), (-1, -1), channels, pixels)
+    (r, s), (down, across) = tap, stride
+    copies = Pixels((-1, -1), (-1, -1), channels, count, (across, down))
     tensor = TensorMap(x, (channels, width, height, images), copies)
-    n, h, w = np.unravel_index(first + np.arange(pixels), (images, height, width))
-    y = np.full(pixels * row, 7, np.uint8)
+    outputs = images, (height - 1) // down + 1, (width - 1) // across + 1
+    n, p, q = np.unravel_index(first + np.arange(count), outputs)
+    y, (h, w) = np.full(count * 2 * channels, 7, np.uint8), (down * p, across * q)
     run(
         "load_im2col", 64, tensor, y, i32(y.size), i32(0), i32(w[0] - 1), i32(h[0] - 1), i32(n[0]),
         i32(s), i32(r), shared=y.size + 8,
     )  # fmt: skip
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     same(y, swizzled(padded[n, h + r, w + s]))
+
+
+@case(HOPPER)
+def tma_load_im2col(run: Runner) -> None:
+    pixels(run, 20, (2, 0), (1, 1))
+
+
+@case(HOPPER)
+def tma_load_im2col_strided(run: Runner) -> None:
+    pixels(run, 1, (0, 2), (2, 3))
+    pixels(run, 1, (2, 1), (1, 2))
+
+
+@case(HOPPER)
+def tma_load_3d(run: Runner) -> None:
+    """One tap of 8 filters of 72 channels: the last are beyond both ends."""
+    x = numbers((12, 3, 72), np.uint16)
+    tensor = TensorMap(x, (72, 3, 12), Tiles((64, 1, 8)))
+    y = np.full(8 * 128, 7, np.uint8)
+    run("load_tile_3d", 64, tensor, y, i32(y.size), i32(64), i32(1), i32(8), shared=y.size + 8)
+    expected = np.zeros((8, 64), np.uint16)
+    expected[:4, :8] = x[8:, 1, 64:]
+    same(y, swizzled(expected))
 
 
 @case(HOPPER)
@@ -367,20 +426,4 @@ def tma_store_4d(run: Runner) -> None:
     tensor = TensorMap(y, (64, 7, 6, 2), Tiles((64, 4, 5, 1)))
     x, corner = swizzled(rows.reshape(20, 64)), map(i32, (0, 5, 3, 0))
     run("store_tile_4d", 64, tensor, x, i32(x.size), *corner, shared=x.size)
-    same(y, expected)
-
-
-@case(HOPPER)
-def tma_store_im2col(run: Runner) -> None:
-    """Pixels of images with one more column and row, which the tensor does not have."""
-    images, height, width, pixels, first = 2, 3, 4, 24, 9
-    y, rows = numbers((images, height, width, 64), np.uint16), numbers((pixels, 64), np.uint16, 1)
-    tensor = TensorMap(y, (64, width, height, images), Pixels((0, 0), (1, 1), 64, pixels))
-    padded = (images, height + 1, width + 1)
-    n, h, w = np.unravel_index(first + np.arange(pixels), padded)
-    expected = y.copy()
-    inside = (h < height) & (w < width)
-    expected[n[inside], h[inside], w[inside]] = rows[inside]
-    x, start = swizzled(rows), map(i32, (0, w[0], h[0], n[0]))
-    run("store_im2col", 64, tensor, x, i32(x.size), *start, shared=x.size)
     same(y, expected)

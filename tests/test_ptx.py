@@ -40,6 +40,7 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     mma_m16n8k16_bf16(d, four, two);
     mma_m16n8k8_tf32(d, four, two);
     y[1] = cvt_tf32(d[3]) + bfloat16_from_float(d[2]);
+    y[1] += cvt_f16x2(d[0], d[1]) + cvt_bf16x2(d[1], d[2]);
     double e[2] = {};
     mma_m8n8k4_f64(e, e[0], e[1]);
     y[2] = e[0] < e[1];

@@ -11,13 +11,13 @@ _FIELDS = np.dtype(
     {
         "names": [
             *["magic", "itemsize", "rank", "swizzle", "im2col", "base", "dims", "strides", "box"],
-            *["lower", "upper", "channels", "pixels"],
+            *["lower", "upper", "channels", "pixels", "steps"],
         ],
         "formats": [
             *["u4", "u1", "u1", "u1", "u1", "u8", ("u4", 5), ("u8", 5), ("u2", 5)],
-            *[("i1", 3), ("i1", 3), "u2", "u2"],
+            *[("i1", 3), ("i1", 3), "u2", "u2", ("u1", 3)],
         ],
-        "offsets": [0, 4, 5, 6, 7, 8, 16, 40, 80, 90, 93, 96, 98],
+        "offsets": [0, 4, 5, 6, 7, 8, 16, 40, 80, 90, 93, 96, 98, 100],
         "itemsize": 128,
     }
 )
@@ -42,6 +42,7 @@ def tensor_map(m: TensorMap) -> np.void:
     if isinstance(copies, Pixels):
         fields["lower"][:2], fields["upper"][:2] = copies.lower, copies.upper
         fields["channels"], fields["pixels"] = copies.channels, copies.count
+        fields["steps"][:2] = copies.steps
     else:
         fields["box"][: len(m.dims)] = copies.box
     return fields[()]

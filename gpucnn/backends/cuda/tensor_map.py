@@ -31,12 +31,13 @@ class Tiles:
 @dataclass(frozen=True)
 class Pixels:
     """Copies are runs of ``count`` pixels of (C, W, H, N), of ``channels`` each, of each image
-    those from ``lower`` (w, h) to ``upper`` beyond its last."""
+    those from ``lower`` (w, h) to ``upper`` beyond its last, ``steps`` apart."""
 
     lower: tuple[int, int]
     upper: tuple[int, int]
     channels: int
     count: int
+    steps: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def _encode(
         ctypes.c_void_p(encoded.ctypes.data), _DATA_TYPES[itemsize], ctypes.c_uint32(len(dims)),
         ctypes.c_void_p(address), _array(ctypes.c_uint64, dims), _array(ctypes.c_uint64, strides),
     )  # fmt: skip
-    # every element counts; no interleaving; zeros outside
-    steps = _array(ctypes.c_uint32, [1] * len(dims))
-    how = (steps, 0, _SWIZZLES[swizzle], _PROMOTION, 0)
+    # no interleaving; zeros outside
+    steps = (1, *copies.steps, 1) if isinstance(copies, Pixels) else (1,) * len(dims)
+    how = (_array(ctypes.c_uint32, steps), 0, _SWIZZLES[swizzle], _PROMOTION, 0)
     if isinstance(copies, Tiles):
         box = _array(ctypes.c_uint32, copies.box)
         status = _driver().cuTensorMapEncodeTiled(*tensor, box, *how)

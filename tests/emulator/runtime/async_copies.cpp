@@ -35,6 +35,7 @@ struct TensorMapFields {
     uint16_t box[5];
     int8_t lower[3], upper[3];
     uint16_t channels, pixels;
+    uint8_t steps[3];  // from pixel to pixel along W, H
 };
 static_assert(sizeof(TensorMapFields) <= 128, "a tensor map has 128 bytes");
 constexpr u32 TENSOR_MAP_MAGIC = 0x544d4150;
@@ -72,9 +73,9 @@ public:
                 const long at[5] = {coords[0] + c, w + offsets[0], h + offsets[1], n};
                 visit(address(at));
             }
-            if (++w < w_end) continue;
+            if ((w += map.steps[0]) < w_end) continue;
             w = map.lower[0];
-            if (++h < h_end) continue;
+            if ((h += map.steps[1]) < h_end) continue;
             h = map.lower[1];
             n++;
         }
@@ -124,9 +125,7 @@ static void store(const TmaStore& s) {
         check_access(to, m.itemsize, WRITE, s.pc);
         memcpy((void*)to, (const char*)s.src + from, m.itemsize);
     };
-    static const int no_offsets[2] = {};
-    if (m.im2col) TmaWalk(m).im2col(s.coords, no_offsets, put);
-    else TmaWalk(m).tile(s.coords, put);
+    TmaWalk(m).tile(s.coords, put);
 }
 
 void land_tma(size_t i) {
@@ -252,9 +251,9 @@ void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, 
     block->tma.push_back(std::move(load));
 }
 
-void emu_tma_store(const void* map, const void* src, const int* coords, int rank, int im2col) {
+void emu_tma_store(const void* map, const void* src, const int* coords, int rank) {
     void* pc = CALLER_PC;
-    const TensorMapFields& m = fields_of(map, src, im2col, pc);
+    const TensorMapFields& m = fields_of(map, src, false, pc);
     check_async_read("TMA store", src, bytes_of(m), pc);
     TmaStore s{current->store_group, map, src, {}, pc};
     memcpy(s.coords, coords, rank * sizeof(int));

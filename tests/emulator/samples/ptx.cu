@@ -3,6 +3,7 @@
 //
 //   half_to_float, float_to_half, float_to_bfloat16, float_to_tf32
 //                                                 y[i] = the conversion of x[i], n numbers
+//   pairs_to_half, pairs_to_bfloat16              the same, two at a time
 //   ldmatrix_4, ldmatrix_2, ldmatrix_4_trans      y (32 lanes, 4 or 2 registers) from x (32, 8) 16-bit;
 //                                                 lane l names row 5 * l % 32
 //   copy_16, copy_4       y: 32 pieces of 16 or 4 bytes of x through shared memory, bytes[i] of each
@@ -11,8 +12,8 @@
 //   named_barriers        y (96): the first two warps' x in reverse order, and the third's
 //   ring                  y (phases, 32) = x by way of a producer warp and a consumer warp
 //   stmatrix_4_trans      y (32, 8) 16-bit from x (32 lanes, 4 registers); lane l names row 5 * l % 32
-//   load_tile, load_tile_4d, load_im2col      y = the bytes that TMA brings to shared memory
-//   store_tile, store_tile_4d, store_im2col   the tensor gets x, the bytes that TMA takes from there
+//   load_tile*, load_im2col                   y = the bytes that TMA brings to shared memory
+//   store_tile, store_tile_4d                 the tensor gets x, the bytes that TMA takes from there
 //   gemm_wgmma*           d (64, N) = a (64, 64) b (N, 64)^T
 //
 // Shared memory: at most 1 KB static; dynamic as the cases say.
@@ -100,6 +101,14 @@ KERNEL float_to_bfloat16(const float* x, ushort_t* y, int n) {
 
 KERNEL float_to_tf32(const float* x, uint32_t* y, int n) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = cvt_tf32(x[i]);
+}
+
+KERNEL pairs_to_half(const float* x, uint32_t* y, int n) {
+    for (int i = threadIdx.x; i < n / 2; i += blockDim.x) y[i] = cvt_f16x2(x[2 * i], x[2 * i + 1]);
+}
+
+KERNEL pairs_to_bfloat16(const float* x, uint32_t* y, int n) {
+    for (int i = threadIdx.x; i < n / 2; i += blockDim.x) y[i] = cvt_bf16x2(x[2 * i], x[2 * i + 1]);
 }
 
 // Two groups of 16 pieces: the first is read while the second may still be on its way.
@@ -209,9 +218,11 @@ KERNEL ring(const int* x, int* y, int phases) {
         for (int i = threadIdx.x; i < bytes; i += blockDim.x) y[i] = smem[i];                \
     }
 #define TILE_CORNER int c0, int c1
+#define CORNER_3D int c0, int c1, int c2
 #define CORNER_4D int c0, int c1, int c2, int c3
 #define FIRST_PIXEL int c, int w, int h, int n, int s, int r
 LOAD(load_tile, TILE_CORNER, tma_load_2d, c0, c1)
+LOAD(load_tile_3d, CORNER_3D, tma_load_3d, c0, c1, c2)
 LOAD(load_tile_4d, CORNER_4D, tma_load_4d, c0, c1, c2, c3)
 LOAD(load_im2col, FIRST_PIXEL, tma_load_im2col, c, w, h, n, s, r)
 
@@ -229,7 +240,6 @@ LOAD(load_im2col, FIRST_PIXEL, tma_load_im2col, c, w, h, n, s, r)
     }
 STORE(store_tile, TILE_CORNER, tma_store_2d, c0, c1)
 STORE(store_tile_4d, CORNER_4D, tma_store_4d, c0, c1, c2, c3)
-STORE(store_im2col, CORNER_4D, tma_store_im2col, c0, c1, c2, c3)
 
 KERNEL stmatrix_4_trans(const uint32_t* x, ushort_t* y) {
     __shared__ __align__(16) ushort_t s[32][8];
@@ -270,6 +280,10 @@ KERNEL stmatrix_4_trans(const uint32_t* x, ushort_t* y) {
         }                                                                                    \
     }
 GEMM_WGMMA(gemm_wgmma, 64, wgmma_m64n64k16_f16)
+GEMM_WGMMA(gemm_wgmma_128, 128, wgmma_m64n128k16_f16)
+GEMM_WGMMA(gemm_wgmma_128_bf16, 128, wgmma_m64n128k16_bf16)
+GEMM_WGMMA(gemm_wgmma_224, 224, wgmma_m64n224k16_f16)
+GEMM_WGMMA(gemm_wgmma_224_bf16, 224, wgmma_m64n224k16_bf16)
 GEMM_WGMMA(gemm_wgmma_256, 256, wgmma_m64n256k16_f16)
 GEMM_WGMMA(gemm_wgmma_256_bf16, 256, wgmma_m64n256k16_bf16)
 #endif

@@ -46,7 +46,7 @@ void emu_mbarrier_init(uint64_t* bar, uint32_t count, int line);
 void emu_mbarrier_arrive(uint64_t* bar, uint32_t expect_bytes, int line);
 void emu_mbarrier_wait(uint64_t* bar, uint32_t parity, int line);
 void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets);
-void emu_tma_store(const void* map, const void* src, const int* coords, int rank, int im2col);
+void emu_tma_store(const void* map, const void* src, const int* coords, int rank);
 void emu_tma_store_commit();
 void emu_tma_store_wait(int groups);
 void emu_fence_proxy();

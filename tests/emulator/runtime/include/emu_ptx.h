@@ -35,6 +35,17 @@ EMU_INLINE void mma_m8n8k4_f64(double (&d)[2], double a, double b, EMU_LINE) {
 EMU_INLINE void mma_m16n8k16_f64(double (&d)[4], const double (&a)[8], const double (&b)[4], EMU_LINE) {
     emu_mma_f64(16, 16, d, a, b, line);
 }
+EMU_INLINE uint32_t cvt_f16x2(float low, float high) {
+    auto bits = [](float v) { return v != v ? 0x7fffu : emu_float_to_half(v); };
+    return bits(low) | bits(high) << 16;
+}
+EMU_INLINE uint32_t cvt_bf16x2(float low, float high) {
+    auto bits = [](float v) {
+        const uint32_t u = emu_bits<uint32_t>(v);
+        return v != v ? 0x7fffu : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    };
+    return bits(low) | bits(high) << 16;
+}
 EMU_INLINE uint32_t cvt_tf32(float x) {
     uint32_t u = emu_bits<uint32_t>(x);
     return (u & 0x7f800000) == 0x7f800000 ? u : (u + 0x1000) & ~0x1fffu;
@@ -60,6 +71,10 @@ EMU_INLINE void tma_load_2d(void* dst, const TensorMap* map, uint64_t* bar, int 
     const int coords[] = {c0, c1};
     emu_tma_load(dst, map, bar, coords, nullptr);
 }
+EMU_INLINE void tma_load_3d(void* dst, const TensorMap* map, uint64_t* bar, int c0, int c1, int c2) {
+    const int coords[] = {c0, c1, c2};
+    emu_tma_load(dst, map, bar, coords, nullptr);
+}
 EMU_INLINE void tma_load_4d(void* dst, const TensorMap* map, uint64_t* bar, int c0, int c1, int c2, int c3) {
     const int coords[] = {c0, c1, c2, c3};
     emu_tma_load(dst, map, bar, coords, nullptr);
@@ -71,15 +86,11 @@ EMU_INLINE void tma_load_im2col(void* dst, const TensorMap* map, uint64_t* bar, 
 }
 EMU_INLINE void tma_store_2d(const TensorMap* map, const void* src, int c0, int c1) {
     const int coords[] = {c0, c1};
-    emu_tma_store(map, src, coords, 2, 0);
+    emu_tma_store(map, src, coords, 2);
 }
 EMU_INLINE void tma_store_4d(const TensorMap* map, const void* src, int c0, int c1, int c2, int c3) {
     const int coords[] = {c0, c1, c2, c3};
-    emu_tma_store(map, src, coords, 4, 0);
-}
-EMU_INLINE void tma_store_im2col(const TensorMap* map, const void* src, int c, int w, int h, int n) {
-    const int coords[] = {c, w, h, n};
-    emu_tma_store(map, src, coords, 4, 1);
+    emu_tma_store(map, src, coords, 4);
 }
 EMU_INLINE void tma_store_commit() { emu_tma_store_commit(); }
 template <int N> EMU_INLINE void tma_store_wait() { emu_tma_store_wait(N); }
@@ -95,9 +106,13 @@ template <int N> EMU_INLINE void wgmma_wait(EMU_LINE) { emu_wgmma_wait(N, line);
 EMU_INLINE void wgmma_m64n64k16_f16(float (&d)[32], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {
     emu_wgmma(EMU_F16, 64, d, a, b, scale_d, 0, 0, line);
 }
-#define EMU_WGMMA_256(NAME, KIND)                                                                      \
-    EMU_INLINE void NAME(float (&d)[128], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {             \
-        emu_wgmma(KIND, 256, d, a, b, scale_d, 0, 0, line);                                            \
+#define EMU_WGMMA(NAME, SUMS, KIND)                                                                    \
+    EMU_INLINE void NAME(float (&d)[SUMS], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {            \
+        emu_wgmma(KIND, 2 * SUMS, d, a, b, scale_d, 0, 0, line);                                       \
     }
-EMU_WGMMA_256(wgmma_m64n256k16_f16, EMU_F16)
-EMU_WGMMA_256(wgmma_m64n256k16_bf16, EMU_BF16)
+EMU_WGMMA(wgmma_m64n128k16_f16, 64, EMU_F16)
+EMU_WGMMA(wgmma_m64n128k16_bf16, 64, EMU_BF16)
+EMU_WGMMA(wgmma_m64n224k16_f16, 112, EMU_F16)
+EMU_WGMMA(wgmma_m64n224k16_bf16, 112, EMU_BF16)
+EMU_WGMMA(wgmma_m64n256k16_f16, 128, EMU_F16)
+EMU_WGMMA(wgmma_m64n256k16_bf16, 128, EMU_BF16)

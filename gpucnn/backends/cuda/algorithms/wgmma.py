@@ -1,0 +1,290 @@
+"""16-bit numbers on Hopper's own tensor-core instructions (kernels/conv_wgmma*.cu)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ....shapes import ConvShape
+from ...base import Array
+from ..geometry import geometry_record
+from ..kernel import Axis, KernelFamily
+from ..launch import BLOCK_THREADS, KernelCaller, aligned, ceil_div
+from ..split_sum import split_sum
+from ..tensor_map import Pixels, TensorMap, Tiles
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
+from .mma import CHUNK, ELEMENT, PARTIAL_ELEMENTS
+
+DEPTH, ROW_BYTES = 64, 128  # channels of a step, and their bytes
+COLUMNS, MOST_TAPS = 8, 3  # of a patch's tile, and of its windows along an axis
+SIDE = 32  # of a tile of turn_filters.cu
+LEAST = 64  # channels and filters: with fewer, most of a step would be zeros
+STEPS_PER_SPLIT = 4  # at least; with less, adding the splits up costs more
+# What a tensor map can say of the corners of an image, of taps and of strides.
+CORNER, FARTHEST_TAP, STRIDE = range(-128, 128), 255, 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A block's tile, and how its warpgroups share it.
+
+    Attributes:
+        filters: of a block; a warpgroup has 64.
+        pixels: of a block.
+        group_pixels: of a warpgroup.
+        pass_pixels: that a warpgroup stores at a time.
+        stages: steps in shared memory; of filters alone where there are patches.
+        patches: in shared memory, 0 where each step brings its own pixels.
+        blocks: how many blocks a multiprocessor should hold.
+        tile_us, step_us: what a tile takes beside its steps, and a step, while as many blocks
+            run, as fitted to times of an H200: within a tenth of most.
+    """
+
+    filters: int
+    pixels: int
+    group_pixels: int
+    pass_pixels: int
+    stages: int
+    patches: int
+    blocks: int
+    tile_us: float
+    step_us: float
+
+    @property
+    def consumers(self) -> int:
+        return self.filters // 64 * (self.pixels // self.group_pixels)
+
+    @property
+    def threads(self) -> int:
+        return 128 * self.consumers + 32
+
+    @property
+    def rows(self) -> int:
+        """Of an image, where there are patches."""
+        return self.pixels // COLUMNS
+
+    @property
+    def dynamic_bytes(self) -> int:
+        """Return the bytes of the stages, of what is stored, and of two barriers for each stage."""
+        stages = self.stages * self.filters * ROW_BYTES
+        if self.patches:
+            patch = (COLUMNS + MOST_TAPS - 1) * (self.rows + MOST_TAPS - 1) * ROW_BYTES
+            stages += self.patches * ceil_div(patch, 1024) * 1024
+        else:
+            stages += self.stages * self.pixels * ROW_BYTES
+        stored = self.consumers * self.pass_pixels * ROW_BYTES
+        return stages + stored + 16 * (self.stages + self.patches)
+
+
+WIDE = Tile(128, 256, 256, 128, stages=4, patches=0, blocks=1, tile_us=1.57, step_us=0.728)
+SMALL = Tile(64, 128, 128, 64, stages=4, patches=0, blocks=2, tile_us=0.79, step_us=0.594)
+DEEP = Tile(128, 224, 224, 112, stages=4, patches=2, blocks=1, tile_us=2.35, step_us=0.529)
+FLAT = Tile(64, 448, 224, 112, stages=6, patches=2, blocks=1, tile_us=1.8, step_us=0.545)
+TILES = (WIDE, SMALL, DEEP, FLAT)
+
+
+def _axis(patches: bool) -> Axis:
+    return {
+        tile: (
+            f"{tile.filters}x{tile.pixels}",
+            {
+                "FILTERS": tile.filters,
+                "PIXELS": tile.pixels,
+                "GROUP_PIXELS": tile.group_pixels,
+                "PASS_PIXELS": tile.pass_pixels,
+                "STAGES": tile.stages,
+                **({"PATCHES": tile.patches} if patches else {}),
+                "BLOCKS": tile.blocks,
+                "SHARED_BYTES": tile.dynamic_bytes,
+            },
+        )
+        for tile in TILES
+        if bool(tile.patches) == patches
+    }
+
+
+# One dimension is two.
+_ELEMENT: Axis = {name: (tag, {**macros, "RANK": 2}) for name, (tag, macros) in ELEMENT.items()}
+CONV = KernelFamily("conv_wgmma.cu", "conv_wgmma", _ELEMENT, _axis(False), only_architecture=90)
+PATCH = KernelFamily(
+    "conv_wgmma_patch.cu", "conv_wgmma_patch", _ELEMENT, _axis(True), only_architecture=90
+)
+TURN = KernelFamily("turn_filters.cu", "turn_filters")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The block's tile, how many tiles there are, and how many steps one split sums."""
+
+    tile: Tile
+    tiles: int
+    splits: int
+    steps_per_split: int
+
+
+def as_forward(problem: Problem) -> ConvShape:
+    """Return the convolution that is computed: for dgrad, that of dy which gives dx."""
+    return dgrad_as_fprop(problem.shape) if problem.direction == "dgrad" else problem.shape
+
+
+def _planes(s: ConvShape) -> tuple[tuple, ...]:
+    """Of a convolution in one or two dimensions, two axes of (input, window, output, stride,
+    padding, dilation)."""
+    axes = zip(s.input, s.kernel, s.output, s.strides, s.padding, s.dilation, strict=True)
+    return ((1, 1, 1, 1, (0, 0), 1),) * (2 - s.rank) + tuple(axes)
+
+
+def _corners(s: ConvShape) -> list[tuple[int, int]]:
+    """Return, for both axes, where first taps begin, and where they end beyond the last place."""
+    return [
+        (-before, after - (window - 1) * dilation)
+        for _, window, _, _, (before, after), dilation in _planes(s)
+    ]
+
+
+def applies(problem: Problem) -> bool:
+    """Return whether the GPU is Hopper, and tensor maps can say what the convolution reads."""
+    s = problem.shape
+    if not (
+        problem.architecture == 90
+        and problem.dtype in ELEMENT
+        and problem.direction in ("fprop", "dgrad")
+        and s.channels_last
+        and s.groups == 1
+        and s.rank <= 2
+        and s.channels % CHUNK == s.filters % CHUNK == 0
+        and min(s.channels, s.filters) >= LEAST
+        and (problem.direction == "fprop" or set(s.strides) == {1})
+    ):
+        return False
+    s = as_forward(problem)
+    reach = (d * (r - 1) for r, d in zip(s.kernel, s.dilation, strict=True))
+    return (
+        all(corner in CORNER for pair in _corners(s) for corner in pair)
+        and max(reach) <= FARTHEST_TAP
+        and max(s.strides) <= STRIDE
+        and s.batch * max(math.prod(s.input), math.prod(s.output)) < 2**30
+    )
+
+
+def takes_patches(s: ConvShape) -> bool:
+    """Return whether the pixels of a step are those of the next one, displaced."""
+    return max(s.kernel) <= MOST_TAPS and s.taps > 1 and set(s.strides) == set(s.dilation) == {1}
+
+
+def _steps(s: ConvShape) -> int:
+    return s.taps * ceil_div(s.channels, DEPTH)
+
+
+class Wgmma(Algorithm):
+    """fprop, and dgrad with stride 1, of float16 and bfloat16 on sm_90, with channels last."""
+
+    name = "wgmma"
+
+    def plans(self, problem: Problem) -> Iterator[Plan]:
+        if not applies(problem):
+            return
+        s = as_forward(problem)
+        for tile in TILES:
+            across = ceil_div(s.filters, tile.filters)
+            if tile.patches:
+                if not takes_patches(s):
+                    continue
+                (*_, height, _, _, _), (*_, width, _, _, _) = _planes(s)
+                down = s.batch * ceil_div(height, tile.rows) * ceil_div(width, COLUMNS)
+            else:
+                down = ceil_div(s.batch * math.prod(s.output), tile.pixels)
+            for splits, steps in self._splits(s, tile, across * down):
+                tiles = across * down * splits
+                blocks = min(tiles, MULTIPROCESSORS * tile.blocks)
+                settings = Settings(tile, tiles, splits, steps)
+                yield Plan(self.name, settings, (blocks, 1, 1), tile.threads)
+
+    @staticmethod
+    def _splits(s: ConvShape, tile: Tile, tiles: int) -> Iterator[tuple[int, int]]:
+        """Yield (splits, steps of each): the whole sum, and what one wave has room for."""
+        steps = _steps(s)
+        yield 1, steps
+        most = min(
+            steps // STEPS_PER_SPLIT, PARTIAL_ELEMENTS // math.prod(s.y_shape),
+            MULTIPROCESSORS * tile.blocks // tiles,
+        )  # fmt: skip
+        if not tile.patches and most > 1:
+            each = ceil_div(steps, most)
+            yield ceil_div(steps, each), each
+
+    def cost(self, problem: Problem, plan: Plan) -> float:
+        """What the busiest block takes, or memory, and the launches beside the kernel's."""
+        s, settings, tile = as_forward(problem), plan.settings, plan.settings.tile
+        waves = ceil_div(settings.tiles, MULTIPROCESSORS * tile.blocks)
+        of_tile = tile.tile_us + settings.steps_per_split * tile.step_us
+        sizes = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
+        memory_us = sizes * problem.itemsize / BYTES
+        total_us = LAUNCH_US + max(memory_us, waves * of_tile)
+        if settings.splits > 1:
+            numbers = settings.splits * math.prod(s.y_shape)
+            total_us += LAUNCH_US + 2 * numbers * problem.accumulator_bytes / BYTES
+        if problem.direction == "dgrad":
+            total_us += LAUNCH_US + 2 * math.prod(s.w_shape) * problem.itemsize / BYTES
+        return total_us
+
+    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        x, w, b = arrays
+        s, splits = as_forward(problem), plan.settings.splits
+        if problem.direction == "dgrad":
+            w = self._turned(caller, w, s)
+        # what begins inside another array may lie at any address; a copy begins at a good one
+        x, w = (array if aligned(array) else array.copy() for array in (x, w))
+        relu = problem.activation == "relu"
+        if splits == 1:
+            y = caller.xp.empty(s.y_shape, x.dtype)
+            self._launch(caller, s, plan, x, w, b, relu, y, None)
+            return y
+        partial = caller.xp.empty((splits, *s.y_shape), "float32")
+        self._launch(caller, s, plan, x, w, None, False, None, partial)
+        return split_sum(caller, partial, x.dtype, b, relu)
+
+    @staticmethod
+    def _turned(caller: KernelCaller, w: Array, s: ConvShape) -> Array:
+        """Return the filters (K, ..., C) as those of the convolution ``s`` of dy, (C, ..., K)."""
+        turned = caller.xp.empty(s.w_shape, w.dtype)
+        grid = (ceil_div(s.filters, SIDE), ceil_div(s.channels, SIDE), s.taps)
+        caller.launch(TURN(), grid, BLOCK_THREADS, w, turned, s.channels, s.filters)
+        return turned
+
+    @staticmethod
+    def _launch(
+        caller: KernelCaller, s: ConvShape, plan: Plan, x: Array, w: Array, b: Array | None,
+        relu: bool, y: Array | None, partial: Array | None,
+    ) -> None:  # fmt: skip
+        """Write the result into ``y``, or the splits' sums into ``partial``."""
+        settings, tile = plan.settings, plan.settings.tile
+        (height, r, p, down, _, _), (width, r_, q, across, _, _) = _planes(s)
+        image = (s.channels, width, height, s.batch)
+        filters = TensorMap(w, (s.channels, s.taps, s.filters), Tiles((DEPTH, 1, tile.filters)))
+        record = geometry_record(s)
+        if tile.patches:
+            box = (DEPTH, COLUMNS + r_ - 1, tile.rows + r - 1, 1)
+            stored = (DEPTH, COLUMNS, tile.pass_pixels // COLUMNS, 1)
+            maps = (
+                TensorMap(x, image, Tiles(box)),
+                filters,
+                TensorMap(y, (s.filters, q, p, s.batch), Tiles(stored)),
+            )
+            caller.launch(
+                PATCH(x.dtype, tile), plan.grid, plan.threads, *maps, b, relu, settings.tiles,
+                record,
+            )  # fmt: skip
+            return
+        (top, bottom), (left, right) = _corners(s)
+        run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
+        pixels = TensorMap(x, image, run)
+        result = pixels  # of no use to splits
+        if y is not None:
+            rows = s.batch * p * q
+            result = TensorMap(y, (s.filters, rows), Tiles((DEPTH, tile.pass_pixels)))
+        caller.launch(
+            CONV(x.dtype, tile), plan.grid, plan.threads, pixels, filters, result, b, relu,
+            partial, settings.steps_per_split, settings.tiles, record,
+        )  # fmt: skip

@@ -1,0 +1,117 @@
+// Convolution, forward, of 16-bit elements with channels last: implicit GEMM on wgmma and TMA (sm_90a).
+//
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
+//
+// f is the identity, or with `relu` max(v, 0), a NaN staying one. A step of the sum is 64 channels under one tap, the
+// channels first: TMA in its im2col mode brings them of all pixels of the tile, with zeros for the padding and for
+// channels beyond the last, and of all filters. A split sums steps_per_split of them; where there are several,
+// `partial` (splits, N, P, Q, K) gets their sums, and split_sum.cu ends the work.
+//
+// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), of y as (pixels, K); C and K
+// are multiples of 8. One dimension is two, H and R being 1. bias (K,) or null; partial null where there is one split.
+// One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
+// together read the same pixels. grid: x = blocks, at most `tiles`.
+// Shared memory: STAGES of both operands, what the consumers store, and the ring's barriers.
+#include "wgmma.cuh"
+
+const int PIXEL_BYTES = PIXELS * ROW_BYTES, STAGE_BYTES = FILTER_BYTES + PIXEL_BYTES;
+static_assert(PIXELS <= 256, "TMA brings the pixels at once");
+static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * PASS_BYTES + Ring<STAGES>::BYTES,
+              "the launch must ask for what there is");
+
+// A block's tile: its first filter and pixel, the split, and that one's steps.
+struct Tile {
+    int filter, pixel, split, step, steps_end;
+
+    __device__ __forceinline__ Tile(int number, int steps, int steps_per_split, const ConvGeometry& g) {
+        const int across = (g.filters + FILTERS - 1) / FILTERS;
+        const int down = (g.batch * pixels(g.output) + PIXELS - 1) / PIXELS;
+        filter = number % across * FILTERS;
+        pixel = number / across % down * PIXELS;
+        split = number / across / down;
+        step = split * steps_per_split;
+        steps_end = min(step + steps_per_split, steps);
+    }
+};
+
+__device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, const TensorMap* w,
+                                          Ring<STAGES>& ring, int depth_steps, const ConvGeometry& g) {
+    Place corner;
+    const int n = split(tile.pixel, g.by_output, corner);
+    const int left = corner.axis[2] * g.stride[2] - g.pad[2], top = corner.axis[1] * g.stride[1] - g.pad[1];
+    int tap = tile.step / depth_steps, c = tile.step % depth_steps * DEPTH;
+    int r = tap / g.kernel[2], s = tap % g.kernel[2];
+    for (int step = tile.step; step < tile.steps_end; ++step, ring.next()) {
+        uint64_t* full = ring.refill(STAGE_BYTES);
+        unsigned char* stage = smem + ring.stage * STAGE_BYTES;
+        tma_load_3d(stage, w, full, c, tap, tile.filter);
+        tma_load_im2col(stage + FILTER_BYTES, x, full, c, left, top, n, s * g.dilation[2], r * g.dilation[1]);
+        c += DEPTH;
+        if (c < g.channels) continue;
+        c = 0, ++tap;
+        if (++s == g.kernel[2]) s = 0, ++r;
+    }
+}
+
+__device__ __forceinline__ void sum_tile(const Tile& tile, Sums& sums, Ring<STAGES>& ring) {
+    const unsigned char* filters = smem + first_filter() * ROW_BYTES;
+    const unsigned char* pixels = smem + FILTER_BYTES + first_pixel() * ROW_BYTES;
+    int onto = 0;
+    Reading before;
+    for (int step = tile.step; step < tile.steps_end; ++step, ring.next()) {
+        ring.await();
+        multiply(sums, filters + ring.stage * STAGE_BYTES, pixels + ring.stage * STAGE_BYTES, EIGHT_ROWS, onto);
+        wgmma_wait<1>();  // the step before has ended, this one goes on
+        before.release();
+        before.empty = ring.empty + ring.stage;
+    }
+    wgmma_wait<0>();
+    before.release();
+}
+
+// Eight neighbouring lanes store 8 filters of a pixel, 32 bytes.
+__device__ __forceinline__ void store_partial(const Tile& tile, const Sums& sums, float* __restrict__ partial,
+                                              const ConvGeometry& g) {
+    const int lane = threadIdx.x % 32, end = g.batch * pixels(g.output);
+    const int filter = tile.filter + first_filter() + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    partial += ((long long)tile.split * end) * g.filters + filter;
+#pragma unroll
+    for (int i = 0; i < GROUP_PIXELS / 2; ++i) {
+        const int pixel = tile.pixel + first_pixel() + i / 4 * 8 + lane % 4 * 2 + i % 2, half = i / 2 % 2;
+        if (pixel < end && filter + 8 * half < g.filters) partial[(long long)pixel * g.filters + 8 * half] = sums[i];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
+                 const __grid_constant__ TensorMap y, const Element* __restrict__ bias, int relu,
+                 float* __restrict__ partial, int steps_per_split, int tiles,
+                 const __grid_constant__ ConvGeometry g) {
+    const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
+    unsigned char* stored = smem + STAGES * STAGE_BYTES;
+    Ring<STAGES> ring(stored + CONSUMERS * PASS_BYTES);
+    if (threadIdx.x == 0) {
+        ring.init();
+        fence_mbarrier_init();
+    }
+    __syncthreads();  // the barriers are ready
+
+    if (is_producer()) {
+        for (int number = blockIdx.x; number < tiles; number += gridDim.x)
+            load_tile(Tile(number, steps, steps_per_split, g), &x, &w, ring, depth_steps, g);
+    } else if (is_consumer()) {
+        stored += warpgroup() * PASS_BYTES;
+        for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
+            const Tile tile(number, steps, steps_per_split, g);
+            const int filter = tile.filter + first_filter(), pixel = tile.pixel + first_pixel();
+            Sums sums;
+            sum_tile(tile, sums, ring);
+            if (partial)
+                store_partial(tile, sums, partial, g);
+            else
+                store_sums(sums, bias, relu, filter, g.filters, stored,
+                           [&](int of_pass) { tma_store_2d(&y, stored, filter, pixel + of_pass); });
+        }
+        if (threadIdx.x % 128 == 0) tma_store_wait<0>();
+    }
+}
