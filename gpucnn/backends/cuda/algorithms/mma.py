@@ -30,14 +30,14 @@ PARTIAL_ELEMENTS = 2**25  # more partial sums than these cost more than splittin
 MOST_SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 
 
-# For the cost model, of an H100: what a multiprocessor does in a microsecond, at 1.75 GHz. mma.sync
+# For the cost model, of an H200: what a multiprocessor does in a microsecond, at 1.98 GHz. mma.sync
 # multiplies 1024 times a clock, half of what wgmma does; shared memory moves 128 bytes; the second
 # cache moves 5.5 TB/s for all of them.
-CLOCKS = 1750.0
+CLOCKS = 1980.0
 MULTIPLY_ADDS, SHARED = 1024 * CLOCKS, 128 * CLOCKS
 CACHE = 5.5e6
-CROWDED = 1.15  # reads and writes of shared memory get in each other's way
-BLOCK_US = 1.0  # until the first slab is there, and from the last one to the end
+CROWDED = 0.8  # some of that is asked for by two warps at once
+BLOCK_US = 2.0  # until the first slab is there, and from the last one to the end
 # What warps reach, by how many of them each quarter of a multiprocessor has; one waits by itself.
 BUSY = {1: 0.65, 2: 0.9}
 
@@ -180,7 +180,7 @@ class Mma(Algorithm):
                     yield Plan(self.name, Settings(tile, terms), grid, tile.threads, static)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
-        """What the busiest multiprocessor, a cache or memory takes, and the splits'."""
+        """What the busiest multiprocessor or a cache takes, and memory, and the splits' sum."""
         s, tile, (blocks, _, count) = problem.shape, plan.settings.tile, plan.grid
         matrix = matrix_of(problem)
         terms = min(plan.settings.terms, matrix.k)
@@ -191,9 +191,9 @@ class Mma(Algorithm):
         compute_us += self._wave_us(tile, terms, left) if left else 0
         gathered = blocks * count * terms * (tile.m + tile.n) * problem.itemsize
         sizes = map(math.prod, (s.x_shape, s.y_shape, s.w_shape))
-        total_us = LAUNCH_US + max(
-            compute_us, gathered / CACHE, sum(sizes) * problem.itemsize / BYTES
-        )
+        # a block's first loads and its stores keep nothing else busy
+        total_us = LAUNCH_US + max(compute_us, gathered / CACHE)
+        total_us += sum(sizes) * problem.itemsize / BYTES
         if count > 1:
             result = {"fprop": s.y_shape, "dgrad": s.x_shape}[problem.direction]
             numbers = math.prod(result) * problem.accumulator_bytes
