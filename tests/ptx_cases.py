@@ -323,6 +323,40 @@ def wgmma_m64n256k16(run: Runner) -> None:
     gemm_wgmma(run, "gemm_wgmma_256_bf16", 256, ml_dtypes.bfloat16)
 
 
+def turned_wgmma(run: Runner, n: int, kernel: str, dtype: Any) -> None:
+    """Operands with k as the slow index: blocks of 64 columns apart from each other, and the
+    columns of taps, that share most of their rows: one pixel apart in a patch 10 pixels wide."""
+    for first, eight, step in ((0, 8, 16), (13, 10, 1)):
+        starts = first + step * np.arange(n // 64)
+        rows = starts[:, None] + (np.arange(2)[:, None] * eight + np.arange(8)).reshape(16)
+        a, b = numbers((16, 64), dtype, seed=1), numbers((rows.max() + 1, 64), dtype, seed=2)
+        d, given = np.zeros((64, n), np.float32), [t.view(np.uint16) for t in (a, b)]
+        geometry = map(i32, (len(b), first, eight, step))
+        run(kernel, 128, *given, d, *geometry, shared=(16 + len(b)) * 128)
+        x, y = (t.astype(np.float64) for t in (a, b))
+        expected = np.concatenate([x.T @ y[block] for block in rows], axis=1)
+        magnitude = np.concatenate([abs(x.T) @ abs(y[block]) for block in rows], axis=1)
+        assert (abs(d - expected) <= 17 * np.finfo(np.float32).eps * magnitude).all()
+
+
+@case(HOPPER)
+def wgmma_m64n128k16_mn(run: Runner) -> None:
+    turned_wgmma(run, 128, "turned_wgmma_128", np.float16)
+    turned_wgmma(run, 128, "turned_wgmma_128_bf16", ml_dtypes.bfloat16)
+
+
+@case(HOPPER)
+def wgmma_m64n192k16_mn(run: Runner) -> None:
+    turned_wgmma(run, 192, "turned_wgmma_192", np.float16)
+    turned_wgmma(run, 192, "turned_wgmma_192_bf16", ml_dtypes.bfloat16)
+
+
+@case(HOPPER)
+def wgmma_m64n256k16_mn(run: Runner) -> None:
+    turned_wgmma(run, 256, "turned_wgmma_256", np.float16)
+    turned_wgmma(run, 256, "turned_wgmma_256_bf16", ml_dtypes.bfloat16)
+
+
 # ---- TMA ----------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@
 //   load_tile*, load_im2col                   y = the bytes that TMA brings to shared memory
 //   store_tile, store_tile_4d                 the tensor gets x, the bytes that TMA takes from there
 //   gemm_wgmma*           d (64, N) = a (64, 64) b (N, 64)^T
+//   turned_wgmma*         d (64, N) = a (16, 64)^T times, for each 64 columns, 16 rows of b (rows, 64)
 //
 // Shared memory: at most 1 KB static; dynamic as the cases say.
 #include "ptx.cuh"
@@ -286,4 +287,38 @@ GEMM_WGMMA(gemm_wgmma_224, 224, wgmma_m64n224k16_f16)
 GEMM_WGMMA(gemm_wgmma_224_bf16, 224, wgmma_m64n224k16_bf16)
 GEMM_WGMMA(gemm_wgmma_256, 256, wgmma_m64n256k16_f16)
 GEMM_WGMMA(gemm_wgmma_256_bf16, 256, wgmma_m64n256k16_bf16)
+
+// Rows of b: the first 64 columns of d take 8 from `first` on, and 8 from `eight` behind those; the next 64 columns
+// the same, `apart` rows further.
+#define TURNED_WGMMA(NAME, N, WGMMA)                                                         \
+    KERNEL __launch_bounds__(128) NAME(const ushort_t* a, const ushort_t* b, float* d, int rows, int first, \
+                                       int eight, int apart) {                               \
+        extern __shared__ __align__(1024) unsigned char smem[];                              \
+        constexpr int A_BYTES = 16 * 128;                                                    \
+        const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;                       \
+        for (int i = tid; i < (16 + rows) * 64; i += 128) {                                  \
+            const int row = i / 64, column = i % 64;                                         \
+            const int offset = row * 128 + ((column / 8 ^ row % 8) * 8 + column % 8) * 2;    \
+            *reinterpret_cast<ushort_t*>(smem + offset) = row < 16 ? a[i] : b[i - 16 * 64];  \
+        }                                                                                    \
+        fence_proxy_async();                                                                 \
+        __syncthreads();                                                                     \
+        float acc[N / 2];                                                                    \
+        _Pragma("unroll") for (int i = 0; i < N / 2; i++) acc[i] = 1e30f; /* must not be added to */ \
+        wgmma_fence();                                                                       \
+        WGMMA(acc, wgmma_desc_sw128(smem, 0, 1024),                                          \
+              wgmma_desc_sw128(smem + A_BYTES + first * 128, apart * 128, eight * 128), 0);  \
+        wgmma_commit();                                                                      \
+        wgmma_wait<0>();                                                                     \
+        _Pragma("unroll") for (int i = 0; i < N / 2; i++) {                                  \
+            const int row = warp * 16 + lane / 4 + i / 2 % 2 * 8;                            \
+            d[row * N + i / 4 * 8 + lane % 4 * 2 + i % 2] = acc[i];                          \
+        }                                                                                    \
+    }
+TURNED_WGMMA(turned_wgmma_128, 128, wgmma_m64n128k16_f16_mn)
+TURNED_WGMMA(turned_wgmma_128_bf16, 128, wgmma_m64n128k16_bf16_mn)
+TURNED_WGMMA(turned_wgmma_192, 192, wgmma_m64n192k16_f16_mn)
+TURNED_WGMMA(turned_wgmma_192_bf16, 192, wgmma_m64n192k16_bf16_mn)
+TURNED_WGMMA(turned_wgmma_256, 256, wgmma_m64n256k16_f16_mn)
+TURNED_WGMMA(turned_wgmma_256_bf16, 256, wgmma_m64n256k16_bf16_mn)
 #endif

@@ -106,13 +106,19 @@ template <int N> EMU_INLINE void wgmma_wait(EMU_LINE) { emu_wgmma_wait(N, line);
 EMU_INLINE void wgmma_m64n64k16_f16(float (&d)[32], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {
     emu_wgmma(EMU_F16, 64, d, a, b, scale_d, 0, 0, line);
 }
-#define EMU_WGMMA(NAME, SUMS, KIND)                                                                    \
+#define EMU_WGMMA(NAME, SUMS, KIND, MAJOR)                                                             \
     EMU_INLINE void NAME(float (&d)[SUMS], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {            \
-        emu_wgmma(KIND, 2 * SUMS, d, a, b, scale_d, 0, 0, line);                                       \
+        emu_wgmma(KIND, 2 * SUMS, d, a, b, scale_d, MAJOR, MAJOR, line);                               \
     }
-EMU_WGMMA(wgmma_m64n128k16_f16, 64, EMU_F16)
-EMU_WGMMA(wgmma_m64n128k16_bf16, 64, EMU_BF16)
-EMU_WGMMA(wgmma_m64n224k16_f16, 112, EMU_F16)
-EMU_WGMMA(wgmma_m64n224k16_bf16, 112, EMU_BF16)
-EMU_WGMMA(wgmma_m64n256k16_f16, 128, EMU_F16)
-EMU_WGMMA(wgmma_m64n256k16_bf16, 128, EMU_BF16)
+EMU_WGMMA(wgmma_m64n128k16_f16, 64, EMU_F16, 0)
+EMU_WGMMA(wgmma_m64n128k16_bf16, 64, EMU_BF16, 0)
+EMU_WGMMA(wgmma_m64n224k16_f16, 112, EMU_F16, 0)
+EMU_WGMMA(wgmma_m64n224k16_bf16, 112, EMU_BF16, 0)
+EMU_WGMMA(wgmma_m64n256k16_f16, 128, EMU_F16, 0)
+EMU_WGMMA(wgmma_m64n256k16_bf16, 128, EMU_BF16, 0)
+EMU_WGMMA(wgmma_m64n128k16_f16_mn, 64, EMU_F16, 1)
+EMU_WGMMA(wgmma_m64n128k16_bf16_mn, 64, EMU_BF16, 1)
+EMU_WGMMA(wgmma_m64n192k16_f16_mn, 96, EMU_F16, 1)
+EMU_WGMMA(wgmma_m64n192k16_bf16_mn, 96, EMU_BF16, 1)
+EMU_WGMMA(wgmma_m64n256k16_f16_mn, 128, EMU_F16, 1)
+EMU_WGMMA(wgmma_m64n256k16_bf16_mn, 128, EMU_BF16, 1)
