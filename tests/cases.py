@@ -141,6 +141,8 @@ POOLS: dict[str, PoolShape] = {
     "units": pool((3, 9, 8, 16), 3, strides=2, padding=1),
     "units_dense": pool((1, 6, 7, 8), 3, strides=1, padding=1),
     "units_apart": pool((1, 10, 11, 8), (2, 1), strides=(3, 4)),
+    "strips": pool((2, 9, 40, 3), 3, strides=2, padding=1),
+    "strips_from_the_edge": pool((1, 12, 24, 2), 3, strides=(1, 2), dilation=(3, 1)),
     "halves": pool((3, 9, 16, 8), 2),
     "halves_3d": pool((1, 4, 5, 16, 8), 2, padding=((0, 1), (1, 0), (0, 0))),
     "halves_of_many_taps": pool((1, 133, 16, 2), (130, 2), strides=(1, 2)),

@@ -379,6 +379,13 @@ def pool_packed(backend: CudaBackend) -> None:
     pooled(backend, shape, x)
 
 
+def pool_strips(backend: CudaBackend) -> None:
+    for padding in (1, ((1, 1), (0, 0))):
+        shape = PoolShape.of((2, 7, 24, 3), 3, mode="max", rank=2, strides=2, padding=padding)
+        x = np.round(3 * random("x", shape.x_shape))
+        pooled(backend, replace(shape, channels_last=False), x)
+
+
 def pool_gathered(backend: CudaBackend) -> None:
     shape = PoolShape.of((2, 5, 9, 8), 3, mode="max", rank=2, strides=(3, 1), dilation=(1, 2))
     pooled(backend, shape, np.round(3 * random("x", shape.x_shape)))
@@ -822,6 +829,14 @@ BUGS = [
     Bug("the last of the equal ones of 3x3", pool_packed, "pool.cu",
         "int t = TAPS - 2; t >= 0; --t", "int t = 0; t < TAPS - 1; ++t"),
     Bug("a NaN among 3x3 lost", pool_packed, "pool.cu", "if (sum != sum)", "if (false)"),
+    Bug("the column beside a strip left out", pool_strips, "pool_strips.cu",
+        "rows[r].beside_exists ? widen(rows[r].beside) : worst", "worst"),
+    Bug("the column of padding is read", pool_strips, "pool_strips.cu",
+        "row[rows[r].beside_exists ? beside : first]", "row[beside]"),
+    Bug("rows of padding are counted", pool_strips, "pool_strips.cu",
+        "if (!rows[r].exists) continue;", ""),
+    Bug("outputs beyond the row are written", pool_strips, "pool_strips.cu",
+        "if (out.axis[2] + j >= g.output[2]) break;", ""),
     Bug("the index ignored", pool_gathered, "pool_gather.cu", "(int)index.at[j] == tap ?",
         "true ?"),
     Bug("windows beyond the last are read", pool_gathered, "pool_gather.cu",

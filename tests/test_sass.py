@@ -28,7 +28,7 @@ from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
-from gpucnn.backends.cuda.pool import BACKWARD, FORWARD
+from gpucnn.backends.cuda.pool import BACKWARD, FORWARD, STRIPS
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 
@@ -281,6 +281,13 @@ def test_pools_and_layouts_move_16_bytes_at_a_time(
     assert "STG.E.128" in instructions(
         nvdisasm, tmp_path, BACKWARD["cells"](True, "pairs", dtype), "sm_90"
     )
+
+
+def test_a_strip_of_windows_is_loaded_at_once(nvdisasm: Path, tmp_path: Path) -> None:
+    code = listing(nvdisasm, tmp_path, STRIPS("max", "one", "float32"), "sm_90")
+    marked = (name for name in INSTRUCTION.findall(code) if name.startswith(("LDG", "FSETP")))
+    order = "".join("L" if name.startswith("LDG") else "m" for name in marked)
+    assert order.startswith(9 * "L" + "m") and order.count("L") == 9
 
 
 @pytest.mark.parametrize("last", [True, False])

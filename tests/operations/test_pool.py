@@ -94,9 +94,9 @@ def test_the_first_of_equal_ones_is_chosen(run, mode, channels_last):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["padded", "units", "halves", "global"])
+@pytest.mark.parametrize("name", ["padded", "units", "strips", "halves", "global"])
 def test_nan_wins_and_infinity_is_a_number(run, name, mode, dtype):
-    s = replace(POOLS[name], mode=mode)
+    s = replace(POOLS[name], mode=mode, channels_last=name != "strips")
     x = random("x", s.x_shape, np.float64)
     kind = random("kind", s.x_shape, np.float64, 0, 10)
     x[kind < 1.5], x[kind > 8.5], x[(kind > 5) & (kind < 5.5)] = -np.inf, np.inf, np.nan
@@ -105,15 +105,17 @@ def test_nan_wins_and_infinity_is_a_number(run, name, mode, dtype):
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-@pytest.mark.parametrize("name", ["padded", "units", "global_long"])
+@pytest.mark.parametrize("name", ["padded", "units", "strips", "global_long"])
 def test_an_input_of_infinities_has_places_inside_it(run, name, mode):
-    s = replace(POOLS[name], mode=mode)
+    s = replace(POOLS[name], mode=mode, channels_last=name != "strips")
     x = np.full(s.x_shape, -np.inf if mode == "max" else np.inf, np.float32)
     check_forward(run, x, s)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-@pytest.mark.parametrize("name", ["padded", "asymmetric_padding", "ceil_padded", "3d", "dilated"])
+@pytest.mark.parametrize(
+    "name", ["padded", "strips", "asymmetric_padding", "ceil_padded", "3d", "dilated"]
+)
 def test_an_average_that_counts_padding(run, name, channels_last):
     s = replace(POOLS[name], mode="average", count_padding=True, channels_last=channels_last)
     x, dy = random("x", s.x_shape, np.float64), random("dy", s.y_shape, np.float64)
@@ -169,7 +171,7 @@ def test_a_map_of_many_inputs_has_a_wide_index(run, mode):
 
 @pytest.mark.parametrize("mode", ["max", "average"])
 @pytest.mark.parametrize("channels_last", [True, False])
-@pytest.mark.parametrize("name", ["units", "halves", "units_dense", "global"])
+@pytest.mark.parametrize("name", ["units", "strips", "halves", "units_dense", "global"])
 def test_arrays_that_begin_inside_others(every_backend, name, mode, channels_last):
     """The same bits as with arrays that begin on the addresses that memory likes."""
     s = replace(POOLS[name], mode=mode, channels_last=channels_last)

@@ -18,6 +18,7 @@ from .pool_plans import (
     cells,
     forward_plan,
     seen_in_units,
+    strips_of_a_row,
     units_of_a_sample,
 )
 from .spatial import AXES, DIVISOR, check_sizes, divisor, padded_sizes, per_axis
@@ -26,6 +27,7 @@ _MODE: Axis = {mode: (mode, {"MODE": mode.upper()}) for mode in ("max", "min", "
 _UNIT: Axis = {unit: (unit, {"UNIT": unit.upper()}) for unit in ("one", "channels", "pairs")}
 _GATHERED: Axis = {unit: _UNIT[unit] for unit in ("one", "channels")}
 FORWARD = KernelFamily("pool.cu", "pool_forward", _MODE, _UNIT, DTYPE)
+STRIPS = KernelFamily("pool_strips.cu", "pool_strips", _MODE, {"one": _UNIT["one"]}, DTYPE)
 BACKWARD = {
     "gather": KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, _GATHERED, DTYPE),
     "cells": KernelFamily("pool_cells.cu", "pool_cells", REDUCTION, _UNIT, DTYPE),
@@ -97,9 +99,13 @@ class Pools(KernelCaller):
         if plan.kernel == "whole":
             whole_forward(self, x, y, index, shape, plan.width)
             return y, index
-        kernel = FORWARD(shape.mode if selects else "sum", plan.unit, x.dtype)
-        for x_part, part, index_part in batch_parts(_largest_map(shape), x, y, index):
-            self._launch_units(kernel, shape, plan, x_part, part, index_part)
+        mode, strips = shape.mode if selects else "sum", plan.kernel == "strips"
+        kernel = (STRIPS if strips else FORWARD)(mode, plan.unit, x.dtype)
+        for parts in batch_parts(_largest_map(shape), x, y, index):
+            if strips:
+                self._launch_strips(kernel, shape, plan, *parts)
+            else:
+                self._launch_units(kernel, shape, plan, *parts)
         return y, index
 
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
@@ -112,6 +118,14 @@ class Pools(KernelCaller):
                 kernel = BACKWARD[plan.kernel](index is not None, plan.unit, dy.dtype)
                 self._launch_units(kernel, shape, plan, dy_part, index_part, part)
         return dx
+
+    def _launch_strips(
+        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, *arrays: Array | None
+    ) -> None:
+        strips = strips_of_a_row(shape)
+        count = len(arrays[0]) * shape.channels * shape.output[0] * strips
+        by_strips = np.array([divisor(max(1, strips))], DIVISOR)
+        self.launch_elements(kernel, count, *arrays, count, pool_record(shape, plan), by_strips)
 
     def _launch_units(
         self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, *arrays: Array | None

@@ -14,6 +14,7 @@ from ...shapes import PoolShape
 from .launch import BLOCK_THREADS, ceil_div
 
 UNIT_BYTES = 16
+STRIP, STRIP_COLUMNS = 4, 8  # outputs of a thread, and the columns under them: of pool_strips.cu
 LARGEST_CELL = 16  # inputs that one thread writes
 # A whole map's reduction is split until so many blocks run, four on each multiprocessor of an H100,
 # but not below so many units a thread.
@@ -26,7 +27,8 @@ class PoolPlan:
     """Which kernel runs a pass of a pooling, and what its threads move.
 
     Attributes:
-        kernel: "windows" or "whole" forward; "gather", "cells", "shared_cells" or "rows" backward.
+        kernel: "windows", "strips" or "whole" forward; "gather", "cells", "shared_cells" or "rows"
+            backward.
         unit: of windows, gather and cells: "one", "channels" or "pairs".
         width: elements of x in a unit.
     """
@@ -44,6 +46,8 @@ def forward_plan(shape: PoolShape, itemsize: int, aligned: bool) -> PoolPlan:
     PoolPlan(kernel='windows', unit='channels', width=4)
     """
     width = UNIT_BYTES // itemsize
+    if aligned and in_strips(shape):
+        return PoolPlan("strips", "one")
     if not is_whole(shape):
         return _in_units("windows", shape, width, aligned)
     # whether it is aligned must not change the order of a sum: the kernel sees to that
@@ -113,6 +117,29 @@ def units_of_a_sample(shape: PoolShape, plan: PoolPlan) -> int:
     seen = seen_in_units(shape, plan)
     places = {"windows": seen.output, "gather": seen.input}.get(plan.kernel, cells(seen))
     return math.prod(places) * (seen.channels if shape.channels_last else shape.channels)
+
+
+def in_strips(shape: PoolShape) -> bool:
+    """Return whether kernels/pool_strips.cu computes it: 3x3 windows two apart along whole rows.
+
+    >>> in_strips(PoolShape.of((8, 16, 16, 1), 3, strides=2, padding=1, mode="max", rank=2))
+    True
+    """
+    in_rows = not shape.channels_last or shape.channels == 1
+    columns, (left, _) = shape.input[-1], shape.padding[-1]
+    return (
+        in_rows
+        and shape.window == (3, 3)
+        and (shape.strides[-1], shape.dilation[-1]) == (2, 1)
+        and left <= 1
+        and columns % STRIP_COLUMNS == 0
+        and strips_of_a_row(shape) * STRIP_COLUMNS <= columns
+    )
+
+
+def strips_of_a_row(shape: PoolShape) -> int:
+    """Return how many threads of kernels/pool_strips.cu compute a row of y."""
+    return ceil_div(shape.output[-1], STRIP)
 
 
 def is_whole(shape: PoolShape) -> bool:
