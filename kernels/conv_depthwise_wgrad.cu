@@ -7,8 +7,9 @@
 // grid: x = blocks of channels, y = blocks of tap groups, z = splits. A thread sums a group of taps,
 // WINDOW_ROWS x ROW_TAPS of them, for CHANNELS channels, over every slots-th tile of its split, a tile being
 // ROWS x COLUMNS pixels. The threads that differ in nothing but the slot then add theirs up in ascending
-// order through shared memory: MAX_THREADS * CHANNELS * sizeof(Accum) bytes, 4 KB at most. The floor is
-// one read of x and of dy: what other tap groups read again comes out of the caches.
+// order through shared memory, a row of taps at a time: ROW_TAPS * MAX_THREADS * CHANNELS * sizeof(Accum)
+// bytes, 28 KB at most. The floor is one read of x and of dy: what other tap groups read again comes out of
+// the caches.
 //
 // Macros: see depthwise.cuh; ROWS and WINDOW_ROWS, 1 unless the window's rows have dilation 1 and
 // STRIDE is theirs, too.
@@ -26,6 +27,7 @@ struct Splitting {
     Divisor by_lanes, by_slots;             // threads of a block along the channels, and those that share its tiles
     Divisor by_row_tiles, by_column_tiles;  // tiles down a map and across it
     Divisor by_down, by_across;             // tap groups down a window and across it
+    Divisor by_sums;                        // threads of a block that differ in more than the slot
 };
 
 // The first tap of a group; behind the last group it lies outside the window.
@@ -95,25 +97,27 @@ NAME(conv_depthwise_wgrad)(const Element* __restrict__ x, const Element* __restr
         }
     }
 
-    __shared__ Accum shared[MAX_THREADS * CHANNELS];  // [group][slot][channel of the block]
-    const int taps = pixels(g.kernel);
+    __shared__ Accum shared[ROW_TAPS][MAX_THREADS * CHANNELS];  // [tap of a row][group][slot][channel of the block]
+    const int taps = pixels(g.kernel), all = splitting.by_sums.value * CHANNELS;
 #pragma unroll
-    for (int r = 0; r < WINDOW_ROWS; ++r)
+    for (int r = 0; r < WINDOW_ROWS; ++r) {
+        __syncthreads();  // the row before has been added up
 #pragma unroll
-        for (int s = 0; s < ROW_TAPS; ++s) {
-            __syncthreads();  // the tap before has been added up
-#pragma unroll
-            for (int c = 0; c < CHANNELS; ++c) shared[threadIdx.x * CHANNELS + c] = sums[r][s][c];
-            __syncthreads();  // every slot is there
-            for (int i = threadIdx.x; i < splitting.groups * width; i += blockDim.x) {
-                const int local = i / width, k = blockIdx.x * width + i % width;
-                first_tap(splitting, blockIdx.y * splitting.groups + local, tap);
-                tap.axis[1] += r;
-                tap.axis[2] += s;
-                if (k >= g.filters || !inside(tap, g.kernel)) continue;
-                Accum sum = 0;
-                for (int z = 0; z < slots; ++z) sum += shared[(local * slots + z) * width + i % width];
-                partial[((long long)blockIdx.z * g.filters + k) * taps + pixel(tap, g.kernel)] = sum;
-            }
+        for (int i = 0; i < ROW_TAPS * CHANNELS; ++i)
+            shared[i / CHANNELS][threadIdx.x * CHANNELS + i % CHANNELS] = sums[r][i / CHANNELS][i % CHANNELS];
+        __syncthreads();  // every slot is there
+        for (int i = threadIdx.x; i < ROW_TAPS * all; i += blockDim.x) {
+            int rest, of_lane;
+            const int s = divide(i / CHANNELS, splitting.by_sums, rest);
+            const int local = divide(rest, splitting.by_lanes, of_lane);
+            const int at = of_lane * CHANNELS + i % CHANNELS, k = blockIdx.x * width + at;
+            first_tap(splitting, blockIdx.y * splitting.groups + local, tap);
+            tap.axis[1] += r;
+            tap.axis[2] += s;
+            if (k >= g.filters || !inside(tap, g.kernel)) continue;
+            Accum sum = 0;
+            for (int z = 0; z < slots; ++z) sum += shared[s][(local * slots + z) * width + at];
+            partial[((long long)blockIdx.z * g.filters + k) * taps + pixel(tap, g.kernel)] = sum;
         }
+    }
 }

@@ -176,10 +176,11 @@ NAME(conv_direct)(const Element* __restrict__ x, const Element* __restrict__ w, 
     const int first_filter = blockIdx.y * SLICE;
     copy_weights(g, w, first_filter, weights);
 
-    // neighbouring threads store to neighbouring memory
+    // The threads of a warp store to neighbouring memory. Channels last, threads that differ in bit 0 alone
+    // share their weights, in bit 1 alone their inputs: see tile_fma.cuh for what that spares shared memory.
     int lane, place, column;
     if (g.channels_last)
-        place = divide(threadIdx.x, g.by_lanes, lane);
+        place = divide(threadIdx.x & ~15u | threadIdx.x % 2 * 8 | threadIdx.x % 16 / 2, g.by_lanes, lane);
     else
         lane = divide(threadIdx.x, g.by_slots, place);
     const int row = divide(place, g.by_columns, column), filter = first_filter + lane * FILTERS;

@@ -57,11 +57,9 @@ _TILING = np.dtype(
 _SPLITTING = np.dtype(
     [(name, "i4") for name in ("tiles", "tiles_per_split", "groups")]
     + [(f"by_{name}", DIVISOR) for name in ("lanes", "slots", "row_tiles", "column_tiles")]
-    + [(f"by_{name}", DIVISOR) for name in ("down", "across")]
+    + [(f"by_{name}", DIVISOR) for name in ("down", "across", "sums")]
 )
 
-# Blocks that wgrad is split into: four on each multiprocessor of an H100.
-BLOCKS_WANTED = 528
 PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
 
 # The share of the multiply-adds that is reached, and the threads that it takes to reach it; and how
@@ -128,6 +126,13 @@ def _tap_groups(s: ConvShape, tile: Tile) -> tuple[int, int, int]:
     return t, ceil_div(r, tile.window_rows), ceil_div(taps, tile.taps or 1)
 
 
+def _held(tile: Tile, problem: Problem) -> int:
+    """Return how many blocks of wgrad a multiprocessor holds: one more would wait for all."""
+    if not (tile.vector and tile.window_rows > 1):
+        return 4
+    return 2 if problem.itemsize == 2 else 3
+
+
 class Depthwise(Algorithm):
     name = "depthwise"
 
@@ -183,13 +188,13 @@ class Depthwise(Algorithm):
         tiles = math.prod(_targets(s, tile))
         grid = (ceil_div(s.filters, lanes * channels), ceil_div(taps * down * across, groups))
         splits = min(
-            ceil_div(BLOCKS_WANTED, math.prod(grid)),
+            max(1, MULTIPROCESSORS * _held(tile, problem) // math.prod(grid)),
             ceil_div(tiles, 2 * slots),
             max(1, PARTIAL_ELEMENTS // (s.taps * s.filters)),
         )
-        per_split = ceil_div(tiles, splits)
+        per_split = ceil_div(ceil_div(tiles, splits), slots) * slots  # the slots sum as many each
         settings = Split(tile, lanes, groups, slots, per_split)
-        shared = MAX_THREADS * channels * problem.accumulator_bytes
+        shared = (tile.taps or 1) * MAX_THREADS * channels * problem.accumulator_bytes
         return Plan(
             self.name, settings, (*grid, ceil_div(tiles, per_split)),
             whole_warps(lanes * groups * slots), shared,
@@ -266,6 +271,7 @@ def _tiling(s: ConvShape, block: Block, channels: int) -> np.ndarray:
 def _splitting(s: ConvShape, split: Split) -> np.ndarray:
     maps, down, across = _targets(s, split.tile)
     _, groups_down, groups_across = _tap_groups(s, split.tile)
-    divisors = (split.lanes, split.slots, down, across, groups_down, groups_across)
+    sums = split.groups * split.lanes
+    divisors = (split.lanes, split.slots, down, across, groups_down, groups_across, sums)
     sizes = (maps * down * across, split.tiles_per_split, split.groups)
     return np.array([(*sizes, *map(divisor, divisors))], _SPLITTING)
