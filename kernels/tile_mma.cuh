@@ -135,33 +135,26 @@ __device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned cha
 
     unsigned char* const end = memory + STAGES * Place::STAGE_BYTES;
     unsigned char *read = memory, *write = memory;
-    auto fetch = [&](bool exists) {
-        if (exists) {
-            a.fetch(write);
-            b.fetch(write + Place::A_BYTES);
-            write += Place::STAGE_BYTES;
-            if (write == end) write = memory;
-        }
-        cp_async_commit();  // an empty group too, so that their number tells which have arrived
+    auto fetch = [&] {
+        a.fetch(write);
+        b.fetch(write + Place::A_BYTES);
+        write += Place::STAGE_BYTES;
+        if (write == end) write = memory;
     };
     auto load = [&](int into, int step) {
         a_part.load(into, read, step);
         b_part.load(into, read + Place::A_BYTES, step);
     };
-#pragma unroll
-    for (int slab = 0; slab < STAGES - 1; ++slab) fetch(slab < slabs);
-    if (slabs > 0) {
-        cp_async_wait<STAGES - 2>();
-        __syncthreads();  // the first slab is complete
-        load(0, 0);
-    }
-    for (int slab = 0; slab < slabs; ++slab) {
-        fetch(slab + STAGES - 1 < slabs);  // in the place of the slab before, which everyone has read
+    // Multiply a slab. A group of copies is committed for each slab, even an empty one, so that their number tells
+    // which have arrived. The compiler must not know where the last slab is: the branch keeps the last step behind the
+    // barrier, which it hides, with what is read then.
+    const int last = in_register(slabs - 1);
+    auto multiply_slab = [&](int slab, bool fetches) {
 #pragma unroll
         for (int step = 0; step < STEPS; ++step) {
             if (step + 1 < STEPS) {
                 load((step + 1) % 2, step + 1);
-            } else if (slab + 1 < slabs) {
+            } else if (slab != last) {
                 read += Place::STAGE_BYTES;
                 if (read == end) read = memory;
                 cp_async_wait<STAGES - 2>();
@@ -169,7 +162,24 @@ __device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned cha
                 load(0, 0);
             }
             multiply(a_part, b_part, step % 2, acc);
+            if (step == 0) {
+                if (fetches) fetch();  // in the place of the slab before, which everyone has read
+                cp_async_commit();
+            }
         }
+    };
+#pragma unroll
+    for (int slab = 0; slab < STAGES - 1; ++slab) {
+        if (slab < slabs) fetch();
+        cp_async_commit();
     }
+    if (slabs > 0) {
+        cp_async_wait<STAGES - 2>();
+        __syncthreads();  // the first slab is complete
+        load(0, 0);
+    }
+    int slab = 0;
+    for (; slab + STAGES - 1 < slabs; ++slab) multiply_slab(slab, true);
+    for (; slab < slabs; ++slab) multiply_slab(slab, false);
     __syncthreads();  // everyone has read the last slab
 }

@@ -65,17 +65,23 @@ def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str
     return set(INSTRUCTION.findall(listing(nvdisasm, folder, kernel, architecture)))
 
 
-def loops(code: str) -> Iterator[list[str]]:
-    """Yield the instructions of each loop: from a label to a branch back to it."""
-    labels, found = {}, []
+def spans(code: str) -> Iterator[tuple[int, int]]:
+    """Yield where each loop is among the instructions: from a label to a branch back to it."""
+    labels, count = {}, 0
     for line in code.splitlines():
         if label := re.match(r"\.(L_x_\d+):", line):
-            labels[label[1]] = len(found)
-        if instruction := INSTRUCTION.search(line):
-            found.append(instruction[1])
+            labels[label[1]] = count
+        if INSTRUCTION.search(line):
+            count += 1
             target = re.search(r"BRA.*?(L_x_\d+)", line)
             if target and target[1] in labels:
-                yield found[labels[target[1]] :]
+                yield labels[target[1]], count
+
+
+def loops(code: str) -> Iterator[list[str]]:
+    """Yield the instructions of each loop."""
+    found = INSTRUCTION.findall(code)
+    return (found[begin:end] for begin, end in spans(code))
 
 
 def longest_loop(code: str) -> list[str]:
@@ -116,11 +122,14 @@ def test_halves_are_multiplied_on_tensor_cores(
     assert {"HMMA.16816.F32", "LDSM.16.M88.4", "STG.E.128"} <= found
     assert ("LDSM.16.MT88.4" in found) == (direction == "dgrad")
     assert not mnemonics(found) & {"FFMA", *UNWANTED}
-    loop = [name.split(".")[0] for name in next(x for x in loops(code) if "LDGDEPBAR" in x)]
+    # the barrier's part, which the last slab has not, stands before the rest: loops that overlap
+    found = [name.split(".")[0] for name in INSTRUCTION.findall(code)]
+    copying = [span for span in spans(code) if "LDGSTS" in found[slice(*span)]]
+    loop = found[min(begin for begin, _ in copying) : max(end for _, end in copying)]
     chunks = (tile.m + tile.n) * tile.k // 8 // tile.threads
     assert loop.count("LDGSTS") == chunks
     assert loop.count("LDSM") == (tile.warp_m + tile.warp_n) * tile.k // 256
-    assert loop.count("HMMA") == tile.warp_m * tile.warp_n * tile.k // 2048 > 0.33 * len(loop)
+    assert loop.count("HMMA") == tile.warp_m * tile.warp_n * tile.k // 2048 > 0.3 * len(loop)
     assert loop.count("BAR") == 1
 
 
