@@ -6,9 +6,12 @@
 //
 // logits, dlogits (rows, classes); losses (rows,) in Accum; targets (rows,) of class numbers, 32 or 64
 // bits, or (rows, classes) of probabilities. A class number outside [0, classes) makes its row NaN.
-// ROW_THREADS threads compute a row. Shared memory: see row_reduce.cuh.
+// ROW_THREADS threads compute a row. Shared memory: see row_reduce.cuh. A kernel that HOLDS a row's
+// logits, HELD a thread at most, asks for all of them at once, in packs, and keeps them; the order of
+// the sums does not follow from where the rows begin in memory.
 //
-// Macro: TARGET, the targets' type: I32, I64 or Element.
+// Macros: TARGET, the targets' type: I32, I64 or Element; HOLDS, 1 or 0.
+#include "pack.cuh"
 #include "row_reduce.cuh"
 
 typedef int I32;
@@ -31,6 +34,33 @@ template <> struct RowTarget<Element> {
     __device__ Accum operator[](int i) const { return widen(probabilities[i]); }
 };
 
+#if HOLDS
+// Logits that a thread holds; the host's twin is `longest_held` in gpucnn/backends/cuda/softmax_loss.py.
+const int HELD = sizeof(Element) == 8 ? 16 : 32;
+const int PACKS = HELD / PACK;
+
+// Class of the k-th logit that this thread holds.
+__device__ __forceinline__ int held_class(int k) {
+    return (k / PACK * ROW_THREADS + first_column()) * PACK + k % PACK;
+}
+
+// This thread's logits of a row, with minus infinity beyond the last.
+__device__ __forceinline__ void hold(Accum (&values)[HELD], const Element* row, int classes, bool in_packs) {
+    Pack<Element> packs[PACKS];
+#pragma unroll
+    for (int p = 0; p < PACKS; ++p) {
+        const int i = held_class(p * PACK);
+        if (in_packs)
+            packs[p] = load_whole_pack(row, i < classes ? i : 0);
+        else
+            packs[p] = load_pack(row, i, classes);
+    }
+#pragma unroll
+    for (int k = 0; k < HELD; ++k)
+        values[k] = held_class(k) < classes ? widen(packs[k / PACK].at[k % PACK]) : -math::infinity();
+}
+#endif
+
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(softmax_cross_entropy)(const Element* __restrict__ logits, const TARGET* __restrict__ targets, Accum smoothing,
                             Accum scale, Accum* __restrict__ losses, Element* __restrict__ dlogits, int rows,
@@ -40,18 +70,49 @@ NAME(softmax_cross_entropy)(const Element* __restrict__ logits, const TARGET* __
     logits += (long long)row * classes;
     dlogits += (long long)row * classes;
     const RowTarget<TARGET> row_target(targets, row, classes);
+#if HOLDS
+    const bool in_packs = lies_in_packs(logits) && lies_in_packs(dlogits) && classes % PACK == 0;
+    Accum held[HELD];
+    if (in_packs)
+        hold(held, logits, classes, true);
+    else
+        hold(held, logits, classes, false);
+    Exponentials e = {held[0], 0};
+#pragma unroll
+    for (int k = 1; k < HELD; ++k) e.largest = Largest()(e.largest, held[k]);
+    e.largest = row_reduce(e.largest, Largest());
+#pragma unroll
+    for (int k = 0; k < HELD; ++k) e.total += math::exp(held[k] - e.largest);
+    e.total = row_reduce(e.total, Sum());
+#else
     const Exponentials e = exponentials(logits, classes);
+#endif
     const Accum log_total = math::log(e.total), inverse_total = 1 / e.total;
     const Accum poison = row_target.known ? 0 : math::not_a_number();
 
     Accum loss = poison;
-#pragma unroll ROW_UNROLL
-    for (int i = first_column(); i < classes; i += ROW_THREADS) {
-        const Accum shifted = widen(logits[i]) - e.largest;
-        const Accum target = (1 - smoothing) * row_target[i] + smoothing / classes;
+    const Accum share = smoothing / classes;  // of each class
+    // the gradient of a logit, given without the largest; its part of the loss is added to the row's
+    const auto gradient = [&](int i, Accum shifted) {
+        const Accum target = (1 - smoothing) * row_target[i] + share;
         if (target != 0) loss -= target * (shifted - log_total);
-        dlogits[i] = narrow(scale * (math::exp(shifted) * inverse_total - target) + poison);
+        return narrow(scale * (math::exp(shifted) * inverse_total - target) + poison);
+    };
+#if HOLDS
+#pragma unroll
+    for (int p = 0; p < PACKS; ++p) {
+        const int first = held_class(p * PACK);
+        if (first >= classes) break;
+        Pack<Element> out = {};
+#pragma unroll
+        for (int j = 0; j < PACK; ++j)
+            if (first + j < classes) out.at[j] = gradient(first + j, held[p * PACK + j] - e.largest);
+        store_pack(dlogits, first, classes, out);
     }
+#else
+#pragma unroll ROW_UNROLL
+    for (int i = first_column(); i < classes; i += ROW_THREADS) dlogits[i] = gradient(i, widen(logits[i]) - e.largest);
+#endif
     loss = row_reduce(loss, Sum());
     if (first_column() == 0) losses[row] = loss;
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda import CudaBackend, launch
+from gpucnn.backends.cuda.channels import Summing
 from gpucnn.backends.cuda.compiler import CupyLauncher
 from gpucnn.backends.cuda.dropout import DROPOUT
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
@@ -120,6 +121,20 @@ def test_shapes_that_a_kernel_cannot_count_are_refused():
                 x, w, None, shape
             )
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("pack", [4, 8])
+@pytest.mark.parametrize(("channels", "length"), [(64, 12544), (256, 3136), (300, 784), (512, 784)])
+def test_blocks_of_sums_come_in_whole_waves(channels, length, pack, channels_last):
+    """One block more than run at once would make all wait for it; and no step is summed twice."""
+    shape = NormShape(32, channels, length, groups=1, channels_last=channels_last)
+    for at_once in (264, 528):
+        summing = Summing.of(shape, pack, at_once)
+        blocks = np.prod(summing.grid)
+        assert blocks / at_once / np.ceil(blocks / at_once) > 0.8
+        per_split, steps = (summing.record[name][0] for name in ("steps_per_split", "steps"))
+        assert (summing.grid[1] - 1) * per_split < steps <= summing.grid[1] * per_split
 
 
 def test_a_sample_that_a_norm_cannot_step_over_is_refused():

@@ -29,6 +29,7 @@ from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
 from gpucnn.backends.cuda.pool import BACKWARD, FORWARD, STRIPS
+from gpucnn.backends.cuda.softmax_loss import CROSS_ENTROPY
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 
@@ -290,6 +291,17 @@ def test_pools_and_layouts_move_16_bytes_at_a_time(
     assert "STG.E.128" in instructions(
         nvdisasm, tmp_path, BACKWARD["cells"](True, "pairs", dtype), "sm_90"
     )
+
+
+@pytest.mark.parametrize("dtype, packs", [("float32", 8), ("float16", 4)])
+def test_a_warp_asks_for_a_row_of_logits_at_once(
+    nvdisasm: Path, tmp_path: Path, dtype: str, packs: int
+) -> None:
+    code = listing(nvdisasm, tmp_path, CROSS_ENTROPY("int64", "held", dtype), "sm_90")
+    used = "LDG.E.128", "FADD", "FSETP", "FMNMX", "HADD2", "PRMT"
+    marked = (name for name in INSTRUCTION.findall(code) if name.startswith(used))
+    order = "".join("L" if name.startswith("LDG") else "m" for name in marked)
+    assert packs * "L" in order and "BAR" not in code
 
 
 def test_a_strip_of_windows_is_loaded_at_once(nvdisasm: Path, tmp_path: Path) -> None:

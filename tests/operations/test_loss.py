@@ -8,6 +8,7 @@ import pytest
 from gpucnn.backends.base import POINTWISE_LOSSES, accumulator
 from tests import reference
 from tests.cases import DTYPES, random
+from tests.operations.conftest import inside_another, same_bits
 from tests.tolerance import assert_close
 
 ROUNDINGS = 16
@@ -37,7 +38,9 @@ def check_cross_entropy(
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("targets", ["int32", "int64", "probabilities"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(7, 10), (1, 3), (3, 1029), (5, 1), (300, 2)])
+@pytest.mark.parametrize(
+    "shape", [(7, 10), (1, 3), (3, 1029), (11, 301), (3, 1024), (5, 1), (300, 2)]
+)
 def test_cross_entropy(run, shape, dtype, targets, smoothing):
     logits = random("logits", shape, DTYPES[dtype], -9, 9)
     if targets == "probabilities":
@@ -47,6 +50,18 @@ def test_cross_entropy(run, shape, dtype, targets, smoothing):
         chosen = random("labels", shape[:1], np.float64, 0, shape[1]).astype(targets)
         chosen[0], chosen[-1] = 0, shape[1] - 1
     check_cross_entropy(run, logits, chosen, smoothing, scale=1 / shape[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_logits_that_begin_inside_others_give_the_same_bits(every_backend, dtype):
+    logits = random("logits", (5, 504), DTYPES[dtype], -9, 9)
+    labels = every_backend.asarray(np.array([0, 503, 7, 8, 300], np.int64))
+    got = [
+        every_backend.softmax_cross_entropy(place, labels, 0.1, 1.0)
+        for place in (every_backend.asarray(logits), inside_another(every_backend, logits))
+    ]
+    for whole, apart in zip(*got, strict=True):
+        assert same_bits(*map(every_backend.to_numpy, (whole, apart)))
 
 
 def test_many_rows(run):

@@ -60,6 +60,21 @@ def norm_record(shape: NormShape) -> np.ndarray:
     return np.array([row], _GEOMETRY)
 
 
+def _splits(blocks: int, at_once: int, most: int) -> int:
+    """Return into how many blocks are split, so that few places are empty while the last ones run.
+
+    >>> _splits(2, 528, 1000), _splits(300, 264, 1000)
+    (264, 4)
+    """
+    fewest = min(max(1, at_once // blocks), most)
+
+    def share(splits: int) -> float:
+        return blocks * splits / at_once / ceil_div(blocks * splits, at_once)
+
+    choices = range(fewest, min(fewest + 8, most) + 1)
+    return next((splits for splits in choices if share(splits) > 0.9), max(choices, key=share))
+
+
 @dataclass(frozen=True)
 class Summing:
     """How the sums of a shape are laid over memory and over blocks: see kernels/channel_sums.cu.
@@ -95,7 +110,7 @@ class Summing:
             slots = min(max(32, slots), BLOCK_THREADS)
             lanes = BLOCK_THREADS // slots
         blocks = ceil_div(columns, lanes)
-        splits = min(max(1, blocks_wanted // blocks), ceil_div(steps, slots * STEPS_WANTED))
+        splits = _splits(blocks, blocks_wanted, most=ceil_div(steps, slots * STEPS_WANTED))
         per_split = ceil_div(steps, splits)
         splits = ceil_div(steps, per_split)
         row = (columns, steps, per_split, positions, *map(divisor, (lanes, slots, row_packs)))

@@ -12,6 +12,11 @@ _ROW_THREADS: Axis = {
     32: ("warp_rows", {"ROW_THREADS": 32}),
     BLOCK_THREADS: ("block_rows", {"ROW_THREADS": BLOCK_THREADS}),
 }
+_ROWS: Axis = {
+    32: ("warp_rows", {"ROW_THREADS": 32, "HOLDS": 0}),
+    "held": ("held_rows", {"ROW_THREADS": 32, "HOLDS": 1}),
+    BLOCK_THREADS: ("block_rows", {"ROW_THREADS": BLOCK_THREADS, "HOLDS": 0}),
+}
 _TARGET: Axis = {
     "int32": ("i32", {"TARGET": "I32"}),
     "int64": ("i64", {"TARGET": "I64"}),
@@ -31,13 +36,18 @@ BACKWARD = {
     True: KernelFamily("softmax.cu", "log_softmax_backward", _ROW_THREADS, DTYPE),
 }
 CROSS_ENTROPY = KernelFamily(
-    "softmax_cross_entropy.cu", "softmax_cross_entropy", _TARGET, _ROW_THREADS, DTYPE
+    "softmax_cross_entropy.cu", "softmax_cross_entropy", _TARGET, _ROWS, DTYPE
 )
 POINTWISE = KernelFamily("pointwise_loss.cu", "pointwise_loss", _LOSS, DTYPE)
 
 
 def _row_threads(classes: int) -> int:
     return 32 if classes <= LONGEST_ROW_OF_A_WARP else BLOCK_THREADS
+
+
+def longest_held(itemsize: int) -> int:
+    """Return the classes of the longest row whose logits a warp holds in registers."""
+    return 32 * (16 if itemsize == 8 else 32)
 
 
 class SoftmaxAndLosses(KernelCaller):
@@ -60,9 +70,10 @@ class SoftmaxAndLosses(KernelCaller):
         losses = self.xp.empty(logits.shape[:1], sums)
         dlogits = self.xp.empty_like(logits)
         kind = "probabilities" if targets.ndim == 2 else targets.dtype
+        held = LONGEST_ROW_OF_A_WARP < logits.shape[1] <= longest_held(logits.dtype.itemsize)
         self._launch_rows(
             CROSS_ENTROPY, (kind,), logits, logits, targets, sums.type(label_smoothing),
-            sums.type(scale), losses, dlogits,
+            sums.type(scale), losses, dlogits, held=held,
         )  # fmt: skip
         return losses, dlogits
 
@@ -79,11 +90,12 @@ class SoftmaxAndLosses(KernelCaller):
         return losses, gradient
 
     def _launch_rows(
-        self, family: KernelFamily, choice: tuple, matrix: Array, *arguments: object
-    ) -> None:
-        """Launch ``_row_threads`` threads for each row of ``matrix`` (rows, classes)."""
+        self, family: KernelFamily, choice: tuple, matrix: Array, *arguments: object,
+        held: bool = False,
+    ) -> None:  # fmt: skip
+        """Launch ``_row_threads`` threads for each row of ``matrix`` (rows, classes), or a warp."""
         rows, classes = matrix.shape
-        threads = _row_threads(classes)
-        kernel = family(*choice, threads, matrix.dtype)
+        threads = 32 if held else _row_threads(classes)
+        kernel = family(*choice, "held" if held else threads, matrix.dtype)
         blocks = ceil_div(rows * threads, BLOCK_THREADS)
         self.launch(kernel, blocks, BLOCK_THREADS, *arguments, rows, classes)
