@@ -413,8 +413,8 @@ def tma_load_im2col(run: Runner) -> None:
 
 @case(HOPPER)
 def tma_load_im2col_strided(run: Runner) -> None:
-    pixels(run, 1, (0, 2), (2, 3))
-    pixels(run, 1, (2, 1), (1, 2))
+    pixels(run, 5, (0, 2), (2, 1))
+    pixels(run, 3, (2, 1), (1, 2))
 
 
 @case(HOPPER)

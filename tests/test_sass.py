@@ -18,6 +18,7 @@ from gpucnn.backends.cuda.algorithms import (
     grouped,
     mma,
     mma_wgrad,
+    wgmma,
     winograd,
 )
 from gpucnn.backends.cuda.algorithms.implicit_gemm import FLAT_KERNELS, FLAT_TILES, VECTOR_KERNELS
@@ -178,6 +179,28 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
         assert multiplied > {64: 0.42, 48: 0.35, 16: 0.22}[loop.count("HMMA")] * len(loop)
         # copies are under way, and the next part is being loaded, while tensor cores work
         assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
+
+
+@pytest.mark.parametrize("tile", wgmma.TILES, ids=lambda tile: f"{tile.filters}x{tile.pixels}")
+def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
+    nvdisasm: Path, tmp_path: Path, tile: wgmma.Tile
+) -> None:
+    family, loads, store = (
+        (wgmma.PATCH, {"UTMALDG.3D", "UTMALDG.4D"}, "UTMASTG.4D")
+        if tile.patches
+        else (wgmma.CONV, {"UTMALDG.3D", "UTMALDG.4D.IM2COL"}, "UTMASTG.2D")
+    )
+    for dtype, kind in (("float16", "F32"), ("bfloat16", "F32.BF16")):
+        code = listing(nvdisasm, tmp_path, family(dtype, tile), "sm_90")
+        found = set(INSTRUCTION.findall(code))
+        multiply = f"HGMMA.64x{tile.group_pixels}x16.{kind}"
+        assert {multiply, "STSM.16.MT88.4", store, *loads} <= found
+        assert not mnemonics(found) & {"HMMA", "FFMA", "STS", *UNWANTED}
+        # a step: four of them, one after the other, and not much beside them
+        loop = min((loop for loop in loops(code) if multiply in loop), key=len)
+        assert loop.count(multiply) == 4 and len(loop) < 100
+        first = loop.index(multiply)
+        assert not any(name.startswith("WARPGROUP.DEPBAR") for name in loop[first : first + 4])
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
