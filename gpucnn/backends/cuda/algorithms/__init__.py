@@ -11,6 +11,7 @@ from .implicit_gemm import ImplicitGemm
 from .mma import Mma
 from .mma_wgrad import MmaWgrad
 from .wgmma import Wgmma
+from .wgmma_wgrad import WgmmaWgrad
 from .winograd import Winograd
 from .winograd4 import Winograd4
 
@@ -24,6 +25,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         Mma(),
         MmaWgrad(),
         Wgmma(),
+        WgmmaWgrad(),
         Depthwise(),
         Direct(),
         Grouped(),
