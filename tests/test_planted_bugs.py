@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda import CudaBackend, norm
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma
 from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN
 from gpucnn.backends.cuda.compiler import kernel_folder
@@ -297,6 +297,41 @@ def grouped_wgrad(backend: CudaBackend) -> None:
     assert_close(got, dw, reduction=180, magnitude=terms)
 
 
+def on_hopper(backend: CudaBackend, direction: str, s: ConvShape, tile: wgmma.Tile) -> None:
+    """Multiply float16 by wgmma with this tile, one block after the other; forward with ReLU."""
+    forward = direction == "fprop"
+    sizes = (s.x_shape, s.w_shape, (s.filters,)) if forward else (s.y_shape, s.w_shape, (72,))
+    arrays = [draw(f"{i}", size, np.float16) for i, size in enumerate(sizes)]
+    solve, algorithm = getattr(reference, f"conv_{direction}"), ALGORITHMS["wgmma"]
+    expected, terms = solve(*arrays, s), solve(*map(np.abs, arrays), s)
+    problem = Problem(direction, s, "float16", "relu" if forward else "linear")
+    plans = [plan for plan in algorithm.plans(problem) if plan.settings.tile == tile]
+    assert plans
+    for plan in plans:
+        with poisoned(np):
+            got = algorithm.run(backend, problem, replace(plan, grid=(1, 1, 1)), *arrays)
+        want = np.maximum(expected, 0) if forward else expected
+        close(got, want, dtype=np.float16, reduction=649, magnitude=terms, what=str(plan))
+
+
+def gathered_by_tma(backend: CudaBackend) -> None:
+    """In whole sums and in splits."""
+    shape = ConvShape.of(
+        (1, 9, 10, 72), (72, 3, 2, 72), strides=(2, 1), padding=((2, 0), (1, 2)), dilation=(1, 2)
+    )
+    on_hopper(backend, "fprop", shape, wgmma.SMALL)
+
+
+def dgrad_by_tma(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 7, 9, 72), (72, 2, 3, 72), padding=((1, 2), (0, 1)))
+    on_hopper(backend, "dgrad", shape, wgmma.SMALL)
+
+
+def patches_by_tma(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 30, 10, 136), (64, 2, 2, 136), padding=((1, 1), (1, 0)))
+    on_hopper(backend, "fprop", shape, wgmma.FLAT)
+
+
 def mma_wgrad(backend: CudaBackend) -> None:
     """Two groups whose weights and filters end inside a tile, in splits of several slabs."""
     shape = ConvShape.of(
@@ -552,7 +587,11 @@ BUGS = [
     Bug("splits overlap", wgrad, "conv_wgrad.cu", "min(k_begin + pixels_per_split, all_pixels)",
         "all_pixels"),
     Bug("a split left out of the sum", wgrad, "split_sum.cu", "z < splits", "z < splits - 1"),
-    Bug("the tail of the sum unchecked", wgrad, "split_sum.cu", "part != 0 || i >= count",
+    Bug("the tail of few splits unchecked", wgrad, "split_sum.cu", "    if (i >= count) return;\n",
+        ""),
+    Bug("the first split counts twice", wgrad, "split_sum.cu", "int z = 1; z < PARTS",
+        "int z = 0; z < PARTS"),
+    Bug("the tail of the sum unchecked", depthwise_wgrad, "split_sum.cu", "part != 0 || i >= count",
         "part != 0"),
     Bug("the shift of the division dropped", fprop, "divisor.cuh", ") >> d.shift", ") >> 1"),
     Bug("no barrier between slabs", winograd, "conv_winograd.cu",
@@ -647,6 +686,58 @@ BUGS = [
         "lane / 8 % 2 * 8 + lane % 8, warp_filter() / 8 + 2 * i + lane / 16"),
     Bug("every warp takes the first weights", mma_wgrad, "conv_wgrad_mma.cu",
         "return threadIdx.x / 32 % (TILE_M / WARP_M) * WARP_M;", "return 0;"),
+    Bug("a stage is refilled before it has been read", gathered_by_tma, "wgmma.cuh",
+        "        mbarrier_wait(empty + stage, parity ^ 1);\n", ""),
+    Bug("a stage is released while it is multiplied", gathered_by_tma, "conv_wgmma.cu",
+        "before.release();\n        before.empty = ring.empty + ring.stage;",
+        "before.empty = ring.empty + ring.stage;\n        before.release();"),
+    Bug("a stage is multiplied before it is full", gathered_by_tma, "conv_wgmma.cu",
+        "        ring.await();\n", ""),
+    Bug("the first step adds to what registers held", gathered_by_tma, "conv_wgmma.cu",
+        "int onto = 0;", "int onto = 1;"),
+    Bug("the second quarter of the channels twice", gathered_by_tma, "wgmma.cuh",
+        "wgmma_desc_sw128(pixels + k,", "wgmma_desc_sw128(pixels + k / 64 * 64,"),
+    Bug("TMA does not see what it stores", gathered_by_tma, "wgmma.cuh",
+        "        fence_proxy_async();\n", ""),
+    Bug("what TMA stores is overwritten", gathered_by_tma, "wgmma.cuh",
+        "        if (stores) tma_store_wait<0>();\n", ""),
+    Bug("others overwrite what TMA stores", gathered_by_tma, "wgmma.cuh",
+        "        bar_sync(1 + warpgroup(), 128);  // TMA has read the pass before\n", ""),
+    Bug("TMA stores before the pass is complete", gathered_by_tma, "wgmma.cuh",
+        "        bar_sync(1 + warpgroup(), 128);  // the pass is complete\n", ""),
+    Bug("the block ends before TMA has stored", gathered_by_tma, "conv_wgmma.cu",
+        "        if (threadIdx.x % 128 == 0) tma_store_wait<0>();\n", ""),
+    Bug("filters and pixels of the matrices swapped", gathered_by_tma, "wgmma.cuh",
+        "lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2)",
+        "lane % 8 + matrix % 2 * 8) * ROW_BYTES + ((2 * warp + matrix / 2)"),
+    Bug("the bias of filters beyond the last", gathered_by_tma, "wgmma.cuh",
+        "bias && own < filters", "bias"),
+    Bug("the dilations swapped", gathered_by_tma, "conv_wgmma.cu",
+        "s * g.dilation[2], r * g.dilation[1]", "s * g.dilation[1], r * g.dilation[2]"),
+    Bug("the taps of a column before those of a row", gathered_by_tma, "conv_wgmma.cu",
+        "if (++s == g.kernel[2]) s = 0, ++r;", "if (++r == g.kernel[1]) r = 0, ++s;"),
+    Bug("every split sums from the start", gathered_by_tma, "conv_wgmma.cu",
+        "step = split * steps_per_split;", "step = 0;"),
+    Bug("the sums of pixels beyond the last are stored", gathered_by_tma, "conv_wgmma.cu",
+        "if (pixel < end && ", "if ("),
+    Bug("the rows of a patch displaced as its columns", patches_by_tma, "conv_wgmma_patch.cu",
+        "++r, row += pitch)", "++r, row += ROW_BYTES)"),
+    Bug("the columns of a patch displaced as its rows", patches_by_tma, "conv_wgmma_patch.cu",
+        "row + s * ROW_BYTES, pitch", "row + s * pitch, pitch"),
+    Bug("rows of a patch as wide as the tile", patches_by_tma, "conv_wgmma_patch.cu",
+        "row + s * ROW_BYTES, pitch", "row + s * ROW_BYTES, EIGHT_ROWS"),
+    Bug("a patch is never released", patches_by_tma, "conv_wgmma_patch.cu",
+        "        patch_before.empty = patch_ring.empty + patch_ring.stage;\n", ""),
+    Bug("a patch is released under its last tap", patches_by_tma, "conv_wgmma_patch.cu",
+        "patch_before.empty = patch_ring.empty + patch_ring.stage;\n",
+        "patch_before.empty = patch_ring.empty + patch_ring.stage, patch_before.release();\n"),
+    Bug("the second warpgroup takes the first rows", patches_by_tma, "conv_wgmma_patch.cu",
+        "patches += first_pixel() / COLUMNS * pitch;", ""),
+    Bug("the filters not turned", dgrad_by_tma, "turn_filters.cu", "taps - 1 - tap", "tap"),
+    Bug("no barrier before the filters are written", dgrad_by_tma, "turn_filters.cu",
+        "    __syncthreads();  // the tile is complete\n", ""),
+    Bug("channels beyond the last are turned", dgrad_by_tma, "turn_filters.cu",
+        "c0 + i < channels && k0", "k0"),
     Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < PARTS",
         "other < PARTS - 1"),
     Bug("the patch is read too early", conv_pool, "conv_direct.cu",

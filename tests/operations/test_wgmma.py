@@ -1,0 +1,245 @@
+"""float16 and bfloat16 on Hopper's tensor cores: where that applies, what it gives, which tile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gpucnn.backends.base import Backend
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma
+from gpucnn.backends.cuda.launch import ceil_div
+from gpucnn.backends.cuda.plans import choose
+from gpucnn.shapes import ConvShape
+from tests import reference
+from tests.cases import DTYPES, random
+from tests.conftest import make_backend
+from tests.operations.conftest import inside_another, poisoned, same_bits
+from tests.tolerance import assert_close
+
+WGMMA = ALGORITHMS["wgmma"]
+LARGE = ConvShape.of((32, 56, 56, 64), (64, 3, 3, 64), padding=1)
+of = ConvShape.of
+
+# Ends of pixels, channels and filters inside a tile, several tiles of each, and several steps.
+SHAPES = {
+    "strided": of(
+        (2, 13, 11, 72), (136, 3, 2, 72), strides=(2, 3), padding=((2, 1), (0, 3)), dilation=(1, 2)
+    ),
+    "dilated": of((1, 17, 19, 64), (72, 2, 3, 64), padding=((0, 3), (2, 1)), dilation=(3, 2)),
+    "patch": of((1, 9, 10, 136), (72, 3, 3, 136), padding=((1, 2), (2, 0))),
+    "patches": of((2, 30, 9, 72), (136, 3, 2, 72), padding=((2, 0), (0, 0))),
+    "cut": of((1, 33, 10, 64), (64, 1, 3, 64), padding=((0, 0), (3, 4))),  # dx is a part of it
+    "one_by_one": of((3, 7, 15, 72), (64, 1, 1, 72)),
+    "one_by_one_strided": of((1, 15, 14, 128), (72, 1, 1, 128), strides=(2, 1)),
+    "dense": of((70, 1, 1, 264), (72, 1, 1, 264)),
+    "1d": of((2, 37, 64), (72, 4, 64), strides=2, padding=((3, 1),)),
+    "1d_patch": of((1, 33, 64), (64, 3, 64), padding=((2, 0),)),
+}  # fmt: skip
+
+
+def backend_of(name: str) -> Backend:
+    try:
+        return make_backend(name)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["emulated", "checked", pytest.param("cuda", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return backend_of(request.param)
+
+
+def plans(
+    backend: Backend, direction: str, shape: ConvShape, dtype: str
+) -> tuple[Problem, list[Plan]]:
+    """Return a problem with ReLU, forward, and its plans, whose blocks take several tiles."""
+    activation = "relu" if direction == "fprop" else "linear"
+    architecture = backend.launcher.architecture
+    problem = Problem(direction, shape, dtype, activation, architecture)
+    found = list(WGMMA.plans(problem))
+    if architecture == 90:
+        assert found
+    else:
+        pytest.skip("wgmma is Hopper's")
+    return problem, [replace(plan, grid=(min(2, plan.grid[0]), 1, 1)) for plan in found]
+
+
+def arrays(direction: str, s: ConvShape, dtype: str) -> tuple[np.ndarray, ...]:
+    forward = direction == "fprop"
+    source, bias = (s.x_shape, s.filters) if forward else (s.y_shape, s.channels)
+    sizes = {"source": source, "w": s.w_shape, "b": (bias,)}
+    return tuple(random(name, size, DTYPES[dtype]) for name, size in sizes.items())
+
+
+# The checked emulator is slow; and on the CPU bfloat16 differs from float16 in rounding alone.
+RUNS = [
+    pytest.param(
+        name, direction, dtype, backend, id=f"{backend}-{name}-{direction}-{dtype}", marks=marks
+    )
+    for backend, marks in (("emulated", ()), ("checked", ()), ("cuda", pytest.mark.gpu))
+    for name, shape in SHAPES.items()
+    for direction in ("fprop", "dgrad")
+    if direction == "fprop" or set(shape.strides) == {1}
+    for dtype in wgmma.ELEMENT
+    if dtype == "float16" or backend == "cuda" or (backend == "emulated" and name == "patch")
+]
+
+
+@pytest.mark.parametrize(("name", "direction", "dtype", "backend_name"), RUNS)
+def test_every_plan(name, direction, dtype, backend_name, monkeypatch) -> None:
+    s, backend = SHAPES[name], backend_of(backend_name)
+    monkeypatch.setattr(wgmma, "STEPS_PER_SPLIT", 2)
+    problem, found = plans(backend, direction, s, dtype)
+    given = arrays(direction, s, dtype)
+    solve = getattr(reference, f"conv_{direction}")
+    expected, terms = solve(*given, s), solve(*map(np.abs, given), s)
+    if direction == "fprop":
+        expected = np.maximum(expected, 0)
+    reduction = s.taps * (s.channels if direction == "fprop" else s.filters) + 1
+    on_device = tuple(map(backend.asarray, given))
+    for plan in found:
+        assert plan.is_legal()
+        with poisoned(backend.xp):
+            results = [
+                backend.to_numpy(WGMMA.run(backend, problem, plan, *on_device))
+                for _ in range(2 if backend_name == "cuda" else 1)
+            ]
+        assert all(same_bits(results[0], result) for result in results), "two runs differ"
+        assert_close(
+            results[0], expected, dtype=DTYPES[dtype], reduction=reduction, magnitude=terms,
+            what=str(plan),
+        )  # fmt: skip
+    assert any(plan.settings.splits > 1 for plan in found) or reduction <= 256
+
+
+def test_nan_and_infinity_stay_where_they_are(backend, monkeypatch) -> None:
+    monkeypatch.setattr(wgmma, "STEPS_PER_SPLIT", 2)
+    s = SHAPES["patch"]
+    problem, found = plans(backend, "fprop", s, "float16")
+    x, w, b = arrays("fprop", s, "float16")
+    x[0, 4, 2, 135], x[0, 8, 9, 0], w[3, 1, 1, 7] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        y = reference.conv_fprop(x, w, b, s)
+    inside = np.isfinite(y).all(axis=-1)
+    y[..., 3] = 0  # the padding times infinity may be counted or not
+    results = [
+        backend.to_numpy(WGMMA.run(backend, problem, plan, *map(backend.asarray, (x, w, b))))
+        for plan in found
+    ]
+    for got in results:
+        got[..., 3] = 0
+        assert (np.isnan(got) == np.isnan(y)).all()
+        assert (np.isinf(got) == (np.isinf(y) & (y > 0))).all()
+    assert not inside.all() and np.isnan(y).any() and np.isinf(y).any()
+
+
+def test_arrays_that_begin_inside_another(backend) -> None:
+    s = SHAPES["one_by_one"]
+    for direction in ("fprop", "dgrad"):
+        problem, found = plans(backend, direction, s, "float16")
+        given = arrays(direction, s, "float16")
+        inside = tuple(inside_another(backend, array) for array in given)
+        whole = tuple(map(backend.asarray, given))
+        for plan in found:
+            got, expected = (
+                backend.to_numpy(WGMMA.run(backend, problem, plan, *a)) for a in (inside, whole)
+            )
+            assert same_bits(got, expected)
+
+
+def exists(shape: ConvShape, direction: str = "fprop", **given) -> bool:
+    problem = Problem(direction, shape, **{"dtype": "float16", **given})
+    return bool(list(WGMMA.plans(problem)))
+
+
+def test_16_bit_numbers_on_sm_90_with_channels_last() -> None:
+    for direction in ("fprop", "dgrad", "wgrad"):
+        for dtype in DTYPES:
+            for architecture in (75, 80, 89, 90, 100, 120):
+                applies = dtype in ("float16", "bfloat16") and architecture == 90
+                given = {"dtype": dtype, "architecture": architecture}
+                assert exists(LARGE, direction, **given) == (applies and direction != "wgrad")
+        assert not exists(replace(LARGE, channels_last=False), direction)
+    assert exists(LARGE) and not exists(of((1, 4, 4, 128), (128, 1, 1, 64), groups=2))
+
+
+def test_what_tensor_maps_can_say() -> None:
+    for channels, fits in ((56, False), (64, True), (68, False), (72, True)):
+        for direction in ("fprop", "dgrad"):
+            assert exists(replace(LARGE, channels=channels), direction) == fits
+            assert exists(replace(LARGE, filters=channels), direction) == fits
+    assert exists(replace(LARGE, strides=(2, 8))) and not exists(replace(LARGE, strides=(9, 1)))
+    assert not exists(replace(LARGE, strides=(2, 1)), "dgrad")
+    for padding, fits in ((128, True), (129, False)):
+        assert exists(replace(LARGE, padding=((padding, 0), (1, 1)))) == fits
+    for dilation, fits in ((64, True), (65, False)):
+        shape = of((1, 200, 3, 64), (64, 3, 1, 64), dilation=(dilation, 1))
+        assert exists(shape) == fits
+    assert not exists(of((1, 8, 8, 8, 64), (64, 1, 1, 1, 64)))
+
+
+def test_patches_are_for_small_windows_of_stride_1() -> None:
+    def patched(shape: ConvShape) -> bool:
+        found = WGMMA.plans(Problem("fprop", shape, "float16"))
+        return any(plan.settings.tile.patches for plan in found)
+
+    assert patched(LARGE)
+    assert not patched(replace(LARGE, strides=(1, 2)))
+    assert not patched(replace(LARGE, dilation=(2, 1)))
+    assert not patched(of((1, 9, 9, 64), (64, 1, 1, 64)))
+    assert patched(of((1, 9, 9, 64), (64, 1, 3, 64)))
+    assert not patched(of((1, 9, 9, 64), (64, 1, 4, 64)))
+
+
+@pytest.mark.parametrize("tile", wgmma.TILES, ids=lambda t: f"{t.filters}x{t.pixels}")
+def test_a_multiprocessor_holds_the_blocks(tile: wgmma.Tile) -> None:
+    kernel = (wgmma.PATCH if tile.patches else wgmma.CONV)("bfloat16", tile)
+    assert kernel.dynamic_bytes == tile.dynamic_bytes <= 227 * 1024
+    assert tile.blocks * (tile.dynamic_bytes + 1024) <= 228 * 1024
+    assert tile.threads % 32 == 0 and tile.consumers * 64 * tile.group_pixels == (
+        tile.filters * tile.pixels
+    )
+
+
+# N, channels, size, filters, window, and the microseconds of tiles on an H200 (bfloat16, with bias
+# and ReLU, whole sums).
+WIDE, SMALL, DEEP, FLAT = wgmma.TILES
+MEASURED = [
+    (32, 64, 56, 64, 3, {SMALL: 26.0, FLAT: 18.7}),
+    (32, 128, 28, 128, 3, {WIDE: 18.3, SMALL: 29.4, DEEP: 15.8, FLAT: 25.7}),
+    (32, 256, 14, 256, 3, {WIDE: 28.1, SMALL: 25.9, DEEP: 23.7, FLAT: 43.3}),
+    (256, 64, 56, 64, 3, {SMALL: 147.9, FLAT: 92.6}),
+    (256, 128, 28, 128, 3, {WIDE: 93.0, SMALL: 143.9, DEEP: 92.4, FLAT: 173.3}),
+    (256, 256, 14, 256, 3, {WIDE: 84.6, SMALL: 130.9, DEEP: 166.0, FLAT: 321.4}),
+    (256, 512, 7, 512, 3, {WIDE: 103.8, SMALL: 124.3, DEEP: 314.3, FLAT: 642.2}),
+    (32, 256, 14, 1024, 1, {WIDE: 11.5, SMALL: 12.1}),
+    (32, 1024, 14, 256, 1, {WIDE: 15.2, SMALL: 12.9}),
+    (256, 256, 14, 1024, 1, {WIDE: 52.8, SMALL: 72.4}),
+    (256, 1024, 14, 256, 1, {WIDE: 44.4, SMALL: 62.6}),
+    (64, 64, 224, 64, 3, {SMALL: 595.5, FLAT: 350.4}),
+    (64, 128, 112, 128, 3, {WIDE: 373.6, SMALL: 583.6, DEEP: 330.7, FLAT: 334.7}),
+    (64, 256, 56, 256, 3, {WIDE: 357.8, SMALL: 530.3, DEEP: 311.2, FLAT: 317.4}),
+    (64, 512, 28, 512, 3, {WIDE: 352.2, SMALL: 530.6, DEEP: 362.3, FLAT: 663.5}),
+]
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(map(str, row[:5])))
+def test_the_tile_that_was_fastest_is_chosen(row: tuple) -> None:
+    batch, channels, size, filters, window, times = row
+    x_shape, w_shape = (batch, size, size, channels), (filters, window, window, channels)
+    shape = of(x_shape, w_shape, padding=window // 2)
+    plan = choose(Problem("fprop", shape, "bfloat16"))
+    assert plan.algorithm == "wgmma" and plan.settings.splits == 1
+    assert times[plan.settings.tile] <= 1.04 * min(times.values())
+
+
+def test_small_maps_are_split() -> None:
+    shape = of((32, 7, 7, 512), (512, 3, 3, 512), padding=1)
+    plan = choose(Problem("fprop", shape, "bfloat16"))
+    assert plan.algorithm == "wgmma" and plan.settings.splits == 4
+    for direction in ("fprop", "dgrad"):
+        for plan in WGMMA.plans(Problem(direction, shape, "bfloat16")):
+            settings, steps = plan.settings, 9 * 512 // 64
+            assert settings.splits == ceil_div(steps, settings.steps_per_split)
