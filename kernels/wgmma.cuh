@@ -6,73 +6,24 @@
 // tensor cores busy: on M they come from registers' side of the machine once, while with 64 of them on N reading
 // shared memory takes as long as multiplying.
 //
-// Both sides go through rings of stages: `full` ends a phase when a stage's bytes are there, `empty` when every warp
-// of the consumers has read them. The block is persistent: it takes tiles until none is left, and the producer is
-// already at the next one while the consumers store.
+// The block is persistent: it takes tiles until none is left, and the producer is already at the next one while the
+// consumers store.
 //
 // Macros: FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a time),
 // STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory of a launch).
 #pragma once
-#include "conv_geometry.cuh"
-
-const int DEPTH = 64;  // channels of a step: 128 bytes, as far as the swizzle reaches
-const int ROW_BYTES = 128;
 const int CONSUMERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS);
-const int THREADS = 128 * CONSUMERS + 32;
-const int FILTER_BYTES = FILTERS * ROW_BYTES;          // of a step
-const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;        // of a warpgroup
-const int EIGHT_ROWS = 8 * ROW_BYTES;                  // the pattern of the swizzle
+#include "wgmma_ring.cuh"
 
-static_assert(sizeof(Element) == 2, "a row is 64 elements");
+const int DEPTH = 64;                            // channels of a step
+const int FILTER_BYTES = FILTERS * ROW_BYTES;    // of a step
+const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;  // of a warpgroup
+
 static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must cover the tile");
 static_assert(GROUP_PIXELS % PASS_PIXELS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
 
-extern __shared__ __align__(1024) unsigned char smem[];
-
-__device__ __forceinline__ int warpgroup() { return threadIdx.x / 128; }
-__device__ __forceinline__ bool is_consumer() { return warpgroup() < CONSUMERS; }
-__device__ __forceinline__ bool is_producer() { return threadIdx.x == 128 * CONSUMERS; }
 __device__ __forceinline__ int first_filter() { return warpgroup() % (FILTERS / 64) * 64; }
 __device__ __forceinline__ int first_pixel() { return warpgroup() / (FILTERS / 64) * GROUP_PIXELS; }
-
-// One side's way round the stages of a ring.
-template <int COUNT> struct Ring {
-    uint64_t *full, *empty;  // of each stage
-    int stage = 0;
-    unsigned parity = 0;
-
-    static const int BYTES = 2 * COUNT * sizeof(uint64_t);
-    __device__ __forceinline__ explicit Ring(unsigned char* barriers)
-        : full((uint64_t*)barriers), empty(full + COUNT) {}
-    // By one thread, before anyone uses it.
-    __device__ __forceinline__ void init() const {
-        for (int i = 0; i < COUNT; ++i) {
-            mbarrier_init(full + i, 1);
-            mbarrier_init(empty + i, 4 * CONSUMERS);
-        }
-    }
-    // The producer: wait until everyone has read what is in the stage, then announce what will come.
-    __device__ __forceinline__ uint64_t* refill(unsigned bytes) const {
-        mbarrier_wait(empty + stage, parity ^ 1);
-        mbarrier_arrive_expect_tx(full + stage, bytes);
-        return full + stage;
-    }
-    // A consumer: wait until the stage is full.
-    __device__ __forceinline__ void await() const { mbarrier_wait(full + stage, parity); }
-    __device__ __forceinline__ void next() {
-        if (++stage == COUNT) stage = 0, parity ^= 1;
-    }
-};
-
-// A stage that its warpgroup's multiplications may still be reading: released when they have ended.
-struct Reading {
-    uint64_t* empty = nullptr;
-
-    __device__ __forceinline__ void release() {
-        if (empty && threadIdx.x % 32 == 0) mbarrier_arrive(empty);
-        empty = nullptr;
-    }
-};
 
 // The sums of a warpgroup. Lane l of warp w holds, in number 4 * j + 2 * h + e, those of filter
 // 16 * w + l / 4 + 8 * h and pixel 8 * j + 2 * (l % 4) + e.

@@ -104,11 +104,16 @@ def _axis(patches: bool) -> Axis:
     }
 
 
-# One dimension is two.
-_ELEMENT: Axis = {name: (tag, {**macros, "RANK": 2}) for name, (tag, macros) in ELEMENT.items()}
-CONV = KernelFamily("conv_wgmma.cu", "conv_wgmma", _ELEMENT, _axis(False), only_architecture=90)
+def wgmma_element() -> Axis:
+    """Return the types of the elements; one dimension is two."""
+    return {name: (tag, {**macros, "RANK": 2}) for name, (tag, macros) in ELEMENT.items()}
+
+
+CONV = KernelFamily(
+    "conv_wgmma.cu", "conv_wgmma", wgmma_element(), _axis(False), only_architecture=90
+)
 PATCH = KernelFamily(
-    "conv_wgmma_patch.cu", "conv_wgmma_patch", _ELEMENT, _axis(True), only_architecture=90
+    "conv_wgmma_patch.cu", "conv_wgmma_patch", wgmma_element(), _axis(True), only_architecture=90
 )
 TURN = KernelFamily("turn_filters.cu", "turn_filters")
 
@@ -128,44 +133,50 @@ def as_forward(problem: Problem) -> ConvShape:
     return dgrad_as_fprop(problem.shape) if problem.direction == "dgrad" else problem.shape
 
 
-def _planes(s: ConvShape) -> tuple[tuple, ...]:
+def planes(s: ConvShape) -> tuple[tuple, ...]:
     """Of a convolution in one or two dimensions, two axes of (input, window, output, stride,
     padding, dilation)."""
     axes = zip(s.input, s.kernel, s.output, s.strides, s.padding, s.dilation, strict=True)
     return ((1, 1, 1, 1, (0, 0), 1),) * (2 - s.rank) + tuple(axes)
 
 
-def _corners(s: ConvShape) -> list[tuple[int, int]]:
+def corners(s: ConvShape) -> list[tuple[int, int]]:
     """Return, for both axes, where first taps begin, and where they end beyond the last place."""
     return [
         (-before, after - (window - 1) * dilation)
-        for _, window, _, _, (before, after), dilation in _planes(s)
+        for _, window, _, _, (before, after), dilation in planes(s)
     ]
 
 
-def applies(problem: Problem) -> bool:
-    """Return whether the GPU is Hopper, and tensor maps can say what the convolution reads."""
-    s = problem.shape
+def tensor_maps_can_say(problem: Problem, s: ConvShape) -> bool:
+    """Return whether the GPU is Hopper, and tensor maps can say what the convolution ``s`` reads,
+    which has enough channels and filters."""
     if not (
         problem.architecture == 90
         and problem.dtype in ELEMENT
-        and problem.direction in ("fprop", "dgrad")
         and s.channels_last
         and s.groups == 1
         and s.rank <= 2
         and s.channels % CHUNK == s.filters % CHUNK == 0
         and min(s.channels, s.filters) >= LEAST
-        and (problem.direction == "fprop" or set(s.strides) == {1})
     ):
         return False
-    s = as_forward(problem)
     reach = (d * (r - 1) for r, d in zip(s.kernel, s.dilation, strict=True))
     return (
-        all(corner in CORNER for pair in _corners(s) for corner in pair)
+        all(corner in CORNER for pair in corners(s) for corner in pair)
         and max(reach) <= FARTHEST_TAP
         and max(s.strides) <= STRIDE
         and s.batch * max(math.prod(s.input), math.prod(s.output)) < 2**30
     )
+
+
+def applies(problem: Problem) -> bool:
+    """Return whether what is computed is a convolution forward that tensor maps can say."""
+    if problem.direction == "wgrad" or (
+        problem.direction == "dgrad" and set(problem.shape.strides) != {1}
+    ):
+        return False
+    return tensor_maps_can_say(problem, as_forward(problem))
 
 
 def takes_patches(s: ConvShape) -> bool:
@@ -191,7 +202,7 @@ class Wgmma(Algorithm):
             if tile.patches:
                 if not takes_patches(s):
                     continue
-                (*_, height, _, _, _), (*_, width, _, _, _) = _planes(s)
+                (*_, height, _, _, _), (*_, width, _, _, _) = planes(s)
                 down = s.batch * ceil_div(height, tile.rows) * ceil_div(width, COLUMNS)
             else:
                 down = ceil_div(s.batch * math.prod(s.output), tile.pixels)
@@ -260,7 +271,7 @@ class Wgmma(Algorithm):
     ) -> None:  # fmt: skip
         """Write the result into ``y``, or the splits' sums into ``partial``."""
         settings, tile = plan.settings, plan.settings.tile
-        (height, r, p, down, _, _), (width, r_, q, across, _, _) = _planes(s)
+        (height, r, p, down, _, _), (width, r_, q, across, _, _) = planes(s)
         image = (s.channels, width, height, s.batch)
         filters = TensorMap(w, (s.channels, s.taps, s.filters), Tiles((DEPTH, 1, tile.filters)))
         record = geometry_record(s)
@@ -277,7 +288,7 @@ class Wgmma(Algorithm):
                 record,
             )  # fmt: skip
             return
-        (top, bottom), (left, right) = _corners(s)
+        (top, bottom), (left, right) = corners(s)
         run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
         pixels = TensorMap(x, image, run)
         result = pixels  # of no use to splits

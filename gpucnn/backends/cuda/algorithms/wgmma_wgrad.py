@@ -1,0 +1,189 @@
+"""The filters' gradient in 16 bits on Hopper's own tensor-core instructions
+(kernels/conv_wgrad_wgmma*.cu)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...base import Array
+from ..geometry import geometry_record
+from ..kernel import Axis, KernelFamily
+from ..launch import KernelCaller, aligned, ceil_div
+from ..split_sum import split_sum
+from ..tensor_map import Pixels, TensorMap, Tiles
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
+from .mma import PARTIAL_ELEMENTS
+from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, planes, tensor_maps_can_say, wgmma_element
+
+TAPS = 3  # of the windows along an axis, where there are patches
+STEPS_PER_SPLIT = 3  # at least; with less, adding the splits up costs more
+WAVES = (1, 2)  # of blocks on a whole GPU, that splits are made for
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A block's tile, and how its warpgroups share it.
+
+    Attributes:
+        filters: of a block; a warpgroup has 64.
+        weights: of a filter, of a block: blocks of 64 channels under one tap.
+        group_weights: of a warpgroup.
+        pixels: that a step sums.
+        stages: steps in shared memory.
+        patches: whether x comes as patches, once for all taps.
+        share: of ``PEAK``, what it is assumed to reach until it is measured.
+    """
+
+    filters: int
+    weights: int
+    group_weights: int
+    pixels: int
+    stages: int
+    patches: bool
+    share: float
+
+    @property
+    def threads(self) -> int:
+        return 128 * (self.filters // 64) * (self.weights // self.group_weights) + 32
+
+    @property
+    def rows(self) -> int:
+        """Of an image, where there are patches."""
+        return self.pixels // COLUMNS
+
+    @property
+    def dynamic_bytes(self) -> int:
+        """Return the bytes of the stages, and of two barriers for each."""
+        if self.patches:
+            patch = (COLUMNS + TAPS - 1) * (self.rows + TAPS - 1) * ROW_BYTES
+            x_bytes = ceil_div(patch, 1024) * 1024
+        else:
+            x_bytes = self.weights // DEPTH * self.pixels * ROW_BYTES
+        dy_bytes = self.filters // 64 * self.pixels * ROW_BYTES
+        return self.stages * (dy_bytes + x_bytes + 16)
+
+
+PATCH = Tile(64, 576, 192, 64, stages=10, patches=True, share=0.6)
+WIDE = Tile(128, 256, 256, 64, stages=4, patches=False, share=0.55)
+SMALL = Tile(128, 128, 128, 64, stages=6, patches=False, share=0.4)
+TILES = (PATCH, WIDE, SMALL)
+
+
+def _axis(patches: bool) -> Axis:
+    return {
+        tile: (
+            f"{tile.filters}x{tile.weights}",
+            {
+                "FILTERS": tile.filters, "WEIGHTS": tile.weights,
+                "GROUP_WEIGHTS": tile.group_weights, "PIXELS": tile.pixels,
+                "STAGES": tile.stages, "SHARED_BYTES": tile.dynamic_bytes,
+            },
+        )
+        for tile in TILES
+        if tile.patches == patches
+    }  # fmt: skip
+
+
+GATHERED = KernelFamily(
+    "conv_wgrad_wgmma.cu", "conv_wgrad_wgmma", wgmma_element(), _axis(False), only_architecture=90
+)
+PATCHES = KernelFamily(
+    "conv_wgrad_wgmma_patch.cu", "conv_wgrad_wgmma_patch", wgmma_element(), _axis(True),
+    only_architecture=90,
+)  # fmt: skip
+
+# For the cost estimate: the multiply-adds of a multiprocessor in a microsecond, 4096 a clock at
+# 1.7 GHz, and what a block takes beside its steps.
+PEAK = 4096 * 1700.0
+BLOCK_US = 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The block's tile, and how many steps one split sums."""
+
+    tile: Tile
+    steps_per_split: int
+
+
+def takes_patches(problem: Problem, tile: Tile) -> bool:
+    """Return whether the window is 3x3, moves by one, and the maps of dy are whole patches.
+
+    What lies beyond the map would have to be multiplied by zero, and a NaN would show.
+    """
+    s = problem.shape
+    return (
+        s.kernel == (TAPS, TAPS)
+        and set(s.strides) == set(s.dilation) == {1}
+        and s.output[0] % tile.rows == s.output[1] % COLUMNS == 0
+    )
+
+
+class WgmmaWgrad(Algorithm):
+    """For float16 and bfloat16, channels last, on sm_90."""
+
+    name = "wgmma_wgrad"
+
+    def plans(self, problem: Problem) -> Iterator[Plan]:
+        s = problem.shape
+        if problem.direction != "wgrad" or not s.batch or not tensor_maps_can_say(problem, s):
+            return
+        pixels = s.batch * math.prod(s.output)
+        for tile in TILES:
+            blocks = ceil_div(s.channels, DEPTH)
+            if tile.patches:
+                if not takes_patches(problem, tile):
+                    continue
+            else:
+                blocks = ceil_div(s.taps * blocks, tile.weights // DEPTH)
+            blocks *= ceil_div(s.filters, tile.filters)
+            steps = ceil_div(pixels, tile.pixels)
+            most = max(1, min(steps // STEPS_PER_SPLIT, PARTIAL_ELEMENTS // math.prod(s.w_shape)))
+            wanted = {max(1, min(most, waves * MULTIPROCESSORS // blocks)) for waves in (0, *WAVES)}
+            for each in sorted({ceil_div(steps, splits) for splits in wanted}, reverse=True):
+                grid = (blocks, 1, ceil_div(steps, each))
+                yield Plan(self.name, Settings(tile, each), grid, tile.threads)
+
+    def cost(self, problem: Problem, plan: Plan) -> float:
+        """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
+        s, tile, (blocks, _, splits) = problem.shape, plan.settings.tile, plan.grid
+        products = tile.filters * tile.weights * tile.pixels * plan.settings.steps_per_split
+        waves = ceil_div(blocks * splits, MULTIPROCESSORS)
+        compute_us = waves * (BLOCK_US + products / (PEAK * tile.share))
+        numbers = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
+        total_us = LAUNCH_US + max(compute_us, numbers * problem.itemsize / BYTES)
+        if splits > 1:
+            total_us += LAUNCH_US + 2 * splits * math.prod(s.w_shape) * 4 / BYTES
+        return total_us
+
+    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array) -> Array:
+        s, tile, splits = problem.shape, plan.settings.tile, plan.grid[2]
+        # what begins inside another array may lie at any address; a copy begins at a good one
+        x, dy = (a if aligned(a) else a.copy() for a in (x, dy))
+        dw = partial = None
+        if splits == 1:
+            dw = caller.xp.empty(s.w_shape, x.dtype)
+        else:
+            partial = caller.xp.empty((splits, *s.w_shape), np.float32)
+        (height, _, p, down, _, _), (width, _, q, across, _, _) = planes(s)
+        image = (s.channels, width, height, s.batch)
+        if tile.patches:
+            family, box = PATCHES, (DEPTH, COLUMNS + TAPS - 1, tile.rows + TAPS - 1, 1)
+            pixels = TensorMap(x, image, Tiles(box))
+            gradient = TensorMap(
+                dy, (s.filters, q, p, s.batch), Tiles((DEPTH, COLUMNS, tile.rows, 1))
+            )
+        else:
+            (top, bottom), (left, right) = corners(s)
+            run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
+            family, pixels = GATHERED, TensorMap(x, image, run)
+            gradient = TensorMap(dy, (s.filters, s.batch * p * q), Tiles((DEPTH, tile.pixels)))
+        caller.launch(
+            family(x.dtype, tile), plan.grid, plan.threads, pixels, gradient, dw, partial,
+            plan.settings.steps_per_split, geometry_record(s),
+        )  # fmt: skip
+        return split_sum(caller, partial, x.dtype) if dw is None else dw

@@ -1,0 +1,60 @@
+// How a block on Hopper hands what TMA brings from its producer to its consumers (sm_90a): rings of stages.
+//
+// The last warp of a block is the producer: one thread of it has TMA fill stages of shared memory. Every other
+// warpgroup is a consumer. `full` ends a phase when a stage's bytes are there, `empty` when every warp of the
+// consumers has read them.
+//
+// The file that includes this one first says how many CONSUMERS there are.
+#pragma once
+#include "conv_geometry.cuh"
+
+const int ROW_BYTES = 128;             // 64 elements, as far as the swizzle reaches
+const int EIGHT_ROWS = 8 * ROW_BYTES;  // the pattern of the swizzle
+const int THREADS = 128 * CONSUMERS + 32;
+
+static_assert(sizeof(Element) == 2, "a row is 64 elements");
+
+extern __shared__ __align__(1024) unsigned char smem[];
+
+__device__ __forceinline__ int warpgroup() { return threadIdx.x / 128; }
+__device__ __forceinline__ bool is_consumer() { return warpgroup() < CONSUMERS; }
+__device__ __forceinline__ bool is_producer() { return threadIdx.x == 128 * CONSUMERS; }
+
+// One side's way round the stages of a ring.
+template <int COUNT> struct Ring {
+    uint64_t *full, *empty;  // of each stage
+    int stage = 0;
+    unsigned parity = 0;
+
+    static const int BYTES = 2 * COUNT * sizeof(uint64_t);
+    __device__ __forceinline__ explicit Ring(unsigned char* barriers)
+        : full((uint64_t*)barriers), empty(full + COUNT) {}
+    // By one thread, before anyone uses it.
+    __device__ __forceinline__ void init() const {
+        for (int i = 0; i < COUNT; ++i) {
+            mbarrier_init(full + i, 1);
+            mbarrier_init(empty + i, 4 * CONSUMERS);
+        }
+    }
+    // The producer: wait until everyone has read what is in the stage, then announce what will come.
+    __device__ __forceinline__ uint64_t* refill(unsigned bytes) const {
+        mbarrier_wait(empty + stage, parity ^ 1);
+        mbarrier_arrive_expect_tx(full + stage, bytes);
+        return full + stage;
+    }
+    // A consumer: wait until the stage is full.
+    __device__ __forceinline__ void await() const { mbarrier_wait(full + stage, parity); }
+    __device__ __forceinline__ void next() {
+        if (++stage == COUNT) stage = 0, parity ^= 1;
+    }
+};
+
+// A stage that its warpgroup's multiplications may still be reading: released when they have ended.
+struct Reading {
+    uint64_t* empty = nullptr;
+
+    __device__ __forceinline__ void release() {
+        if (empty && threadIdx.x % 32 == 0) mbarrier_arrive(empty);
+        empty = nullptr;
+    }
+};
