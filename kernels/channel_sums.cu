@@ -227,7 +227,8 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
     divide(whole - begin, s.by_slots, before);
     const unsigned rest = whole + (slot < before ? slot + slots : slot) - before;
     const auto take_all = [&](auto with) {
-        const int AT_ONCE = with.masked && UNROLL > 1 ? UNROLL / 2 : UNROLL, OF_REST = CHANNELS_LAST ? 1 : (AT_ONCE + 1) / 2;
+        const int AT_ONCE = with.masked && UNROLL > 1 ? UNROLL / 2 : UNROLL;
+        const int OF_REST = CHANNELS_LAST ? 1 : (AT_ONCE + 1) / 2;
         unsigned step = begin + slot;
         for (; step + (AT_ONCE - 1) * slots < whole; step += AT_ONCE * slots)
             take(with, Steps<ALL, AT_ONCE>{step, whole, slots});
