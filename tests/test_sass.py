@@ -17,6 +17,7 @@ from gpucnn.backends.cuda.algorithms import (
     grouped,
     mma,
     mma_wgrad,
+    wgmma_wgrad,
     winograd,
 )
 from gpucnn.backends.cuda.algorithms.implicit_gemm import VECTOR_KERNELS
@@ -159,6 +160,20 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
         assert multiplied > {64: 0.42, 32: 0.3, 16: 0.22}[loop.count("HMMA")] * len(loop)
         # copies are under way, and the next part is being loaded, while tensor cores work
         assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
+
+
+@pytest.mark.parametrize("tile", wgmma_wgrad.TILES, ids=lambda t: f"{t.filters}x{t.weights}")
+def test_hopper_turns_both_operands_of_the_filters_gradient(
+    nvdisasm: Path, tmp_path: Path, tile: wgmma_wgrad.Tile
+) -> None:
+    family = wgmma_wgrad.PATCHES if tile.patches else wgmma_wgrad.GATHERED
+    for dtype, suffix in (("float16", ""), ("bfloat16", ".BF16")):
+        code = listing(nvdisasm, tmp_path, family(dtype, tile), "sm_90")
+        found = set(INSTRUCTION.findall(code))
+        wgmma = f"HGMMA.64x{tile.group_weights}x16.F32{suffix}"
+        assert {wgmma, "UTMALDG.4D" + ("" if tile.patches else ".IM2COL")} <= found
+        assert code.count("HGMMA") == code.count(".tnspA.tnspB") >= tile.pixels // 16
+        assert not mnemonics(found) & {"FFMA", "STS", *UNWANTED}
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
