@@ -7,8 +7,9 @@
 // swizzle follows the address, not the tile. A warpgroup has one row of the window, and the channels under its three
 // taps are three blocks of 64 weights that lie one pixel apart.
 //
-// x (N, H, W, C), dy (N, P, Q, K), by tensor maps; dw (K, 3, 3, C); C and K are multiples of 8, P of PIXELS / 8, Q of 8:
-// were some of dy's pixels zeros from beyond the map, a NaN of x beside its edge would reach taps that never see it.
+// x (N, H, W, C), dy (N, P, Q, K), by tensor maps; dw (K, 3, 3, C); C and K are multiples of 8. So is Q, and P of
+// PIXELS / 8: were some of dy's pixels zeros from beyond the map, a NaN of x at its edge would reach taps that never
+// see it.
 // grid: x = (tiles of filters) * (tiles of channels), the first fastest; z = splits. The steps go over columns first,
 // then rows, then images.
 // Shared memory: STAGES of both operands and the ring's barriers.

@@ -31,10 +31,8 @@ typedef float Sums[GROUP_PIXELS / 2];
 
 #if ELEMENT == F16
 #define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), k16_f16)
-__device__ __forceinline__ uint32_t narrow_pair(float low, float high) { return cvt_f16x2(low, high); }
 #else
 #define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), k16_bf16)
-__device__ __forceinline__ uint32_t narrow_pair(float low, float high) { return cvt_bf16x2(low, high); }
 #endif
 
 // Describes rows to wgmma of which every eight lie `pitch` bytes behind the eight before.

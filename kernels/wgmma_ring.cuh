@@ -58,3 +58,12 @@ struct Reading {
         empty = nullptr;
     }
 };
+
+// Two neighbours in memory, the first in the lower half.
+__device__ __forceinline__ uint32_t narrow_pair(float low, float high) {
+#if ELEMENT == F16
+    return cvt_f16x2(low, high);
+#else
+    return cvt_bf16x2(low, high);
+#endif
+}

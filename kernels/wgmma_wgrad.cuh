@@ -16,8 +16,8 @@
 const int CONSUMERS = FILTERS / 64 * (WEIGHTS / GROUP_WEIGHTS);
 #include "wgmma_ring.cuh"
 
-const int BLOCK = 64;                           // filters, or channels under one tap
-const int BLOCK_BYTES = PIXELS * ROW_BYTES;     // of a step
+const int BLOCK = 64;                        // filters, or channels under one tap
+const int BLOCK_BYTES = PIXELS * ROW_BYTES;  // of a step
 const int DY_BYTES = FILTERS / 64 * BLOCK_BYTES;
 
 static_assert(FILTERS % 64 == 0 && WEIGHTS % GROUP_WEIGHTS == 0 && GROUP_WEIGHTS % 64 == 0,
@@ -68,8 +68,12 @@ struct Weights {
     int count;
 };
 
-__device__ __forceinline__ void store_pair(float* to, const Values<2>& pair) { *(Values<2>*)to = pair; }
-__device__ __forceinline__ void store_pair(Element* to, const Values<2>& pair) { store_values<2>(to, pair); }
+__device__ __forceinline__ void store_pair(float* to, float first, float second) {
+    *(float2*)to = make_float2(first, second);
+}
+__device__ __forceinline__ void store_pair(Element* to, float first, float second) {
+    *(uint32_t*)to = narrow_pair(first, second);
+}
 
 // What exists of the sums -> to (K, R, S, C), the warpgroup's filters being `filter` and the next; weights(j) are its
 // j-th 64.
@@ -87,7 +91,8 @@ __device__ __forceinline__ void store_to(const Sums& sums, int filter, const Con
         for (int i = 0; i < 32; i += 2) {
             const int weight = i / 4 * 8 + lane % 4 * 2, half = i / 2 % 2;
             if (weight < at.count && filter + 8 * half < g.filters)
-                store_pair(to + 8 * half * row + at.first + weight, {{sums[32 * j + i], sums[32 * j + i + 1]}});
+                store_pair(to + 8 * half * row + at.first + weight, sums[32 * j + i],
+                           sums[32 * j + i + 1]);
         }
     }
 }

@@ -7,6 +7,7 @@ reference. Undamaged copies pass by the same path.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda import CudaBackend, norm
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma, wgmma_wgrad
 from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
@@ -366,6 +367,33 @@ def mma_wgrad(backend: CudaBackend) -> None:
     with poisoned(np):
         got = algorithm.run(backend, problem, plan, x, dy)
     close(got, dw, dtype=np.float16, reduction=147, magnitude=terms)
+
+
+def wgrad_on_hopper(backend: CudaBackend, s: ConvShape, tile: wgmma_wgrad.Tile) -> None:
+    """Multiply float16 by wgmma with this tile: one split, whose stages go round, and several."""
+    problem, algorithm = Problem("wgrad", s, "float16"), ALGORITHMS["wgmma_wgrad"]
+    plans = [plan for plan in algorithm.plans(problem) if plan.settings.tile == tile]
+    assert {plan.grid[2] > 1 for plan in plans} == {True, False}
+    x, dy = (draw(n, size, np.float16) for n, size in (("x", s.x_shape), ("dy", s.y_shape)))
+    dw, terms = (reference.conv_wgrad(*a, s) for a in ((x, dy), (np.abs(x), np.abs(dy))))
+    count = s.batch * math.prod(s.output)
+    for plan in plans:
+        with poisoned(np):
+            got = algorithm.run(backend, problem, plan, x, dy)
+        close(got, dw, dtype=np.float16, reduction=count, magnitude=terms, what=str(plan))
+
+
+def wgrad_gathered_by_tma(backend: CudaBackend) -> None:
+    shape = ConvShape.of(
+        (2, 27, 19, 136), (72, 1, 3, 136), strides=(1, 2), padding=((1, 0), (1, 2)),
+        dilation=(1, 2),
+    )  # fmt: skip
+    wgrad_on_hopper(backend, shape, wgmma_wgrad.SMALL)
+
+
+def wgrad_of_patches(backend: CudaBackend) -> None:
+    shape = ConvShape.of((2, 15, 40, 72), (72, 3, 3, 72), padding=((1, 2), (2, 0)))
+    wgrad_on_hopper(backend, shape, wgmma_wgrad.PATCH)
 
 
 def pool(backend: CudaBackend) -> None:
@@ -745,7 +773,7 @@ BUGS = [
         "lane / 8 % 2 * 8 + lane % 8, warp_filter() / 8 + 2 * i + lane / 16"),
     Bug("every warp takes the first weights", mma_wgrad, "conv_wgrad_mma.cu",
         "return threadIdx.x / 32 % (TILE_M / WARP_M) * WARP_M;", "return 0;"),
-    Bug("a stage is refilled before it has been read", gathered_by_tma, "wgmma.cuh",
+    Bug("a stage is refilled before it has been read", gathered_by_tma, "wgmma_ring.cuh",
         "        mbarrier_wait(empty + stage, parity ^ 1);\n", ""),
     Bug("a stage is released while it is multiplied", gathered_by_tma, "conv_wgmma.cu",
         "before.release();\n        before.empty = ring.empty + ring.stage;",
@@ -801,6 +829,39 @@ BUGS = [
         "        __syncthreads();  // every part is there\n", ""),
     Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < parts;",
         "other < parts - 1;"),
+    Bug("a stage is multiplied before it is full", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        "        ring.await();\n", ""),
+    Bug("a stage is released while it is multiplied", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        "before.release();\n        before.empty = ring.empty + ring.stage;",
+        "before.empty = ring.empty + ring.stage;\n        before.release();"),
+    Bug("the first step adds to what registers held", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        "int onto = 0;", "int onto = 1;"),
+    Bug("the first 16 pixels of x again", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        "of_x + i * 2 * next_eight", "of_x"),
+    Bug("both warpgroups take the first filters", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        "stage + filter_block() * BLOCK_BYTES", "stage"),
+    Bug("filters beyond the last are stored", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        " && filter + 8 * half < g.filters", ""),
+    Bug("channels beyond the last are stored", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        "weight < at.count && ", ""),
+    Bug("all splits store the first", wgrad_gathered_by_tma, "wgmma_wgrad.cuh",
+        "partial + blockIdx.z * count", "partial"),
+    Bug("the steps of a split overlap", wgrad_gathered_by_tma, "conv_wgrad_wgmma.cu",
+        "min(step + steps_per_split, steps)", "min(step + steps_per_split + 1, steps)"),
+    Bug("taps beyond the last are stored", wgrad_gathered_by_tma, "conv_wgrad_wgmma.cu",
+        "tap < pixels(g.kernel) ? g.channels - c : 0", "g.channels - c"),
+    Bug("the dilations of the gradient swapped", wgrad_gathered_by_tma, "conv_wgrad_wgmma.cu",
+        "tap % g.kernel[2] * g.dilation[2]", "tap % g.kernel[2] * g.dilation[1]"),
+    Bug("the stride of the gradient left out", wgrad_gathered_by_tma, "conv_wgrad_wgmma.cu",
+        "corner.axis[2] * g.stride[2] - g.pad[2]", "corner.axis[2] - g.pad[2]"),
+    Bug("the rows of the window one pixel apart", wgrad_of_patches, "conv_wgrad_wgmma_patch.cu",
+        "DY_BYTES + r * PATCH_ROW", "DY_BYTES + r * ROW_BYTES"),
+    Bug("taps of a row as far apart as rows", wgrad_of_patches, "conv_wgrad_wgmma_patch.cu",
+        "r * PATCH_ROW, ROW_BYTES, PATCH_ROW)", "r * PATCH_ROW, PATCH_ROW, PATCH_ROW)"),
+    Bug("rows of the patch as wide as the tile", wgrad_of_patches, "conv_wgrad_wgmma_patch.cu",
+        "ROW_BYTES, PATCH_ROW)", "ROW_BYTES, EIGHT_ROWS)"),
+    Bug("the next image one row too early", wgrad_of_patches, "conv_wgrad_wgmma_patch.cu",
+        "n = step / across / down", "n = (step + across) / across / down"),
     Bug("the patch is read too early", conv_pool, "conv_direct.cu",
         "        __syncthreads();  // the patch and the weights are complete\n", ""),
     Bug("the patch is overwritten too early", conv_pool, "conv_direct.cu",

@@ -19,6 +19,7 @@ from gpucnn.backends.cuda.algorithms import (
     mma,
     mma_wgrad,
     wgmma,
+    wgmma_wgrad,
     winograd,
 )
 from gpucnn.backends.cuda.algorithms.implicit_gemm import FLAT_KERNELS, FLAT_TILES, VECTOR_KERNELS
@@ -201,6 +202,20 @@ def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
         assert loop.count(multiply) == 4 and len(loop) < 100
         first = loop.index(multiply)
         assert not any(name.startswith("WARPGROUP.DEPBAR") for name in loop[first : first + 4])
+
+
+@pytest.mark.parametrize("tile", wgmma_wgrad.TILES, ids=lambda t: f"{t.filters}x{t.weights}")
+def test_hopper_turns_both_operands_of_the_filters_gradient(
+    nvdisasm: Path, tmp_path: Path, tile: wgmma_wgrad.Tile
+) -> None:
+    family = wgmma_wgrad.PATCHES if tile.patches else wgmma_wgrad.GATHERED
+    for dtype, suffix in (("float16", ""), ("bfloat16", ".BF16")):
+        code = listing(nvdisasm, tmp_path, family(dtype, tile), "sm_90")
+        found = set(INSTRUCTION.findall(code))
+        wgmma = f"HGMMA.64x{tile.group_weights}x16.F32{suffix}"
+        assert {wgmma, "UTMALDG.4D" + ("" if tile.patches else ".IM2COL")} <= found
+        assert code.count("HGMMA") == code.count(".tnspA.tnspB") >= tile.pixels // 16
+        assert not mnemonics(found) & {"FFMA", "STS", *UNWANTED}
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
