@@ -32,10 +32,10 @@ MOST_SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 12
 
 # For the cost model, of an H200: what a multiprocessor does in a microsecond, at 1.98 GHz. mma.sync
 # multiplies 1024 times a clock, half of what wgmma does; shared memory moves 128 bytes; the second
-# cache moves 5.5 TB/s for all of them.
+# cache moves 7.5 TB/s for all of them.
 CLOCKS = 1980.0
 MULTIPLY_ADDS, SHARED = 1024 * CLOCKS, 128 * CLOCKS
-CACHE = 5.5e6
+CACHE = 7.5e6
 CROWDED = 0.8  # some of that is asked for by two warps at once
 BLOCK_US = 2.0  # until the first slab is there, and from the last one to the end
 # What warps reach, by how many of them each quarter of a multiprocessor has; one waits by itself.
