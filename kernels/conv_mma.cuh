@@ -114,18 +114,21 @@ struct GatheredRows {
     const Terms& terms;
     int to;      // where this thread's first chunk goes in a slab
     unsigned k;  // of this thread's chunks in the next slab
-    int source[Slab::LOADS];
-    unsigned outside[Slab::LOADS];
+    const TileRow* rows;  // in the tables
+    // A thread with many rows has no registers for them: it reads them again for each slab.
+    static const bool KEPT = Slab::LOADS <= 4;
+    int source[KEPT ? Slab::LOADS : 1];
+    unsigned outside[KEPT ? Slab::LOADS : 1];
 
     // Called when the tables are complete.
     __device__ __forceinline__ GatheredRows(const Element* map, const Divisor& depth, const Terms& terms)
         : map((const Elements<CHUNK>*)map), depth(depth), terms(terms), to(in_register(Slab::thread_offset())),
-          k(terms.begin + CHUNK * Slab::thread_chunk()) {
+          k(terms.begin + CHUNK * Slab::thread_chunk()), rows(tables().rows + Slab::thread_row()) {
+        if (!KEPT) return;
 #pragma unroll
         for (int i = 0; i < Slab::LOADS; ++i) {
-            const TileRow& row = tables().rows[Slab::thread_row() + i * Slab::STEP];
-            source[i] = row.source;
-            outside[i] = row.outside;
+            source[i] = rows[i * Slab::STEP].source;
+            outside[i] = rows[i * Slab::STEP].outside;
         }
     }
     __device__ __forceinline__ void fetch(unsigned char* slab) {
@@ -133,8 +136,11 @@ struct GatheredRows {
         const TileTap tap = tables().taps[divide(k, depth, channel)];
         const int offset = tap.offset + (unsigned)channel / CHUNK;
 #pragma unroll
-        for (int i = 0; i < Slab::LOADS; ++i)
-            cp_async_16(slab + to + i * Slab::STEP_BYTES, map + (source[i] + offset), outside[i] & tap.places ? 0 : 16);
+        for (int i = 0; i < Slab::LOADS; ++i) {
+            const int first = KEPT ? source[i] : rows[i * Slab::STEP].source;
+            const unsigned bits = KEPT ? outside[i] : rows[i * Slab::STEP].outside;
+            cp_async_16(slab + to + i * Slab::STEP_BYTES, map + (first + offset), bits & tap.places ? 0 : 16);
+        }
         k = terms.next(k);
     }
 };

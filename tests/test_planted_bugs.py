@@ -628,7 +628,7 @@ BUGS = [
         "8 * (FIRST ? quarter % 2 : quarter / 2)", "8 * (quarter / 2)"),
     Bug("the first half of the columns twice", dgrad_f16, "tile_mma.cuh", "quarters[j % 2 * 2]",
         "quarters[0]"),
-    Bug("the padding is read", fprop_f16, "conv_mma.cuh", "outside[i] & tap.places ? 0 : 16", "16"),
+    Bug("the padding is read", fprop_f16, "conv_mma.cuh", "bits & tap.places ? 0 : 16", "16"),
     Bug("one bit for the taps of all axes", fprop_f16, "conv_mma.cuh", "first += counts(a);", ""),
     Bug("the terms of the next split", fprop_f16, "conv_fprop_mma.cu",
         "k < terms.end ? 16 : 0", "16"),
