@@ -3,8 +3,8 @@
 // A block computes FILTERS x PIXELS sums. Its last warp is the producer: one thread of it has TMA copy 64 channels
 // of a tap at a time to shared memory, in rows of 128 bytes with the 128-byte swizzle. Every other warpgroup is a
 // consumer: it multiplies 64 filters, on M, by GROUP_PIXELS pixels, on N. That way round even 64 filters keep the
-// tensor cores busy: on M they come from registers' side of the machine once, while with 64 of them on N reading
-// shared memory takes as long as multiplying.
+// tensor cores busy, for N may be large: with 64 of them on N, and the pixels on M, reading shared memory would take
+// as long as multiplying.
 //
 // Both sides go through rings of stages: `full` ends a phase when a stage's bytes are there, `empty` when every warp
 // of the consumers has read them. The block is persistent: it takes tiles until none is left, and the producer is
@@ -19,9 +19,9 @@ const int DEPTH = 64;  // channels of a step: 128 bytes, as far as the swizzle r
 const int ROW_BYTES = 128;
 const int CONSUMERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS);
 const int THREADS = 128 * CONSUMERS + 32;
-const int FILTER_BYTES = FILTERS * ROW_BYTES;          // of a step
-const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;        // of a warpgroup
-const int EIGHT_ROWS = 8 * ROW_BYTES;                  // the pattern of the swizzle
+const int FILTER_BYTES = FILTERS * ROW_BYTES;    // of a step
+const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;  // of a warpgroup
+const int EIGHT_ROWS = 8 * ROW_BYTES;            // the pattern of the swizzle
 
 static_assert(sizeof(Element) == 2, "a row is 64 elements");
 static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must cover the tile");
