@@ -35,6 +35,7 @@ class Tile:
         pixels: of a block.
         group_pixels: of a warpgroup.
         pass_pixels: that a warpgroup stores at a time.
+        buffers: of a warpgroup, for what it stores.
         stages: steps in shared memory; of filters alone where there are patches.
         patches: in shared memory, 0 where each step brings its own pixels.
         blocks: how many blocks a multiprocessor should hold.
@@ -44,6 +45,7 @@ class Tile:
     pixels: int
     group_pixels: int
     pass_pixels: int
+    buffers: int
     stages: int
     patches: int
     blocks: int
@@ -70,17 +72,19 @@ class Tile:
             stages += self.patches * ceil_div(patch, 1024) * 1024
         else:
             stages += self.stages * self.pixels * ROW_BYTES
-        stored = self.consumers * self.pass_pixels * ROW_BYTES
+        stored = self.consumers * self.buffers * self.pass_pixels * ROW_BYTES
         return stages + stored + 16 * (self.stages + self.patches)
 
 
-WIDE = Tile(128, 256, 256, 128, stages=4, patches=0, blocks=1)
-SMALL = Tile(64, 128, 128, 64, stages=4, patches=0, blocks=2)
-DEEP = Tile(128, 224, 224, 112, stages=4, patches=2, blocks=1)
-FLAT = Tile(64, 448, 224, 112, stages=6, patches=2, blocks=1)
-TWIN = Tile(64, 224, 224, 32, stages=4, patches=2, blocks=2)  # one stores, the other multiplies
-HALF = Tile(128, 112, 112, 112, stages=8, patches=2, blocks=1)  # for small maps, as is LOW
-LOW = Tile(128, 64, 64, 64, stages=8, patches=2, blocks=1)
+WIDE = Tile(128, 256, 256, 64, buffers=2, stages=4, patches=0, blocks=1)
+SMALL = Tile(64, 128, 128, 128, buffers=1, stages=4, patches=0, blocks=2)
+DEEP = Tile(128, 224, 224, 224, buffers=1, stages=4, patches=2, blocks=1)
+FLAT = Tile(64, 448, 224, 32, buffers=2, stages=6, patches=2, blocks=1)
+# one of two blocks stores while the other multiplies
+TWIN = Tile(64, 224, 224, 32, buffers=1, stages=4, patches=2, blocks=2)
+# for small maps
+HALF = Tile(128, 112, 112, 112, buffers=1, stages=8, patches=2, blocks=1)
+LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
 # For the cost model, in microseconds: a tile beside its steps, and a step, while as many blocks
 # run. Fitted to times of an H200, within a tenth of most. Not timed yet: TWIN, which stands as it
 # was with one patch, and HALF and LOW, which stand by the clocks of their instructions.
@@ -105,6 +109,7 @@ def _axis(patches: bool) -> Axis:
                 "PIXELS": tile.pixels,
                 "GROUP_PIXELS": tile.group_pixels,
                 "PASS_PIXELS": tile.pass_pixels,
+                "BUFFERS": tile.buffers,
                 "STAGES": tile.stages,
                 **({"PATCHES": tile.patches} if patches else {}),
                 "BLOCKS": tile.blocks,
