@@ -16,7 +16,7 @@
 
 const int PIXEL_BYTES = PIXELS * ROW_BYTES, STAGE_BYTES = FILTER_BYTES + PIXEL_BYTES;
 static_assert(PIXELS <= 256, "TMA brings the pixels at once");
-static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * PASS_BYTES + Ring<STAGES>::BYTES,
+static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES,
               "the launch must ask for what there is");
 
 // A block's tile: its first filter and pixel, the split, and that one's steps.
@@ -90,7 +90,7 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
                  const __grid_constant__ ConvGeometry g) {
     const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
     unsigned char* stored = smem + STAGES * STAGE_BYTES;
-    Ring<STAGES> ring(stored + CONSUMERS * PASS_BYTES);
+    Ring<STAGES> ring(stored + CONSUMERS * STORED_BYTES);
     if (threadIdx.x == 0) {
         ring.init();
         fence_mbarrier_init();
@@ -101,7 +101,7 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, steps, steps_per_split, g), &x, &w, ring, depth_steps, g);
     } else if (is_consumer()) {
-        stored += warpgroup() * PASS_BYTES;
+        stored += warpgroup() * STORED_BYTES;
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, steps, steps_per_split, g);
             const int filter = tile.filter + first_filter(), pixel = tile.pixel + first_pixel();
@@ -111,7 +111,9 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
                 store_partial(tile, sums, partial, g);
             else
                 store_sums(sums, bias, relu, filter, g.filters, stored,
-                           [&](int of_pass) { tma_store_2d(&y, stored, filter, pixel + of_pass); });
+                           [&](const unsigned char* buffer, int of_pass) {
+                               tma_store_2d(&y, buffer, filter, pixel + of_pass);
+                           });
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }

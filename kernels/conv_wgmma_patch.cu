@@ -21,7 +21,7 @@ const int ROWS = PIXELS / 8, COLUMNS = 8;
 const int MOST_TAPS = 3;  // along an axis, as in gpucnn/backends/cuda/algorithms/wgmma.py
 const int PATCH_BYTES = ((COLUMNS + MOST_TAPS - 1) * (ROWS + MOST_TAPS - 1) * ROW_BYTES + 1023) / 1024 * 1024;
 static_assert(PASS_PIXELS % COLUMNS == 0, "a pass stores whole rows");
-static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CONSUMERS * PASS_BYTES +
+static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CONSUMERS * STORED_BYTES +
                                   Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES,
               "the launch must ask for what there is");
 
@@ -87,7 +87,7 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
                        const __grid_constant__ ConvGeometry g) {
     unsigned char* patches = smem + STAGES * FILTER_BYTES;
     unsigned char* stored = patches + PATCHES * PATCH_BYTES;
-    unsigned char* barriers = stored + CONSUMERS * PASS_BYTES;
+    unsigned char* barriers = stored + CONSUMERS * STORED_BYTES;
     Ring<STAGES> ring(barriers);
     Ring<PATCHES> patch_ring(barriers + Ring<STAGES>::BYTES);
     if (threadIdx.x == 0) {
@@ -101,14 +101,14 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, g), &x, &w, patches, ring, patch_ring, g);
     } else if (is_consumer()) {
-        stored += warpgroup() * PASS_BYTES;
+        stored += warpgroup() * STORED_BYTES;
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, g);
             const int filter = tile.filter + first_filter(), row = tile.row + first_pixel() / COLUMNS;
             Sums sums;
             sum_tile(sums, patches, ring, patch_ring, g);
-            store_sums(sums, bias, relu, filter, g.filters, stored, [&](int of_pass) {
-                tma_store_4d(&y, stored, filter, tile.column, row + of_pass / COLUMNS, tile.image);
+            store_sums(sums, bias, relu, filter, g.filters, stored, [&](const unsigned char* buffer, int of_pass) {
+                tma_store_4d(&y, buffer, filter, tile.column, row + of_pass / COLUMNS, tile.image);
             });
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();

@@ -47,6 +47,7 @@ CONVS: dict[str, ConvShape] = {
     ),
     "vectors_thin": conv((1, 18, 17, 16), (3, 3, 3, 16), padding=1),
     "vectors_from_thin": conv((1, 18, 17, 3), (16, 3, 3, 3), strides=(1, 2), padding=1),
+    "whole_steps": conv((1, 5, 6, 72), (64, 3, 2, 72), padding=((1, 0), (1, 1))),
     "split_sums": conv((1, 4, 3, 64), (40, 3, 3, 64), padding=1),
     "many_pixels": conv((3, 33, 35, 3), (5, 3, 2, 3)),
     "many_filters": conv((1, 5, 4, 17), (145, 2, 3, 17), padding="same"),

@@ -306,7 +306,8 @@ def gemm_wgmma(run: Runner, kernel: str) -> None:
 
 for name in (
     "gemm_wgmma_64_f16", "gemm_wgmma_64_bf16", "gemm_wgmma_112_f16", "gemm_wgmma_112_bf16",
-    "gemm_wgmma_128_f16", "gemm_wgmma_128_bf16", "gemm_wgmma_224_f16", "gemm_wgmma_224_bf16",
+    "gemm_wgmma_128_f16", "gemm_wgmma_128_bf16", "gemm_wgmma_192_f16", "gemm_wgmma_192_bf16",
+    "gemm_wgmma_224_f16", "gemm_wgmma_224_bf16",
     "gemm_wgmma_256_f16", "gemm_wgmma_256_bf16",
 ):  # fmt: skip
     CASES[name.removeprefix("gemm_")] = HOPPER, partial(gemm_wgmma, kernel=name)

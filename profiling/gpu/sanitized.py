@@ -28,7 +28,7 @@ from .jobs import Deadline
 
 CONV_NAMES = (
     "plain", "everything", "depthwise", "grouped_few", "grouped_tiles", "many_tiles",
-    "dense", "stem", "vectors", "wide_filters", "1d_causal", "3d_everything",
+    "dense", "stem", "vectors", "whole_steps", "wide_filters", "1d_causal", "3d_everything",
 )  # fmt: skip
 POOL_NAMES = ("overlapping", "ceil_padded", "dilated", "1d", "3d", "units", "halves", "global")
 EPSILON, SMOOTHING, SCALE = 1e-3, 0.1, 0.37

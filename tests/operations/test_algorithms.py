@@ -36,6 +36,7 @@ CHECKED_DTYPES = {
     "direct": ["float16", "float32"],
     "grouped": ["float32"],
     "mma_wgrad": ["bfloat16"],
+    "wgmma": ["float16"],
 }
 RUNS = [
     pytest.param(name, algorithm, dtype, id=f"{name}-{algorithm.name}-{dtype}", marks=marks)

@@ -206,7 +206,7 @@ def test_a_multiprocessor_holds_the_blocks(tile: wgmma.Tile) -> None:
 
 # N, channels, size, filters, window, and the microseconds of tiles on an H200 (bfloat16, with bias
 # and ReLU, whole sums).
-WIDE, SMALL, DEEP, FLAT, *_ = wgmma.TILES
+WIDE, SMALL, DEEP, FLAT = wgmma.WIDE, wgmma.SMALL, wgmma.DEEP, wgmma.FLAT
 MEASURED = [
     (32, 64, 56, 64, 3, {SMALL: 26.0, FLAT: 18.7}),
     (32, 128, 28, 128, 3, {WIDE: 18.3, SMALL: 29.4, DEEP: 15.8, FLAT: 25.7}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ....shapes import ConvShape
 from ...base import Array
@@ -34,22 +35,20 @@ class Tile:
         pixels: of a block.
         group_pixels: of a warpgroup.
         pass_pixels: that a warpgroup stores at a time.
+        buffers: of a warpgroup, for what it stores.
         stages: steps in shared memory; of filters alone where there are patches.
         patches: in shared memory, 0 where each step brings its own pixels.
         blocks: how many blocks a multiprocessor should hold.
-        tile_us, step_us: what a tile takes beside its steps, and a step, while as many blocks
-            run, as fitted to times of an H200: within a tenth of most.
     """
 
     filters: int
     pixels: int
     group_pixels: int
     pass_pixels: int
+    buffers: int
     stages: int
     patches: int
     blocks: int
-    tile_us: float
-    step_us: float
 
     @property
     def consumers(self) -> int:
@@ -73,18 +72,35 @@ class Tile:
             stages += self.patches * ceil_div(patch, 1024) * 1024
         else:
             stages += self.stages * self.pixels * ROW_BYTES
-        stored = self.consumers * self.pass_pixels * ROW_BYTES
+        stored = self.consumers * self.buffers * self.pass_pixels * ROW_BYTES
         return stages + stored + 16 * (self.stages + self.patches)
 
 
-WIDE = Tile(128, 256, 256, 128, stages=4, patches=0, blocks=1, tile_us=1.57, step_us=0.728)
-SMALL = Tile(64, 128, 128, 64, stages=4, patches=0, blocks=2, tile_us=0.79, step_us=0.594)
-DEEP = Tile(128, 224, 224, 112, stages=4, patches=2, blocks=1, tile_us=2.35, step_us=0.529)
-FLAT = Tile(64, 448, 224, 112, stages=6, patches=2, blocks=1, tile_us=1.8, step_us=0.545)
-# For small maps; not timed yet: by the clocks of their instructions.
-HALF = Tile(128, 112, 112, 112, stages=8, patches=2, blocks=1, tile_us=2.0, step_us=0.3)
-LOW = Tile(128, 64, 64, 64, stages=8, patches=2, blocks=1, tile_us=2.0, step_us=0.22)
-TILES = (WIDE, SMALL, DEEP, FLAT, HALF, LOW)
+WIDE = Tile(128, 256, 256, 64, buffers=2, stages=4, patches=0, blocks=1)
+# where wider ones would leave most of the last wave of blocks idle
+EVEN = Tile(128, 192, 192, 96, buffers=2, stages=4, patches=0, blocks=1)
+SMALL = Tile(64, 128, 128, 128, buffers=1, stages=4, patches=0, blocks=2)
+DEEP = Tile(128, 224, 224, 224, buffers=1, stages=4, patches=2, blocks=1)
+FLAT = Tile(64, 448, 224, 32, buffers=2, stages=6, patches=2, blocks=1)
+# one of two blocks stores while the other multiplies
+TWIN = Tile(64, 224, 224, 32, buffers=1, stages=4, patches=2, blocks=2)
+# for small maps
+HALF = Tile(128, 112, 112, 112, buffers=1, stages=8, patches=2, blocks=1)
+LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
+# For the cost model, in microseconds: a tile beside its steps, and a step, while as many blocks
+# run. Fitted to times of an H200, within a tenth of most. Not timed yet: EVEN, between its
+# neighbours; TWIN, as it was with one patch; HALF and LOW, by the clocks of their instructions.
+TIMES = {
+    WIDE: (1.65, 0.72),
+    SMALL: (0.79, 0.594),
+    EVEN: (1.6, 0.58),
+    DEEP: (2.35, 0.529),
+    FLAT: (1.8, 0.545),
+    TWIN: (1.1, 0.65),
+    HALF: (2.0, 0.3),
+    LOW: (2.0, 0.22),
+}
+TILES = tuple(TIMES)
 
 
 def _axis(patches: bool) -> Axis:
@@ -96,6 +112,7 @@ def _axis(patches: bool) -> Axis:
                 "PIXELS": tile.pixels,
                 "GROUP_PIXELS": tile.group_pixels,
                 "PASS_PIXELS": tile.pass_pixels,
+                "BUFFERS": tile.buffers,
                 "STAGES": tile.stages,
                 **({"PATCHES": tile.patches} if patches else {}),
                 "BLOCKS": tile.blocks,
@@ -118,7 +135,7 @@ CONV = KernelFamily(
 PATCH = KernelFamily(
     "conv_wgmma_patch.cu", "conv_wgmma_patch", wgmma_element(), _axis(True), only_architecture=90
 )
-TURN = KernelFamily("turn_filters.cu", "turn_filters")
+TURN = KernelFamily("turn_filters.cu", "turn_filters", {2: ("b16", {})})  # by bytes
 
 
 @dataclass(frozen=True)
@@ -136,19 +153,15 @@ def as_forward(problem: Problem) -> ConvShape:
     return dgrad_as_fprop(problem.shape) if problem.direction == "dgrad" else problem.shape
 
 
-def planes(s: ConvShape) -> tuple[tuple, ...]:
-    """Of a convolution in one or two dimensions, two axes of (input, window, output, stride,
-    padding, dilation)."""
-    axes = zip(s.input, s.kernel, s.output, s.strides, s.padding, s.dilation, strict=True)
-    return ((1, 1, 1, 1, (0, 0), 1),) * (2 - s.rank) + tuple(axes)
+def pair(values: tuple, neutral: Any = 1) -> tuple:
+    """Return a value for each of two axes; the first of one dimension is neutral."""
+    return (neutral,) * (2 - len(values)) + values
 
 
 def corners(s: ConvShape) -> list[tuple[int, int]]:
-    """Return, for both axes, where first taps begin, and where they end beyond the last place."""
-    return [
-        (-before, after - (window - 1) * dilation)
-        for _, window, _, _, (before, after), dilation in planes(s)
-    ]
+    """Return, for each axis, where first taps begin, and where they end beyond the last place."""
+    axes = zip(s.kernel, s.padding, s.dilation, strict=True)
+    return [(-before, after - (r - 1) * dilation) for r, (before, after), dilation in axes]
 
 
 def tensor_maps_can_say(problem: Problem, s: ConvShape) -> bool:
@@ -166,7 +179,7 @@ def tensor_maps_can_say(problem: Problem, s: ConvShape) -> bool:
         return False
     reach = (d * (r - 1) for r, d in zip(s.kernel, s.dilation, strict=True))
     return (
-        all(corner in CORNER for pair in corners(s) for corner in pair)
+        all(corner in CORNER for ends in corners(s) for corner in ends)
         and max(reach) <= FARTHEST_TAP
         and max(s.strides) <= STRIDE
         and s.batch * max(math.prod(s.input), math.prod(s.output)) < 2**30
@@ -205,8 +218,8 @@ class Wgmma(Algorithm):
             if tile.patches:
                 if not takes_patches(s):
                     continue
-                (*_, height, _, _, _), (*_, width, _, _, _) = planes(s)
-                down = s.batch * ceil_div(height, tile.rows) * ceil_div(width, COLUMNS)
+                p, q = pair(s.output)
+                down = s.batch * ceil_div(p, tile.rows) * ceil_div(q, COLUMNS)
             else:
                 down = ceil_div(s.batch * math.prod(s.output), tile.pixels)
             for splits, steps in self._splits(s, tile, across * down):
@@ -232,10 +245,12 @@ class Wgmma(Algorithm):
         """What the busiest block takes, or memory, and the launches beside the kernel's."""
         s, settings, tile = as_forward(problem), plan.settings, plan.settings.tile
         waves = ceil_div(settings.tiles, MULTIPROCESSORS * tile.blocks)
-        of_tile = tile.tile_us + settings.steps_per_split * tile.step_us
+        tile_us, step_us = TIMES[tile]
         sizes = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
         memory_us = sizes * problem.itemsize / BYTES
-        total_us = LAUNCH_US + max(memory_us, waves * of_tile)
+        total_us = LAUNCH_US + max(
+            memory_us, waves * (tile_us + settings.steps_per_split * step_us)
+        )
         if settings.splits > 1:
             numbers = settings.splits * math.prod(s.y_shape)
             total_us += LAUNCH_US + 2 * numbers * problem.accumulator_bytes / BYTES
@@ -264,7 +279,7 @@ class Wgmma(Algorithm):
         """Return the filters (K, ..., C) as those of the convolution ``s`` of dy, (C, ..., K)."""
         turned = caller.xp.empty(s.w_shape, w.dtype)
         grid = (ceil_div(s.filters, SIDE), ceil_div(s.channels, SIDE), s.taps)
-        caller.launch(TURN(), grid, BLOCK_THREADS, w, turned, s.channels, s.filters)
+        caller.launch(TURN(w.dtype.itemsize), grid, BLOCK_THREADS, w, turned, s.channels, s.filters)
         return turned
 
     @staticmethod
@@ -274,12 +289,13 @@ class Wgmma(Algorithm):
     ) -> None:  # fmt: skip
         """Write the result into ``y``, or the splits' sums into ``partial``."""
         settings, tile = plan.settings, plan.settings.tile
-        (height, r, p, down, _, _), (width, r_, q, across, _, _) = planes(s)
+        (height, width), (p, q) = pair(s.input), pair(s.output)
         image = (s.channels, width, height, s.batch)
         filters = TensorMap(w, (s.channels, s.taps, s.filters), Tiles((DEPTH, 1, tile.filters)))
         record = geometry_record(s)
         if tile.patches:
-            box = (DEPTH, COLUMNS + r_ - 1, tile.rows + r - 1, 1)
+            high, wide = pair(s.kernel)
+            box = (DEPTH, COLUMNS + wide - 1, tile.rows + high - 1, 1)
             stored = (DEPTH, COLUMNS, tile.pass_pixels // COLUMNS, 1)
             maps = (
                 TensorMap(x, image, Tiles(box)),
@@ -291,7 +307,8 @@ class Wgmma(Algorithm):
                 record,
             )  # fmt: skip
             return
-        (top, bottom), (left, right) = corners(s)
+        (top, bottom), (left, right) = pair(tuple(corners(s)), (0, 0))
+        down, across = pair(s.strides)
         run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
         pixels = TensorMap(x, image, run)
         result = pixels  # of no use to splits

@@ -17,7 +17,7 @@ from ..split_sum import split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .mma import PARTIAL_ELEMENTS
-from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, planes, tensor_maps_can_say, wgmma_element
+from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, pair, tensor_maps_can_say, wgmma_element
 
 TAPS = 3  # of the windows along an axis, where there are patches
 STEPS_PER_SPLIT = 3  # at least; with less, adding the splits up costs more
@@ -169,7 +169,7 @@ class WgmmaWgrad(Algorithm):
             dw = caller.xp.empty(s.w_shape, x.dtype)
         else:
             partial = caller.xp.empty((splits, *s.w_shape), np.float32)
-        (height, _, p, down, _, _), (width, _, q, across, _, _) = planes(s)
+        (height, width), (p, q) = pair(s.input), pair(s.output)
         image = (s.channels, width, height, s.batch)
         if tile.patches:
             family, box = PATCHES, (DEPTH, COLUMNS + TAPS - 1, tile.rows + TAPS - 1, 1)
@@ -178,7 +178,8 @@ class WgmmaWgrad(Algorithm):
                 dy, (s.filters, q, p, s.batch), Tiles((DEPTH, COLUMNS, tile.rows, 1))
             )
         else:
-            (top, bottom), (left, right) = corners(s)
+            (top, bottom), (left, right) = pair(tuple(corners(s)), (0, 0))
+            down, across = pair(s.strides)
             run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
             family, pixels = GATHERED, TensorMap(x, image, run)
             gradient = TensorMap(dy, (s.filters, s.batch * p * q), Tiles((DEPTH, tile.pixels)))
