@@ -54,13 +54,14 @@ __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, 
 }
 
 __device__ __forceinline__ void sum_tile(const Tile& tile, Sums& sums, Ring<STAGES>& ring) {
-    const unsigned char* filters = smem + first_filter() * ROW_BYTES;
-    const unsigned char* pixels = smem + FILTER_BYTES + first_pixel() * ROW_BYTES;
+    const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
+    const uint64_t pixels = rows_at(smem + FILTER_BYTES + first_pixel() * ROW_BYTES);
     int onto = 0;
     Reading before;
     for (int step = tile.step; step < tile.steps_end; ++step, ring.next()) {
         ring.await();
-        multiply(sums, filters + ring.stage * STAGE_BYTES, pixels + ring.stage * STAGE_BYTES, EIGHT_ROWS, onto);
+        const int stage = ring.stage * STAGE_BYTES;
+        multiply(sums, further(filters, stage), further(pixels, stage), onto);
         wgmma_wait<1>();  // the step before has ended, this one goes on
         before.release();
         before.empty = ring.empty + ring.stage;

@@ -58,17 +58,17 @@ __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, 
 __device__ __forceinline__ void sum_tile(Sums& sums, const unsigned char* patches, Ring<STAGES>& ring,
                                          Ring<PATCHES>& patch_ring, const ConvGeometry& g) {
     const int pitch = (COLUMNS + g.kernel[2] - 1) * ROW_BYTES;
-    const unsigned char* filters = smem + first_filter() * ROW_BYTES;
-    patches += first_pixel() / COLUMNS * pitch;
+    const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
+    const uint64_t pixels = rows_at(patches + first_pixel() / COLUMNS * pitch, pitch);
     int onto = 0;
     Reading before, patch_before;
     for (int c = 0; c < g.channels; c += DEPTH, patch_ring.next()) {
         patch_ring.await();
-        const unsigned char* row = patches + patch_ring.stage * PATCH_BYTES;
-        for (int r = 0; r < g.kernel[1]; ++r, row += pitch)
+        uint64_t row = further(pixels, patch_ring.stage * PATCH_BYTES);
+        for (int r = 0; r < g.kernel[1]; ++r, row = further(row, pitch))
             for (int s = 0; s < g.kernel[2]; ++s, ring.next()) {
                 ring.await();
-                multiply(sums, filters + ring.stage * FILTER_BYTES, row + s * ROW_BYTES, pitch, onto);
+                multiply(sums, further(filters, ring.stage * FILTER_BYTES), further(row, s * ROW_BYTES), onto);
                 wgmma_wait<1>();  // the tap before has ended, this one goes on
                 before.release();
                 patch_before.release();

@@ -35,14 +35,17 @@ typedef float Sums[GROUP_PIXELS / 2];
 #define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), k16_bf16)
 #endif
 
-// Start sums = filters * pixels^T + (onto ? sums : 0) for one step; eight pixels lie `pitch` bytes behind the eight
-// before.
-__device__ __forceinline__ void multiply(Sums& sums, const unsigned char* filters, const unsigned char* pixels,
-                                         unsigned pitch, int& onto) {
+// Describes rows to wgmma of which every eight lie `pitch` bytes behind the eight before.
+__device__ __forceinline__ uint64_t rows_at(const unsigned char* first, unsigned pitch = EIGHT_ROWS) {
+    return wgmma_desc_sw128(first, 16, pitch);
+}
+
+// Start sums = filters * pixels^T + (onto ? sums : 0) for one step.
+__device__ __forceinline__ void multiply(Sums& sums, uint64_t filters, uint64_t pixels, int& onto) {
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < ROW_BYTES; k += 32) {
-        WGMMA(sums, wgmma_desc_sw128(filters + k, 16, EIGHT_ROWS), wgmma_desc_sw128(pixels + k, 16, pitch), onto);
+        WGMMA(sums, further(filters, k), further(pixels, k), onto);
         onto = 1;
     }
     wgmma_commit();

@@ -8,6 +8,7 @@ GPU is the same in both. ``CASES`` maps each name to (the architecture it needs,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -275,33 +276,21 @@ def mma_m16n8k16_f64(run: Runner) -> None:
     product(run, "mma_f64_16", (16, 8, 16), np.float64, np.float64)
 
 
-def gemm_wgmma(run: Runner, kernel: str, n: int, dtype: Any) -> None:
+def gemm_wgmma(run: Runner, kernel: str) -> None:
+    _, _, n, tag = kernel.split("_")
+    dtype = {"f16": np.float16, "bf16": ml_dtypes.bfloat16}[tag]
+    shared = (64 + int(n)) * 128
     product(
-        run, kernel, (64, n, 64), dtype, np.float32, threads=128, shared=(64 + n) * 128, onto=False
+        run, kernel, (64, int(n), 64), dtype, np.float32, threads=128, shared=shared, onto=False
     )
 
 
-@case(HOPPER)
-def wgmma_m64n64k16_f16(run: Runner) -> None:
-    gemm_wgmma(run, "gemm_wgmma", 64, np.float16)
-
-
-@case(HOPPER)
-def wgmma_m64n128k16(run: Runner) -> None:
-    gemm_wgmma(run, "gemm_wgmma_128", 128, np.float16)
-    gemm_wgmma(run, "gemm_wgmma_128_bf16", 128, ml_dtypes.bfloat16)
-
-
-@case(HOPPER)
-def wgmma_m64n224k16(run: Runner) -> None:
-    gemm_wgmma(run, "gemm_wgmma_224", 224, np.float16)
-    gemm_wgmma(run, "gemm_wgmma_224_bf16", 224, ml_dtypes.bfloat16)
-
-
-@case(HOPPER)
-def wgmma_m64n256k16(run: Runner) -> None:
-    gemm_wgmma(run, "gemm_wgmma_256", 256, np.float16)
-    gemm_wgmma(run, "gemm_wgmma_256_bf16", 256, ml_dtypes.bfloat16)
+for name in (
+    "gemm_wgmma_64_f16", "gemm_wgmma_64_bf16", "gemm_wgmma_112_f16", "gemm_wgmma_112_bf16",
+    "gemm_wgmma_128_f16", "gemm_wgmma_128_bf16", "gemm_wgmma_224_f16", "gemm_wgmma_224_bf16",
+    "gemm_wgmma_256_f16", "gemm_wgmma_256_bf16",
+):  # fmt: skip
+    CASES[name.removeprefix("gemm_")] = HOPPER, partial(gemm_wgmma, kernel=name)
 
 
 def turned_wgmma(run: Runner, n: int, kernel: str, dtype: Any) -> None:
@@ -370,21 +359,24 @@ def tma_load_2d_swizzled(run: Runner) -> None:
 
 
 def pixels(run: Runner, first: int, tap: tuple[int, int], stride: tuple[int, int]) -> None:
-    """16 pixels of a 3x3 convolution padded by 1, from the end of one image into the next."""
-    images, height, width, channels, count = 2, 5, 6, 64, 16
+    """16 pixels of a 3x3 convolution padded by 1, from the end of one image into the next.
+
+    Of 72 channels the last 8, with zeros behind them.
+    """
+    images, height, width, channels, count = 2, 5, 6, 72, 16
     x = numbers((images, height, width, channels), np.uint16)
     (r, s), (down, across) = tap, stride
-    copies = Pixels((-1, -1), (-1, -1), channels, count, (across, down))
+    copies = Pixels((-1, -1), (-1, -1), 64, count, (across, down))
     tensor = TensorMap(x, (channels, width, height, images), copies)
     outputs = images, (height - 1) // down + 1, (width - 1) // across + 1
     n, p, q = np.unravel_index(first + np.arange(count), outputs)
-    y, (h, w) = np.full(count * 2 * channels, 7, np.uint8), (down * p, across * q)
+    y, (h, w) = np.full(count * 128, 7, np.uint8), (down * p, across * q)
     run(
-        "load_im2col", 64, tensor, y, i32(y.size), i32(0), i32(w[0] - 1), i32(h[0] - 1), i32(n[0]),
+        "load_im2col", 64, tensor, y, i32(y.size), i32(64), i32(w[0] - 1), i32(h[0] - 1), i32(n[0]),
         i32(s), i32(r), shared=y.size + 8,
     )  # fmt: skip
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    same(y, swizzled(padded[n, h + r, w + s]))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 56)))
+    same(y, swizzled(padded[n, h + r, w + s, 64:]))
 
 
 @case(HOPPER)
@@ -394,8 +386,8 @@ def tma_load_im2col(run: Runner) -> None:
 
 @case(HOPPER)
 def tma_load_im2col_strided(run: Runner) -> None:
-    pixels(run, 1, (0, 2), (2, 3))
-    pixels(run, 1, (2, 1), (1, 2))
+    pixels(run, 5, (0, 2), (2, 1))
+    pixels(run, 3, (2, 1), (1, 2))
 
 
 @case(HOPPER)

@@ -157,7 +157,7 @@ def test_a_launch_is_refused_on_a_device_that_is_not_the_arrays(monkeypatch):
         return cupy.ndarray((4,), np.float32, cupy.cuda.MemoryPointer(memory, 0))
 
     started, launcher = [], CupyLauncher()
-    launcher._functions[KERNEL, 1] = lambda *call, shared_mem: started.append(call)
+    launcher._functions[KERNEL, 1] = lambda *call: started.append(call)
     monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 1)
     here, there = array_on(1), array_on(0)
     launcher.launch(KERNEL, (3,), (256,), (here, None, np.int32(4)))

@@ -17,6 +17,7 @@ from gpucnn.backends.cuda.algorithms import (
     grouped,
     mma,
     mma_wgrad,
+    wgmma,
     wgmma_wgrad,
     winograd,
 )
@@ -162,6 +163,28 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
         assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
 
 
+@pytest.mark.parametrize("tile", wgmma.TILES, ids=lambda tile: f"{tile.filters}x{tile.pixels}")
+def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
+    nvdisasm: Path, tmp_path: Path, tile: wgmma.Tile
+) -> None:
+    family, loads, store = (
+        (wgmma.PATCH, {"UTMALDG.3D", "UTMALDG.4D"}, "UTMASTG.4D")
+        if tile.patches
+        else (wgmma.CONV, {"UTMALDG.3D", "UTMALDG.4D.IM2COL"}, "UTMASTG.2D")
+    )
+    for dtype, kind in (("float16", "F32"), ("bfloat16", "F32.BF16")):
+        code = listing(nvdisasm, tmp_path, family(dtype, tile), "sm_90")
+        found = set(INSTRUCTION.findall(code))
+        multiply = f"HGMMA.64x{tile.group_pixels}x16.{kind}"
+        assert {multiply, "STSM.16.MT88.4", store, *loads} <= found
+        assert not mnemonics(found) & {"HMMA", "FFMA", "STS", *UNWANTED}
+        # a step: four of them, one after the other, and not much beside them
+        loop = min((loop for loop in loops(code) if multiply in loop), key=len)
+        assert loop.count(multiply) == 4 and len(loop) < 100
+        first = loop.index(multiply)
+        assert not any(name.startswith("WARPGROUP.DEPBAR") for name in loop[first : first + 4])
+
+
 @pytest.mark.parametrize("tile", wgmma_wgrad.TILES, ids=lambda t: f"{t.filters}x{t.weights}")
 def test_hopper_turns_both_operands_of_the_filters_gradient(
     nvdisasm: Path, tmp_path: Path, tile: wgmma_wgrad.Tile
@@ -170,9 +193,11 @@ def test_hopper_turns_both_operands_of_the_filters_gradient(
     for dtype, suffix in (("float16", ""), ("bfloat16", ".BF16")):
         code = listing(nvdisasm, tmp_path, family(dtype, tile), "sm_90")
         found = set(INSTRUCTION.findall(code))
-        wgmma = f"HGMMA.64x{tile.group_weights}x16.F32{suffix}"
-        assert {wgmma, "UTMALDG.4D" + ("" if tile.patches else ".IM2COL")} <= found
-        assert code.count("HGMMA") == code.count(".tnspA.tnspB") >= tile.pixels // 16
+        multiply = f"HGMMA.64x{tile.group_weights}x16.F32{suffix}"
+        assert {multiply, "UTMALDG.4D" + ("" if tile.patches else ".IM2COL")} <= found
+        assert code.count("HGMMA") == code.count(".tnspA.tnspB")
+        loop = min((loop for loop in loops(code) if multiply in loop), key=len)
+        assert loop.count(multiply) == tile.pixels // 16 and len(loop) < 100
         assert not mnemonics(found) & {"FFMA", "STS", *UNWANTED}
 
 

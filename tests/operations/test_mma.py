@@ -51,7 +51,7 @@ def test_windows_that_the_tables_hold() -> None:
 @pytest.mark.parametrize("direction", mma.KERNELS)
 @pytest.mark.parametrize("math", ["strict", "exact"])
 def test_chosen_for_many_channels(direction: str, math: str) -> None:
-    for architecture, name in ((75, "implicit_gemm"), (80, "mma"), (90, "mma"), (120, "mma")):
+    for architecture, name in ((75, "implicit_gemm"), (80, "mma"), (90, "wgmma"), (120, "mma")):
         problem = Problem(direction, LARGE, "bfloat16", architecture=architecture, math=math)
         assert choose(problem).algorithm == name
 

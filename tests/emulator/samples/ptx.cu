@@ -275,12 +275,15 @@ KERNEL stmatrix_4_trans(const uint32_t* x, ushort_t* y) {
             d[row * N + i / 4 * 8 + lane % 4 * 2 + i % 2] = acc[i];                          \
         }                                                                                    \
     }
-GEMM_WGMMA(gemm_wgmma, 64, wgmma_m64n64k16_f16)
-GEMM_WGMMA(gemm_wgmma_128, 128, wgmma_m64n128k16_f16)
+GEMM_WGMMA(gemm_wgmma_64_f16, 64, wgmma_m64n64k16_f16)
+GEMM_WGMMA(gemm_wgmma_64_bf16, 64, wgmma_m64n64k16_bf16)
+GEMM_WGMMA(gemm_wgmma_112_f16, 112, wgmma_m64n112k16_f16)
+GEMM_WGMMA(gemm_wgmma_112_bf16, 112, wgmma_m64n112k16_bf16)
+GEMM_WGMMA(gemm_wgmma_128_f16, 128, wgmma_m64n128k16_f16)
 GEMM_WGMMA(gemm_wgmma_128_bf16, 128, wgmma_m64n128k16_bf16)
-GEMM_WGMMA(gemm_wgmma_224, 224, wgmma_m64n224k16_f16)
+GEMM_WGMMA(gemm_wgmma_224_f16, 224, wgmma_m64n224k16_f16)
 GEMM_WGMMA(gemm_wgmma_224_bf16, 224, wgmma_m64n224k16_bf16)
-GEMM_WGMMA(gemm_wgmma_256, 256, wgmma_m64n256k16_f16)
+GEMM_WGMMA(gemm_wgmma_256_f16, 256, wgmma_m64n256k16_f16)
 GEMM_WGMMA(gemm_wgmma_256_bf16, 256, wgmma_m64n256k16_bf16)
 
 // Rows of b: the first 64 columns of d take 8 from `first` on, and 8 from `eight` behind those; the next 64 columns

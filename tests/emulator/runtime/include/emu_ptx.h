@@ -101,13 +101,14 @@ EMU_INLINE uint64_t wgmma_desc_sw128(const void* p, uint32_t lbo, uint32_t sbo) 
 EMU_INLINE void wgmma_fence() {}
 EMU_INLINE void wgmma_commit() { emu_wgmma_commit(); }
 template <int N> EMU_INLINE void wgmma_wait(EMU_LINE) { emu_wgmma_wait(N, line); }
-EMU_INLINE void wgmma_m64n64k16_f16(float (&d)[32], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {
-    emu_wgmma(EMU_F16, 64, d, a, b, scale_d, 0, 0, line);
-}
 #define EMU_WGMMA(NAME, SUMS, KIND, MAJOR)                                                             \
     EMU_INLINE void NAME(float (&d)[SUMS], uint64_t a, uint64_t b, int scale_d, EMU_LINE) {            \
         emu_wgmma(KIND, 2 * SUMS, d, a, b, scale_d, MAJOR, MAJOR, line);                               \
     }
+EMU_WGMMA(wgmma_m64n64k16_f16, 32, EMU_F16, 0)
+EMU_WGMMA(wgmma_m64n64k16_bf16, 32, EMU_BF16, 0)
+EMU_WGMMA(wgmma_m64n112k16_f16, 56, EMU_F16, 0)
+EMU_WGMMA(wgmma_m64n112k16_bf16, 56, EMU_BF16, 0)
 EMU_WGMMA(wgmma_m64n128k16_f16, 64, EMU_F16, 0)
 EMU_WGMMA(wgmma_m64n128k16_bf16, 64, EMU_BF16, 0)
 EMU_WGMMA(wgmma_m64n224k16_f16, 112, EMU_F16, 0)
