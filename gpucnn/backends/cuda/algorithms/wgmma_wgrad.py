@@ -21,7 +21,7 @@ from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, planes, tensor_maps_can_s
 
 TAPS = 3  # of the windows along an axis, where there are patches
 STEPS_PER_SPLIT = 3  # at least; with less, adding the splits up costs more
-WAVES = (1, 2)  # of blocks on a whole GPU, that splits are made for
+WAVES = range(1, 5)  # of blocks on a whole GPU, that splits are made for
 
 
 @dataclass(frozen=True)
