@@ -42,9 +42,6 @@ __device__ __forceinline__ uint64_t rows_at(const unsigned char* first, unsigned
     return wgmma_desc_sw128(first, 16, pitch);
 }
 
-// The same rows, or 16 channels of them, so many bytes further.
-__device__ __forceinline__ uint64_t further(uint64_t rows, unsigned bytes) { return rows + bytes / 16; }
-
 // Start sums = filters * pixels^T + (onto ? sums : 0) for one step.
 __device__ __forceinline__ void multiply(Sums& sums, uint64_t filters, uint64_t pixels, int& onto) {
     wgmma_fence();

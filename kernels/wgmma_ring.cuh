@@ -59,6 +59,9 @@ struct Reading {
     }
 };
 
+// The same rows, or 16 channels of them, so many bytes further: a change to what wgmma_desc_sw128 gave.
+__device__ __forceinline__ uint64_t further(uint64_t rows, unsigned bytes) { return rows + bytes / 16; }
+
 // Two neighbours in memory, the first in the lower half.
 __device__ __forceinline__ uint32_t narrow_pair(float low, float high) {
 #if ELEMENT == F16

@@ -41,17 +41,18 @@ typedef float Sums[GROUP_WEIGHTS / 2];
 // `next_block` bytes behind each other and whose pixels, eight by eight, `next_eight`; the warpgroup's begin at `x`.
 __device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, int steps, int stage_bytes, int x,
                                           int next_block, int next_eight) {
+    const uint64_t first_dy = wgmma_desc_sw128(smem + filter_block() * BLOCK_BYTES, BLOCK_BYTES, EIGHT_ROWS);
+    const uint64_t first_x = wgmma_desc_sw128(smem + x, next_block, next_eight);
     Reading before;
     int onto = 0;
     for (int step = 0; step < steps; ++step, ring.next()) {
-        const unsigned char* stage = smem + ring.stage * stage_bytes;
-        const unsigned char *of_dy = stage + filter_block() * BLOCK_BYTES, *of_x = stage + x;
+        const uint64_t of_dy = further(first_dy, ring.stage * stage_bytes);
+        const uint64_t of_x = further(first_x, ring.stage * stage_bytes);
         ring.await();
         wgmma_fence();
 #pragma unroll
         for (int i = 0; i < PIXELS / 16; ++i) {
-            WGMMA(sums, wgmma_desc_sw128(of_dy + i * 2 * EIGHT_ROWS, BLOCK_BYTES, EIGHT_ROWS),
-                  wgmma_desc_sw128(of_x + i * 2 * next_eight, next_block, next_eight), onto);
+            WGMMA(sums, further(of_dy, i * 2 * EIGHT_ROWS), further(of_x, i * 2 * next_eight), onto);
             onto = 1;
         }
         wgmma_commit();

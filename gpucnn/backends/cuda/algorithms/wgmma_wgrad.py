@@ -21,7 +21,7 @@ from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, pair, tensor_maps_can_say
 
 TAPS = 3  # of the windows along an axis, where there are patches
 STEPS_PER_SPLIT = 3  # at least; with less, adding the splits up costs more
-WAVES = (1, 2)  # of blocks on a whole GPU, that splits are made for
+WAVES = range(1, 5)  # of blocks on a whole GPU, that splits are made for
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Tile:
         return self.stages * (dy_bytes + x_bytes + 16)
 
 
-PATCH = Tile(64, 576, 192, 64, stages=10, patches=True, share=0.6)
-WIDE = Tile(128, 256, 256, 64, stages=4, patches=False, share=0.55)
-SMALL = Tile(128, 128, 128, 64, stages=6, patches=False, share=0.4)
+PATCH = Tile(64, 576, 192, 64, stages=10, patches=True, share=0.75)
+WIDE = Tile(128, 256, 256, 64, stages=4, patches=False, share=0.65)
+SMALL = Tile(128, 128, 128, 64, stages=6, patches=False, share=0.5)
 TILES = (PATCH, WIDE, SMALL)
 
 
@@ -96,9 +96,9 @@ PATCHES = KernelFamily(
     only_architecture=90,
 )  # fmt: skip
 
-# For the cost estimate: the multiply-adds of a multiprocessor in a microsecond, 4096 a clock at
+# For the cost estimate: the multiply-adds of a multiprocessor in a microsecond, 2048 a clock at
 # 1.7 GHz, and what a block takes beside its steps.
-PEAK = 4096 * 1700.0
+PEAK = 2048 * 1700.0
 BLOCK_US = 2.0
 
 
