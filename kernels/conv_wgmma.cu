@@ -70,7 +70,7 @@ __device__ __forceinline__ void sum_tile(const Tile& tile, Sums& sums, Ring<STAG
     before.release();
 }
 
-// Eight neighbouring lanes store 8 filters of a pixel, 32 bytes.
+// Eight lanes store 8 filters of a pixel, 32 bytes.
 __device__ __forceinline__ void store_partial(const Tile& tile, const Sums& sums, float* __restrict__ partial,
                                               const ConvGeometry& g) {
     const int lane = threadIdx.x % 32, end = g.batch * pixels(g.output);
