@@ -92,7 +92,7 @@ LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
 # neighbours; TWIN, as it was with one patch; HALF and LOW, by the clocks of their instructions.
 TIMES = {
     WIDE: (1.65, 0.72),
-    SMALL: (0.79, 0.594),
+    SMALL: (1.2, 0.42),
     EVEN: (1.6, 0.58),
     DEEP: (2.35, 0.529),
     FLAT: (1.8, 0.545),
