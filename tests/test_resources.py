@@ -15,7 +15,7 @@ from profiling import resources
 def pretended(kernel: Kernel, architecture: str) -> tuple[bytes, dict[str, Resources]]:
     """A later architecture takes fewer registers, float64 memory, and the oldest one spills."""
     together = next(group for group in modules().values() if kernel in group)
-    wide = kernel.tags[0] == "f64"
+    wide = kernel.tags[:1] == ("f64",)
     used = Resources(
         registers=200 - int(architecture[3:]), shared_bytes=4096 * wide, stack_bytes=0,
         spill_bytes=8 * (architecture == "sm_75"),
