@@ -79,8 +79,8 @@ FLAT_KERNELS = {
 }  # fmt: skip
 # The share of a multiprocessor's multiply-adds that 1, 2 ... blocks of a tile reach on it together.
 PACE: dict[Tile, tuple[float, ...]] = {
-    LARGE: (0.42, 0.6),  # not measured yet, nor is the next one: taken to be as good as TALL
-    WIDE: (0.26, 0.55, 0.58),
+    LARGE: (0.42, 0.62),
+    WIDE: (0.3, 0.62, 0.65),
     TALL: (0.26, 0.55, 0.58),
     SQUARE: (0.3, 0.5, 0.55, 0.56),
     SLIM: (0.2, 0.4, 0.54, 0.55),
@@ -91,6 +91,7 @@ PACE: dict[Tile, tuple[float, ...]] = {
     PLAIN: (0.25, 0.34, 0.37),
     NARROW: (0.08, 0.15, 0.2, 0.25),
 }
+TURNED = 0.86  # of the time, for wgrad: its vectors already lie as they are multiplied
 ENDS_US = 1.3  # of a block: places to work out, the first slab on its way, and the stores
 MEMORY_WAIT = 0.5  # the share of what memory takes that no arithmetic hides
 RESIDUES = ceil_div(AXES * RESIDUE.itemsize, 16) * 16  # bytes of a block's in dgrad, aligned
@@ -159,6 +160,8 @@ class ImplicitGemm(Algorithm):
         work = tile.m * tile.n * plan.settings.terms / self.rate(problem)
         # of dgrad's classes of pixels the matrix is the one with the most taps
         work *= problem.shape.multiply_adds / matrix.multiply_adds
+        if problem.direction == "wgrad" and tile.vector_n > 1:
+            work *= TURNED
         pace, held = self.pace[tile], tile.blocks
         wave_us = held * work / pace[-1] + ENDS_US
         waves, left = divmod(ceil_div(blocks, MULTIPROCESSORS), held)

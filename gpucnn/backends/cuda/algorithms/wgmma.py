@@ -88,16 +88,17 @@ TWIN = Tile(64, 224, 224, 32, buffers=1, stages=4, patches=2, blocks=2)
 HALF = Tile(128, 112, 112, 112, buffers=1, stages=8, patches=2, blocks=1)
 LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
 # For the cost model, in microseconds: a tile beside its steps, and a step, while as many blocks
-# run. Fitted to times of an H200, within a tenth of most. Not timed yet: EVEN, between its
-# neighbours; TWIN, as it was with one patch; HALF and LOW, by the clocks of their instructions.
+# run; where two could and one runs alone, it takes ``ALONE`` of that. Fitted to times of an H200,
+# within a tenth of most.
+ALONE = 0.65
 TIMES = {
     WIDE: (1.65, 0.72),
     SMALL: (1.2, 0.42),
-    EVEN: (1.6, 0.58),
+    EVEN: (1.5, 0.54),
     DEEP: (2.35, 0.529),
     FLAT: (1.8, 0.545),
     TWIN: (1.1, 0.65),
-    HALF: (2.0, 0.3),
+    HALF: (1.8, 0.29),
     LOW: (2.0, 0.22),
 }
 TILES = tuple(TIMES)
@@ -246,6 +247,8 @@ class Wgmma(Algorithm):
         s, settings, tile = as_forward(problem), plan.settings, plan.settings.tile
         waves = ceil_div(settings.tiles, MULTIPROCESSORS * tile.blocks)
         tile_us, step_us = TIMES[tile]
+        if settings.tiles <= MULTIPROCESSORS and tile.blocks > 1:
+            step_us *= ALONE
         sizes = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
         memory_us = sizes * problem.itemsize / BYTES
         total_us = LAUNCH_US + max(
