@@ -247,6 +247,8 @@ def benchmark_set(tf32: bool = False) -> list[Case]:
     lanes += [conv_lane("conv_wgrad", "stems", stems(128), FLOAT32)]
     lanes += [pooled_lane("conv_bias_relu_pool", "vgg16", vgg, FLOAT32)]
     lanes += [conv_lane("conv_bias_relu", "vgg16", vgg, FLOAT32)]
+    lanes += [conv_lane("conv_bias_relu", "vgg16", vgg, BFLOAT16)]
+    lanes += [conv_lane("conv_bias_relu", "resnet50", resnet, BFLOAT16)]
     for op in ("max_pool", "max_pool_backward"):
         lanes += [pool_lane(op, "resnet50", resnet, FLOAT32), pool_lane(op, "vgg16", vgg, FLOAT32)]
     lanes += [norm_lane(op, "resnet50", resnet, FLOAT32) for op in NORMS]
@@ -254,6 +256,7 @@ def benchmark_set(tf32: bool = False) -> list[Case]:
     for op in DIRECTIONS:
         few = conv_lane(op, "resnet50", resnet, FLOAT64).cases[:4]
         lanes += [Lane(few), conv_lane(op, "resnet50", resnet, BFLOAT16)]
+        lanes += [conv_lane(op, "vgg16", vgg, BFLOAT16)]
         lanes += [conv_lane(op, "resnet50", resnet, TF32)] if tf32 else []
         lanes += [conv_lane(op, "m5", sound, FLOAT32), conv_lane(op, "c3d", video, FLOAT32)]
         lanes += [conv_lane(op, "dense", fully_connected(64), FLOAT32)]
@@ -278,7 +281,7 @@ def _later_lanes(tf32: bool) -> list[Lane]:
             lanes += [conv_lane(op, "cifar_vgg", networks.vgg16(batch, 32), FLOAT32)]
             lanes += [conv_lane(op, "lenet", networks.lenet(batch), FLOAT32)]
         for mode in (BFLOAT16, FLOAT16, *([TF32] if tf32 else [])):
-            lanes += [conv_lane(op, "vgg16", vgg, mode)]
+            lanes += [conv_lane(op, "vgg16", vgg, mode)] if mode != BFLOAT16 else []
             lanes += [
                 conv_lane(op, "mobilenet_v2", _is("depthwise", networks.mobilenet_v2(32)), mode)
             ]
