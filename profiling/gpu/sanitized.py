@@ -18,7 +18,8 @@ import numpy as np
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape, PoolShape
 from tests import reference
 from tests.cases import CONVS, DTYPES, NORMS, POOLS, in_layout, random
@@ -111,6 +112,15 @@ def problem_of(given: Call, architecture: int) -> Problem:
     direction = given.operation.removeprefix("conv_")
     *arrays, shape = given.arguments
     return Problem(direction, shape, arrays[0].dtype.name, architecture=architecture)
+
+
+def runs_by(given: Call, architecture: int) -> str | None:
+    """Return the algorithm that a convolution runs by, None for another operation."""
+    if given.algorithm:
+        return given.algorithm.name
+    if given.operation.removeprefix("conv_") in DIRECTIONS:
+        return choose(problem_of(given, architecture)).algorithm
+    return None
 
 
 def poolings(dtype: np.dtype) -> Iterator[Call]:
@@ -269,10 +279,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", choices=("cuda", "emulated", "numpy"), default="cuda")
     parser.add_argument("--compare", action="store_true", help="with the tests' reference")
     parser.add_argument("--dtype", nargs="+", choices=tuple(DTYPES), help="by default all four")
+    parser.add_argument("--skip", nargs="+", default=(), choices=ALGORITHMS, metavar="ALGORITHM")
     parser.add_argument("--seconds", type=float, default=3600, help="stop cleanly after these")
     options = parser.parse_args(arguments)
     deadline, backend = Deadline(options.seconds), backend_named(options.backend)
-    done = failed = 0
+    done = failed = skipped = 0
     architecture = getattr(getattr(backend, "launcher", None), "architecture", None)
     names = options.dtype or ("float32", "float16", "float64", "bfloat16")
     for name in names:
@@ -281,6 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if deadline.left() == 0:
                 print(f"{done} calls, {failed} failed; stopped in {name} after {options.seconds} s")
                 return int(failed > 0)
+            if options.skip and runs_by(given, architecture) in options.skip:
+                skipped += 1
+                continue
             try:
                 results = run(backend, given)
                 message = wrong(results, given.expected(), limit) if options.compare else ""
@@ -290,7 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if message:
                 how = f" by {given.algorithm.name}" if given.algorithm else ""
                 print(f"{given.operation}{how} in {name}: {message}", flush=True)
-    print(f"{done} calls, {failed} failed; {', '.join(names)}")
+    left_out = f", {skipped} left out ({', '.join(options.skip)})" if skipped else ""
+    print(f"{done} calls, {failed} failed{left_out}; {', '.join(names)}")
     return int(failed > 0)
 
 
