@@ -351,19 +351,28 @@ class Clock:
 
 
 class SlowBench:
-    """Takes ten seconds a row; the third fails, the fourth loses the GPU."""
+    """Takes ten seconds a row, one for a pool; the third fails, the fourth loses the GPU."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.rows = clock, 0
 
     def measure(self, case: Case) -> dict:
-        self.clock.now += 10
+        self.clock.now += 1 if case.op == "max_pool" else 10
         self.rows += 1
         good = {"ours_us": 1.0, "tflops": 1.0, "gbps": 1.0, "speedup": 2.0, "err_ours": 0.0}
         return {"error": "ValueError: no"} if self.rows == 3 else good
 
     def healthy(self) -> bool:
         return self.rows != 4
+
+
+def test_short_rows_fill_the_time_that_a_long_one_does_not_fit(tmp_path):
+    clock, results = Clock(), Results(tmp_path / "r.json", {"gpu": "none"})
+    pools = [case for case in SET if (case.op, case.set) == ("max_pool", "vgg16")]
+    convs = [case for case in SET if case.op == "conv_fprop"]
+    in_order = [pools[0], convs[0], convs[1], pools[1]]
+    assert bench.run(SlowBench(clock), in_order, results, Deadline(16, clock)) == 1
+    assert [row["op"] for row in results.rows] == ["max_pool", "conv_fprop", "max_pool"]
 
 
 def test_a_benchmark_ends_before_its_time(tmp_path):
