@@ -132,11 +132,10 @@ class ImplicitGemm(Algorithm):
 
     def _plan(self, problem: Problem, tile: Tile, splits: int, terms: int) -> Plan:
         grid = (matrix_of(problem).blocks(tile), 1, splits)
+        shared, line = tile.shared_bytes(problem.accumulator_bytes, self.skew), 1
         if _asynchronous(problem, tile):
-            shared = tile.async_bytes(problem.direction)
-        else:
-            shared = tile.shared_bytes(problem.accumulator_bytes, self.skew)
-        shared += RESIDUES if problem.direction == "dgrad" else 0
+            shared, line = tile.async_bytes(problem.direction), 128  # its slabs begin at lines
+        shared += ceil_div(RESIDUES, line) * line if problem.direction == "dgrad" else 0
         return Plan(self.name, Settings(tile, terms), grid, tile.threads, shared)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
