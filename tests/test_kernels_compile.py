@@ -22,7 +22,7 @@ CompileException = pytest.importorskip(
 ).CompileException
 
 
-WHOLE = {"sm_75", "sm_80", "sm_90", "sm_120"}
+WHOLE = {"sm_75", "sm_90", "sm_120"}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
