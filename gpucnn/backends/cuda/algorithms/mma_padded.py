@@ -22,6 +22,9 @@ from .mma import CHUNK, Mma
 PAD = KernelFamily("pad_rows.cu", "pad_rows")
 CROP = KernelFamily("pad_rows.cu", "crop_rows")
 
+# What sums of few terms, as those of a picture's three channels, take over the estimate.
+FEW_TERMS = 1.5
+
 
 def padded(problem: Problem) -> Problem:
     """Return the problem with whole chunks of what the kernels move 16 bytes at a time."""
@@ -31,10 +34,6 @@ def padded(problem: Problem) -> Problem:
     if problem.direction == "fprop":
         wide = s.filters  # its last chunk may be any part of one
     return replace(problem, shape=replace(s, channels=deep, filters=wide))
-
-
-# What sums of few terms, as those of a picture's three channels, take over the estimate.
-FEW_TERMS = 1.5
 
 
 class PaddedMma(Algorithm):

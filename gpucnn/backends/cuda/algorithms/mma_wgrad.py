@@ -13,7 +13,7 @@ from ..geometry import geometry_record
 from ..kernel import DTYPE, RANK, Axis, KernelFamily
 from ..launch import KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
-from .base import LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .tiles import PARTIAL_ELEMENTS, matrix_of
 
 LOOP_PIXELS = 32  # that a block of the kernel sums in one step of its loop
@@ -71,11 +71,10 @@ WGRAD = KernelFamily(
 )  # fmt: skip
 
 # For the cost estimate: the multiply-adds of a multiprocessor in a microsecond, 1024 a clock at
-# 1.9 GHz, the share of them that a tile reached on an H200 (what a smaller one loads for each of
-# them is more), and the bytes that memory moves in one.
+# 1.9 GHz, and the share of them that a tile reached on an H200 (what a smaller one loads for each
+# of them is more).
 PEAK = 1024 * 1900.0
 EFFICIENCY = {HUGE: 0.85, LARGE: 0.82, TALL: 0.7, SMALL: 0.48}
-BYTES = 4.2e6
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,16 @@ class Settings:
 
     tile: Tile
     pixels: int
+
+
+def whole_us(problem: Problem, compute_us: float, splits: int) -> float:
+    """Return the estimate of a filters' gradient: its sums or its memory, and adding splits up."""
+    s = problem.shape
+    numbers = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
+    total_us = LAUNCH_US + max(compute_us, numbers * problem.itemsize / BYTES)
+    if splits > 1:
+        total_us += LAUNCH_US + 2 * splits * math.prod(s.w_shape) * 4 / BYTES
+    return total_us
 
 
 class MmaWgrad(Algorithm):
@@ -117,16 +126,12 @@ class MmaWgrad(Algorithm):
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
-        s, tile, (blocks, _, splits) = problem.shape, plan.settings.tile, plan.grid
+        tile, (blocks, _, splits) = plan.settings.tile, plan.grid
         each = tile.m * tile.n * plan.settings.pixels / (PEAK * EFFICIENCY[tile])
         waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
         # a multiprocessor that holds fewer blocks than it could waits for memory
         compute_us = each * (waves * tile.blocks + (left + tile.blocks) / 2 * bool(left))
-        numbers = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
-        total_us = LAUNCH_US + max(compute_us, numbers * problem.itemsize / BYTES)
-        if splits > 1:
-            total_us += LAUNCH_US + 2 * splits * math.prod(s.w_shape) * 4 / BYTES
-        return total_us
+        return whole_us(problem, compute_us, splits)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array) -> Array:
         s, splits = problem.shape, plan.grid[2]

@@ -15,13 +15,13 @@ from ..kernel import Axis, KernelFamily
 from ..launch import KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
-from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
-from .mma import PARTIAL_ELEMENTS
+from .base import MULTIPROCESSORS, Algorithm, Plan, Problem
+from .mma_wgrad import WAVES, whole_us
+from .tiles import PARTIAL_ELEMENTS
 from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, pair, tensor_maps_can_say, wgmma_element
 
 TAPS = 3  # of the windows along an axis, where there are patches
 STEPS_PER_SPLIT = 3  # at least; with less, adding the splits up costs more
-WAVES = range(1, 5)  # of blocks on a whole GPU, that splits are made for
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,11 @@ class WgmmaWgrad(Algorithm):
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
-        s, tile, (blocks, _, splits) = problem.shape, plan.settings.tile, plan.grid
+        tile, (blocks, _, splits) = plan.settings.tile, plan.grid
         products = tile.filters * tile.weights * tile.pixels * plan.settings.steps_per_split
         waves = ceil_div(blocks * splits, MULTIPROCESSORS)
         compute_us = waves * (BLOCK_US + products / (PEAK * tile.share))
-        numbers = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
-        total_us = LAUNCH_US + max(compute_us, numbers * problem.itemsize / BYTES)
-        if splits > 1:
-            total_us += LAUNCH_US + 2 * splits * math.prod(s.w_shape) * 4 / BYTES
-        return total_us
+        return whole_us(problem, compute_us, splits)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array) -> Array:
         s, tile, splits = problem.shape, plan.settings.tile, plan.grid[2]
