@@ -16,8 +16,8 @@ from ..launch import KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import MULTIPROCESSORS, Algorithm, Plan, Problem
+from .mma import PARTIAL_ELEMENTS
 from .mma_wgrad import WAVES, whole_us
-from .tiles import PARTIAL_ELEMENTS
 from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, pair, tensor_maps_can_say, wgmma_element
 
 TAPS = 3  # of the windows along an axis, where there are patches
