@@ -16,6 +16,7 @@ from .activation import (
     HardSigmoid,
     HardSiLU,
     LeakyReLU,
+    LogSoftmax,
     Mish,
     PReLU,
     ReLU,
@@ -26,12 +27,25 @@ from .activation import (
     Softsign,
     Tanh,
 )
+from .arrange import Pad, Resize, Slice, Take, Tile
 from .base import Layer, inference_mode
 from .conv import Conv1D, Conv2D, Conv3D
 from .conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from .dense import Dense
 from .dropout import Dropout
-from .merge import Add, Concatenate, Multiply
+from .elementwise import Arithmetic, Clip, Elementwise
+from .merge import (
+    Add,
+    Average,
+    Concatenate,
+    Divide,
+    MatMul,
+    Maximum,
+    Minimum,
+    Multiply,
+    Power,
+    Subtract,
+)
 from .norm import (
     BatchNorm,
     BatchNormalization,
@@ -40,6 +54,7 @@ from .norm import (
     InstanceNorm,
     LayerNorm,
     LayerNormalization,
+    LocalResponseNorm,
 )
 from .pool import (
     AveragePool1D,
@@ -72,6 +87,9 @@ from .pool import (
     MaxPooling1D,
     MaxPooling2D,
     MaxPooling3D,
+    MaxUnpool1D,
+    MaxUnpool2D,
+    MaxUnpool3D,
     MinPool1D,
     MinPool2D,
     MinPool3D,
@@ -79,6 +97,7 @@ from .pool import (
     SumPool2D,
     SumPool3D,
 )
+from .reduce import ArgMax, Reduce
 from .reshape import Flatten, Permute, Reshape
 from .separable import (
     DepthwiseConv1D,
@@ -94,6 +113,9 @@ __all__ = [
     "SELU",
     "Activation",
     "Add",
+    "ArgMax",
+    "Arithmetic",
+    "Average",
     "AveragePool1D",
     "AveragePool2D",
     "AveragePool3D",
@@ -102,6 +124,7 @@ __all__ = [
     "AveragePooling3D",
     "BatchNorm",
     "BatchNormalization",
+    "Clip",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
@@ -113,7 +136,9 @@ __all__ = [
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "DepthwiseConv3D",
+    "Divide",
     "Dropout",
+    "Elementwise",
     "Flatten",
     "GlobalAveragePool1D",
     "GlobalAveragePool2D",
@@ -142,32 +167,48 @@ __all__ = [
     "LayerNorm",
     "LayerNormalization",
     "LeakyReLU",
+    "LocalResponseNorm",
+    "LogSoftmax",
+    "MatMul",
     "MaxPool1D",
     "MaxPool2D",
     "MaxPool3D",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
+    "MaxUnpool1D",
+    "MaxUnpool2D",
+    "MaxUnpool3D",
+    "Maximum",
     "MinPool1D",
     "MinPool2D",
     "MinPool3D",
+    "Minimum",
     "Mish",
     "Multiply",
     "PReLU",
+    "Pad",
     "Permute",
+    "Power",
     "ReLU",
+    "Reduce",
     "Reshape",
+    "Resize",
     "SeparableConv1D",
     "SeparableConv2D",
     "SiLU",
     "Sigmoid",
+    "Slice",
     "Softmax",
     "Softplus",
     "Softsign",
+    "Subtract",
     "SumPool1D",
     "SumPool2D",
     "SumPool3D",
+    "Take",
     "Tanh",
+    "Tile",
     "from_config",
     "inference_mode",
     "to_config",
