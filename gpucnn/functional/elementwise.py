@@ -188,10 +188,13 @@ def arithmetic_backward(
     """
     xp = backend_of(owner, dy=dy, a=a, b=b).xp
     expect_shape(owner, np.broadcast_shapes(a.shape, b.shape), dy=dy)
+    # 16-bit numbers have neither the range nor the digits for 1 / b^2 and its sums.
+    wide_dy, wide_a, wide_b = (v.astype(accumulator(v.dtype), copy=False) for v in (dy, a, b))
     with quiet():
-        slopes = _binary(owner, function)[1](xp, a, b)
-        da, db = (dy if isinstance(s, int) and s == 1 else dy * s for s in slopes)
-    return summed_to(a.shape, da), summed_to(b.shape, db)
+        slopes = _binary(owner, function)[1](xp, wide_a, wide_b)
+        gradients = [wide_dy if isinstance(s, int) and s == 1 else wide_dy * s for s in slopes]
+    pairs = zip((a, b), gradients, strict=True)
+    return tuple(summed_to(v.shape, dv).astype(v.dtype, copy=False) for v, dv in pairs)
 
 
 def summed_to(shape: tuple[int, ...], array: Array) -> Array:
@@ -208,7 +211,7 @@ def summed_to(shape: tuple[int, ...], array: Array) -> Array:
     if not axes:
         return array
     total = array.sum(axis=axes, keepdims=True, dtype=accumulator(array.dtype))
-    return total.reshape(shape).astype(array.dtype)
+    return total.reshape(shape).astype(array.dtype, copy=False)
 
 
 def _unary(owner: str, function: str) -> _Function:
