@@ -435,7 +435,7 @@ ARITHMETIC = {
     "Arithmetic_multiply": _operand("multiply", (), torch.mul),
     "Arithmetic_subtract": _operand("subtract", (3, 1, 4), torch.sub),
     "Arithmetic_from": _operand("subtract", (4,), lambda x, o: o - x, reverse=True),
-    "Arithmetic_divide": _operand("divide", (1, 5, 1), torch.div),
+    "Arithmetic_divide": _operand("divide", (3, 1, 1), torch.div),
     "Arithmetic_over": _operand("divide", (4,), lambda x, o: o / x, reverse=True),
     "Arithmetic_maximum": _operand("maximum", (4,), torch.maximum),
     "Arithmetic_constant": Case(
