@@ -60,12 +60,12 @@ class Interpolation:
         p = np.arange(output, dtype=np.float64)
         if self.coordinates == "asymmetric":
             return p / scale
+        whole = scale * size  # the output's size before it was rounded
         if self.coordinates == "align_corners":
-            return p * (size - 1) / (output - 1) if output > 1 else np.zeros(1)
+            return p * (size - 1) / (whole - 1) if output > 1 else np.zeros(1)
         if self.coordinates == "pytorch_half_pixel" and output == 1:
             return np.zeros(1)
         if self.coordinates == "half_pixel_symmetric":
-            whole = scale * size  # before it was rounded to an output size
             return size / 2 * (1 - output / whole) + (p + 0.5) / scale - 0.5
         return (p + 0.5) / scale - 0.5
 

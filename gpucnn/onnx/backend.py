@@ -53,7 +53,7 @@ class Prepared(onnx.backend.base.BackendRep):
         return tuple(self._on_host(value) for value in results)
 
     def _array(self, value: Any) -> Array:
-        if not isinstance(value, np.ndarray) or value.dtype.kind in "OSU":
+        if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind in "OSU":
             raise UnsupportedError(f"an input is no array of numbers. Received: {type(value)}")
         return self.backend.asarray(value)
 

@@ -49,6 +49,7 @@ def import_model(source: Any, input_shapes: Mapping[str, Sequence[int]], name: s
     interpreter = Interpreter(model, context, taken={node.name for node in nodes})
     results = interpreter.run(graph, values)
     _report(interpreter, graph, results)
+    nodes = [node for node in nodes if _depends(results, node)]
     return Graph(nodes, results, name=name or legal(graph.name) or "onnx", dtype=dtype)
 
 
@@ -145,6 +146,19 @@ def _dtype(graph: onnx.GraphProto) -> str:
 
         return as_dtype("load", name)
     return name
+
+
+def _depends(values: Sequence[Node], node: Node) -> bool:
+    """Return whether one of the values is made of a node."""
+    waiting, seen = list(values), set()
+    while waiting:
+        value = waiting.pop()
+        if value is node:
+            return True
+        if value.serial not in seen:
+            seen.add(value.serial)
+            waiting += value.inputs
+    return False
 
 
 def _report(interpreter: Interpreter, graph: onnx.GraphProto, results: Sequence[Value]) -> None:

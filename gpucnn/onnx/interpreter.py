@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -39,6 +39,7 @@ class Interpreter:
         """``taken`` are names that no node may have; those of nodes are made legal and unique."""
         self.context = context
         self.taken = set(taken)
+        self.read: set[str] = set()
         self.opsets = {item.domain: item.version for item in model.opset_import}
         self.problems: list[tuple[str, str, str]] = []
 
@@ -47,6 +48,7 @@ class Interpreter:
 
         An output that could not be had is a ``Missing``, and the reason is in ``problems``.
         """
+        self.read = self.read | set(_read(graph))
         for initializer in graph.initializer:
             if initializer.name not in values:
                 values[initializer.name] = self.array(initializer)
@@ -76,7 +78,7 @@ class Interpreter:
                 node.op_type,
                 self._own_name(node.name),
                 {item.name: self._attribute(item) for item in node.attribute},
-                node.output,
+                [name if name in self.read else "" for name in node.output],
                 self.opsets.get("", self.opsets.get("ai.onnx", 1)),
                 self.context,
             )
@@ -84,7 +86,9 @@ class Interpreter:
         except UnsupportedError as error:
             self.problems.append((node.op_type, node.name or f"-> {node.output[0]}", str(error)))
             return missing
-        return results if isinstance(results, tuple) else (results,)
+        results = results if isinstance(results, tuple) else (results,)
+        # What NumPy makes of arrays without axes is a number of its own kind.
+        return [np.asarray(value) if isinstance(value, np.generic) else value for value in results]
 
     def _own_name(self, name: str) -> str:
         """Return a node's name as layers are called: without a "/", and each but once."""
@@ -118,3 +122,13 @@ class Interpreter:
         )
         graph = next(item.g for item in node.attribute if item.name == side)
         return self.run(graph, dict(values))
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of the values that somebody reads, in branches too."""
+    yield from (item.name for item in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _read(attribute.g)

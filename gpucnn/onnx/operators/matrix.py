@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import functional as F
-from ...backends.base import Array
+from ...backends.base import Array, accumulator
 from ...layers import Dense, MatMul
 from ...network import Node
 from ..call import Call, Value
@@ -52,4 +52,8 @@ def _dense(call: Call, x: Node, kernel: Array, bias: Array | None) -> Value:
 
 @operator("Einsum", known=True)
 def einsum(call: Call, *values: Array) -> Array:
-    return call.xp.einsum(call.get("equation"), *values)
+    """Products and sums by letters; those of 16-bit numbers are carried in float32."""
+    dtype = values[0].dtype
+    wide = dtype if dtype.kind in "iub" else accumulator(dtype)
+    y = call.xp.einsum(call.get("equation"), *(value.astype(wide) for value in values))
+    return y.astype(dtype)

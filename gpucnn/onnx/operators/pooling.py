@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from ... import functional as F
 from ...backends.base import Array
@@ -85,17 +84,13 @@ def max_unpool(call: Call, x: Value, indices: Any, output_shape: Array | None = 
         return call.apply(layer, x, indices.source)
     if isinstance(x, Node):
         raise call.refuse("the indices must be those of a MaxPool")
-    if output_shape is not None:
-        shape = call.integers(output_shape, "output_shape")
-    else:
-        shape = (*x.shape[:2], *_unpooled(call, x))
-    # An index counts the numbers of the whole array; of a smaller one than output_shape, perhaps.
-    counted = int(np.prod(_unpooled(call, x)))
-    places = indices.astype("int64") % counted
-    if int(np.prod(shape[2:])) != counted:
-        flat = indices.astype("int64") % int(np.prod(shape[2:]))
-        places = flat
-    return F.max_unpool_forward(x, places, shape, channels_last=False, owner=call.label)
+    # An index counts the numbers of the whole array that the pool read, as far as it is known.
+    shape = (*x.shape[:2], *_unpooled(call, x))
+    places = indices.astype("int64") % math.prod(shape[2:])
+    y = F.max_unpool_forward(x, places, shape, channels_last=False, owner=call.label)
+    wanted = shape if output_shape is None else call.integers(output_shape, "output_shape")
+    more = [(0, after - before) for before, after in zip(shape, wanted, strict=True)]
+    return F.pad_forward(y, more, owner=call.label)
 
 
 @operator("GlobalAveragePool")
@@ -163,7 +158,7 @@ def _flat_indices(call: Call, layer: Layer, x: Array) -> Array:
     maps = call.xp.arange(shape.batch * shape.channels).reshape(
         shape.batch, shape.channels, *(1,) * shape.rank
     )
-    return places + maps * int(np.prod(shape.input))
+    return places + maps * math.prod(shape.input)
 
 
 def _unpooled(call: Call, x: Array) -> tuple[int, ...]:

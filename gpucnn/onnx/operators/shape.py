@@ -163,5 +163,6 @@ def space_to_depth(call: Call, x: Value) -> Value:
     batch, channels, height, width = call.sizes(x)
     b = call.get("blocksize")
     blocks = call.reshape(x, (batch, channels, height // b, b, width // b, b))
-    blocks = call.transpose(blocks, (0, 3, 5, 1, 2, 4))
+    first = (0, 3, 5, 1, 2, 4) if call.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    blocks = call.transpose(blocks, first)
     return call.reshape(blocks, (batch, channels * b * b, height // b, width // b))
