@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ..arguments import as_shape
 from ..backends import default_backend
+from ..layers import Activation
 from ..network import Graph, Input, Node
 from .call import Context, UnsupportedError, Value
 from .interpreter import Interpreter, Missing, legal
@@ -49,6 +50,8 @@ def import_model(source: Any, input_shapes: Mapping[str, Sequence[int]], name: s
     interpreter = Interpreter(model, context, taken={node.name for node in nodes})
     results = interpreter.run(graph, values)
     _report(interpreter, graph, results)
+    # A model that hands an input through has a layer that does.
+    results = [Activation("linear")(v) if v in nodes else v for v in results]
     nodes = [node for node in nodes if _depends(results, node)]
     return Graph(nodes, results, name=name or legal(graph.name) or "onnx", dtype=dtype)
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ..functional.elementwise import quiet
 from .call import Call, Context, UnsupportedError, Value
 from .operators import OPERATORS
 
@@ -82,7 +83,8 @@ class Interpreter:
                 self.opsets.get("", self.opsets.get("ai.onnx", 1)),
                 self.context,
             )
-            results = OPERATORS[node.op_type](call, *inputs)
+            with quiet():
+                results = OPERATORS[node.op_type](call, *inputs)
         except UnsupportedError as error:
             self.problems.append((node.op_type, node.name or f"-> {node.output[0]}", str(error)))
             return missing

@@ -141,11 +141,41 @@ def gather_nd(call: Call, x: Array, indices: Array) -> Array:
 
 @operator("ScatterND", known=True)
 def scatter_nd(call: Call, x: Array, indices: Array, updates: Array) -> Array:
-    if call.get("reduction", "none") != "none":
-        raise call.refuse(f"reduction={call.get('reduction')!r}")
-    y = x.copy()
-    y[tuple(indices[..., place] for place in range(indices.shape[-1]))] = updates
-    return y
+    """Set places of x, or add to them and so on; on the host, whose order is settled."""
+    y, indices, updates = (call.known(value, "it").copy() for value in (x, indices, updates))
+    places = tuple(indices[..., place] for place in range(indices.shape[-1]))
+    _scattered(call, y, places, updates)
+    return call.context.backend.asarray(y)
+
+
+@operator("Scatter", "ScatterElements", known=True)
+def scatter_elements(call: Call, x: Array, indices: Array, updates: Array) -> Array:
+    """As ScatterND, of places along one axis."""
+    y, indices, updates = (call.known(value, "it").copy() for value in (x, indices, updates))
+    axis = call.get("axis", 0) % y.ndim
+    places = list(np.indices(indices.shape))
+    places[axis] = np.where(indices < 0, indices + y.shape[axis], indices)
+    _scattered(call, y, tuple(places), updates)
+    return call.context.backend.asarray(y)
+
+
+def _scattered(
+    call: Call, y: np.ndarray, places: tuple[np.ndarray, ...], updates: np.ndarray
+) -> None:
+    reduction = call.get("reduction", "none")
+    if reduction == "none":
+        y[places] = updates
+        return
+    run = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[reduction]
+    run.at(y, places, updates)
+
+
+@operator("Compress", known=True)
+def compress(call: Call, x: Array, condition: Array) -> Array:
+    axis = call.get("axis")
+    chosen = np.flatnonzero(call.known(condition, "the condition"))
+    x, axis = (x.reshape(-1), 0) if axis is None else (x, axis)
+    return call.xp.take(x, call.context.backend.asarray(chosen), axis=axis)
 
 
 @operator("Expand")

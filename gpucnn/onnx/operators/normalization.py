@@ -27,6 +27,8 @@ def batch_norm(
         epsilon=call.get("epsilon", 1e-5), momentum=momentum if momentum < 1 else 0.99, axis=1
     )
     weights = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+    if isinstance(x, Node) and call.wants(1):
+        raise call.refuse("the statistics are no outputs; training keeps them in the layer")
     if isinstance(x, Node) or not call.get("training_mode", 0):
         return call.apply(layer, x, **weights)
     fill(layer, x.shape[1:], x.dtype, call.context.backend, weights)

@@ -69,9 +69,7 @@ def constant_of_shape(call: Call, sizes: Array) -> Array:
 @operator("Cast", "CastLike")
 def cast(call: Call, x: Value, like: Any = None) -> Value:
     if call.kind == "CastLike":
-        if isinstance(like, Node) or isinstance(x, Node):
-            return x
-        dtype = like.dtype
+        dtype = call.context.dtype if isinstance(like, Node) else like.dtype
     else:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(call.get("to"))
     if dtype.name not in CASTABLE:
