@@ -369,6 +369,14 @@ ACTIVATIONS = {
     ),
     "Clip": Case(lambda: L.Clip(-1.5, 2), (3, 5, 7), lambda x, p: torch.clip(x, -1.5, 2)),
     "Clip_below": Case(lambda: L.Clip(low=0.1), (3, 5, 7), lambda x, p: torch.clip(x, 0.1)),
+    "Shrink": Case(
+        lambda: L.Shrink(1.3, bias=0.4),
+        (3, 5, 7),
+        lambda x, p: T.hardshrink(x, 1.3) - 0.4 * x.sign() * (x.abs() > 1.3),
+    ),
+    "Shrink_positive": Case(
+        lambda: L.Shrink(0.7, positive=True), (3, 5, 7), lambda x, p: T.threshold(x, 0.7, 0)
+    ),
     "Softmax_axis": Case(lambda: L.Softmax(axis=1), (3, 5, 7), lambda x, p: torch.softmax(x, 1)),
 }
 
@@ -442,6 +450,12 @@ ARITHMETIC = {
         lambda: L.Arithmetic("maximum", (), learned=False),
         (2, 3, 5),
         lambda x, p: torch.clip(x, 1),
+    ),
+    "Constant": Case(lambda: L.Constant((4, 2)), (3, 5), lambda x, p: p["operand"].expand(3, 4, 2)),
+    "Constant_fixed": Case(
+        lambda: L.Constant((4,), learned=False),
+        (3, 5),
+        lambda x, p: torch.ones(3, 4) + 0 * x[:, :1],
     ),
     "Subtract": _merged(L.Subtract, torch.sub),
     "Divide": _merged(L.Divide, torch.div),

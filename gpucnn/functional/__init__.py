@@ -36,6 +36,8 @@ from .elementwise import (
     clip_forward,
     elementwise_backward,
     elementwise_forward,
+    shrink_backward,
+    shrink_forward,
 )
 from .layout import channels_first, channels_last
 from .local_response import local_response_norm_backward, local_response_norm_forward
@@ -115,6 +117,8 @@ __all__ = [
     "resize_backward",
     "resize_forward",
     "saves_output",
+    "shrink_backward",
+    "shrink_forward",
     "slice_backward",
     "softmax_backward",
     "softmax_forward",

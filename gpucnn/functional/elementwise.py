@@ -131,6 +131,37 @@ def clip_backward(
     return xp.where(inside, dy, xp.zeros((), dy.dtype))
 
 
+def shrink_forward(
+    x: Array,
+    threshold: float = 0.5,
+    bias: float = 0.0,
+    positive: bool = False,
+    *,
+    owner: str = "shrink",
+) -> Array:
+    """Return 0 where |x| <= threshold (where x is, with ``positive``), else x nearer to 0 by bias.
+
+    Example:
+        >>> shrink_forward(np.array([-3.0, 0.5, 2.0]), 1, bias=1)
+        array([-2.,  0.,  1.])
+    """
+    xp = backend_of(owner, x=x).xp
+    zero, shift = xp.zeros((), x.dtype), xp.asarray(bias, x.dtype)
+    y = xp.where(x > threshold, x - shift, zero)
+    return y if positive else xp.where(x < -threshold, x + shift, y)
+
+
+def shrink_backward(
+    dy: Array, x: Array, threshold: float = 0.5, positive: bool = False, *, owner: str = "shrink"
+) -> Array:
+    """Return dy where ``shrink_forward`` let x through, else 0."""
+    xp = backend_of(owner, dy=dy, x=x).xp
+    expect_shape(owner, x.shape, dy=dy)
+    passed = x > threshold
+    passed = passed if positive else passed | (x < -threshold)
+    return xp.where(passed, dy, xp.zeros((), dy.dtype))
+
+
 def _divide(xp: Any, a: Array, b: Array) -> Array:
     """Divide; integers as C does, towards 0."""
     if a.dtype.kind not in "iu":

@@ -33,7 +33,7 @@ from .conv import Conv1D, Conv2D, Conv3D
 from .conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from .dense import Dense
 from .dropout import Dropout
-from .elementwise import Arithmetic, Clip, Elementwise
+from .elementwise import Arithmetic, Clip, Constant, Elementwise, Shrink
 from .merge import (
     Add,
     Average,
@@ -126,6 +126,7 @@ __all__ = [
     "BatchNormalization",
     "Clip",
     "Concatenate",
+    "Constant",
     "Conv1D",
     "Conv1DTranspose",
     "Conv2D",
@@ -196,6 +197,7 @@ __all__ = [
     "Resize",
     "SeparableConv1D",
     "SeparableConv2D",
+    "Shrink",
     "SiLU",
     "Sigmoid",
     "Slice",

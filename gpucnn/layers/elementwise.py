@@ -63,6 +63,84 @@ class Clip(Layer):
         return F.clip_backward(dy, x, self.low, self.high, owner=self.label)
 
 
+class Shrink(Layer):
+    """0 for numbers in [-threshold, threshold], the others nearer to 0 by ``bias``.
+
+    PyTorch's Hardshrink, and with ``bias=threshold`` its Softshrink. With ``positive`` all negative
+    numbers are 0, too: PyTorch's Threshold, ONNX's ThresholdedRelu.
+
+    Example:
+        >>> Shrink(1, bias=1).forward(np.array([[-3.0, 0.5, 2.0]]))
+        array([[-2.,  0.,  1.]])
+    """
+
+    arguments = ("threshold", "bias", "positive")
+
+    def __init__(
+        self, threshold: float = 0.5, *, bias: float = 0.0, positive: bool = False, **common: Any
+    ) -> None:
+        super().__init__(**common)
+        self.threshold = as_number(self.label, "threshold", threshold, above=-float("inf"))
+        self.bias = as_number(self.label, "bias", bias, above=-float("inf"))
+        self.positive = bool(positive)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self._save(x)
+        return F.shrink_forward(x, self.threshold, self.bias, self.positive, owner=self.label)
+
+    def _backward(self, dy: Array, x: Array) -> Array:
+        return F.shrink_backward(dy, x, self.threshold, self.positive, owner=self.label)
+
+
+class Constant(Layer):
+    """An array of its own for each sample, whatever the input: a learned token or position.
+
+    Args:
+        shape: the array's.
+        learned: whether it is a parameter; otherwise it is a constant, kept in ``state``.
+        operand_initializer: a name, or a function (shape, generator) -> array.
+
+    Parameter, or state: "operand", of ``shape``. The gradient of the input is 0.
+
+    Example:
+        >>> Constant((2,)).forward(np.array([[7.0], [8.0]]))
+        array([[1., 1.],
+               [1., 1.]])
+    """
+
+    arguments = ("shape", "learned", "operand_initializer")
+
+    def __init__(
+        self, shape: Sequence[int], *, learned: bool = True,
+        operand_initializer: Initializer = "ones", **common: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(**common)
+        self.shape = as_shape(self.label, "shape", shape)
+        self.learned = bool(learned)
+        self.operand_initializer = check_initializer(
+            self.label, "operand_initializer", operand_initializer
+        )
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return self.shape
+
+    def _build(self, input_shape: Shape) -> None:
+        add = self._add if self.learned else self._add_state
+        add("operand", self.shape, self.operand_initializer)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self._save(x.shape)
+        operand = self.params["operand"] if self.learned else self.state["operand"]
+        y = self.backend.xp.empty((x.shape[0], *self.shape), x.dtype)
+        y[...] = operand
+        return y
+
+    def _backward(self, dy: Array, x_shape: Shape) -> Array:
+        if self.learned:
+            self.grads["operand"] = F.reduce_forward(dy, "sum", [0], owner=self.label)
+        return self.backend.xp.zeros(x_shape, dy.dtype)
+
+
 class Arithmetic(Layer):
     """function(x, operand) with an array of its own, the same for all samples.
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backends.base import Array, Backend
-from ..layers import Arithmetic, Elementwise, Flatten, Layer, Permute, Reduce, Reshape
+from ..layers import Arithmetic, Constant, Elementwise, Flatten, Layer, Permute, Reduce, Reshape
 from ..layers import merge as merging
 from ..layers.base import inference_mode
 from ..network import Node
@@ -190,6 +190,15 @@ class Call:
         if isinstance(like, Node):
             return np.asarray(number, self.context.dtype)
         return self.xp.asarray(number, like.dtype)
+
+    def as_node(self, array: Array, beside: Node) -> Node:
+        """Return an array as a value of the graph, the same for each sample."""
+        rank = len(beside.shape)
+        operand = self.per_sample(array, rank)
+        if array.ndim != rank + 1:
+            raise self.refuse(f"a constant of shape {array.shape} beside values of {rank + 1} axes")
+        layer = Constant(operand.shape, learned=operand.size > 1)
+        return self.apply(layer, beside, operand=operand)
 
     def per_sample(self, operand: Array, rank: int) -> np.ndarray:
         """Return an array as each sample of ``rank`` axes meets it: without a batch axis."""

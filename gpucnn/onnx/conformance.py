@@ -114,10 +114,10 @@ def cases(kinds: Sequence[str] = KINDS) -> Iterator[Case]:
 
 def reason(case: Case) -> str | None:
     """Return why a case is left out; None where it must pass."""
-    nodes = list(_nodes(case.model.graph))
+    found = list(nodes(case.model.graph))
     unknown = {
         node.op_type
-        for node in nodes
+        for node in found
         if node.domain not in ("", "ai.onnx") or node.op_type not in (*OPERATORS, "If")
     }
     for group, names in GROUPS.items():
@@ -134,7 +134,7 @@ def reason(case: Case) -> str | None:
             return "text"
         if value.dtype.name not in CASTABLE:
             return DTYPES
-    targets = {item.i for node in nodes for item in node.attribute if item.name == "to"}
+    targets = {item.i for node in found for item in node.attribute if item.name == "to"}
     if any(helper.tensor_dtype_to_np_dtype(kind).name not in CASTABLE for kind in targets):
         return DTYPES
     return (
@@ -144,13 +144,13 @@ def reason(case: Case) -> str | None:
     )
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Yield the nodes of a graph, those of branches too."""
     for node in graph.node:
         yield node
         for item in node.attribute:
             if item.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(item.g)
+                yield from nodes(item.g)
 
 
 def check(case: Case) -> None:

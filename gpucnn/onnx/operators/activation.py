@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ... import functional as F
 from ...backends.base import Array
 from ...layers import (
     ELU,
@@ -19,6 +20,7 @@ from ...layers import (
     Mish,
     PReLU,
     ReLU,
+    Shrink,
     Sigmoid,
     SiLU,
     Softmax,
@@ -74,11 +76,9 @@ def prelu(call: Call, x: Value, slope: Value) -> Value:
     )
 
 
-@operator("ThresholdedRelu", known=True)
-def thresholded_relu(call: Call, x: Array) -> Array:
-    """x where x > alpha, else 0."""
-    alpha = call.get("alpha", 1.0)
-    return call.xp.where(x > alpha, x, x.dtype.type(0))
+@operator("ThresholdedRelu")
+def thresholded_relu(call: Call, x: Value) -> Value:
+    return call.apply(Shrink(call.get("alpha", 1.0), positive=True), x)
 
 
 @operator("Elu")
@@ -128,12 +128,12 @@ def swish(call: Call, x: Value) -> Value:
     return call.binary("multiply", x, gate)
 
 
-@operator("Shrink", known=True)
-def shrink(call: Call, x: Array) -> Array:
-    bias, lambd, xp = call.get("bias", 0.0), call.get("lambd", 0.5), call.xp
-    zero = xp.zeros((), x.dtype)
-    outside = xp.where(x > lambd, x - x.dtype.type(bias), zero)
-    return xp.where(x < -lambd, x + x.dtype.type(bias), outside).astype(x.dtype)
+@operator("Shrink")
+def shrink(call: Call, x: Value) -> Value:
+    threshold, bias = call.get("lambd", 0.5), call.get("bias", 0.0)
+    if not isinstance(x, Node):  # of integers, too
+        return F.shrink_forward(x, threshold, bias, owner=call.label)
+    return call.apply(Shrink(threshold, bias=bias), x)
 
 
 @operator("Clip")

@@ -18,9 +18,10 @@ def concat(call: Call, *values: Value) -> Value:
     nodes = [value for value in values if isinstance(value, Node)]
     if not nodes:
         return call.xp.concatenate(values, axis=axis)
-    if len(nodes) < len(values):
-        raise call.refuse("a constant among the values")
-    return nodes[0] if len(nodes) == 1 else call.apply(Concatenate(axis), *nodes)
+    values = [
+        value if isinstance(value, Node) else call.as_node(value, nodes[0]) for value in values
+    ]
+    return nodes[0] if len(values) == 1 else call.apply(Concatenate(axis), *values)
 
 
 @operator("Split")

@@ -38,8 +38,21 @@ def matmul(call: Call, a: Value, b: Value) -> Value:
             raise call.refuse("the samples of a batch would be mixed")
         return call.apply(MatMul(), a, b)
     if isinstance(b, Node) or b.ndim != 2:
-        raise call.refuse("a constant must be the second factor, with two axes")
+        return call.apply(MatMul(), *_as_nodes(call, a, b))
     return _dense(call, a, b.T, None)
+
+
+def _as_nodes(call: Call, a: Value, b: Value) -> tuple[Node, Node]:
+    """Return both factors as values of the graph, the constant with as many axes as the other."""
+    node = a if isinstance(a, Node) else b
+    rank = len(node.shape) + 1
+
+    def lifted(value: Value) -> Node:
+        if isinstance(value, Node):
+            return value
+        return call.as_node(value.reshape((1,) * (rank - value.ndim) + value.shape), node)
+
+    return lifted(a), lifted(b)
 
 
 def _dense(call: Call, x: Node, kernel: Array, bias: Array | None) -> Value:
