@@ -28,6 +28,7 @@ Pairs = tuple[tuple[int, int], ...]
 @operator("Conv")
 def conv(call: Call, x: Value, w: Array, b: Array | None = None) -> Value:
     kernel, options = _common(call, w, b)
+    _check_channels(call, x, kernel.shape[-1] * options["groups"])
     window = kernel.shape[1:-1]
     layer = by_rank(call, CONV, x)(
         kernel.shape[0], window, padding=padding(call, x, window), **options
@@ -38,6 +39,7 @@ def conv(call: Call, x: Value, w: Array, b: Array | None = None) -> Value:
 @operator("ConvTranspose")
 def conv_transpose(call: Call, x: Value, w: Array, b: Array | None = None) -> Value:
     kernel, options = _common(call, w, b)
+    _check_channels(call, x, kernel.shape[0])
     window, rank = kernel.shape[1:-1], kernel.ndim - 2
     extra = tuple(call.get("output_padding", (0,) * rank))
     pairs = _cut(call, x, window, options["strides"], options["dilation_rate"], extra)
@@ -70,6 +72,13 @@ def _common(call: Call, w: Value, b: Value | None) -> tuple[Array, dict[str, Any
         "use_bias": b is not None,
     }
     return call.xp.moveaxis(w, 1, -1), options  # (K, C, R, S) -> (K, R, S, C)
+
+
+def _check_channels(call: Call, x: Value, channels: int) -> None:
+    if call.sizes(x)[1] != channels:
+        raise call.refuse(
+            f"the filters are for {channels} channels, the input has {call.sizes(x)[1]}"
+        )
 
 
 def _bias(b: Array | None) -> dict[str, Array]:
