@@ -176,6 +176,7 @@ class Call:
             return F.arithmetic_forward(a, b, function, owner=self.label)
         x, operand = (a, b) if isinstance(a, Node) else (b, a)
         operand = self.per_sample(operand, len(x.shape))
+        operand = operand.reshape(()) if operand.size == 1 else operand
         layer = Arithmetic(
             function,
             operand.shape,

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...backends.base import Array
 from ...network import Node
+from .. import patterns
 from ..call import Call, Value
 from .registry import operator
 
@@ -46,7 +47,12 @@ def unary(call: Call, x: Value) -> Value:
 
 @operator(*BINARY)
 def binary(call: Call, a: Value, b: Value) -> Value:
-    return call.binary(BINARY[call.kind], a, _placed(call, a, b))
+    b, found = _placed(call, a, b), None
+    if call.kind == "Mul" and isinstance(a, Node) and isinstance(b, Node):
+        found = patterns.product(a, b)
+    if call.kind == "Div" and isinstance(a, Node) and not isinstance(b, Node) and b.size == 1:
+        found = patterns.quotient(a, call.number(b, "a divisor"))
+    return call.apply(*found) if found else call.binary(BINARY[call.kind], a, b)
 
 
 @operator("Pow")
