@@ -59,7 +59,7 @@ def test_its_layers_are_those_that_a_person_would_write(file):
     kinds = [type(layer).__name__ for layer in network.layers]
     assert kinds == [
         "Conv2D", "BatchNorm", "ReLU", "Conv2D", "BatchNorm", "ReLU", "Conv2D", "BatchNorm",
-        "GlobalAveragePool2D", "Conv2D", "Sigmoid", "Multiply", "Conv2D", "Sigmoid", "Multiply",
+        "GlobalAveragePool2D", "Conv2D", "SiLU", "Conv2D", "Sigmoid", "Multiply",
         "Add", "PReLU", "MaxPool2D", "Flatten", "Dense",
     ]  # fmt: skip
     stem = network.layers[0]
@@ -246,6 +246,42 @@ def test_a_constant_among_values_that_are_joined():
     model = made(nodes, (1, 5, 4), weights)
     network = check(model, 1, 5, 4)
     assert network.predict(numbers(3, 5, 4)).shape == (3, 3, 4)
+
+
+def test_what_exporters_write_out_is_one_layer():
+    nodes = [
+        node("Sigmoid", "x", "a"),
+        node("Mul", "a x", "silu"),
+        node("Add", "silu three", "b"),
+        node("Clip", "b zero six", "c"),
+        node("Mul", "silu c", "d"),
+        node("Div", "d six", "y"),
+    ]
+    weights = {name: np.float32(n) for name, n in (("three", 3), ("zero", 0), ("six", 6))}
+    network = check(made(nodes, ("n", 5), weights), 3, 5)
+    assert [type(layer).__name__ for layer in network.layers] == ["SiLU", "HardSiLU"]
+
+
+def test_what_is_also_read_in_between_stays():
+    nodes = [node("Sigmoid", "x", "a"), node("Mul", "x a", "b"), node("Add", "a b", "y")]
+    network = check(made(nodes, ("n", 5)), 3, 5)
+    assert [type(layer).__name__ for layer in network.layers] == ["Sigmoid", "SiLU", "Add"]
+
+
+def test_a_scale_behind_a_batch_norm_is_its_own():
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("BatchNormalization", "a gamma beta mean variance", "b"),
+        node("Mul", "b scale", "c"),
+        node("Add", "c shift", "d"),
+        node("Relu", "d", "y"),
+    ]
+    weights = {name: numbers(4, seed=seed) for seed, name in enumerate(("gamma", "beta", "mean"))}
+    weights |= {name: numbers(4, 1, 1, seed=len(name)) for name in ("scale", "shift")}
+    weights |= {"w": numbers(4, 3, 1, 1), "variance": np.linspace(0.5, 2, 4, dtype=np.float32)}
+    network = check(made(nodes, ("n", 3, 5, 6), weights), 2, 3, 5, 6)
+    assert [type(layer).__name__ for layer in network.layers] == ["Conv2D", "BatchNorm", "ReLU"]
+    assert len(network._plan()[0].stages) == 1
 
 
 def test_a_max_unpool_finds_its_pool():

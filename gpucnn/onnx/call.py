@@ -48,12 +48,14 @@ class Context:
     """What all nodes of a model have in common.
 
     Attributes:
-        backend: whose arrays are computed with.
+        backend: whose arrays are computed with; the host's, where a graph is made.
+        target: where a graph's parameters lie; None where arrays are computed with.
         batch: the batch that stands for all in a graph to be.
         dtype: of a graph's parameters; None where arrays are computed with, which have their own.
     """
 
     backend: Backend
+    target: Backend | None = None
     batch: int = 1
     dtype: np.dtype | None = None
 
@@ -137,7 +139,7 @@ class Call:
             self._give_name(layer)
             try:
                 if weights:
-                    fill(layer, inputs[0].shape, self.context.dtype, self.context.backend, weights)
+                    fill(layer, inputs[0].shape, self.context.dtype, self.context.target, weights)
                 # Layers that take any input leave an empty one to their functions.
                 check_sample(layer.label, (1, *inputs[0].shape))
                 return layer(x)

@@ -14,7 +14,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from ..arguments import as_shape
-from ..backends import default_backend
+from ..backends import default_backend, use_backend
 from ..layers import Activation
 from ..network import Graph, Input, Node
 from .call import Context, UnsupportedError, Value
@@ -47,9 +47,11 @@ def import_model(source: Any, input_shapes: Mapping[str, Sequence[int]], name: s
     }
     nodes = list(values.values())
     dtype = np.dtype(_dtype(graph))
-    context = Context(default_backend(), batch, dtype)
-    interpreter = Interpreter(model, context, taken={node.name for node in nodes})
-    results = interpreter.run(graph, values)
+    target = default_backend()
+    with use_backend("numpy") as host:  # constants and sizes are the host's affair
+        context = Context(host, target, batch, dtype)
+        interpreter = Interpreter(model, context, taken={node.name for node in nodes})
+        results = interpreter.run(graph, values)
     _report(interpreter, graph, results)
     # A model that hands an input through has a layer that does.
     results = [Activation("linear")(v) if v in nodes else v for v in results]
