@@ -10,8 +10,8 @@ import gpucnn
 from gpucnn import onnx as gonnx
 from gpucnn.backends import use_backend
 from gpucnn.layers import BatchNorm, Conv2D, Dense, Flatten, GlobalAveragePool2D, ReLU
+from gpucnn.onnx import UnsupportedError
 from gpucnn.onnx.backend import Backend
-from gpucnn.onnx.call import UnsupportedError
 from tests.onnx_models import SmallResNet, exported, made, node, randomise
 
 # float32 sums of some hundred terms in another order, through ten layers.
@@ -284,6 +284,19 @@ def test_a_scale_behind_a_batch_norm_is_its_own():
     assert len(network._plan()[0].stages) == 1
 
 
+def test_a_batch_norm_that_others_read_too_stays():
+    nodes = [
+        node("BatchNormalization", "x gamma beta mean variance", "b"),
+        node("Add", "b b_shift", "c"),
+        node("Mul", "b c", "y"),
+    ]
+    weights = {name: numbers(4, seed=seed) for seed, name in enumerate(("gamma", "beta", "mean"))}
+    weights |= {"variance": np.ones(4, np.float32), "b_shift": numbers(1)}
+    network = check(made(nodes, ("n", 4, 5), weights), 2, 4, 5)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert kinds == ["BatchNorm", "Arithmetic", "Multiply"]
+
+
 def test_a_max_unpool_finds_its_pool():
     nodes = [
         node("MaxPool", "x", "a places", kernel_shape=[2, 2], strides=[2, 2]),
@@ -403,6 +416,20 @@ def test_a_use_that_is_not_supported_says_why(nodes, shape, weights, message):
     with pytest.raises(UnsupportedError, match=message) as error:
         gonnx.load(made(nodes, shape, weights))
     assert "Received: " in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["Div", "Reshape"])
+def test_numbers_that_are_the_batchs_size_fit_no_other_batch(kind):
+    """A constant for one batch would be wrong for all others, and nobody would see it."""
+    nodes = [node("Shape", "x", "sizes"), node("Cast", "sizes", "numbers", to=1)]
+    if kind == "Div":
+        nodes += [node("Gather", "numbers zero", "n"), node("Div", "x n", "y")]
+    else:
+        nodes += [node("Gather", "sizes zero", "n"), node("Unsqueeze", "n first", "m")]
+        nodes += [node("Concat", "whole m", "to", axis=0), node("Reshape", "x to", "y")]
+    weights = {"zero": np.int64(0), "first": np.array([0]), "whole": np.array([-1])}
+    with pytest.raises(UnsupportedError, match=r"computed from the batch's size|would mix"):
+        gonnx.load(made(nodes, ("n", 4), weights))
 
 
 def test_files_and_arguments_that_do_not_fit(tmp_path, file):

@@ -19,10 +19,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import UnsupportedError
+
 if TYPE_CHECKING:
     from ..network import Graph
 
-__all__ = ["load"]
+__all__ = ["UnsupportedError", "load"]
 
 
 def load(

@@ -62,7 +62,7 @@ def _pattern(call: Call, function: str, a: Node, b: Value) -> tuple | None:
         found = patterns.product(a, b) if function == "multiply" else None
     elif function == "divide" and b.size == 1:
         found = patterns.quotient(a, call.number(b, "a divisor"))
-    elif function in ("add", "multiply"):
+    elif function in ("add", "multiply") and call.alone[0]:
         return patterns.rescaled(function, a, call.per_sample(b, len(a.shape)))
     return found and (*found, {})
 
