@@ -128,6 +128,14 @@ def test_the_zoo_is_planned() -> None:
     assert "ReLU" not in resnet and "BatchNorm" not in resnet
 
 
+def test_a_graphs_sums_take_their_batch_norms_along() -> None:
+    stages = [stage for run in sums()._plan() for stage in run.stages]
+    taken = [stage for stage in stages if isinstance(stage, NormSum)]
+    assert [len(stage.layers) for stage in taken] == [2, 1, 1]
+    # Left: one of the two that meet, one that is read twice, and one that is stretched.
+    assert [type(stage).__name__ for stage in stages].count("BatchNorm") == 3
+
+
 # ---- the numbers ---------------------------------------------------------------------------------
 
 
@@ -149,6 +157,20 @@ def forked() -> Graph:
     right = L.MaxPool2D(2)(L.ReLU()(middle))
     both = L.Add()([stem, middle])
     return Graph(x, [left, L.ReLU()(both), right, middle])
+
+
+def sums() -> Graph:
+    """Sums that take a batch norm along: one at a fork, one in a chain behind a sum; and others."""
+    x = Input((8, 9, 2))
+    stem = L.Conv2D(4, 3, padding="same")(x)
+    first = L.ReLU()(L.Add()([stem, L.BatchNorm()(stem)]))
+    inner = L.BatchNorm()(L.Conv2D(4, 3, padding="same")(L.ReLU()(L.Conv2D(4, 1)(first))))
+    second = L.Add()([inner, first])
+    both = L.Add()([L.BatchNorm()(L.Conv2D(4, 1)(second)), L.BatchNorm()(second)])
+    read_twice = L.BatchNorm()(both)
+    third = L.Add()([read_twice, L.Activation("tanh")(read_twice)])
+    stretched = L.Add()([third, L.BatchNorm()(L.GlobalAveragePool2D(keepdims=True)(third))])
+    return Graph(x, [L.ReLU()(stretched), L.MaxPool2D(2)(L.ReLU()(both))])
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {
@@ -180,6 +202,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     ),
     "sum, tanh": lambda: Residual([L.BatchNorm()], None, "tanh"),
     "graph": forked,
+    "graph of sums": sums,
 }  # fmt: skip
 
 
@@ -282,7 +305,7 @@ def test_the_sum_of_a_residual_returns_both_gradients() -> None:
     stage = NormSum(norm := L.BatchNorm(), L.ReLU())
     x, residual = numbers(4, 3), numbers(4, 3, seed=1)
     norm.build((3,))
-    y = stage.run(x, residual, training=True)
+    y = stage.forward([x, residual], training=True)
     dx, dresidual = stage.backward(np.ones_like(y))
     np.testing.assert_array_equal(dresidual, (y > 0).astype(np.float32))
     assert dx.shape == x.shape

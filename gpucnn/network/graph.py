@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..backends.base import Array
-from ..layers import from_config, to_config
+from ..layers import Add, from_config, to_config
 from ..layers.base import Layer, Shape
 from .base import Network, Step
 from .naming import give_names
 from .node import Input, Node
-from .plan import Stage, backward_through
+from .plan import NormSum, Stage, backward_through, sum_of
 
 
 class Run(NamedTuple):
@@ -105,13 +105,49 @@ class Graph(Network):
                 and sources[0] not in outputs
             )
             chains[place] = [*(chains.pop(sources[0], ()) if goes_on else ()), place]
+        sums = self._take_sums(chains, readers, outputs) if self.fuses else {}
         runs, kept = [], outputs
         for chain in sorted(chains.values(), reverse=True):
-            sources = self._sources[chain[0] - first]
-            stages = self._stages([self.layers[place - first] for place in chain])
+            layers = [self.layers[place - first] for place in chain]
+            if chain[0] in sums:
+                stage, sources = sums[chain[0]]
+                stages = [stage, *self._stages(layers[len(stage.layers) :])]
+            else:
+                stages, sources = self._stages(layers), self._sources[chain[0] - first]
             runs.append(Run(stages, sources, chain[-1], sorted(set(sources) - kept)))
             kept = kept | set(sources)
         return runs[::-1]
+
+    def _take_sums(
+        self, chains: dict[int, list[int]], readers: Counter[int], outputs: set[int]
+    ) -> dict[int, tuple[NormSum, list[int]]]:
+        """Take the batch norms that an ``Add`` of two alone reads off the ends of their chains.
+
+        Return by the place of the sum the stage that norm, sum and perhaps ReLU are, which stands
+        for as many layers of the sum's chain as it has, and what it reads.
+        """
+        first, complex_numbers = len(self.inputs), self.dtype.kind == "c"
+        found = {}
+        for add, *behind in list(chains.values()):
+            sources = self._sources[add - first]
+            alike = len({self.nodes[source].shape for source in sources}) == 1
+            if type(self.layers[add - first]) is not Add or len(sources) != 2 or not alike:
+                continue
+            after = self.layers[behind[0] - first] if behind else None
+            for norm, residual in (sources, sources[::-1]):
+                if norm < first or readers[norm] > 1 or norm in outputs:
+                    continue
+                layer = self.layers[norm - first]
+                stage = sum_of(layer, after, complex_numbers) or sum_of(
+                    layer, None, complex_numbers
+                )
+                if stage is not None:
+                    *before, _ = chains.pop(norm)
+                    if before:
+                        chains[before[-1]] = before
+                    found[add] = stage, [*self._sources[norm - first], residual]
+                    break
+        return found
 
     def config(self) -> dict[str, Any]:
         names = [node.name if node.layer is None else node.layer.name for node in self.nodes]

@@ -11,7 +11,7 @@ computes in one pass over memory, or in an order that touches less of it:
     convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
     dense, ReLU                    sign of the output says what passed
     batch norm, ReLU
-    batch norm, sum, ReLU          the end of a ``Residual``
+    batch norm, sum, ReLU          the end of a ``Residual``, or an ``Add`` of two in a ``Graph``
 
 The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off.
 """
@@ -80,10 +80,14 @@ class WithReLU(Stage):
 class NormSum(Stage):
     """A batch norm, the sum with a residual, and perhaps a ReLU: y = f(norm(x) + residual).
 
-    ``backward`` returns dx and the gradient of the residual. Kept for it: x and y.
+    Its input is x and the residual; ``backward`` returns the gradients of both. Kept for it: x and
+    y.
     """
 
-    def run(self, x: Array, residual: Array, training: bool) -> Array:
+    takes_many = True
+
+    def forward(self, x: Sequence[Array], training: bool = False) -> Array:
+        x, residual = x
         forward = partial(self._forward, residual=residual)
         return self.lead._pass_forward(forward, self.name, x, training)
 

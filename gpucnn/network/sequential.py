@@ -166,7 +166,7 @@ class Residual(Network):
         for stage in shortcut:
             side = stage.forward(side, training)
         if last is not None:
-            y = last.run(y, side, training)
+            y = last.forward([y, side], training)
         else:
             y = y + side
             if self.activation is not None:
