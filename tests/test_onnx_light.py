@@ -38,30 +38,37 @@ def randomised(name: str) -> onnx.ModelProto:
     for weight, shape in filled.items():
         node, place = readers[weight]
         if node.op_type in ("Conv", "Gemm") and place == 1:
-            values = rng.standard_normal(shape, np.float32) * np.sqrt(2 / np.prod(shape[1:]))
+            scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
+            values = rng.standard_normal(shape, np.float32) * scale
         elif node.op_type in ("BatchNormalization", "Unsqueeze") and place in (0, 1, 4):
             values = rng.uniform(0.5, 1.5, shape)  # a scale or a variance
         else:
             values = rng.uniform(-0.2, 0.2, shape)
-        graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), weight))
+        graph.initializer.append(
+            numpy_helper.from_array(values.astype(np.float32, copy=False), weight)
+        )
     return model
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_logits_are_onnxruntimes(name):
-    model = randomised(name)
+def by_onnxruntime(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    x = np.random.default_rng(1).standard_normal((1, 3, 224, 224), np.float32)
     inputs = {
         item.name: x if item.shape == list(x.shape) else np.zeros(item.shape, np.float32)
         for item in session.get_inputs()
     }
-    (expected,) = session.run(None, inputs)
+    return session.run(None, inputs)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_logits_are_onnxruntimes(name):
+    model = randomised(name)
+    x = np.random.default_rng(1).standard_normal((1, 3, 224, 224), np.float32)
+    expected = by_onnxruntime(model, x)
     with use_backend("numpy"):
         network = gonnx.load(model)
         logits = network.predict(x)
