@@ -12,7 +12,7 @@ from gpucnn.backends import use_backend
 from gpucnn.layers import BatchNorm, Conv2D, Dense, Flatten, GlobalAveragePool2D, ReLU
 from gpucnn.onnx import UnsupportedError
 from gpucnn.onnx.backend import Backend
-from tests.onnx_models import SmallResNet, exported, made, node, randomise
+from tests.onnx_models import SmallResNet, Style, UNet, Written, exported, made, node, randomise
 
 # float32 sums of some hundred terms in another order, through ten layers.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -169,6 +169,30 @@ def test_it_trains(file):
     before = trainer.evaluate((images, labels))["loss"]
     trainer.fit((images, labels), epochs=12, batch_size=20)
     assert trainer.evaluate((images, labels))["loss"] < before / 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(UNet, (3, 16, 24)), (Style, (3, 9, 10)), (Written, (3, 9, 8))]
+)
+def test_other_networks_and_their_gradients_are_pytorchs(kind, shape):
+    """In float64, where no number lies on another side of a kink for a rounding's sake."""
+    torch.manual_seed(1)
+    model = kind().eval()
+    randomise(model)
+    network = gonnx.load(exported(model, torch.zeros(1, *shape))).astype("float64")
+    x, model = numbers(3, *shape).astype(np.float64), model.double()
+    inputs = torch.tensor(x, requires_grad=True)
+    expected = model(inputs)
+    dy = numbers(*expected.shape, seed=1).astype(np.float64)
+    expected.backward(torch.tensor(dy))
+    y, dx = network.forward(x), network.backward(dy)
+    # Attributes (a slope of 0.1) and constants of the file are float32.
+    for ours, theirs in ((y, expected.detach().numpy()), (dx, inputs.grad.numpy())):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
+    ours = [float(np.abs(p.gradient).sum()) for p in network.parameters()]
+    theirs = [float(p.grad.abs().sum()) for p in model.parameters()]
+    for value in theirs:  # each of PyTorch's is there, by the sum of its magnitudes
+        assert min(abs(value - other) for other in ours) <= 1e-6 * max(theirs)
 
 
 # ---- what nodes become ---------------------------------------------------------------------------
