@@ -81,22 +81,12 @@ class Slice(Layer):
 
     def __init__(self, slices: Sequence[Sequence[int | None]], **common: Any) -> None:
         super().__init__(**common)
-        listed = slices if isinstance(slices, (list, tuple)) else ()
-        for item in listed:
-            if not (
-                isinstance(item, (list, tuple))
-                and len(item) == 3
-                and integers([n for n in item if n is not None]) is not None
-                and item[2] != 0
-            ):
-                listed = ()
-                break
-        if not listed:
+        if not isinstance(slices, (list, tuple)) or not slices or not all(map(_is_cut, slices)):
             raise ValueError(
                 f"{self.label}: slices must hold a (start, stop, step) triple for each axis of a"
                 f" sample, with no step of 0. Received: slices={slices!r}"
             )
-        self.slices = tuple(tuple(item) for item in listed)
+        self.slices = tuple(map(tuple, slices))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != len(self.slices):
@@ -192,3 +182,10 @@ class Tile(Layer):
         pairs = zip(self.repeats, x_shape[1:], strict=True)
         apart = dy.reshape(x_shape[0], *(n for pair in pairs for n in pair))
         return F.reduce_forward(apart, "sum", range(1, apart.ndim, 2), owner=self.label)
+
+
+def _is_cut(item: Any) -> bool:
+    """Return whether this is a (start, stop, step) triple of integers or None, with a step."""
+    if not isinstance(item, (list, tuple)) or len(item) != 3 or item[2] == 0:
+        return False
+    return integers([n for n in item if n is not None]) is not None
