@@ -1,0 +1,107 @@
+"""Pools: over windows, and over the whole map."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+
+from ...layers.pool import GlobalPool, Pool
+from ...shapes import Pairs, PoolShape
+from .builder import Builder, Value
+from .registry import exports
+
+_REDUCTIONS = {"max": "ReduceMax", "min": "ReduceMin", "average": "ReduceMean", "sum": "ReduceSum"}
+
+
+@exports(GlobalPool)
+def global_pool(builder: Builder, layer: GlobalPool, x: Value) -> Value:
+    output = layer.output_shape(x.shape)
+    first = 1 if layer.data_format == "channels_last" else 2
+    places = sorted(x.place(axis) for axis in range(first, first + layer.rank))
+    axes = builder.constant("axes", np.array(places))
+    op = _REDUCTIONS[layer.mode]
+    name = builder.node(op, x.name, axes, keepdims=int(layer.keepdims))
+    return Value(name, output, x.order) if layer.keepdims else Value.of(name, output)
+
+
+@exports(Pool)
+def pool(builder: Builder, layer: Pool, x: Value) -> Value:
+    shape = layer._geometry((1, *x.shape))
+    x = builder.channels_first(x, -1 if shape.channels_last else 1)
+    pads = _reached(shape)
+    if shape.mode in ("max", "min"):
+        name = _maximum(builder, x, shape, pads)
+    elif shape.mode == "average" and _is_plain(shape, pads):
+        name = builder.node(
+            "AveragePool", x.name, count_include_pad=int(shape.count_padding),
+            **_attributes(shape, pads),
+        )  # fmt: skip
+    else:
+        name = _sum(builder, x, shape, pads)
+    return Value(name, shape.y_shape[1:], x.order)
+
+
+def _maximum(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> str:
+    """Add a MaxPool; a minimum is the negative of the negatives' maximum."""
+    name = x.name if shape.mode == "max" else builder.node("Neg", x.name)
+    if any(max(pair) for pair in pads) and max(shape.dilation) > 1:
+        # A dilated window may fall between the inputs, and its maximum is -inf. Runtimes refuse a
+        # padding as large as the window besides.
+        lowest = builder.constant("lowest", np.array(-np.inf).astype(builder.dtype))
+        places = builder.constant("pads", np.array(_ends(((0, 0), (0, 0), *pads))))
+        name = builder.node("Pad", name, places, lowest)
+        pads = ((0, 0),) * shape.rank
+    name = builder.node("MaxPool", name, dilations=shape.dilation, **_attributes(shape, pads))
+    return name if shape.mode == "max" else builder.node("Neg", name)
+
+
+def _is_plain(shape: PoolShape, pads: Pairs) -> bool:
+    """Whether AveragePool divides as we do: not before opset 19 where windows are dilated, and
+    where padding counts but not what lies beyond it."""
+    return max(shape.dilation) == 1 and not (shape.count_padding and pads != shape.padding)
+
+
+def _sum(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> str:
+    """Add the sum of each window, a depthwise convolution with ones, and divide it to an average."""
+    ones = builder.constant("ones", np.ones((shape.channels, 1, *shape.window), builder.dtype))
+    attributes = _attributes(shape, pads) | {"dilations": shape.dilation, "group": shape.channels}
+    name = builder.node("Conv", x.name, ones, **attributes)
+    if shape.mode == "sum":
+        return name
+    counts = builder.constant("counts", _counts(shape)[None, None].astype(builder.dtype))
+    return builder.node("Div", name, counts)
+
+
+def _counts(shape: PoolShape) -> np.ndarray:
+    """Return what an average divides by at each place: the inputs, or with padding, under it."""
+    axes = []
+    for size, taps, stride, (before, after), step, count in zip(
+        shape.input, shape.window, shape.strides, shape.padding, shape.dilation, shape.output,
+        strict=True,
+    ):  # fmt: skip
+        reads = np.arange(count)[:, None] * stride + np.arange(taps) * step - before
+        low, high = (-before, size + after) if shape.count_padding else (0, size)
+        axes.append(((reads >= low) & (reads < high)).sum(axis=1))
+    return np.maximum(reduce(np.multiply.outer, axes), 1)  # 0 inputs have the sum 0
+
+
+def _reached(shape: PoolShape) -> Pairs:
+    """Return the padding, longer behind where ceil mode lets the last window stick out."""
+    pads = []
+    for size, taps, stride, (before, after), step, count in zip(
+        shape.input, shape.window, shape.strides, shape.padding, shape.dilation, shape.output,
+        strict=True,
+    ):  # fmt: skip
+        end = (count - 1) * stride + step * (taps - 1) + 1
+        pads.append((before, max(after, end - size - before)))
+    return tuple(pads)
+
+
+def _attributes(shape: PoolShape, pads: Pairs) -> dict[str, list[int]]:
+    return {"kernel_shape": shape.window, "strides": shape.strides, "pads": _ends(pads)}
+
+
+def _ends(pads: Pairs) -> list[int]:
+    """Return ONNX's order of a padding: all that is before, then all that is behind."""
+    return [*(before for before, _ in pads), *(after for _, after in pads)]

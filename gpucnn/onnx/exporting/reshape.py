@@ -1,0 +1,71 @@
+"""Layers that move numbers, merge arrays, or in inference do nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from ...layers.dropout import Dropout
+from ...layers.merge import Add, Concatenate, Multiply
+from ...layers.reshape import Permute, Reshape
+from .builder import Builder, Value
+from .registry import exports
+
+
+@exports(Dropout)
+def dropout(builder: Builder, layer: Dropout, x: Value) -> Value:
+    return x
+
+
+@exports(Reshape)
+def reshape(builder: Builder, layer: Reshape, x: Value) -> Value:
+    """Reshape, or Flatten, which leaves the columns as the tensor has them."""
+    output = layer.output_shape(x.shape)
+    if len(output) > 1:
+        return Value.of(builder.reshaped(builder.arranged(x), output), output)
+    if x.rank == 2:
+        return x
+    count = math.prod(x.shape)
+    columns = np.arange(count).reshape(x.shape).transpose([axis - 1 for axis in x.order[1:]])
+    in_order = x.order == tuple(range(x.rank)) or (np.diff(columns.ravel()) == 1).all()
+    name = builder.node("Flatten", x.name, axis=1)
+    return Value(name, output, (0, 1), None if in_order else columns.ravel())
+
+
+@exports(Permute)
+def permute(builder: Builder, layer: Permute, x: Value) -> Value:
+    """The same tensor, whose axes are now called otherwise."""
+    if x.rank == 2:
+        return x
+    order = tuple(0 if axis == 0 else layer.dims.index(axis) + 1 for axis in x.order)
+    return replace(x, shape=layer.output_shape(x.shape), order=order)
+
+
+@exports(Add)
+def add(builder: Builder, layer: Add, values: list[Value]) -> Value:
+    return _chained(builder, "Add", layer, values)
+
+
+@exports(Multiply)
+def multiply(builder: Builder, layer: Multiply, values: list[Value]) -> Value:
+    return _chained(builder, "Mul", layer, values)
+
+
+@exports(Concatenate)
+def concatenate(builder: Builder, layer: Concatenate, values: list[Value]) -> Value:
+    output = layer.output_shape([x.shape for x in values])
+    values = builder.alike(values)
+    place = values[0].place(layer.axis)
+    name = builder.node("Concat", *(x.name for x in values), axis=place)
+    return replace(values[0], name=name, shape=output)
+
+
+def _chained(builder: Builder, op: str, layer: Add | Multiply, values: list[Value]) -> Value:
+    first, *others = builder.alike(values)
+    output = layer.output_shape([x.shape for x in values])
+    for x in others:
+        first = builder.apply(op, first, x.name)
+    return replace(first, shape=output)
