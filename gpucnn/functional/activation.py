@@ -9,7 +9,7 @@ from .softmax import softmax_backward, softmax_forward
 
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 _SOFTMAX = ("softmax", "log_softmax")
-_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}  # as keras.activations
+ALPHA = {"leaky_relu": 0.2, "elu": 1.0}  # by default, as keras.activations
 
 KINDS = ("linear", *sorted(ACTIVATIONS), *_SOFTMAX, *_ALIASES)
 
@@ -93,7 +93,7 @@ def activation_backward(
 
 def _checked_alpha(owner: str, kind: str, alpha: float | None) -> float:
     if alpha is None:
-        return _ALPHA.get(kind, 0.0)
+        return ALPHA.get(kind, 0.0)
     return as_number(owner, "alpha", alpha, least=0)
 
 

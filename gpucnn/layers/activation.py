@@ -59,7 +59,7 @@ class Activated(Layer):
         return dx
 
 
-class _Elementwise(Layer):
+class Elementwise(Layer):
     """An activation without arguments of its own, called ``kind`` by the backends."""
 
     kind: str
@@ -77,7 +77,7 @@ class _Elementwise(Layer):
         )
 
 
-class Activation(_Elementwise):
+class Activation(Elementwise):
     """Any activation by its Keras name; see ``gpucnn.functional.activation_forward`` for the list.
 
     Example:
@@ -92,7 +92,7 @@ class Activation(_Elementwise):
         self.activation = self.kind = check_activation(self.label, activation)
 
 
-class ReLU(_Elementwise):
+class ReLU(Elementwise):
     """max(x, 0), or with ``max_value=6`` min(max(x, 0), 6)."""
 
     arguments = ("max_value",)
@@ -103,7 +103,7 @@ class ReLU(_Elementwise):
         self.kind = "relu" if max_value is None else "relu6"
 
 
-class LeakyReLU(_Elementwise):
+class LeakyReLU(Elementwise):
     """x where x > 0, else negative_slope * x, which must not be negative.
 
     The default 0.3 is the one of Keras's layer; the name "leaky_relu" has its function's, 0.2.
@@ -119,7 +119,7 @@ class LeakyReLU(_Elementwise):
         self.negative_slope = self.alpha
 
 
-class ELU(_Elementwise):
+class ELU(Elementwise):
     """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2016)."""
 
     arguments = ("alpha",)
@@ -130,43 +130,43 @@ class ELU(_Elementwise):
         self.alpha = as_number(self.label, "alpha", alpha, least=0)  # as for LeakyReLU
 
 
-class SELU(_Elementwise):
+class SELU(Elementwise):
     """The ELU whose scales keep mean 0 and variance 1 (Klambauer et al. 2017)."""
 
     kind = "selu"
 
 
-class Sigmoid(_Elementwise):
+class Sigmoid(Elementwise):
     """1 / (1 + exp(-x))."""
 
     kind = "sigmoid"
 
 
-class HardSigmoid(_Elementwise):
+class HardSigmoid(Elementwise):
     """min(max(x + 3, 0), 6) / 6."""
 
     kind = "hard_sigmoid"
 
 
-class Tanh(_Elementwise):
+class Tanh(Elementwise):
     """tanh(x)."""
 
     kind = "tanh"
 
 
-class Softplus(_Elementwise):
+class Softplus(Elementwise):
     """log(1 + exp(x))."""
 
     kind = "softplus"
 
 
-class Softsign(_Elementwise):
+class Softsign(Elementwise):
     """x / (1 + |x|)."""
 
     kind = "softsign"
 
 
-class GELU(_Elementwise):
+class GELU(Elementwise):
     """x * Phi(x), or its tanh form with ``approximate=True`` (Hendrycks & Gimpel 2016)."""
 
     arguments = ("approximate",)
@@ -177,25 +177,25 @@ class GELU(_Elementwise):
         self.kind = "gelu_tanh" if approximate else "gelu"
 
 
-class SiLU(_Elementwise):
+class SiLU(Elementwise):
     """x * sigmoid(x), also called swish (Ramachandran et al. 2017)."""
 
     kind = "silu"
 
 
-class HardSiLU(_Elementwise):
+class HardSiLU(Elementwise):
     """x * HardSigmoid(x) (Howard et al. 2019)."""
 
     kind = "hard_silu"
 
 
-class Mish(_Elementwise):
+class Mish(Elementwise):
     """x * tanh(softplus(x)) (Misra 2020)."""
 
     kind = "mish"
 
 
-class Softmax(_Elementwise):
+class Softmax(Elementwise):
     """exp(x) / sum(exp(x)) over ``axis``, which counts the batch axis.
 
     To train, leave it out: the cross-entropy loss takes the logits and is more exact so.

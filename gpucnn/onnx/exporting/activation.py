@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ...functional.activation import _ALPHA
-from ...layers.activation import PReLU, _Elementwise
+from ...functional.activation import ALPHA
+from ...layers.activation import Elementwise, PReLU
 from .builder import Builder, Value
 from .registry import exports
 
@@ -27,8 +27,8 @@ _SOFTMAX = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
 
-@exports(_Elementwise)
-def elementwise(builder: Builder, layer: _Elementwise, x: Value) -> Value:
+@exports(Elementwise)
+def elementwise(builder: Builder, layer: Elementwise, x: Value) -> Value:
     return activated(builder, x, layer.kind, layer.alpha, layer.axis)
 
 
@@ -44,7 +44,7 @@ def activated(
     builder: Builder, x: Value, kind: str, alpha: float | None = None, axis: int = -1
 ) -> Value:
     """Export one of ``functional.activation_forward``'s kinds; ``axis`` is the softmax's."""
-    alpha = _ALPHA.get(kind) if alpha is None else alpha
+    alpha = ALPHA.get(kind) if alpha is None else alpha
     if kind == "linear":
         return x
     if kind in _SAME:

@@ -54,10 +54,10 @@ class Value:
         return self.order.index(axis % self.rank)
 
 
-def channels_first(rank: int, axis: int = -1) -> tuple[int, ...]:
+def channels_first_order(rank: int, axis: int = -1) -> tuple[int, ...]:
     """Return the order of axes that brings ``axis`` to the place behind the batch.
 
-    >>> channels_first(4)
+    >>> channels_first_order(4)
     (0, 3, 1, 2)
     """
     axis %= rank
@@ -79,7 +79,7 @@ class Builder:
         self.initializers: dict[str, Any] = {}
         self._path: tuple[str, ...] = ()
         self._names: set[str] = set()
-        self._outputs: set[str] = set()
+        self._outputs: dict[str, str] = {}  # the names of tensors that became outputs
         self._arranged: dict[tuple[str, Any], Value] = {}
 
     # ---- layers ----------------------------------------------------------------------------------
@@ -153,12 +153,12 @@ class Builder:
         """Return a value under the name of one of the graph's outputs."""
         name = self._unique(key)
         made = any(x.name in node.output for node in self.nodes)
-        if not made or x.name in self._outputs:  # an input, or an output of another name, too
-            x = self.apply("Identity", x)
+        if not made or x.name in self._outputs:  # an input, or an output of another name already
+            x = self.apply("Identity", replace(x, name=self._outputs.get(x.name, x.name)))
         for node in self.nodes:
             for names in (node.input, node.output):
                 names[:] = [name if old == x.name else old for old in names]
-        self._outputs.add(name)
+        self._outputs[x.name] = name
         return replace(x, name=name)
 
     def _unique(self, key: str) -> str:
@@ -188,8 +188,8 @@ class Builder:
         return self._arranged[key]
 
     def channels_first(self, x: Value, axis: int) -> Value:
-        """Return a value with the channels, which are on ``axis`` of the array, behind the batch."""
-        return self.arranged(x, channels_first(x.rank, axis))
+        """Return a value with the channels, ``axis`` of the array, behind the batch."""
+        return self.arranged(x, channels_first_order(x.rank, axis))
 
     def alike(self, values: Sequence[Value]) -> list[Value]:
         """Return values of one rank in the order that most of them have."""

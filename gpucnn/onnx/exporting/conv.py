@@ -12,7 +12,7 @@ from ...layers.dense import Dense
 from ...layers.separable import SeparableConv
 from ...shapes import ConvShape
 from .activation import activated
-from .builder import Builder, Value, channels_first
+from .builder import Builder, Value, channels_first_order
 from .registry import exports
 
 
@@ -61,7 +61,7 @@ def dense(builder: Builder, layer: Dense, x: Value) -> Value:
         inputs = [builder.parameter(layer, "kernel", lambda kernel: kernel[:, columns])]
         inputs += [builder.parameter(layer, "bias")] if layer.use_bias else []
         y = Value.of(builder.node("Gemm", x.name, *inputs, transB=1), output)
-    elif x.order == channels_first(x.rank):  # over the channels of a map: a 1x1 convolution
+    elif x.order == channels_first_order(x.rank):  # over the channels of a map: a 1x1 convolution
         ones = (1,) * (x.rank - 2)
         inputs = [builder.parameter(layer, "kernel", lambda w: w.reshape(*w.shape, *ones))]
         inputs += [builder.parameter(layer, "bias")] if layer.use_bias else []

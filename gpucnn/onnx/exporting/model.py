@@ -15,7 +15,7 @@ from ...files import place
 from ...layers.base import Layer, Shape
 from ...network import Network
 from . import conv, networks, norm, pool, reshape  # noqa: F401 - each registers its exporters
-from .builder import Builder, Value, channels_first, element_type
+from .builder import Builder, Value, channels_first_order, element_type
 from .registry import exporter_of
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ def _check(model: Layer, channels_first: bool) -> None:
     ]
     if problems:
         raise ValueError(
-            f"onnx.export: {model.label} has layers that ONNX cannot express: {'; '.join(problems)}."
-            f" Received: {len(problems)} such layers of {len(layers)}"
+            f"onnx.export: {model.label} has layers that ONNX cannot express:"
+            f" {'; '.join(problems)}. Received: {len(problems)} such layers of {len(layers)}"
         )
     if channels_first:
         first = [
@@ -178,9 +178,7 @@ def _inputs(model: Layer, shape: Any, first: bool) -> list[Value]:
     else:
         names = [f"input_{i}" if i else "input" for i in range(len(shapes))]
     values = [Value.of(name, one) for name, one in zip(names, shapes, strict=True)]
-    return [
-        replace(x, order=channels_first(x.rank)) if first and x.rank > 2 else x for x in values
-    ]
+    return [replace(x, order=channels_first_order(x.rank)) if first and x.rank > 2 else x for x in values]
 
 
 def _normalised(builder: Builder, x: Value, normalize: Normalize) -> Value:
@@ -202,12 +200,10 @@ def _outputs(builder: Builder, model: Layer, results: Any, first: bool) -> list[
     results = results if isinstance(results, list) else [results]
     names = ["output"]
     if model.gives_many:
-        names = [node.name if node.layer is None else node.layer.name for node in model.outputs]
-    outputs = []
-    for name, x in zip(names, results, strict=True):
-        x = builder.arranged(x, channels_first(x.rank) if first and x.rank > 2 else None)
-        outputs.append(builder.output(x, name))
-    return outputs
+        names = [(node.layer or node).name for node in model.outputs]
+    orders = [channels_first_order(x.rank) if first and x.rank > 2 else None for x in results]
+    arranged = [builder.arranged(x, order) for x, order in zip(results, orders, strict=True)]
+    return [builder.output(x, name) for x, name in zip(arranged, names, strict=True)]
 
 
 def _described(builder: Builder, x: Value) -> Any:

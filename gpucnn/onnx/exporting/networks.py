@@ -26,11 +26,13 @@ def residual(builder: Builder, network: Residual, x: Value) -> Value:
 
 @exports(Graph)
 def graph(builder: Builder, network: Graph, x: Value | list[Value]) -> Value | list[Value]:
-    values = list(x) if network.takes_many else [x]
-    for layer, sources in zip(network.layers, network._sources, strict=True):
-        given = [values[index] for index in sources]
-        values.append(builder.run(layer, given if layer.takes_many else given[0]))
-    results = [values[network._index[id(node)]] for node in network.outputs]
+    given = x if network.takes_many else [x]
+    values = {node.name: value for node, value in zip(network.inputs, given, strict=True)}
+    shapes = tuple(value.shape for value in given)
+    for layer, _, _, sources in network._flow(shapes if network.takes_many else shapes[0])[0]:
+        given = [values[name] for name in sources]
+        values[layer.name] = builder.run(layer, given if layer.takes_many else given[0])
+    results = [values[(node.layer or node).name] for node in network.outputs]
     return results if network.gives_many else results[0]
 
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from ...layers.norm import BatchNorm, GroupNorm, LayerNorm
 from ...layers.base import Shape
+from ...layers.norm import BatchNorm, GroupNorm, LayerNorm
 from .activation import activated
 from .builder import Builder, Value
 from .registry import exports

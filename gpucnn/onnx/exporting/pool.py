@@ -63,7 +63,7 @@ def _is_plain(shape: PoolShape, pads: Pairs) -> bool:
 
 
 def _sum(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> str:
-    """Add the sum of each window, a depthwise convolution with ones, and divide it to an average."""
+    """Add the sum of each window, a depthwise convolution with ones; divide it for an average."""
     ones = builder.constant("ones", np.ones((shape.channels, 1, *shape.window), builder.dtype))
     attributes = _attributes(shape, pads) | {"dilations": shape.dilation, "group": shape.channels}
     name = builder.node("Conv", x.name, ones, **attributes)
