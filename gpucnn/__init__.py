@@ -37,6 +37,7 @@ _LATER = {
     "losses": "losses",
     "metrics": "metrics",
     "models": "models",
+    "onnx": "onnx",
     "optimizers": "optimizers",
     "schedules": "schedules",
     "tune": "tuning",
