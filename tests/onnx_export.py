@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from math import prod
 
 import numpy as np
 import onnx
@@ -21,7 +22,8 @@ def randomised(layer: Layer) -> Layer:
     for _, part in layer.walk():
         for arrays in (part.params, part.state):
             for key, array in arrays.items():
-                drawn = rng.standard_normal(array.shape) * 0.3
+                fan = prod(array.shape[1:]) if "kernel" in key else 9
+                drawn = rng.standard_normal(array.shape) / np.sqrt(fan)
                 if key in ("gamma", "moving_variance"):
                     drawn = np.abs(drawn) + 0.5
                 arrays[key] = drawn.astype(array.dtype)

@@ -299,7 +299,8 @@ def test_summary(newest):
 
 @pytest.mark.parametrize("first", [False, True])
 def test_export(trained, folder, first):
-    output = run("export", trained, "--out", "made/a.onnx", *(["--channels-first"] if first else []))
+    layout = ["--channels-first"] if first else []
+    output = run("export", trained, "--out", "made/a.onnx", *layout)
     size = "1, 8, 8" if first else "8, 8, 1"
     assert re.search(rf"input +\(batch, {size}\) float32, 0 to 16", output)
     assert re.search(r"output +\(batch, 10\) float32", output)

@@ -60,6 +60,8 @@ def channels_first_order(rank: int, axis: int = -1) -> tuple[int, ...]:
     >>> channels_first_order(4)
     (0, 3, 1, 2)
     """
+    if rank < 3:
+        return tuple(range(rank))
     axis %= rank
     return (0, axis, *(place for place in range(1, rank) if place != axis))
 

@@ -178,7 +178,9 @@ def _inputs(model: Layer, shape: Any, first: bool) -> list[Value]:
     else:
         names = [f"input_{i}" if i else "input" for i in range(len(shapes))]
     values = [Value.of(name, one) for name, one in zip(names, shapes, strict=True)]
-    return [replace(x, order=channels_first_order(x.rank)) if first and x.rank > 2 else x for x in values]
+    if first:
+        values = [replace(x, order=channels_first_order(x.rank)) for x in values]
+    return values
 
 
 def _normalised(builder: Builder, x: Value, normalize: Normalize) -> Value:
@@ -201,7 +203,7 @@ def _outputs(builder: Builder, model: Layer, results: Any, first: bool) -> list[
     names = ["output"]
     if model.gives_many:
         names = [(node.layer or node).name for node in model.outputs]
-    orders = [channels_first_order(x.rank) if first and x.rank > 2 else None for x in results]
+    orders = [channels_first_order(x.rank) if first else None for x in results]
     arranged = [builder.arranged(x, order) for x, order in zip(results, orders, strict=True)]
     return [builder.output(x, name) for x, name in zip(arranged, names, strict=True)]
 
