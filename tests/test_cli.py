@@ -22,7 +22,7 @@ from gpucnn.backends import get_backend
 from gpucnn.bench.cases import Case
 from gpucnn.bench.processes import Refused
 from gpucnn.bench.runs import Benchmark
-from gpucnn.cli import app
+from gpucnn.cli import app, options
 from gpucnn.cli.console import console, errors
 from gpucnn.cli.info import VARIABLES, _describe_gpu
 from gpucnn.cli.runs import Settings, Trained
@@ -286,6 +286,10 @@ def test_many_pictures_of_any_size(undrawn, colours, folder):
 
 
 # ---- summary, filters, info ----------------------------------------------------------------------
+
+
+def test_help_names_every_network():
+    assert options.NETWORKS.split(", ") == list(models.MODELS)
 
 
 def test_summary(newest):
