@@ -59,7 +59,7 @@ class Activated(Layer):
         return dx
 
 
-class Elementwise(Layer):
+class _Elementwise(Layer):
     """An activation without arguments of its own, called ``kind`` by the backends."""
 
     kind: str
@@ -77,7 +77,7 @@ class Elementwise(Layer):
         )
 
 
-class Activation(Elementwise):
+class Activation(_Elementwise):
     """Any activation by its Keras name; see ``gpucnn.functional.activation_forward`` for the list.
 
     Example:
@@ -92,7 +92,7 @@ class Activation(Elementwise):
         self.activation = self.kind = check_activation(self.label, activation)
 
 
-class ReLU(Elementwise):
+class ReLU(_Elementwise):
     """max(x, 0), or with ``max_value=6`` min(max(x, 0), 6)."""
 
     arguments = ("max_value",)
@@ -103,7 +103,7 @@ class ReLU(Elementwise):
         self.kind = "relu" if max_value is None else "relu6"
 
 
-class LeakyReLU(Elementwise):
+class LeakyReLU(_Elementwise):
     """x where x > 0, else negative_slope * x, which must not be negative.
 
     The default 0.3 is the one of Keras's layer; the name "leaky_relu" has its function's, 0.2.
@@ -119,7 +119,7 @@ class LeakyReLU(Elementwise):
         self.negative_slope = self.alpha
 
 
-class ELU(Elementwise):
+class ELU(_Elementwise):
     """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2016)."""
 
     arguments = ("alpha",)
@@ -130,43 +130,43 @@ class ELU(Elementwise):
         self.alpha = as_number(self.label, "alpha", alpha, least=0)  # as for LeakyReLU
 
 
-class SELU(Elementwise):
+class SELU(_Elementwise):
     """The ELU whose scales keep mean 0 and variance 1 (Klambauer et al. 2017)."""
 
     kind = "selu"
 
 
-class Sigmoid(Elementwise):
+class Sigmoid(_Elementwise):
     """1 / (1 + exp(-x))."""
 
     kind = "sigmoid"
 
 
-class HardSigmoid(Elementwise):
+class HardSigmoid(_Elementwise):
     """min(max(x + 3, 0), 6) / 6."""
 
     kind = "hard_sigmoid"
 
 
-class Tanh(Elementwise):
+class Tanh(_Elementwise):
     """tanh(x)."""
 
     kind = "tanh"
 
 
-class Softplus(Elementwise):
+class Softplus(_Elementwise):
     """log(1 + exp(x))."""
 
     kind = "softplus"
 
 
-class Softsign(Elementwise):
+class Softsign(_Elementwise):
     """x / (1 + |x|)."""
 
     kind = "softsign"
 
 
-class GELU(Elementwise):
+class GELU(_Elementwise):
     """x * Phi(x), or its tanh form with ``approximate=True`` (Hendrycks & Gimpel 2016)."""
 
     arguments = ("approximate",)
@@ -177,25 +177,25 @@ class GELU(Elementwise):
         self.kind = "gelu_tanh" if approximate else "gelu"
 
 
-class SiLU(Elementwise):
+class SiLU(_Elementwise):
     """x * sigmoid(x), also called swish (Ramachandran et al. 2017)."""
 
     kind = "silu"
 
 
-class HardSiLU(Elementwise):
+class HardSiLU(_Elementwise):
     """x * HardSigmoid(x) (Howard et al. 2019)."""
 
     kind = "hard_silu"
 
 
-class Mish(Elementwise):
+class Mish(_Elementwise):
     """x * tanh(softplus(x)) (Misra 2020)."""
 
     kind = "mish"
 
 
-class Softmax(Elementwise):
+class Softmax(_Elementwise):
     """exp(x) / sum(exp(x)) over ``axis``, which counts the batch axis.
 
     To train, leave it out: the cross-entropy loss takes the logits and is more exact so.

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from ...functional.activation import ALPHA
-from ...layers.activation import Elementwise, PReLU
+from ...layers.activation import PReLU, _Elementwise
 from .builder import Builder, Value
 from .registry import exports
 
@@ -27,8 +27,8 @@ _SOFTMAX = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
 
-@exports(Elementwise)
-def elementwise(builder: Builder, layer: Elementwise, x: Value) -> Value:
+@exports(_Elementwise)
+def elementwise(builder: Builder, layer: _Elementwise, x: Value) -> Value:
     return activated(builder, x, layer.kind, layer.alpha, layer.axis)
 
 
