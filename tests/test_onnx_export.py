@@ -35,6 +35,7 @@ CASES = {
 } | {
     "Conv1D_rows": (lambda: L.Conv1D(3, 2, padding="same", strides=3), (7, 2)),
     "Conv2D_wide_padding": (lambda: L.Conv2D(3, 2, padding=((3, 4), (0, 5))), (4, 3, 2)),
+    "Conv2D_softmax": (lambda: L.Conv2D(3, 2, activation="softmax"), (5, 4, 2)),
     "SeparableConv2D_last": (lambda: L.SeparableConv2D(4, 3, padding="same"), (5, 6, 3)),
     "Dense_of_a_row": (lambda: L.Dense(3, "softmax"), (4,)),
     "MaxPool2D_dilated": (padded_pool(L.MaxPool2D), (3, 4, 2)),

@@ -58,6 +58,16 @@ def test_a_graph_of_two_inputs_and_outputs():
     assert "Transpose" not in ops(first)
 
 
+def test_what_lies_in_two_orders_is_brought_to_one():
+    x = gpucnn.Input((5, 4, 3))
+    y = L.Conv2D(3, 3, padding="same")(x)
+    network = gpucnn.Graph(x, [L.Add()([x, y, x]), L.Concatenate(axis=2)([x, y])])
+    assert_same(randomised(network), checked(network), samples([(5, 4, 3)], 2))
+    network = gpucnn.Sequential([gpucnn.Residual([L.Conv2D(3, 3, padding="same")])])
+    network.build((5, 4, 3))
+    assert_same(randomised(network), checked(network), samples([(5, 4, 3)], 2))
+
+
 def nested() -> gpucnn.Graph:
     x = gpucnn.Input((8, 8, 2), name="image")
     inner = gpucnn.Sequential([L.Conv2D(3, 3, padding="same"), block(), L.Permute((3, 1, 2))])(x)
