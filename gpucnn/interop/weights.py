@@ -47,8 +47,12 @@ def load_state_dict(
         RuntimeError: the network is not built.
 
     Example:
-        >>> model = gpucnn.models.make("resnet18", 1000, (224, 224, 3))          # doctest: +SKIP
-        >>> gpucnn.interop.load_state_dict(model, "resnet18.safetensors")        # doctest: +SKIP
+        >>> from gpucnn import Sequential
+        >>> model = Sequential([Dense(2, name="logits", input_shape=(3,))])
+        >>> arrays = {"fc.weight": np.ones((2, 3)), "fc.bias": np.zeros(2)}
+        >>> load_state_dict(model, arrays, [("fc", "logits")])
+        >>> model.forward(np.ones((1, 3), np.float32))
+        array([[3., 3.]], dtype=float32)
     """
     if isinstance(table, str) and table not in TABLES:
         names = ", ".join(map(repr, TABLES))

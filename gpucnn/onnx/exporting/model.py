@@ -76,9 +76,9 @@ def export(
         ModuleNotFoundError: the package onnx is missing.
 
     Example:
-        >>> model = gpucnn.Sequential([gpucnn.Dense(10, input_shape=(64,))])    # doctest: +SKIP
-        >>> gpucnn.onnx.export(model).graph.node[0].op_type                     # doctest: +SKIP
-        'Gemm'
+        >>> made = export(Conv2D(10, 3), input_shape=(8, 8, 1), channels_first=True)
+        >>> [node.op_type for node in made.graph.node]
+        ['Conv']
     """
     try:
         from onnx import helper
@@ -188,9 +188,9 @@ def _normalised(builder: Builder, x: Value, normalize: Normalize) -> Value:
     behind = (1,) * (x.rank - 1 - x.place(-1))
 
     def compute(x: Value) -> Value:
-        for op, numbers in (("Sub", normalize.mean), ("Div", normalize.std)):
-            array = np.array(numbers, np.float32).astype(builder.accumulator)
-            name = builder.constant(f"normalize/{op}", array.reshape(-1, *behind))
+        for op, key in (("Sub", "mean"), ("Div", "std")):
+            array = np.array(getattr(normalize, key), np.float32).astype(builder.accumulator)
+            name = builder.constant(f"normalize/{key}", array.reshape(-1, *behind))
             x = builder.apply(op, x, name)
         return x
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -29,48 +30,48 @@ def global_pool(builder: Builder, layer: GlobalPool, x: Value) -> Value:
 def pool(builder: Builder, layer: Pool, x: Value) -> Value:
     shape = layer._geometry((1, *x.shape))
     x = builder.channels_first(x, -1 if shape.channels_last else 1)
-    pads = _reached(shape)
-    if shape.mode in ("max", "min"):
-        name = _maximum(builder, x, shape, pads)
-    elif shape.mode == "average" and _is_plain(shape, pads):
-        name = builder.node(
-            "AveragePool", x.name, count_include_pad=int(shape.count_padding),
-            **_attributes(shape, pads),
-        )  # fmt: skip
-    else:
-        name = _sum(builder, x, shape, pads)
-    return Value(name, shape.y_shape[1:], x.order)
+    run = {"max": _maximum, "min": _maximum, "average": _average, "sum": _sum}[shape.mode]
+    return replace(run(builder, x, shape, _reached(shape)), shape=shape.y_shape[1:])
 
 
-def _maximum(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> str:
+def _maximum(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> Value:
     """Add a MaxPool; a minimum is the negative of the negatives' maximum."""
-    name = x.name if shape.mode == "max" else builder.node("Neg", x.name)
+    x = x if shape.mode == "max" else builder.apply("Neg", x)
     if any(max(pair) for pair in pads) and max(shape.dilation) > 1:
         # A dilated window may fall between the inputs, and its maximum is -inf. Runtimes refuse a
         # padding as large as the window besides.
         lowest = builder.constant("lowest", np.array(-np.inf).astype(builder.dtype))
         places = builder.constant("pads", np.array(_ends(((0, 0), (0, 0), *pads))))
-        name = builder.node("Pad", name, places, lowest)
+        x = builder.apply("Pad", x, places, lowest)
         pads = ((0, 0),) * shape.rank
-    name = builder.node("MaxPool", name, dilations=shape.dilation, **_attributes(shape, pads))
-    return name if shape.mode == "max" else builder.node("Neg", name)
+    y = builder.apply("MaxPool", x, dilations=shape.dilation, **_attributes(shape, pads))
+    return y if shape.mode == "max" else builder.apply("Neg", y)
 
 
-def _is_plain(shape: PoolShape, pads: Pairs) -> bool:
-    """Whether AveragePool divides as we do: not before opset 19 where windows are dilated, and
-    where padding counts but not what lies beyond it."""
-    return max(shape.dilation) == 1 and not (shape.count_padding and pads != shape.padding)
+def _average(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> Value:
+    """Add an AveragePool where it divides as we do, else a sum and a division.
+
+    It knows no dilation before opset 19, and cannot count the padding but not what lies beyond.
+    """
+    if max(shape.dilation) == 1 and (pads == shape.padding or not shape.count_padding):
+        counting = {"count_include_pad": int(shape.count_padding)}
+        return builder.apply("AveragePool", x, **counting, **_attributes(shape, pads))
+    counts = _counts(shape)[None, None].astype(builder.accumulator)
+
+    def divided(x: Value) -> Value:
+        total = _sum(builder, x, shape, pads, builder.accumulator)
+        return builder.apply("Div", total, builder.constant("counts", counts))
+
+    return builder.widened(x, divided)
 
 
-def _sum(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> str:
-    """Add the sum of each window, a depthwise convolution with ones; divide it for an average."""
-    ones = builder.constant("ones", np.ones((shape.channels, 1, *shape.window), builder.dtype))
+def _sum(
+    builder: Builder, x: Value, shape: PoolShape, pads: Pairs, dtype: np.dtype | None = None
+) -> Value:
+    """Add a depthwise convolution with ones."""
+    ones = np.ones((shape.channels, 1, *shape.window), dtype or builder.dtype)
     attributes = _attributes(shape, pads) | {"dilations": shape.dilation, "group": shape.channels}
-    name = builder.node("Conv", x.name, ones, **attributes)
-    if shape.mode == "sum":
-        return name
-    counts = builder.constant("counts", _counts(shape)[None, None].astype(builder.dtype))
-    return builder.node("Div", name, counts)
+    return builder.apply("Conv", x, builder.constant("ones", ones), **attributes)
 
 
 def _counts(shape: PoolShape) -> np.ndarray:
