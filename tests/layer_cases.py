@@ -364,6 +364,19 @@ ACTIVATIONS = {
     "HardSiLU": Case(L.HardSiLU, (3, 5, 7), lambda x, p: T.hardswish(x)),
     "Mish": Case(L.Mish, (3, 5, 7), lambda x, p: T.mish(x)),
     "Softmax": Case(L.Softmax, (3, 5, 7), lambda x, p: torch.softmax(x, -1)),
+    "LogSoftmax": Case(
+        lambda: L.LogSoftmax(axis=1), (3, 5, 7), lambda x, p: torch.log_softmax(x, 1)
+    ),
+    "Clip": Case(lambda: L.Clip(-1.5, 2), (3, 5, 7), lambda x, p: torch.clip(x, -1.5, 2)),
+    "Clip_below": Case(lambda: L.Clip(low=0.1), (3, 5, 7), lambda x, p: torch.clip(x, 0.1)),
+    "Shrink": Case(
+        lambda: L.Shrink(1.3, bias=0.4),
+        (3, 5, 7),
+        lambda x, p: T.hardshrink(x, 1.3) - 0.4 * x.sign() * (x.abs() > 1.3),
+    ),
+    "Shrink_positive": Case(
+        lambda: L.Shrink(0.7, positive=True), (3, 5, 7), lambda x, p: T.threshold(x, 0.7, 0)
+    ),
     "Softmax_axis": Case(lambda: L.Softmax(axis=1), (3, 5, 7), lambda x, p: torch.softmax(x, 1)),
 }
 
@@ -391,4 +404,181 @@ OTHERS = {
     ),
 }
 
-CASES: dict[str, Case] = {**CONVS, **POOLS, **NORMS, **ACTIVATIONS, **OTHERS}
+
+def _operand(function: str, shape: tuple, compute: Callable[..., Tensor], **options: Any) -> Case:
+    return Case(
+        lambda: L.Arithmetic(function, shape, **options),
+        (2, 3, 5, 4),
+        lambda x, p: compute(x, p["operand"]),
+    )
+
+
+def _merged(kind: type, compute: Callable[..., Tensor]) -> Case:
+    return Case(kind, [(2, 3, 1), (2, 3, 5)], lambda x, p: compute(*x))
+
+
+def _upsampled(**options: Any) -> Callable[..., Tensor]:
+    return lambda x, p: last(T.interpolate(first(x), **options))
+
+
+# Functions whose domain is all of (-4, 4); the others are in ARITHMETIC behind one that fits.
+_EVERYWHERE = {
+    "abs": torch.abs, "asinh": torch.asinh, "atan": torch.atan, "ceil": torch.ceil,
+    "cos": torch.cos, "cosh": torch.cosh, "erf": torch.erf, "exp": torch.exp,
+    "floor": torch.floor, "negative": torch.neg, "reciprocal": torch.reciprocal,
+    "round": torch.round, "sign": torch.sign, "sin": torch.sin, "sinh": torch.sinh,
+    "square": torch.square, "tan": torch.tan,
+}  # fmt: skip
+
+ARITHMETIC = {
+    **{
+        f"Elementwise_{name}": Case(
+            lambda name=name: L.Elementwise(name),
+            (2, 3, 4) if name in ("ceil", "floor") else (2, 3, 5),  # no input at a step
+            lambda x, p, run=run: run(x),
+        )
+        for name, run in _EVERYWHERE.items()
+    },
+    "Arithmetic": _operand("add", (5, 1), torch.add),
+    "Arithmetic_multiply": _operand("multiply", (), torch.mul),
+    "Arithmetic_subtract": _operand("subtract", (3, 1, 4), torch.sub),
+    "Arithmetic_from": _operand("subtract", (4,), lambda x, o: o - x, reverse=True),
+    "Arithmetic_divide": _operand("divide", (3, 1, 1), torch.div),
+    "Arithmetic_over": _operand("divide", (4,), lambda x, o: o / x, reverse=True),
+    "Arithmetic_maximum": _operand("maximum", (4,), torch.maximum),
+    "Arithmetic_constant": Case(
+        lambda: L.Arithmetic("maximum", (), learned=False),
+        (2, 3, 5),
+        lambda x, p: torch.clip(x, 1),
+    ),
+    "Constant": Case(lambda: L.Constant((4, 2)), (3, 5), lambda x, p: p["operand"].expand(3, 4, 2)),
+    "Constant_fixed": Case(
+        lambda: L.Constant((4,), learned=False),
+        (3, 5),
+        lambda x, p: torch.ones(3, 4) + 0 * x[:, :1],
+    ),
+    "Subtract": _merged(L.Subtract, torch.sub),
+    "Divide": _merged(L.Divide, torch.div),
+    "Maximum": _merged(L.Maximum, torch.maximum),
+    "Minimum": _merged(L.Minimum, torch.minimum),
+    "Average": Case(
+        L.Average, [(2, 3, 5), (2, 3, 1), (2, 3, 5)], lambda x, p: (x[0] + x[1] + x[2]) / 3
+    ),
+    "Add_stretched": Case(
+        L.Add, [(2, 1, 5), (2, 3, 1), (2, 3, 5)], lambda x, p: x[0] + x[1] + x[2]
+    ),
+    "MatMul": Case(L.MatMul, [(2, 3, 4, 5), (2, 1, 5, 2)], lambda x, p: x[0] @ x[1]),
+    **{
+        f"Reduce_{mode}": Case(
+            lambda mode=mode: L.Reduce(mode, (1, 3)),
+            (2, 3, 4, 5),
+            lambda x, p, run=run: run(x, (1, 3)),
+        )
+        for mode, run in {
+            "sum": torch.sum,
+            "mean": torch.mean,
+            "max": torch.amax,
+            "min": torch.amin,
+            "l1": lambda x, axes: x.abs().sum(axes),
+            "l2": lambda x, axes: x.square().sum(axes).sqrt(),
+            "log_sum_exp": torch.logsumexp,
+            "sum_square": lambda x, axes: x.square().sum(axes),
+        }.items()
+    },
+    "Reduce_prod": Case(
+        lambda: L.Reduce("prod", -1, keepdims=True),
+        (2, 3, 5),
+        lambda x, p: x.prod(-1, keepdim=True),
+    ),
+}
+
+ARRANGED = {
+    "Pad": Case(
+        lambda: L.Pad([(1, 2), (-1, 0), (0, 3)], value=0.5),
+        (2, 3, 5, 4),
+        lambda x, p: T.pad(x[:, :, 1:], (0, 3, 0, 0, 1, 2), value=0.5),
+    ),
+    "Pad_reflect": Case(
+        lambda: L.Pad([(0, 0), (2, 1), (3, 2)], "reflect"),
+        (2, 3, 5, 4),
+        lambda x, p: T.pad(x, (3, 2, 2, 1), "reflect"),
+    ),
+    "Pad_edge": Case(
+        lambda: L.Pad([(0, 0), (2, 0), (0, 3)], "edge"),
+        (2, 3, 5, 4),
+        lambda x, p: T.pad(x, (0, 3, 2, 0), "replicate"),
+    ),
+    "Pad_wrap": Case(
+        lambda: L.Pad([(0, 0), (2, 1), (3, 2)], "wrap"),
+        (2, 3, 5, 4),
+        lambda x, p: T.pad(x, (3, 2, 2, 1), "circular"),
+    ),
+    "Slice": Case(
+        lambda: L.Slice([(1, None, 2), (-1, None, -2), (None, -1, None)]),
+        (2, 6, 5, 4),
+        lambda x, p: x[:, 1::2].flip(2)[:, :, ::2, :-1],
+    ),
+    "Take": Case(
+        lambda: L.Take([3, 0, 3, 1, 3], axis=1), (2, 4, 5), lambda x, p: x[:, [3, 0, 3, 1, 3]]
+    ),
+    "Tile": Case(lambda: L.Tile((2, 1, 3)), (2, 3, 5, 4), lambda x, p: x.repeat(1, 2, 1, 3)),
+    "Resize": Case(
+        lambda: L.Resize(scale=2), (2, 5, 4, 3), _upsampled(scale_factor=2, mode="nearest")
+    ),
+    "Resize_floor": Case(
+        lambda: L.Resize((3, 9), coordinates="asymmetric", rounding="floor"),
+        (2, 5, 4, 3),
+        _upsampled(size=(3, 9), mode="nearest"),
+    ),
+    "Resize_linear": Case(
+        lambda: L.Resize((7, 3), interpolation="linear"),
+        (2, 5, 4, 3),
+        _upsampled(size=(7, 3), mode="bilinear"),
+    ),
+    "Resize_corners": Case(
+        lambda: L.Resize(8, interpolation="linear", coordinates="align_corners", axes=(1,)),
+        (2, 5, 3),
+        _upsampled(size=8, mode="linear", align_corners=True),
+    ),
+    "Resize_cubic": Case(
+        lambda: L.Resize((7, 6), interpolation="cubic"),
+        (2, 5, 4, 3),
+        _upsampled(size=(7, 6), mode="bicubic"),
+    ),
+    "LocalResponseNorm": Case(
+        lambda: L.LocalResponseNorm(3, alpha=0.3, beta=0.6, bias=1.2),
+        (2, 4, 3, 7),
+        lambda x, p: last(T.local_response_norm(first(x), 3, 0.3, 0.6, 1.2)),
+    ),
+    "LocalResponseNorm_first": Case(
+        lambda: L.LocalResponseNorm(4, alpha=0.3, axis=1), (2, 7, 3), None
+    ),
+    **{
+        f"MaxUnpool{rank}D": Case(
+            lambda rank=rank: getattr(L, f"MaxUnpool{rank}D")(2, data_format="channels_first"),
+            [(2, 3, *(2,) * rank), (2, 3, *(5,) * rank)],
+            lambda x, p, rank=rank: getattr(T, f"max_unpool{rank}d")(
+                x[0],
+                getattr(T, f"max_pool{rank}d")(x[1], 2, return_indices=True)[1],
+                2,
+                output_size=(5,) * rank,
+            ),
+        )
+        for rank in (1, 2, 3)
+    },
+}
+
+# So steep near an edge of their domain that a difference says nothing there; torch says it all.
+STEEP = {"Elementwise_tan", "Arithmetic_divide", "Arithmetic_over", "Divide"}
+# Of no slope at all, and of one for positive numbers only: see test_arithmetic.
+APART = {"ArgMax": L.ArgMax, "Power": L.Power}
+
+CASES: dict[str, Case] = {
+    **CONVS,
+    **POOLS,
+    **NORMS,
+    **ACTIVATIONS,
+    **OTHERS,
+    **ARITHMETIC,
+    **ARRANGED,
+}

@@ -26,7 +26,7 @@ def randomised(layer: Layer) -> Layer:
                 drawn = rng.standard_normal(array.shape) / np.sqrt(fan)
                 if key in ("gamma", "moving_variance"):
                     drawn = np.abs(drawn) + 0.5
-                arrays[key] = drawn.astype(array.dtype)
+                arrays[key] = np.array(drawn, array.dtype)
     return layer
 
 

@@ -37,6 +37,19 @@ def test_the_networks_with_names(name):
     assert ops(model)[0] == "Transpose" and ops(model).count("Transpose") == 1
 
 
+@pytest.mark.parametrize("name", ZOO)
+def test_what_was_exported_can_be_imported(name):
+    shape = min(models.USUAL.get(name, (32, 40, 3)), (32, 40, 3))
+    network = randomised(ZOO[name](5, shape))
+    (x,) = samples([shape], 2)
+    made = gpucnn.onnx.export(network, channels_first=True)
+    again = gpucnn.onnx.load(made)
+    expected = exact(network, [x])
+    y = again.forward(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+    assert_close(y, expected, dtype="float32", reduction=2000, magnitude=np.abs(expected).max())
+    assert ops(gpucnn.onnx.export(again)) == ops(made)
+
+
 def test_inputs_and_outputs_in_onnxs_own_layout():
     network = randomised(gpucnn.Sequential([L.Conv2D(4, 3, padding="same"), block()]))
     network.build((6, 8, 2))

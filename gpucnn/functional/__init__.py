@@ -18,6 +18,7 @@ from .activation import (
     prelu_forward,
     saves_output,
 )
+from .arrange import pad_backward, pad_forward, slice_backward, take_backward, take_forward
 from .conv import conv_backward, conv_forward, conv_shape
 from .conv_norm import conv_norm_infer
 from .conv_pool import conv_pool_backward, conv_pool_forward, conv_pool_shapes
@@ -28,7 +29,19 @@ from .conv_transpose import (
 )
 from .dense import dense_backward, dense_forward, dense_norm_infer
 from .dropout import dropout_backward, dropout_forward
+from .elementwise import (
+    arithmetic_backward,
+    arithmetic_forward,
+    clip_backward,
+    clip_forward,
+    elementwise_backward,
+    elementwise_forward,
+    shrink_backward,
+    shrink_forward,
+)
 from .layout import channels_first, channels_last
+from .local_response import local_response_norm_backward, local_response_norm_forward
+from .matmul import matmul_backward, matmul_forward
 from .norm import (
     batch_norm_backward,
     batch_norm_infer,
@@ -45,16 +58,23 @@ from .pool import (
     pool_forward,
     pool_shape,
 )
+from .reduce import reduce_backward, reduce_forward
+from .resize import resize_backward, resize_forward
 from .softmax import softmax_backward, softmax_forward
+from .unpool import max_unpool_backward, max_unpool_forward, pool_places
 
 __all__ = [
     "activation_backward",
     "activation_forward",
+    "arithmetic_backward",
+    "arithmetic_forward",
     "batch_norm_backward",
     "batch_norm_infer",
     "batch_norm_train",
     "channels_first",
     "channels_last",
+    "clip_backward",
+    "clip_forward",
     "conv_backward",
     "conv_forward",
     "conv_norm_infer",
@@ -70,18 +90,38 @@ __all__ = [
     "dense_norm_infer",
     "dropout_backward",
     "dropout_forward",
+    "elementwise_backward",
+    "elementwise_forward",
     "global_pool_backward",
     "global_pool_forward",
     "group_norm_backward",
     "group_norm_forward",
     "layer_norm_backward",
     "layer_norm_forward",
+    "local_response_norm_backward",
+    "local_response_norm_forward",
+    "matmul_backward",
+    "matmul_forward",
+    "max_unpool_backward",
+    "max_unpool_forward",
+    "pad_backward",
+    "pad_forward",
     "pool_backward",
     "pool_forward",
+    "pool_places",
     "pool_shape",
     "prelu_backward",
     "prelu_forward",
+    "reduce_backward",
+    "reduce_forward",
+    "resize_backward",
+    "resize_forward",
     "saves_output",
+    "shrink_backward",
+    "shrink_forward",
+    "slice_backward",
     "softmax_backward",
     "softmax_forward",
+    "take_backward",
+    "take_forward",
 ]

@@ -211,6 +211,12 @@ class Softmax(_Elementwise):
         self.axis = int(axis)
 
 
+class LogSoftmax(Softmax):
+    """The logarithm of ``Softmax``: x - log(sum(exp(x))) over ``axis``."""
+
+    kind = "log_softmax"
+
+
 class PReLU(Layer):
     """x where x > 0, else alpha * x, with a learned alpha for each channel (He et al. 2015).
 

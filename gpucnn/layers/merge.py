@@ -1,15 +1,16 @@
-"""Layers that take many inputs and give one: Add, Multiply, Concatenate."""
+"""Layers that take many inputs and give one: sums, products, maxima, Concatenate, MatMul."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from .. import functional as F
 from ..arguments import integers
 from ..backends import backend_of
-from ..backends.base import Array, accumulator
+from ..backends.base import Array
 from ..functional.checks import expect_shape
+from ..functional.elementwise import summed_to
 from .base import Layer, Shape, sample_text
 
 
@@ -46,32 +47,65 @@ class Merge(Layer):
         return ValueError(f"{self.label}: {what}. Received: inputs of shapes {shapes}")
 
 
-class Add(Merge):
-    """The sum of its inputs, which are of one shape.
+class Broadcast(Merge):
+    """A merging layer whose inputs' sizes of 1 are stretched to the others'."""
+
+    function: str
+
+    def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        same_rank = len({len(shape) for shape in input_shape}) == 1
+        sizes = [set(axis) - {1} for axis in zip(*input_shape, strict=False)]
+        if not same_rank or any(len(size) > 1 for size in sizes):
+            raise self._misfit("all inputs must be of one shape, but for sizes of 1", input_shape)
+        return tuple(size.pop() if size else 1 for size in sizes)
+
+    def _forward(self, x: list[Array], training: bool) -> Array:
+        """Go from the left, and keep the two inputs of each step."""
+        steps, y = [], x[0]
+        for other in x[1:]:
+            steps.append((y, other))
+            y = F.arithmetic_forward(y, other, self.function, owner=self.label)
+        self._save(steps)
+        return y
+
+    def _backward(self, dy: Array, steps: list[tuple[Array, Array]]) -> list[Array]:
+        gradients = []
+        for step in reversed(steps):
+            dy, other = F.arithmetic_backward(dy, *step, self.function, owner=self.label)
+            gradients.append(other)
+        return [dy, *reversed(gradients)]
+
+
+class Add(Broadcast):
+    """The sum of its inputs; sizes of 1 are stretched to the others'.
 
     Example:
         >>> Add().forward([np.ones((1, 2)), np.ones((1, 2))])
         array([[2., 2.]])
     """
 
-    def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        if len(set(map(tuple, input_shape))) != 1:
-            raise self._misfit("all inputs must be of one shape", input_shape)
-        return tuple(input_shape[0])
-
     def _forward(self, x: list[Array], training: bool) -> Array:
-        self._save(x[0].shape, len(x))
         y = x[0] + x[1]
         for array in x[2:]:
-            y += array
+            if array.shape == y.shape:
+                y += array
+            else:
+                y = y + array
+        self._save([array.shape for array in x], y.shape)
         return y
 
-    def _backward(self, dy: Array, shape: Shape, count: int) -> list[Array]:
+    def _backward(self, dy: Array, shapes: list[Shape], shape: Shape) -> list[Array]:
         expect_shape(self.label, shape, dy=dy)
-        return [dy] * count
+        return [summed_to(x_shape, dy) for x_shape in shapes]
 
 
-class Multiply(Merge):
+class Subtract(Broadcast):
+    """The first input less the others; sizes of 1 are stretched."""
+
+    function = "subtract"
+
+
+class Multiply(Broadcast):
     """The product of its inputs; sizes of 1 are stretched to the others'.
 
     So (N, 1, 1, C) scales the channels of (N, H, W, C), as in squeeze-and-excitation (Hu et al.
@@ -82,24 +116,73 @@ class Multiply(Merge):
         (8, 8, 3)
     """
 
+    function = "multiply"
+
+
+class Divide(Broadcast):
+    """The first input over the others; sizes of 1 are stretched."""
+
+    function = "divide"
+
+
+class Power(Broadcast):
+    """The first input to the power of the second; sizes of 1 are stretched.
+
+    The gradient of the exponent is 0 where the base is not positive.
+    """
+
+    function = "power"
+
+
+class Maximum(Broadcast):
+    """The largest of its inputs, place by place; of equal ones the first takes the gradient."""
+
+    function = "maximum"
+
+
+class Minimum(Broadcast):
+    """The smallest of its inputs, place by place; of equal ones the first takes the gradient."""
+
+    function = "minimum"
+
+
+class Average(Add):
+    """The mean of its inputs; sizes of 1 are stretched to the others'."""
+
+    def _forward(self, x: list[Array], training: bool) -> Array:
+        return super()._forward(x, training) / len(x)
+
+    def _backward(self, dy: Array, shapes: list[Shape], shape: Shape) -> list[Array]:
+        return super()._backward(dy / len(shapes), shapes, shape)
+
+
+class MatMul(Merge):
+    """The matrix product of two inputs over their last two axes, the others broadcast.
+
+    Example:
+        >>> MatMul().output_shape([(4, 7, 5), (4, 5, 3)])
+        (4, 7, 3)
+    """
+
     def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        same_rank = len({len(shape) for shape in input_shape}) == 1
-        sizes = [set(axis) - {1} for axis in zip(*input_shape, strict=False)]
-        if not same_rank or any(len(size) > 1 for size in sizes):
-            raise self._misfit("all inputs must be of one shape, but for sizes of 1", input_shape)
-        return tuple(size.pop() if size else 1 for size in sizes)
+        a, b = input_shape[0], input_shape[-1]
+        front = list(zip(a[:-2], b[:-2], strict=False))
+        if (
+            len(input_shape) != 2
+            or min(len(a), len(b)) < 2
+            or len(a) != len(b)
+            or a[-1] != b[-2]
+            or any(m != n and 1 not in (m, n) for m, n in front)
+        ):
+            raise self._misfit("two inputs (batch, ..., M, K) and (batch, ..., K, N)", input_shape)
+        return (*map(max, a[:-2], b[:-2]), a[-2], b[-1])
 
     def _forward(self, x: list[Array], training: bool) -> Array:
         self._save(x)
-        return math.prod(x[1:], start=x[0])
+        return F.matmul_forward(*x, owner=self.label)
 
     def _backward(self, dy: Array, x: list[Array]) -> list[Array]:
-        shape = self.output_shape([array.shape[1:] for array in x])
-        expect_shape(self.label, (x[0].shape[0], *shape), dy=dy)
-        return [
-            _summed_to(array.shape, math.prod((*x[:place], *x[place + 1 :]), start=dy))
-            for place, array in enumerate(x)
-        ]
+        return list(F.matmul_backward(dy, *x, owner=self.label))
 
 
 class Concatenate(Merge):
@@ -144,11 +227,3 @@ class Concatenate(Merge):
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
         backend = self.backend
         return [backend.arranged(part) for part in backend.xp.split(dy, ends, axis=self.axis)]
-
-
-def _summed_to(shape: Shape, array: Array) -> Array:
-    """Sum the axes along which an input of ``shape`` was stretched."""
-    axes = tuple(i for i, size in enumerate(shape) if size != array.shape[i])
-    if not axes:
-        return array
-    return array.sum(axis=axes, keepdims=True, dtype=accumulator(array.dtype)).astype(array.dtype)

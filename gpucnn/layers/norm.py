@@ -257,4 +257,42 @@ class LayerNorm(_Norm):
         return dx
 
 
+class LocalResponseNorm(Layer):
+    """Divide each number by a power of its neighbours' squares (Krizhevsky et al. 2012).
+
+    Args:
+        size: how many channels, the number's own in their middle.
+        alpha, beta, bias: see ``functional.local_response_norm_forward``.
+        axis: where the channels lie: the last axis, or 1 for channels-first maps.
+    """
+
+    arguments = ("size", "alpha", "beta", "bias", "axis")
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        bias: float = 1.0,
+        axis: int = -1,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.size = as_int(self.label, "size", size)
+        self.alpha = as_number(self.label, "alpha", alpha, least=0)
+        self.beta = as_number(self.label, "beta", beta, least=0)
+        self.bias = as_number(self.label, "bias", bias, least=0)
+        self.axis = as_choice(self.label, "axis", axis, (-1, 1))
+        self._options = {"alpha": self.alpha, "beta": self.beta, "axis": axis, "owner": self.label}
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        y, d = F.local_response_norm_forward(x, self.size, bias=self.bias, **self._options)
+        self._save(x, d)
+        return y
+
+    def _backward(self, dy: Array, x: Array, d: Array) -> Array:
+        return F.local_response_norm_backward(dy, x, d, self.size, **self._options)
+
+
 BatchNormalization, GroupNormalization, LayerNormalization = BatchNorm, GroupNorm, LayerNorm

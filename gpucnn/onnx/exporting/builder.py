@@ -20,6 +20,9 @@ from ...backends.base import accumulator
 from ...layers.base import Layer, Shape
 from .registry import exporter_of
 
+# What any runtime of the last years reads; bfloat16 convolutions and pools came later.
+OPSET, OPSET_BFLOAT16 = 18, 22
+
 
 @dataclass(frozen=True)
 class Value:
@@ -32,12 +35,14 @@ class Value:
             channels last is held with them first. The batch stays in front.
         columns: for what was flattened out of another order, the array's column at each column of
             the tensor; None where each is at its own place.
+        dtype: where it is not the network's.
     """
 
     name: str
     shape: Shape
     order: tuple[int, ...]
     columns: np.ndarray | None = None
+    dtype: np.dtype | None = None
 
     @classmethod
     def of(cls, name: str, shape: Shape) -> Value:
@@ -72,10 +77,12 @@ class Builder:
     Attributes:
         dtype: of the network.
         accumulator: what the backends sum such numbers in, float32 or float64.
+        opset: the version of ONNX's operations that are used.
     """
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
+        self.opset = OPSET_BFLOAT16 if dtype.name == "bfloat16" else OPSET
         self.accumulator = accumulator(dtype)
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
@@ -107,11 +114,15 @@ class Builder:
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add an operation and return the name of its output."""
+        return self.nodes_of(op, 1, *inputs, **attributes)[0]
+
+    def nodes_of(self, op: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add an operation of several outputs and return their names."""
         from onnx import helper
 
-        name = self._unique(op)
-        self.nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
-        return name
+        names = [self._unique(op) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, names[0], **attributes))
+        return names
 
     def apply(self, op: str, x: Value, *others: str, **attributes: Any) -> Value:
         """Add an operation on a value that keeps its shape and the order of its axes."""
@@ -134,12 +145,13 @@ class Builder:
         """Add a Reshape of each sample, whatever the batch; return the name of the tensor."""
         return self.node("Reshape", x.name, self.constant("shape", np.array([0, *shape])))
 
-    def number(self, value: float) -> str:
-        """Add a constant of the accumulator's dtype, once."""
-        name = f"constant/{value!r}"
+    def number(self, value: float, dtype: np.dtype | None = None) -> str:
+        """Add a constant once, of the accumulator's dtype if no other is given."""
+        array = np.array(value).astype(dtype or self.accumulator)
+        name = f"constant/{array.dtype.name}/{value!r}"
         if name not in self.initializers:
             self._names.add(name)
-            self.initializers[name] = tensor(name, np.array(value, self.accumulator))
+            self.initializers[name] = tensor(name, array)
         return name
 
     def holds(self, value: float) -> bool:
@@ -186,7 +198,7 @@ class Builder:
                 name = self.node("Gather", x.name, places, axis=1)
             else:
                 name = self.node("Transpose", x.name, perm=[x.order.index(a) for a in order])
-            self._arranged[key] = Value(name, x.shape, order)
+            self._arranged[key] = replace(x, name=name, order=order, columns=None)
         return self._arranged[key]
 
     def channels_first(self, x: Value, axis: int) -> Value:

@@ -14,17 +14,25 @@ from ... import __version__
 from ...files import place
 from ...layers.base import Layer, Shape
 from ...network import Network
-from . import conv, networks, norm, pool, reshape  # noqa: F401 - each registers its exporters
+from . import (  # noqa: F401 - each registers its exporters
+    arithmetic,
+    arrange,
+    conv,
+    merge,
+    networks,
+    norm,
+    pool,
+    reduce,
+    reshape,
+    resize,
+)  # fmt: skip
 from .builder import Builder, Value, channels_first_order, element_type
-from .registry import exporter_of
+from .registry import exporter_of, refusal_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from ...data import Normalize
-
-# What any runtime of the last years reads; bfloat16 convolutions and pools came later.
-OPSET, OPSET_BFLOAT16 = 18, 22
 
 
 def save(
@@ -80,12 +88,11 @@ def export(
         >>> [node.op_type for node in made.graph.node]
         ['Conv']
     """
-    try:
-        from onnx import helper
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'ONNX needs the package onnx: pip install "gpucnn[onnx]"'
-        ) from error
+    from .. import require_onnx
+
+    require_onnx()
+    from onnx import helper
+
     shape = _shape(model, input_shape)
     _check(model, channels_first)
     builder = Builder(model.dtype)
@@ -100,7 +107,7 @@ def export(
         [_described(builder, x) for x in outputs],
         list(builder.initializers.values()),
     )
-    opset = helper.make_opsetid("", OPSET_BFLOAT16 if model.dtype.name == "bfloat16" else OPSET)
+    opset = helper.make_opsetid("", builder.opset)
     made = helper.make_model(
         graph,
         opset_imports=[opset],
@@ -167,7 +174,7 @@ def _problem(layer: Layer) -> str | None:
         return "a class without an exporter"
     if layer.dtype.kind == "c":
         return f"ONNX has no {layer.dtype.name} arithmetic"
-    return None
+    return refusal_of(layer)
 
 
 def _inputs(model: Layer, shape: Any, first: bool) -> list[Value]:
@@ -212,4 +219,4 @@ def _described(builder: Builder, x: Value) -> Any:
     from onnx import helper
 
     sizes = ["batch", *(x.shape[axis - 1] for axis in x.order[1:])]
-    return helper.make_tensor_value_info(x.name, element_type(builder.dtype), sizes)
+    return helper.make_tensor_value_info(x.name, element_type(x.dtype or builder.dtype), sizes)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ...layers.base import Shape
-from ...layers.norm import BatchNorm, GroupNorm, LayerNorm
+from ...layers.norm import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm
 from .activation import activated
 from .builder import Builder, Value
 from .registry import exports
@@ -66,6 +66,30 @@ def layer_norm(builder: Builder, layer: LayerNorm, x: Value) -> Value:
         )
     axes = list(range(x.rank - len(shape), x.rank))
     return _scaled(builder, layer, _normalised(builder, x, axes, layer.epsilon), shape)
+
+
+@exports(LocalResponseNorm)
+def local_response_norm(builder: Builder, layer: LocalResponseNorm, x: Value) -> Value:
+    x = builder.channels_first(x, layer.axis)
+    held = all(map(builder.holds, (layer.alpha, layer.beta, layer.bias)))
+    if held and layer.size % 2 and x.rank > 2:  # runtimes take odd sizes alone
+        options = {"alpha": layer.alpha, "beta": layer.beta, "bias": layer.bias}
+        return builder.apply("LRN", x, size=layer.size, **options)
+    return builder.widened(x, lambda x: _by_neighbours(builder, layer, x))
+
+
+def _by_neighbours(builder: Builder, layer: LocalResponseNorm, x: Value) -> Value:
+    """x / (bias + alpha / size * d)^beta, d the sum of the neighbours' squares: (N, 1, C, ...)"""
+    tensor_shape = [x.shape[axis - 1] for axis in x.order[1:]]
+    channels, length = tensor_shape[0], math.prod(tensor_shape[1:])
+    square = builder.apply("Mul", x, x.name)
+    ones = builder.constant("ones", np.ones((1, 1, layer.size, 1), builder.accumulator))
+    pads = [(layer.size - 1) // 2, 0, layer.size // 2, 0]
+    total = builder.node("Conv", builder.reshaped(square, (1, channels, length)), ones, pads=pads)
+    total = builder.reshaped(Value.of(total, ()), tensor_shape)
+    scaled = builder.node("Mul", total, builder.number(layer.alpha / layer.size))
+    divisor = builder.node("Add", scaled, builder.number(layer.bias))
+    return builder.apply("Div", x, builder.node("Pow", divisor, builder.number(layer.beta)))
 
 
 def _normalised(builder: Builder, x: Value, axes: list[int], epsilon: float) -> Value:

@@ -7,23 +7,19 @@ from functools import reduce
 
 import numpy as np
 
-from ...layers.pool import GlobalPool, Pool
+from ...layers.pool import GlobalPool, MaxUnpool, Pool
 from ...shapes import Pairs, PoolShape
 from .builder import Builder, Value
+from .reduce import reduced
 from .registry import exports
-
-_REDUCTIONS = {"max": "ReduceMax", "min": "ReduceMin", "average": "ReduceMean", "sum": "ReduceSum"}
 
 
 @exports(GlobalPool)
 def global_pool(builder: Builder, layer: GlobalPool, x: Value) -> Value:
-    output = layer.output_shape(x.shape)
     first = 1 if layer.data_format == "channels_last" else 2
-    places = sorted(x.place(axis) for axis in range(first, first + layer.rank))
-    axes = builder.constant("axes", np.array(places))
-    op = _REDUCTIONS[layer.mode]
-    name = builder.node(op, x.name, axes, keepdims=int(layer.keepdims))
-    return Value(name, output, x.order) if layer.keepdims else Value.of(name, output)
+    axes = range(first, first + layer.rank)
+    mode = {"average": "mean"}.get(layer.mode, layer.mode)
+    return reduced(builder, x, mode, axes, layer.keepdims)
 
 
 @exports(Pool)
@@ -32,6 +28,24 @@ def pool(builder: Builder, layer: Pool, x: Value) -> Value:
     x = builder.channels_first(x, -1 if shape.channels_last else 1)
     run = {"max": _maximum, "min": _maximum, "average": _average, "sum": _sum}[shape.mode]
     return replace(run(builder, x, shape, _reached(shape)), shape=shape.y_shape[1:])
+
+
+def _is_dilated_and_padded(layer: MaxUnpool) -> str | None:
+    if max(layer.dilation_rate) > 1 and layer.padding != "valid":
+        return "a MaxUnpool of dilated windows on a padded map"
+    return None
+
+
+@exports(MaxUnpool, unless=_is_dilated_and_padded)
+def max_unpool(builder: Builder, layer: MaxUnpool, values: list[Value]) -> Value:
+    """The pool is computed once more, for the places of its maxima."""
+    shape = layer._geometry((1, *values[1].shape))
+    axis = -1 if shape.channels_last else 1
+    y, x = (builder.channels_first(value, axis) for value in values)
+    attributes = _attributes(shape, _reached(shape))
+    _, places = builder.nodes_of("MaxPool", 2, x.name, dilations=shape.dilation, **attributes)
+    size = builder.node("Shape", x.name)
+    return replace(x, name=builder.node("MaxUnpool", y.name, places, size, **attributes))
 
 
 def _maximum(builder: Builder, x: Value, shape: PoolShape, pads: Pairs) -> Value:

@@ -11,16 +11,30 @@ from ...layers.base import Layer
 Exporter = Callable[[Any, Layer, Any], Any]
 
 EXPORTERS: dict[type[Layer], Exporter] = {}
+REFUSALS: dict[Exporter, Callable[[Layer], str | None]] = {}
 
 
-def exports(kind: type[Layer]) -> Callable[[Exporter], Exporter]:
-    """Make a function the exporter of a class and of those that inherit its ``_forward``."""
+def exports(
+    kind: type[Layer], unless: Callable[[Layer], str | None] | None = None
+) -> Callable[[Exporter], Exporter]:
+    """Make a function the exporter of a class and of those that inherit its ``_forward``.
+
+    ``unless`` says what ONNX cannot express of such a layer, or None.
+    """
 
     def register(exporter: Exporter) -> Exporter:
         EXPORTERS[kind] = exporter
+        if unless is not None:
+            REFUSALS[exporter] = unless
         return exporter
 
     return register
+
+
+def refusal_of(layer: Layer) -> str | None:
+    """Return why a layer that has an exporter cannot be exported, or None."""
+    unless = REFUSALS.get(exporter_of(layer))
+    return None if unless is None else unless(layer)
 
 
 def exporter_of(layer: Layer) -> Exporter | None:

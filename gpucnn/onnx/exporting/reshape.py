@@ -1,4 +1,4 @@
-"""Layers that move numbers, merge arrays, or in inference do nothing."""
+"""Layers that give a sample another shape, and Dropout, which in inference does nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from ...layers.dropout import Dropout
-from ...layers.merge import Add, Concatenate, Multiply
 from ...layers.reshape import Permute, Reshape
 from .builder import Builder, Value
 from .registry import exports
@@ -41,30 +40,3 @@ def permute(builder: Builder, layer: Permute, x: Value) -> Value:
         return x
     order = tuple(0 if axis == 0 else layer.dims.index(axis) + 1 for axis in x.order)
     return replace(x, shape=layer.output_shape(x.shape), order=order)
-
-
-@exports(Add)
-def add(builder: Builder, layer: Add, values: list[Value]) -> Value:
-    return _chained(builder, "Add", layer, values)
-
-
-@exports(Multiply)
-def multiply(builder: Builder, layer: Multiply, values: list[Value]) -> Value:
-    return _chained(builder, "Mul", layer, values)
-
-
-@exports(Concatenate)
-def concatenate(builder: Builder, layer: Concatenate, values: list[Value]) -> Value:
-    output = layer.output_shape([x.shape for x in values])
-    values = builder.alike(values)
-    place = values[0].place(layer.axis)
-    name = builder.node("Concat", *(x.name for x in values), axis=place)
-    return replace(values[0], name=name, shape=output)
-
-
-def _chained(builder: Builder, op: str, layer: Add | Multiply, values: list[Value]) -> Value:
-    first, *others = builder.alike(values)
-    output = layer.output_shape([x.shape for x in values])
-    for x in others:
-        first = builder.apply(op, first, x.name)
-    return replace(first, shape=output)

@@ -1,0 +1,182 @@
+"""A model becomes a ``Graph``: its nodes are run on symbolic inputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+
+from ..arguments import as_shape
+from ..backends import default_backend
+from ..layers import Activation
+from ..network import Graph, Input, Node
+from .call import Context, UnsupportedError, Value
+from .interpreter import Interpreter, Missing, legal
+
+FLOATS = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16",
+    onnx.TensorProto.DOUBLE: "float64",
+}
+
+
+def import_model(source: Any, input_shapes: Mapping[str, Sequence[int]], name: str | None) -> Graph:
+    """Return ``load``'s network; see there."""
+    model = read(source)
+    graph = model.graph
+    given = {item.name for item in graph.initializer}
+    inputs = [item for item in graph.input if item.name not in given]
+    unknown = set(input_shapes) - {item.name for item in inputs}
+    if unknown:
+        raise ValueError(
+            f"load: input_shapes must name inputs of the model,"
+            f" {', '.join(item.name for item in inputs)}. Received: {', '.join(sorted(unknown))}"
+        )
+    batch = _batch(model, inputs)
+    values: dict[str, Value] = {
+        item.name: Input(_sample(item, input_shapes.get(item.name)), name=legal(item.name))
+        for item in inputs
+    }
+    nodes = list(values.values())
+    dtype = np.dtype(_dtype(graph))
+    context = Context(default_backend(), batch, dtype)
+    interpreter = Interpreter(model, context, taken={node.name for node in nodes})
+    results = interpreter.run(graph, values)
+    _report(interpreter, graph, results)
+    # A model that hands an input through has a layer that does.
+    results = [Activation("linear")(v) if v in nodes else v for v in results]
+    nodes = [node for node in nodes if _depends(results, node)]
+    return Graph(nodes, results, name=name or legal(graph.name) or "onnx", dtype=dtype)
+
+
+def read(source: Any) -> onnx.ModelProto:
+    """Return a model from a path, bytes or itself, with its local functions put in their places.
+
+    Raises:
+        ValueError: it is no model.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        if isinstance(source, onnx.ModelProto):
+            model = source
+        elif isinstance(source, bytes):
+            model = onnx.load_from_string(source)
+        else:
+            model = onnx.load(Path(source))
+    except DecodeError as error:
+        raise ValueError(f"load: the file is no ONNX model, or damaged: {error}") from error
+    if not model.graph.node:
+        raise ValueError("load: the model has no nodes. Received: an empty graph")
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return model
+
+
+def _sizes(item: onnx.ValueInfoProto) -> list[int | None] | None:
+    """Return an input's sizes, None for those left open; None where even their number is."""
+    tensor = item.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in tensor.shape.dim
+    ]
+
+
+def _sample(item: onnx.ValueInfoProto, given: Sequence[int] | None) -> tuple[int, ...]:
+    if given is not None:
+        return as_shape("load", f"input_shapes[{item.name!r}]", given, minimum=1)
+    sizes = _sizes(item)
+    if not sizes or None in sizes[1:]:
+        shown = "unknown" if sizes is None else tuple("?" if n is None else n for n in sizes)
+        raise ValueError(
+            f"load: the sizes of the input {item.name!r} must be known, behind a batch axis; give"
+            f' input_shapes={{"{item.name}": (3, 224, 224)}}, say. Received: the shape {shown}'
+        )
+    return tuple(sizes[1:])
+
+
+def _batch(model: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto]) -> int:
+    """Return the batch that stands for all: the model's own, or a number that it uses nowhere."""
+    first = [sizes[0] for sizes in map(_sizes, inputs) if sizes]
+    if first and None not in first:
+        if len(set(first)) > 1:
+            raise ValueError(
+                f"load: all inputs must have the batch as their first axis. Received: {first}"
+            )
+        return first[0]
+    used = set(_numbers(model.graph))
+    return next(number for number in count(61, 2) if number not in used)
+
+
+def _numbers(graph: onnx.GraphProto) -> Iterator[int]:
+    """Yield the sizes and integers that stand in a model."""
+    for item in graph.input:
+        yield from (n or 0 for n in _sizes(item) or ())
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.i
+            yield from attribute.ints
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                tensors.append(attribute.t)
+    for tensor in tensors:
+        yield from tensor.dims
+        if tensor.data_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+            yield from onnx.numpy_helper.to_array(tensor).ravel()[:1000].tolist()
+
+
+def _dtype(graph: onnx.GraphProto) -> str:
+    """Return the dtype of most of the weights, else of the inputs."""
+    sizes: Counter[str] = Counter()
+    for tensor in graph.initializer:
+        if tensor.data_type in FLOATS:
+            sizes[FLOATS[tensor.data_type]] += int(np.prod(tensor.dims))
+    for item in graph.input:
+        kind = item.type.tensor_type.elem_type
+        if kind in FLOATS and not sizes:
+            sizes[FLOATS[kind]] += 1
+    name = sizes.most_common(1)[0][0] if sizes else "float32"
+    if name == "bfloat16":
+        from ..layers.base import as_dtype
+
+        return as_dtype("load", name)
+    return name
+
+
+def _depends(values: Sequence[Node], node: Node) -> bool:
+    """Return whether one of the values is made of a node."""
+    waiting, seen = list(values), set()
+    while waiting:
+        value = waiting.pop()
+        if value is node:
+            return True
+        if value.serial not in seen:
+            seen.add(value.serial)
+            waiting += value.inputs
+    return False
+
+
+def _report(interpreter: Interpreter, graph: onnx.GraphProto, results: Sequence[Value]) -> None:
+    """Raise where nodes are not supported, or an output is no value of the graph."""
+    if interpreter.problems:
+        lines = "; ".join(f"{kind} {name!r}: {why}" for kind, name, why in interpreter.problems)
+        kinds = sorted({kind for kind, _, _ in interpreter.problems})
+        raise UnsupportedError(
+            f"load: the model holds what is not supported. {lines}."
+            f" Received: a model with {', '.join(kinds)}"
+        )
+    for item, value in zip(graph.output, results, strict=True):
+        assert not isinstance(value, Missing)
+        if not isinstance(value, Node):
+            raise UnsupportedError(
+                f"load: each output must depend on an input. Received: the constant {item.name!r}"
+            )

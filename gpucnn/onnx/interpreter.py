@@ -1,0 +1,136 @@
+"""The walk over a model's nodes, in their order, with the values that they pass on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ..functional.elementwise import quiet
+from .call import Call, Context, UnsupportedError, Value
+from .operators import OPERATORS
+
+
+def legal(name: str) -> str:
+    """Return an ONNX name as one of ours, which hold no "/".
+
+    >>> legal("/layer1/conv/Conv")
+    'layer1.conv.Conv'
+    """
+    return re.sub(r"[/\\]+", ".", name).strip(".")
+
+
+class Missing:
+    """A value that is not there because the node that makes it is not supported."""
+
+
+class Interpreter:
+    """Runs the nodes of a model on arrays or on the values of a graph to be.
+
+    Attributes:
+        problems: (operator, node, reason) of each node that is not supported.
+    """
+
+    def __init__(self, model: onnx.ModelProto, context: Context, taken: Iterable[str] = ()) -> None:
+        """``taken`` are names that no node may have; those of nodes are made legal and unique."""
+        self.context = context
+        self.taken = set(taken)
+        self.read: set[str] = set()
+        self.opsets = {item.domain: item.version for item in model.opset_import}
+        self.problems: list[tuple[str, str, str]] = []
+
+    def run(self, graph: onnx.GraphProto, values: dict[str, Value]) -> list[Value]:
+        """Return the outputs of a graph; ``values`` holds its inputs by name and gets all others.
+
+        An output that could not be had is a ``Missing``, and the reason is in ``problems``.
+        """
+        self.read = self.read | set(_read(graph))
+        for initializer in graph.initializer:
+            if initializer.name not in values:
+                values[initializer.name] = self.array(initializer)
+        for node in graph.node:
+            results = self._node(node, values)
+            values.update((name, v) for name, v in zip(node.output, results, strict=False) if name)
+        return [values[item.name] for item in graph.output]
+
+    def array(self, tensor: onnx.TensorProto) -> Any:
+        """Return a tensor of the file as an array of the backend."""
+        return self.context.backend.asarray(numpy_helper.to_array(tensor))
+
+    def _node(self, node: onnx.NodeProto, values: dict[str, Value]) -> Sequence[Value]:
+        missing = [Missing()] * len(node.output)
+        inputs = [values.get(name) if name else None for name in node.input]
+        if any(isinstance(value, Missing) for value in inputs):
+            return missing
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        try:
+            if domain:
+                raise UnsupportedError(f"operators of the domain {domain!r} are not known")
+            if node.op_type == "If":
+                return self._branch(node, inputs[0], values)
+            if node.op_type not in OPERATORS:
+                raise UnsupportedError("the operator is not known")
+            call = Call(
+                node.op_type,
+                self._own_name(node.name),
+                {item.name: self._attribute(item) for item in node.attribute},
+                [name if name in self.read else "" for name in node.output],
+                self.opsets.get("", self.opsets.get("ai.onnx", 1)),
+                self.context,
+            )
+            with quiet():
+                results = OPERATORS[node.op_type](call, *inputs)
+        except UnsupportedError as error:
+            self.problems.append((node.op_type, node.name or f"-> {node.output[0]}", str(error)))
+            return missing
+        results = results if isinstance(results, tuple) else (results,)
+        # What NumPy makes of arrays without axes is a number of its own kind.
+        return [np.asarray(value) if isinstance(value, np.generic) else value for value in results]
+
+    def _own_name(self, name: str) -> str:
+        """Return a node's name as layers are called: without a "/", and each but once."""
+        stem = name = legal(name)
+        for number in count(1):
+            if name not in self.taken:
+                break
+            name = f"{stem}_{number}"
+        if name:
+            self.taken.add(name)
+        return name
+
+    def _attribute(self, attribute: onnx.AttributeProto) -> Any:
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            return value.decode()
+        if isinstance(value, onnx.TensorProto):
+            return self.array(value)
+        return value
+
+    def _branch(
+        self, node: onnx.NodeProto, condition: Value, values: dict[str, Value]
+    ) -> Sequence[Value]:
+        """Take the branch of an ``If`` whose condition is known, as a constant or a size is."""
+        if not hasattr(condition, "dtype"):
+            raise UnsupportedError("the condition must be known when the model is loaded")
+        side = (
+            "then_branch"
+            if bool(np.all(self.context.backend.to_numpy(condition)))
+            else "else_branch"
+        )
+        graph = next(item.g for item in node.attribute if item.name == side)
+        return self.run(graph, dict(values))
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of the values that somebody reads, in branches too."""
+    yield from (item.name for item in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _read(attribute.g)

@@ -1,0 +1,42 @@
+"""Activations that exporters write out as several nodes, recognised as they come together.
+
+The layers that they would have been stay behind unread, and a graph leaves out what nobody reads.
+"""
+
+from __future__ import annotations
+
+from ..layers import Arithmetic, HardSigmoid, HardSiLU, Layer, Multiply, ReLU, Sigmoid, SiLU
+from ..network import Node
+
+
+def product(a: Node, b: Node) -> tuple[Layer, Node] | None:
+    """Return the layer that x * sigmoid(x) or x * hard_sigmoid(x) is, and x; None for others."""
+    for x, gate in ((a, b), (b, a)):
+        if gate.inputs == (x,):
+            if isinstance(gate.layer, Sigmoid):
+                return SiLU(), x
+            if isinstance(gate.layer, HardSigmoid):
+                return HardSiLU(), x
+    return None
+
+
+def quotient(product: Node, divisor: float) -> tuple[Layer, Node] | None:
+    """Return the layer that x * relu6(x + 3) / 6 is, and x; None for others."""
+    if divisor != 6 or not isinstance(product.layer, Multiply) or len(product.inputs) != 2:
+        return None
+    for x, gate in (product.inputs, product.inputs[::-1]):
+        relu6 = isinstance(gate.layer, ReLU) and gate.layer.max_value == 6
+        if relu6 and _is_shifted(gate.inputs[0], x):
+            return HardSiLU(), x
+    return None
+
+
+def _is_shifted(node: Node, x: Node) -> bool:
+    """Return whether a value is x + 3."""
+    layer = node.layer
+    return (
+        isinstance(layer, Arithmetic)
+        and (layer.function, layer.shape, layer.learned) == ("add", (), False)
+        and node.inputs == (x,)
+        and float(layer.state["operand"]) == 3
+    )

@@ -1,0 +1,113 @@
+"""Functions of positive numbers, powers and the place of a maximum, which layer_cases leave out."""
+
+import numpy as np
+import pytest
+import torch
+
+from gpucnn import functional as F
+from gpucnn import layers as L
+
+WITHIN_ONE = {name: getattr(torch, name) for name in ("acos", "asin", "atanh", "log", "sqrt")}
+
+
+@pytest.mark.parametrize("name", [*WITHIN_ONE, "acosh"])
+def test_a_function_of_positive_numbers(name, backend):
+    values = np.random.default_rng(3).uniform(0.1, 0.9, (3, 7)) + (name == "acosh")
+    x = torch.tensor(values, requires_grad=True)
+    dy = np.random.default_rng(4).standard_normal((3, 7))
+    getattr(torch, name)(x).backward(torch.tensor(dy))
+    layer = L.Elementwise(name)
+    y = layer.forward(backend.asarray(values))
+    dx = layer.backward(backend.asarray(dy))
+    np.testing.assert_allclose(backend.to_numpy(y), getattr(torch, name)(x).detach(), rtol=1e-13)
+    np.testing.assert_allclose(backend.to_numpy(dx), x.grad, rtol=1e-12)
+
+
+def test_power(backend):
+    rng = np.random.default_rng(5)
+    values = rng.uniform(0.2, 3, (2, 3, 1)), rng.uniform(-2, 2, (2, 3, 5))
+    a, b = (torch.tensor(array, requires_grad=True) for array in values)
+    dy = rng.standard_normal((2, 3, 5))
+    (a**b).backward(torch.tensor(dy))
+    layer = L.Power()
+    y = layer.forward([backend.asarray(array) for array in values])
+    da, db = layer.backward(backend.asarray(dy))
+    for ours, theirs in ((y, (a**b).detach()), (da, a.grad), (db, b.grad)):
+        np.testing.assert_allclose(backend.to_numpy(ours), theirs, rtol=1e-12, atol=1e-13)
+
+
+def test_the_slopes_of_a_power_where_it_has_none():
+    a, b, dy = np.array([0.0, -2.0, 0.0]), np.array([0.0, 2.0, 2.0]), np.ones(3)
+    da, db = F.arithmetic_backward(dy, a, b, "power")
+    np.testing.assert_array_equal(da, [0, -4, 0])
+    np.testing.assert_array_equal(db, [0, 0, 0])
+
+
+def test_the_place_of_a_maximum(backend):
+    x = backend.asarray(np.array([[[1.0, 5.0, 5.0], [7.0, 0.0, 2.0]]]))
+    layer = L.ArgMax(axis=-1, keepdims=True)
+    np.testing.assert_array_equal(backend.to_numpy(layer.forward(x)), [[[1], [0]]])
+    assert layer.output_shape((2, 3)) == (2, 1)
+    with pytest.raises(RuntimeError, match=r"ArgMax 'arg_max': .* has no gradient"):
+        layer.backward(x)
+
+
+def test_integers_divide_towards_zero():
+    a, b = np.array([7, -7, 7, -6]), np.array([2, 2, -2, 3])
+    np.testing.assert_array_equal(F.arithmetic_forward(a, b, "divide"), [3, -3, -3, -2])
+
+
+def test_equal_maxima_share_the_gradient():
+    x = np.array([[2.0, 5.0, 5.0, 1.0]])
+    y = F.reduce_forward(x, "max", [1])
+    dx = F.reduce_backward(np.ones(1), x, y, "max", [1])
+    np.testing.assert_array_equal(dx, [[0, 0.5, 0.5, 0]])
+
+
+@pytest.mark.parametrize("values", [[2.0, 0.0, 3.0], [0.0, 0.0, 3.0], [2.0, 5.0, 3.0]])
+def test_a_product_with_zeros(values):
+    x = torch.tensor([values], dtype=torch.float64, requires_grad=True)
+    x.prod(1).backward(torch.tensor([1.5], dtype=torch.float64))
+    array = x.detach().numpy()
+    y = F.reduce_forward(array, "prod", [1])
+    np.testing.assert_array_equal(F.reduce_backward(np.array([1.5]), array, y, "prod", [1]), x.grad)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_long_16_bit_sum_is_carried_in_float32(dtype):
+    import ml_dtypes
+
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    x = np.full((1, 5000), 0.1, kind)
+    exact = 5000 * float(x[0, 0])
+    assert abs(float(F.reduce_forward(x, "sum", [1])[0]) - exact) <= exact * 2.0**-8
+    square = F.matmul_forward(x, np.ascontiguousarray(x.T))
+    assert abs(float(square[0, 0]) - exact * 0.1) <= exact * 0.1 * 2.0**-7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: L.Elementwise("sinus"), "Elementwise .*: function must be one of .*'sin'"),
+        (lambda: L.Arithmetic("plus", ()), "function must be one of 'add'"),
+        (lambda: L.Reduce("sum", 0), "axes must be different integers other than 0, the batch"),
+        (lambda: L.Reduce("sum", (1, -1)).forward(np.ones((2, 3))), "has no axes"),
+        (lambda: L.Pad([1, 2]), "padding must hold a .before, after. pair"),
+        (lambda: L.Pad([(0, 1)], "mirror"), "mode must be one of 'constant'"),
+        (lambda: L.Slice([(0, 1, 0)]), "no step of 0"),
+        (lambda: L.Take([3]).forward(np.ones((2, 3))), r"no axis -1 with the places \(3,\)"),
+        (lambda: L.Tile((2,)).forward(np.ones((2, 3, 4))), "expects a sample of 1 axes"),
+        (lambda: L.Resize(), "size, or scale of 2 positive numbers, must be given"),
+        (lambda: L.Resize(3, interpolation="area"), "interpolation must be one of 'nearest'"),
+        (lambda: L.Clip("a"), "low must be a number"),
+        (
+            lambda: L.Arithmetic("add", (4,)).forward(np.ones((2, 3))),
+            r"must broadcast against an operand of shape \(4,\)",
+        ),
+        (lambda: L.MatMul().forward([np.ones((1, 2, 3))] * 2), "two inputs .* and "),
+    ],
+)
+def test_what_does_not_fit_is_named(make, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert "Received: " in str(error.value)
