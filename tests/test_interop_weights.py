@@ -156,7 +156,7 @@ def test_patterns_of_ones_own(data_format):
 
 def test_tensors_and_a_graph():
     x = gpucnn.Input((5, 4, 2))
-    y = L.Dense(3, name="fc")(L.Flatten()(L.Conv2D(3, 2, name="conv")(x)))
+    y = L.Dense(3, name="fc")(L.Reshape((-1,))(L.Conv2D(3, 2, name="conv")(x)))
     network = chain(conv=nn.Conv2d(2, 3, 2), flatten=nn.Flatten(), fc=nn.Linear(36, 3))
     model = gpucnn.Graph(x, y)
     load_state_dict(model, network.state_dict(), table=())
@@ -165,7 +165,12 @@ def test_tensors_and_a_graph():
 
 def test_a_permute_gives_pytorchs_order_itself():
     model = gpucnn.Sequential(
-        [L.Conv2D(3, 2, name="conv"), L.Permute((3, 1, 2)), L.Flatten(), L.Dense(3, name="fc")],
+        [
+            L.Conv2D(3, 2, name="conv"),
+            L.Permute((3, 1, 2)),
+            L.Reshape((36,)),
+            L.Dense(3, name="fc"),
+        ],
         input_shape=(5, 4, 2),
     )
     network = chain(conv=nn.Conv2d(2, 3, 2), flatten=nn.Flatten(), fc=nn.Linear(36, 3))
@@ -270,5 +275,7 @@ def test_sources_that_are_none(tmp_path):
         load_state_dict(model, "model.pth")
     with pytest.raises(ValueError, match=r"one of 'torchvision', or pairs.*Received: table='timm'"):
         load_state_dict(model, {}, "timm")
+    with pytest.raises(ValueError, match=r"regular expressions: .*Received: '\("):
+        load_state_dict(model, {}, [("(", "fc")])
     with pytest.raises(RuntimeError, match="no parameters yet"):
         load_state_dict(block(), {})

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..layers.base import Layer, Shape
 from ..layers.dense import Dense
-from ..layers.reshape import Flatten, Permute
+from ..layers.reshape import Permute, Reshape
 from ..network import Graph, Network, Residual
 
 
@@ -50,10 +50,10 @@ def _follow(
         maps[path] = origin.map
     if isinstance(layer, Permute):  # a person's own order: as in PyTorch, if that was meant
         return _Origin(channels_last=False)
-    if isinstance(layer, Flatten):
+    if isinstance(layer, Reshape) and len(layer.output_shape(shape)) == 1:  # or Flatten
         by_columns = origin.channels_last and len(shape) > 1
         return origin._replace(map=shape) if by_columns else origin
-    kept = None if isinstance(layer, Dense) else origin.map
+    kept = None if isinstance(layer, (Dense, Reshape)) else origin.map
     data_format = getattr(layer, "data_format", None)
     return _Origin(data_format == "channels_last" if data_format else origin.channels_last, kept)
 

@@ -58,5 +58,5 @@ PARAMETERS: dict[type[Layer], dict[str, str]] = {
     PReLU: {"weight": "alpha"},
 }
 
-# Arrays of a state dict that no layer here has: how many batches a momentum of None would divide by
+# Arrays that no layer here has: a count of batches, for PyTorch's momentum=None
 IGNORED = ("num_batches_tracked",)

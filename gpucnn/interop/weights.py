@@ -61,6 +61,14 @@ def load_state_dict(
             f" Received: table={table!r}"
         )
     patterns = TABLES[table] if isinstance(table, str) else table
+    for pattern, _ in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"load_state_dict: table must hold regular expressions: {error}."
+                f" Received: {pattern!r}"
+            ) from error
     arrays = {name: np.asarray(array) for name, array in read(source).items()}
     slots = {
         path: np.shape(holder[key])
