@@ -75,6 +75,9 @@ CASES = {
         lambda: L.Resize((3, 4), coordinates="asymmetric", rounding="ceil", axes=(2, 3)),
         (2, 7, 9),
     ),
+    "Resize_to_both": (
+        lambda: L.Resize((6, 9), scale=(1.3, 1.35), interpolation="linear"), (5, 7, 2),
+    ),
     "Reduce_kept": (lambda: L.Reduce("l2", (-1, 1), keepdims=True), (4, 5, 3)),
     "Constant_single": (lambda: L.Constant(()), (4,)),
     "Permute_row": (lambda: L.Permute((1,)), (6,)),
@@ -149,6 +152,7 @@ NOT_IN_REFERENCE = {
     "Elementwise_erf": "it has eight digits",
     "Resize_cubic": "its scales are float32",
     "Resize_outside": "its scales are float32",
+    "Resize_to_both": "its scales are float32",
     "Resize_symmetric": "its scales are float32",
     "Pad": "it takes no negative padding",
     **dict.fromkeys(

@@ -175,11 +175,21 @@ class Doubled(L.ReLU):
 def test_all_layers_that_cannot_be_expressed_are_listed():
     inner = gpucnn.Residual([L.ReLU(), Doubled(name="mine")])
     network = gpucnn.Sequential([Doubled(), inner, L.Flatten()], input_shape=(3, 4))
-    with pytest.raises(
-        ValueError, match=r"cannot express: doubled \(Doubled\).*residual/mine"
-    ) as e:
+    pattern = r"cannot express: doubled \(Doubled\).*residual/mine"
+    with pytest.raises(gpucnn.onnx.UnsupportedError, match=pattern) as e:
         gpucnn.onnx.export(network)
     assert str(e.value).endswith("Received: 2 such layers of 4")
+
+
+def test_uses_of_layers_that_cannot_be_expressed():
+    x, y = gpucnn.Input((7, 2)), gpucnn.Input((3, 2))
+    unpool = L.MaxUnpool1D(2, strides=2, padding=((0, 1),), dilation_rate=2)
+    network = gpucnn.Graph([y, x], unpool([y, x]))
+    with pytest.raises(ValueError, match=r"max_unpool1d \(MaxUnpool1D\): a MaxUnpool of dilated"):
+        gpucnn.onnx.export(network)
+    resize = L.Resize(6, scale=1.5, axes=(1,))
+    with pytest.raises(ValueError, match="another size than its scale gives"):
+        gpucnn.onnx.export(resize, input_shape=(5, 2))
 
 
 def test_complex_networks_are_refused():

@@ -10,8 +10,8 @@ import gpucnn
 from gpucnn import onnx as gonnx
 from gpucnn.backends import use_backend
 from gpucnn.layers import BatchNorm, Conv2D, Dense, Flatten, GlobalAveragePool2D, ReLU
+from gpucnn.onnx import UnsupportedError
 from gpucnn.onnx.backend import Backend
-from gpucnn.onnx.call import UnsupportedError
 from tests.onnx_models import SmallResNet, exported, made, node, randomise
 
 # float32 sums of some hundred terms in another order, through ten layers.
@@ -59,7 +59,7 @@ def test_its_layers_are_those_that_a_person_would_write(file):
     kinds = [type(layer).__name__ for layer in network.layers]
     assert kinds == [
         "Conv2D", "BatchNorm", "ReLU", "Conv2D", "BatchNorm", "ReLU", "Conv2D", "BatchNorm",
-        "GlobalAveragePool2D", "Conv2D", "Sigmoid", "Multiply", "Conv2D", "Sigmoid", "Multiply",
+        "GlobalAveragePool2D", "Conv2D", "SiLU", "Conv2D", "Sigmoid", "Multiply",
         "Add", "PReLU", "MaxPool2D", "Flatten", "Dense",
     ]  # fmt: skip
     stem = network.layers[0]
@@ -248,6 +248,55 @@ def test_a_constant_among_values_that_are_joined():
     assert network.predict(numbers(3, 5, 4)).shape == (3, 3, 4)
 
 
+def test_what_exporters_write_out_is_one_layer():
+    nodes = [
+        node("Sigmoid", "x", "a"),
+        node("Mul", "a x", "silu"),
+        node("Add", "silu three", "b"),
+        node("Clip", "b zero six", "c"),
+        node("Mul", "silu c", "d"),
+        node("Div", "d six", "y"),
+    ]
+    weights = {name: np.float32(n) for name, n in (("three", 3), ("zero", 0), ("six", 6))}
+    network = check(made(nodes, ("n", 5), weights), 3, 5)
+    assert [type(layer).__name__ for layer in network.layers] == ["SiLU", "HardSiLU"]
+
+
+def test_what_is_also_read_in_between_stays():
+    nodes = [node("Sigmoid", "x", "a"), node("Mul", "x a", "b"), node("Add", "a b", "y")]
+    network = check(made(nodes, ("n", 5)), 3, 5)
+    assert [type(layer).__name__ for layer in network.layers] == ["Sigmoid", "SiLU", "Add"]
+
+
+def test_a_scale_behind_a_batch_norm_is_its_own():
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("BatchNormalization", "a gamma beta mean variance", "b"),
+        node("Mul", "b scale", "c"),
+        node("Add", "c shift", "d"),
+        node("Relu", "d", "y"),
+    ]
+    weights = {name: numbers(4, seed=seed) for seed, name in enumerate(("gamma", "beta", "mean"))}
+    weights |= {name: numbers(4, 1, 1, seed=len(name)) for name in ("scale", "shift")}
+    weights |= {"w": numbers(4, 3, 1, 1), "variance": np.linspace(0.5, 2, 4, dtype=np.float32)}
+    network = check(made(nodes, ("n", 3, 5, 6), weights), 2, 3, 5, 6)
+    assert [type(layer).__name__ for layer in network.layers] == ["Conv2D", "BatchNorm", "ReLU"]
+    assert len(network._plan()[0].stages) == 1
+
+
+def test_a_batch_norm_that_others_read_too_stays():
+    nodes = [
+        node("BatchNormalization", "x gamma beta mean variance", "b"),
+        node("Add", "b b_shift", "c"),
+        node("Mul", "b c", "y"),
+    ]
+    weights = {name: numbers(4, seed=seed) for seed, name in enumerate(("gamma", "beta", "mean"))}
+    weights |= {"variance": np.ones(4, np.float32), "b_shift": numbers(1)}
+    network = check(made(nodes, ("n", 4, 5), weights), 2, 4, 5)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert kinds == ["BatchNorm", "Arithmetic", "Multiply"]
+
+
 def test_a_max_unpool_finds_its_pool():
     nodes = [
         node("MaxPool", "x", "a places", kernel_shape=[2, 2], strides=[2, 2]),
@@ -367,6 +416,20 @@ def test_a_use_that_is_not_supported_says_why(nodes, shape, weights, message):
     with pytest.raises(UnsupportedError, match=message) as error:
         gonnx.load(made(nodes, shape, weights))
     assert "Received: " in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["Div", "Reshape"])
+def test_numbers_that_are_the_batchs_size_fit_no_other_batch(kind):
+    """A constant for one batch would be wrong for all others, and nobody would see it."""
+    nodes = [node("Shape", "x", "sizes"), node("Cast", "sizes", "numbers", to=1)]
+    if kind == "Div":
+        nodes += [node("Gather", "numbers zero", "n"), node("Div", "x n", "y")]
+    else:
+        nodes += [node("Gather", "sizes zero", "n"), node("Unsqueeze", "n first", "m")]
+        nodes += [node("Concat", "whole m", "to", axis=0), node("Reshape", "x to", "y")]
+    weights = {"zero": np.int64(0), "first": np.array([0]), "whole": np.array([-1])}
+    with pytest.raises(UnsupportedError, match=r"computed from the batch's size|would mix"):
+        gonnx.load(made(nodes, ("n", 4), weights))
 
 
 def test_files_and_arguments_that_do_not_fit(tmp_path, file):

@@ -27,7 +27,7 @@ from .activation import (
     Softsign,
     Tanh,
 )
-from .arrange import Pad, Resize, Slice, Take, Tile
+from .arrange import Pad, Slice, Take, Tile
 from .base import Layer, inference_mode
 from .conv import Conv1D, Conv2D, Conv3D
 from .conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
@@ -87,9 +87,6 @@ from .pool import (
     MaxPooling1D,
     MaxPooling2D,
     MaxPooling3D,
-    MaxUnpool1D,
-    MaxUnpool2D,
-    MaxUnpool3D,
     MinPool1D,
     MinPool2D,
     MinPool3D,
@@ -99,6 +96,7 @@ from .pool import (
 )
 from .reduce import ArgMax, Reduce
 from .reshape import Flatten, Permute, Reshape
+from .resize import Resize
 from .separable import (
     DepthwiseConv1D,
     DepthwiseConv2D,
@@ -106,6 +104,7 @@ from .separable import (
     SeparableConv1D,
     SeparableConv2D,
 )
+from .unpool import MaxUnpool1D, MaxUnpool2D, MaxUnpool3D
 
 __all__ = [
     "ELU",

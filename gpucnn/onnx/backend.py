@@ -19,7 +19,8 @@ from onnx import helper
 from ..backends import get_backend, use_backend
 from ..backends.base import Array
 from ..backends.base import Backend as ArrayBackend
-from .call import Context, UnsupportedError
+from .call import Context
+from .errors import UnsupportedError
 from .importer import read
 from .interpreter import Interpreter
 

@@ -25,6 +25,7 @@ from ..layers import merge as merging
 from ..layers.base import inference_mode
 from ..network import Node
 from ..shapes import check_sample
+from .errors import UnsupportedError
 
 Value = Any  # an array or a Node
 
@@ -39,21 +40,19 @@ MERGING = {
 }
 
 
-class UnsupportedError(ValueError):
-    """A model holds what gpucnn does not support."""
-
-
 @dataclass(frozen=True)
 class Context:
     """What all nodes of a model have in common.
 
     Attributes:
-        backend: whose arrays are computed with.
+        backend: whose arrays are computed with; the host's, where a graph is made.
+        target: where a graph's parameters lie; None where arrays are computed with.
         batch: the batch that stands for all in a graph to be.
         dtype: of a graph's parameters; None where arrays are computed with, which have their own.
     """
 
     backend: Backend
+    target: Backend | None = None
     batch: int = 1
     dtype: np.dtype | None = None
 
@@ -66,14 +65,16 @@ class Call:
         name: the node's, perhaps "".
         opset: the version of ONNX's operators that the model was written for.
         outputs: the names of its outputs, "" for one that nobody reads.
+        alone: for each input, whether nobody else reads it.
     """
 
     def __init__(
         self, kind: str, name: str, attributes: dict[str, Any], outputs: Sequence[str],
-        opset: int, context: Context,
+        alone: Sequence[bool], opset: int, context: Context,
     ) -> None:  # fmt: skip
         self.kind, self.name, self.attributes = kind, name, attributes
-        self.outputs, self.opset, self.context = list(outputs), opset, context
+        self.outputs, self.alone = list(outputs), list(alone)
+        self.opset, self.context = opset, context
         self._named = False
 
     @property
@@ -137,7 +138,7 @@ class Call:
             self._give_name(layer)
             try:
                 if weights:
-                    fill(layer, inputs[0].shape, self.context.dtype, self.context.backend, weights)
+                    fill(layer, inputs[0].shape, self.context.dtype, self.context.target, weights)
                 # Layers that take any input leave an empty one to their functions.
                 check_sample(layer.label, (1, *inputs[0].shape))
                 return layer(x)
@@ -177,13 +178,7 @@ class Call:
         x, operand = (a, b) if isinstance(a, Node) else (b, a)
         operand = self.per_sample(operand, len(x.shape))
         operand = operand.reshape(()) if operand.size == 1 else operand
-        layer = Arithmetic(
-            function,
-            operand.shape,
-            reverse=x is b,
-            learned=operand.size > 1,
-            operand_initializer="ones",
-        )
+        layer = Arithmetic(function, operand.shape, reverse=x is b, learned=operand.size > 1)
         return self.apply(layer, x, operand=operand)
 
     def constant(self, number: float, like: Value) -> Array:

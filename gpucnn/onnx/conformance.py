@@ -26,7 +26,7 @@ from onnx import helper, numpy_helper
 from ..layers import inference_mode
 from . import load
 from .backend import Backend
-from .call import UnsupportedError
+from .errors import UnsupportedError
 from .operators import OPERATORS
 from .operators.shape import CASTABLE
 

@@ -14,11 +14,12 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from ..arguments import as_shape
-from ..backends import default_backend
-from ..layers import Activation
+from ..backends import default_backend, use_backend
+from ..layers import Activation, Arithmetic, Constant
 from ..network import Graph, Input, Node
-from .call import Context, UnsupportedError, Value
-from .interpreter import Interpreter, Missing, legal
+from .call import Context, Value
+from .errors import UnsupportedError
+from .interpreter import Interpreter, legal
 
 FLOATS = {
     onnx.TensorProto.FLOAT: "float32",
@@ -40,21 +41,50 @@ def import_model(source: Any, input_shapes: Mapping[str, Sequence[int]], name: s
             f"load: input_shapes must name inputs of the model,"
             f" {', '.join(item.name for item in inputs)}. Received: {', '.join(sorted(unknown))}"
         )
-    batch = _batch(model, inputs)
+    samples = {item.name: _sample(item, input_shapes.get(item.name)) for item in inputs}
+    batch, others = _batches(model, inputs)
+    network = _network(model, samples, batch, name)
+    if others and _computes_sizes(graph):
+        _compare(network, _network(model, samples, others, name))
+    return network
+
+
+def _network(
+    model: onnx.ModelProto, samples: Mapping[str, tuple[int, ...]], batch: int, name: str | None
+) -> Graph:
+    """Run the nodes on symbolic inputs, with a batch of so many samples where they ask for it."""
+    graph, dtype = model.graph, np.dtype(_dtype(model.graph))
     values: dict[str, Value] = {
-        item.name: Input(_sample(item, input_shapes.get(item.name)), name=legal(item.name))
-        for item in inputs
+        key: Input(shape, name=legal(key)) for key, shape in samples.items()
     }
-    nodes = list(values.values())
-    dtype = np.dtype(_dtype(graph))
-    context = Context(default_backend(), batch, dtype)
-    interpreter = Interpreter(model, context, taken={node.name for node in nodes})
-    results = interpreter.run(graph, values)
+    inputs, target = list(values.values()), default_backend()
+    with use_backend("numpy") as host:  # constants and sizes are the host's affair
+        context = Context(host, target, batch, dtype)
+        interpreter = Interpreter(model, context, taken={node.name for node in inputs})
+        results = interpreter.run(graph, values)
     _report(interpreter, graph, results)
     # A model that hands an input through has a layer that does.
-    results = [Activation("linear")(v) if v in nodes else v for v in results]
-    nodes = [node for node in nodes if _depends(results, node)]
-    return Graph(nodes, results, name=name or legal(graph.name) or "onnx", dtype=dtype)
+    results = [Activation("linear")(value) if value in inputs else value for value in results]
+    inputs = [node for node in inputs if _depends(results, node)]
+    return Graph(inputs, results, name=name or legal(graph.name) or "onnx", dtype=dtype)
+
+
+def _compare(network: Graph, other: Graph) -> None:
+    """Raise where a layer would be another one for another batch, and so fit none but one."""
+    for one, two in zip(network.layers, other.layers, strict=True):
+        same = one.config() == two.config()
+        if same and isinstance(one, (Arithmetic, Constant)):
+            holder, twin = (one.params, two.params) if one.learned else (one.state, two.state)
+            same = bool((holder["operand"] == twin["operand"]).all())
+        if not same:
+            raise UnsupportedError(
+                f"load: the numbers of {one.label} are computed from the batch's size, which is"
+                f" free. Received: {one!r} for one size, {two!r} for another"
+            )
+
+
+def _computes_sizes(graph: onnx.GraphProto) -> bool:
+    return any(node.op_type in ("Shape", "Size") for node in graph.node)
 
 
 def read(source: Any) -> onnx.ModelProto:
@@ -104,17 +134,20 @@ def _sample(item: onnx.ValueInfoProto, given: Sequence[int] | None) -> tuple[int
     return tuple(sizes[1:])
 
 
-def _batch(model: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto]) -> int:
-    """Return the batch that stands for all: the model's own, or a number that it uses nowhere."""
+def _batches(
+    model: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto]
+) -> tuple[int, int | None]:
+    """Return the batch that stands for all: the model's own, else two that it uses nowhere."""
     first = [sizes[0] for sizes in map(_sizes, inputs) if sizes]
     if first and None not in first:
         if len(set(first)) > 1:
             raise ValueError(
                 f"load: all inputs must have the batch as their first axis. Received: {first}"
             )
-        return first[0]
+        return first[0], None
     used = set(_numbers(model.graph))
-    return next(number for number in count(61, 2) if number not in used)
+    free = (number for number in count(61, 2) if number not in used)
+    return next(free), next(free)
 
 
 def _numbers(graph: onnx.GraphProto) -> Iterator[int]:
@@ -175,7 +208,6 @@ def _report(interpreter: Interpreter, graph: onnx.GraphProto, results: Sequence[
             f" Received: a model with {', '.join(kinds)}"
         )
     for item, value in zip(graph.output, results, strict=True):
-        assert not isinstance(value, Missing)
         if not isinstance(value, Node):
             raise UnsupportedError(
                 f"load: each output must depend on an input. Received: the constant {item.name!r}"

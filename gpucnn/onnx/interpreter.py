@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -12,7 +13,8 @@ import onnx
 from onnx import numpy_helper
 
 from ..functional.elementwise import quiet
-from .call import Call, Context, UnsupportedError, Value
+from .call import Call, Context, Value
+from .errors import UnsupportedError
 from .operators import OPERATORS
 
 
@@ -40,7 +42,7 @@ class Interpreter:
         """``taken`` are names that no node may have; those of nodes are made legal and unique."""
         self.context = context
         self.taken = set(taken)
-        self.read: set[str] = set()
+        self.reads: Counter[str] = Counter()
         self.opsets = {item.domain: item.version for item in model.opset_import}
         self.problems: list[tuple[str, str, str]] = []
 
@@ -49,7 +51,7 @@ class Interpreter:
 
         An output that could not be had is a ``Missing``, and the reason is in ``problems``.
         """
-        self.read = self.read | set(_read(graph))
+        self.reads.update(_read(graph))
         for initializer in graph.initializer:
             if initializer.name not in values:
                 values[initializer.name] = self.array(initializer)
@@ -79,7 +81,8 @@ class Interpreter:
                 node.op_type,
                 self._own_name(node.name),
                 {item.name: self._attribute(item) for item in node.attribute},
-                [name if name in self.read else "" for name in node.output],
+                [name if self.reads[name] else "" for name in node.output],
+                [self.reads[name] == 1 for name in node.input],
                 self.opsets.get("", self.opsets.get("ai.onnx", 1)),
                 self.context,
             )
@@ -117,17 +120,14 @@ class Interpreter:
         """Take the branch of an ``If`` whose condition is known, as a constant or a size is."""
         if not hasattr(condition, "dtype"):
             raise UnsupportedError("the condition must be known when the model is loaded")
-        side = (
-            "then_branch"
-            if bool(np.all(self.context.backend.to_numpy(condition)))
-            else "else_branch"
-        )
+        holds = bool(self.context.backend.to_numpy(condition).all())
+        side = "then_branch" if holds else "else_branch"
         graph = next(item.g for item in node.attribute if item.name == side)
         return self.run(graph, dict(values))
 
 
 def _read(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the names of the values that somebody reads, in branches too."""
+    """Yield the name of a value each time that somebody reads it, in branches too."""
     yield from (item.name for item in graph.output)
     for node in graph.node:
         yield from node.input

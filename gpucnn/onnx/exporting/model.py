@@ -14,6 +14,7 @@ from ... import __version__
 from ...files import place
 from ...layers.base import Layer, Shape
 from ...network import Network
+from ..errors import UnsupportedError
 from . import (  # noqa: F401 - each registers its exporters
     arithmetic,
     arrange,
@@ -78,9 +79,9 @@ def export(
         classes: the name of each label, kept as JSON in the metadata "classes".
 
     Raises:
-        ValueError: there are layers that ONNX cannot express, all of which are listed; the network
-            is not built and no ``input_shape`` is given; or ``channels_first`` is asked of a
-            network with layers that are.
+        UnsupportedError: there are layers that ONNX cannot express; all are listed. A ValueError.
+        ValueError: the network is not built and no ``input_shape`` is given, or
+            ``channels_first`` is asked of a network with layers that are.
         ModuleNotFoundError: the package onnx is missing.
 
     Example:
@@ -145,7 +146,7 @@ def _check(model: Layer, channels_first: bool) -> None:
         if (problem := _problem(layer))
     ]
     if problems:
-        raise ValueError(
+        raise UnsupportedError(
             f"onnx.export: {model.label} has layers that ONNX cannot express:"
             f" {'; '.join(problems)}. Received: {len(problems)} such layers of {len(layers)}"
         )

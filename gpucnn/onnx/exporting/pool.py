@@ -7,7 +7,8 @@ from functools import reduce
 
 import numpy as np
 
-from ...layers.pool import GlobalPool, MaxUnpool, Pool
+from ...layers.pool import GlobalPool, Pool
+from ...layers.unpool import MaxUnpool
 from ...shapes import Pairs, PoolShape
 from .builder import Builder, Value
 from .reduce import reduced

@@ -47,12 +47,24 @@ def unary(call: Call, x: Value) -> Value:
 
 @operator(*BINARY)
 def binary(call: Call, a: Value, b: Value) -> Value:
-    b, found = _placed(call, a, b), None
-    if call.kind == "Mul" and isinstance(a, Node) and isinstance(b, Node):
-        found = patterns.product(a, b)
-    if call.kind == "Div" and isinstance(a, Node) and not isinstance(b, Node) and b.size == 1:
+    b, function = _placed(call, a, b), BINARY[call.kind]
+    found = _pattern(call, function, a, b) if isinstance(a, Node) else None
+    if found is None:
+        return call.binary(function, a, b)
+    layer, x, weights = found
+    return call.apply(layer, x, **weights)
+
+
+def _pattern(call: Call, function: str, a: Node, b: Value) -> tuple | None:
+    """Return the layer that this node and those before it are, what it reads, and its weights."""
+    found = None
+    if isinstance(b, Node):
+        found = patterns.product(a, b) if function == "multiply" else None
+    elif function == "divide" and b.size == 1:
         found = patterns.quotient(a, call.number(b, "a divisor"))
-    return call.apply(*found) if found else call.binary(BINARY[call.kind], a, b)
+    elif function in ("add", "multiply") and call.alone[0]:
+        return patterns.rescaled(function, a, call.per_sample(b, len(a.shape)))
+    return found and (*found, {})
 
 
 @operator("Pow")
