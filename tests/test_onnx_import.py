@@ -297,6 +297,27 @@ def test_a_batch_norm_that_others_read_too_stays():
     assert kinds == ["BatchNorm", "Arithmetic", "Multiply"]
 
 
+def test_a_quantised_network_computes_on_its_grid():
+    nodes = [
+        node("QuantizeLinear", "x step zero", "a"),
+        node("DequantizeLinear", "a step zero", "b"),
+        node("DequantizeLinear", "w steps zeros", "kernel", axis=0),
+        node("Conv", "b kernel", "c"),
+        node("QuantizeLinear", "c step zero", "d"),
+        node("DequantizeLinear", "d step zero", "y"),
+    ]
+    weights = {
+        "step": np.float32(0.02),
+        "zero": np.uint8(128),
+        "w": np.random.default_rng(4).integers(-128, 128, (4, 3, 1, 1), dtype=np.int8),
+        "steps": np.linspace(0.001, 0.004, 4, dtype=np.float32),
+        "zeros": np.zeros(4, np.int8),
+    }
+    network = check(made(nodes, ("n", 3, 5, 6), weights), 2, 3, 5, 6)
+    steps = network.predict(numbers(2, 3, 5, 6)) / 0.02
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
+
+
 def test_a_max_unpool_finds_its_pool():
     nodes = [
         node("MaxPool", "x", "a places", kernel_shape=[2, 2], strides=[2, 2]),

@@ -66,7 +66,7 @@ def test_the_logits_are_onnxruntimes(name):
         network = gonnx.load(model)
         logits = network.predict(x)
         both = network.predict(np.concatenate([x, x[:, :, ::-1]]))
-    assert len(np.unique(expected)) > 900  # numbers that tell one network from another
+    assert len(np.unique(expected)) > 400  # numbers that tell one network from another
     # Both sum in float32, in other orders: up to 121 layers of sums of up to 25088 terms.
     np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
     np.testing.assert_allclose(both[:1], logits, rtol=0, atol=2e-5 * np.abs(expected).max())

@@ -136,14 +136,11 @@ class Call:
         x = list(inputs) if layer.takes_many else inputs[0]
         if isinstance(inputs[0], Node):
             self._give_name(layer)
-            try:
-                if weights:
-                    fill(layer, inputs[0].shape, self.context.dtype, self.context.target, weights)
-                # Layers that take any input leave an empty one to their functions.
-                check_sample(layer.label, (1, *inputs[0].shape))
-                return layer(x)
-            except ValueError as error:
-                raise self.refuse(str(error)) from error
+            if weights:
+                fill(layer, inputs[0].shape, self.context.dtype, self.context.target, weights)
+            # Layers that take any input leave an empty one to their functions.
+            check_sample(layer.label, (1, *inputs[0].shape))
+            return layer(x)
         with inference_mode():
             if weights:
                 first = inputs[0]

@@ -52,8 +52,7 @@ GROUPS = {
     "recurrent networks": ("GRU", "LSTM", "RNN", "ReverseSequence"),
     "loops": ("Loop", "Scan"),
     "integer arithmetic of quantised networks": (
-        "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
-        "QLinearMatMul", "QuantizeLinear",
+        "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul",
     ),
     "text": (
         "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer",

@@ -88,7 +88,7 @@ class Interpreter:
             )
             with quiet():
                 results = OPERATORS[node.op_type](call, *inputs)
-        except UnsupportedError as error:
+        except ValueError as error:  # an UnsupportedError, or what a layer says of its arguments
             self.problems.append((node.op_type, node.name or f"-> {node.output[0]}", str(error)))
             return missing
         results = results if isinstance(results, tuple) else (results,)

@@ -70,10 +70,8 @@ def prelu(call: Call, x: Value, slope: Value) -> Value:
     shapes = [per_channel, (1, *per_channel)] + [(channels,)] * (call.opset < 7)
     if rank > 1 and floating and slope.shape in shapes:
         return call.apply(PReLU(axis=1), x, alpha=slope.reshape(channels))
-    positive = call.binary("maximum", x, 0)
-    return call.binary(
-        "add", positive, call.binary("multiply", call.binary("minimum", x, 0), slope)
-    )
+    low = call.binary("multiply", call.binary("minimum", x, 0), slope)
+    return call.binary("add", call.binary("maximum", x, 0), low)
 
 
 @operator("ThresholdedRelu")
@@ -96,11 +94,10 @@ def celu(call: Call, x: Value) -> Value:
 
 @operator("Selu")
 def selu(call: Call, x: Value) -> Value:
-    alpha = call.get("alpha", 1.6732632423543772)
-    gamma = call.get("gamma", 1.0507009873554805)
-    usual = (1.6732632423543772, 1.0507009873554805)
+    usual = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
+    alpha, gamma = (call.get(name, value) for name, value in usual.items())
     # Attributes are float32.
-    if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip((alpha, gamma), usual, strict=True)):
+    if all(math.isclose(call.get(n, v), v, rel_tol=1e-6) for n, v in usual.items()):
         return call.apply(SELU(), x)
     return call.binary("multiply", _elu(call, x, alpha), gamma)
 

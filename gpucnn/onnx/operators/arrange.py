@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from ... import functional as F
 from ...backends.base import Array
@@ -18,9 +19,7 @@ def concat(call: Call, *values: Value) -> Value:
     nodes = [value for value in values if isinstance(value, Node)]
     if not nodes:
         return call.xp.concatenate(values, axis=axis)
-    values = [
-        value if isinstance(value, Node) else call.as_node(value, nodes[0]) for value in values
-    ]
+    values = [v if isinstance(v, Node) else call.as_node(v, nodes[0]) for v in values]
     return nodes[0] if len(values) == 1 else call.apply(Concatenate(axis), *values)
 
 
@@ -115,9 +114,10 @@ def gather(call: Call, x: Value, indices: Array) -> Value:
     places = call.known(indices, "the indices")
     sizes = call.sizes(x)
     flat = np.where(places < 0, places + sizes[axis], places).ravel().tolist()
-    taken = call.apply(Take(flat, axis), x) if len(flat) > 1 else None
-    if taken is None:
+    if len(flat) == 1:
         taken = _sliced(call, x, {axis: (flat[0], flat[0] + 1, 1)})
+    else:
+        taken = call.apply(Take(flat, axis), x)
     return call.reshape(taken, (*sizes[:axis], *places.shape, *sizes[axis + 1 :]))
 
 
@@ -143,7 +143,7 @@ def gather_nd(call: Call, x: Array, indices: Array) -> Array:
 @operator("ScatterND", known=True)
 def scatter_nd(call: Call, x: Array, indices: Array, updates: Array) -> Array:
     """Set places of x, or add to them and so on; on the host, whose order is settled."""
-    y, indices, updates = (call.known(value, "it").copy() for value in (x, indices, updates))
+    y, indices, updates = (call.known(value, "a value").copy() for value in (x, indices, updates))
     places = tuple(indices[..., place] for place in range(indices.shape[-1]))
     _scattered(call, y, places, updates)
     return call.context.backend.asarray(y)
@@ -152,7 +152,7 @@ def scatter_nd(call: Call, x: Array, indices: Array, updates: Array) -> Array:
 @operator("Scatter", "ScatterElements", known=True)
 def scatter_elements(call: Call, x: Array, indices: Array, updates: Array) -> Array:
     """As ScatterND, of places along one axis."""
-    y, indices, updates = (call.known(value, "it").copy() for value in (x, indices, updates))
+    y, indices, updates = (call.known(value, "a value").copy() for value in (x, indices, updates))
     axis = call.get("axis", 0) % y.ndim
     places = list(np.indices(indices.shape))
     places[axis] = np.where(indices < 0, indices + y.shape[axis], indices)
@@ -227,8 +227,6 @@ def one_hot(call: Call, indices: Array, depth: Array, values: Array) -> Array:
 
 @operator("EyeLike", known=True)
 def eye_like(call: Call, x: Array) -> Array:
-    import onnx
-
     kind = call.get("dtype")
     dtype = x.dtype if kind is None else onnx.helper.tensor_dtype_to_np_dtype(kind)
     return call.xp.eye(*x.shape, k=call.get("k", 0)).astype(dtype)
