@@ -12,15 +12,18 @@ float64 for float64; ``Accum`` below is that dtype.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..shapes import ConvShape, NormShape, PoolShape
+
+if TYPE_CHECKING:
+    from ..network.program import Program
 
 Array = Any
 
@@ -80,6 +83,17 @@ class Backend(ABC):
     def running(self) -> AbstractContextManager[None]:
         """Return a context for a run of many calls, as a training is one."""
         return nullcontext()
+
+    def bind(
+        self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
+        blas_threads: int = 1,
+    ) -> Callable[[Sequence[Array]], list[Array]]:  # fmt: skip
+        """Return a function that runs a frozen network on inputs of these shapes and this dtype.
+
+        It need not be fit for two threads at a time. By default it runs one operation after the
+        other. ``blas_threads`` is for a backend that has a BLAS.
+        """
+        return program.run
 
     # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) -------------------
 

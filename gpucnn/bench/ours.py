@@ -13,12 +13,9 @@ import numpy as np
 
 from .. import functional as F
 from ..backends import get_backend, use_backend
-from ..layers import inference_mode
 from . import networks
 from .cases import STEPS, Case
 from .reference import EPSILON, Inputs, draw
-
-WAYS = ("gpucnn",)
 
 
 def start(threads: int) -> None:
@@ -45,9 +42,11 @@ def running(case: Case) -> AbstractContextManager[Any]:
     if case.op in STEPS:
         stack.enter_context(get_backend("numpy").running())
         stack.enter_context(np.errstate(all="ignore"))
-    if case.op == "inference":
-        stack.enter_context(inference_mode())
     return stack
+
+
+def ways(case: Case) -> tuple[str, ...]:
+    return ("gpucnn",)
 
 
 def bind(case: Case, way: str) -> Callable[[], Any]:
@@ -134,7 +133,8 @@ def _step(case: Case, inputs: Inputs) -> Callable[[], Any]:
 
     model, x, labels = networks.make(case.layer), inputs["x"], inputs["labels"]
     if case.op == "inference":
-        return lambda: model.forward(x)
+        frozen = model.freeze()
+        return lambda: frozen(x)
     model.needs_input_gradient = False
     loss, optimizer = CrossEntropy(), SGD(0.01, momentum=0.9)
 

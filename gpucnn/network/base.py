@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from . import weights
 from .naming import adopt
 from .plan import Stage, plan
 from .weights import Parameter
+
+if TYPE_CHECKING:
+    from .frozen import Frozen
 
 
 class Step(NamedTuple):
@@ -256,6 +259,28 @@ class Network(Layer):
         xp = np if on_host else get_backend("cuda").xp
         joined = [xp.concatenate(parts) for parts in zip(*answers, strict=True)]
         return joined if isinstance(y, list) else joined[0]
+
+    def freeze(self, blas_threads: int = 1) -> Frozen:
+        """Return the network as it is now, for answers alone: see ``Frozen``.
+
+        With one image at a time it answers several times as quickly as ``predict``.
+
+        Args:
+            blas_threads: on NumPy, how many threads share a small matrix product. More than one
+                may be quicker on an idle machine, and may change the last bits.
+
+        Raises:
+            ValueError: the network is not built.
+
+        Example:
+            >>> from gpucnn import Dense, Sequential
+            >>> answer = Sequential([Dense(10)], input_shape=(64,)).freeze()
+            >>> answer(np.zeros((1, 64), np.float32)).shape
+            (1, 10)
+        """
+        from .frozen import Frozen  # frozen imports the kinds of networks
+
+        return Frozen(self, blas_threads)
 
     def _listed(self, x: Any) -> list:
         """Return the inputs as a list: one, or as many as the network takes."""
