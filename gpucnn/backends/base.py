@@ -48,6 +48,17 @@ def accumulator(dtype: Any) -> np.dtype:
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
+def bfloat16() -> np.dtype:
+    """Return NumPy's bfloat16, which the package ml_dtypes brings."""
+    try:
+        from ml_dtypes import bfloat16
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'bfloat16 needs the package ml_dtypes: pip install "gpucnn[bfloat16]"'
+        ) from error
+    return np.dtype(bfloat16)
+
+
 class Backend(ABC):
     """One way to run every operation. ``xp`` is the array module whose arrays it takes."""
 
