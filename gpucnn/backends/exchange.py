@@ -37,8 +37,8 @@ def as_own(owner: str, name: str, array: Any) -> Array:
         return array
     if getattr(array, "requires_grad", False):
         raise TypeError(
-            f"{owner}: {name} requires a gradient, of which PyTorch would see nothing here; give its"
-            " detach(), or let gpucnn.as_torch_module(model) take part in autograd."
+            f"{owner}: {name} requires a gradient, of which PyTorch would see nothing here; give"
+            " its detach(), or let gpucnn.as_torch_module(model) take part in autograd."
             f" Received: {name_of(array)}"
         )
     protocol = next((name for name in _PROTOCOLS if hasattr(array, name)), None)

@@ -120,16 +120,16 @@ def like(y: Any, x: Any) -> Any:
         >>> like(Dense(3).forward(x), x).shape
         (1, 3)
     """
-    library = package_of(type(x))
-    if library == "torch":
+    kind = package_of(type(x))
+    if kind == "torch":
         return as_torch(y).to(x.device)
-    if library in ("jax", "jaxlib"):
+    if kind in ("jax", "jaxlib"):
         return library("jax").device_put(as_jax(y), x.sharding)
-    if library not in ("numpy", "cupy"):
+    if kind not in ("numpy", "cupy"):
         raise TypeError(
             f"like: x must be an array of NumPy, CuPy, PyTorch or JAX. Received: x={name_of(x)}"
         )
-    backend = get_backend("numpy" if library == "numpy" else "cuda")
+    backend = get_backend("numpy" if kind == "numpy" else "cuda")
     y = as_own("like", "y", y)
     return y if backend.owns(y) else backend.asarray(y)
 

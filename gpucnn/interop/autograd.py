@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from ..backends import get_backend
 from ..backends.base import Array
@@ -65,6 +64,7 @@ class TorchModule(torch.nn.Module):
                 self.register_buffer(f"{stem}/{key}", as_torch(array))
                 self._buffer_places[f"{stem}/{key}"] = layer, key
 
+    @torch.compiler.disable
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the model's output for its inputs; a graph of several outputs gives a tuple.
 
@@ -172,9 +172,13 @@ class _Pass(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         module, model = ctx.module, ctx.module.model
+        if torch.is_grad_enabled():  # once_differentiable would let a constant dy pass, unseen
+            raise RuntimeError(
+                f"{model.label}: the gradient of a gradient is not known here."
+                " Received: create_graph=True"
+            )
         places = module._parameter_places.values()
         tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
@@ -183,10 +187,8 @@ class _Pass(torch.autograd.Function):
             kept = tensors[len(places) : len(places) + ctx.kept]
             module._put_saved(ctx.saved, [_array(tensor) for tensor in kept])
             dys = [_array(gradient) for gradient in gradients]
-            asked, model.needs_input_gradient = (
-                model.needs_input_gradient,
-                any(needed[: ctx.inputs]),
-            )
+            asked = model.needs_input_gradient
+            model.needs_input_gradient = any(needed[: ctx.inputs])
             try:
                 dx = model.backward(dys if model.gives_many else dys[0])
                 found = [layer.grads.pop(key) for layer, key in places]
