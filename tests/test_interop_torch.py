@@ -144,7 +144,9 @@ def test_parameters_and_buffers_are_the_models_memory():
     module = as_torch_module(lenet(input_shape=PICTURE))
     model = module.model
     arrays = {
-        f"{path}/{key}": a for path, l in model.walk() for key, a in (l.params | l.state).items()
+        f"{path}/{key}": array
+        for path, layer in model.walk()
+        for key, array in (layer.params | layer.state).items()
     }
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     assert list(dict(module.named_buffers())) == [
@@ -220,26 +222,17 @@ def test_what_backward_needs_is_pytorchs_to_keep_and_to_free():
     assert all(layer._saved is None for layer in (module.model, *module.model.layers))
 
 
-CHANGES = {
-    "the input": lambda module, x, y: x.data.add_(0) if False else x.add_(1),
-    "the output": lambda module, x, y: y.add_(1),
-    "a parameter": lambda module, x, y: module.get_parameter("dense/kernel").data.add_(1),
-}
+@pytest.mark.parametrize("place", range(3), ids=["input", "output", "parameter"])
+def test_a_change_before_backward_is_an_error(place):
+    module, x = dense(activation="tanh"), tensor(2, 3, grad=False)
+    y = module(x)
+    with torch.no_grad():
+        (x, y, module.get_parameter("dense/kernel"))[place].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
-def test_a_change_before_backward_is_an_error():
-    module = dense(activation="tanh")
-    changed = "modified by an inplace operation"
-    for change in ("input", "output", "parameter"):
-        x = tensor(2, 3, grad=False)
-        y = module(x)
-        with torch.no_grad():
-            {"input": x, "output": y, "parameter": module.get_parameter("dense/kernel")}[
-                change
-            ].add_(1)
-        with pytest.raises(RuntimeError, match=changed):
-            y.sum().backward()
-    # but not of what backward does without: PyTorch's ReLU in place behind a layer is well known
+def test_a_change_of_what_backward_does_without_is_none():
     y = dense()(tensor(2, 3)).relu_()
     y.sum().backward()
 
@@ -380,9 +373,9 @@ def test_on_a_gpu_it_works_on_pytorchs_stream():
 
 def test_the_gradient_of_a_gradient_is_refused():
     x = tensor(2, 3)
-    (dx,) = torch.autograd.grad(dense(activation="tanh")(x).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        dx.sum().backward()
+    y = dense(activation="tanh")(x).sum()
+    with pytest.raises(RuntimeError, match=r"^Dense 'dense': .*Received: create_graph=True"):
+        torch.autograd.grad(y, x, create_graph=True)
 
 
 def test_what_is_no_model_or_not_built_is_refused():
@@ -400,7 +393,7 @@ def test_other_inputs_are_refused_by_the_models_name():
         module(tensor(1, 3), tensor(1, 3))
     with pytest.raises(TypeError, match=r"^Dense 'dense': the parameters are float64"):
         module(tensor(1, 3, dtype="float32"))
-    with pytest.raises(ValueError, match=r"^Dense 'dense': expects an input of 3 features"):
+    with pytest.raises(ValueError, match=r"^Dense 'dense': expects an input .*3.* 4\)"):
         module(tensor(1, 4))
     assert module(tensor(1, 3)).shape == (1, 4)  # the right one can follow
 
