@@ -65,6 +65,15 @@ class Backend(ABC):
     name: str
     xp: ModuleType
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name: what unpickles it, a Dask worker say, has a backend of its own."""
+        from . import get_backend
+
+        return get_backend, (self.name,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self
+
     # ---- arrays ------------------------------------------------------------------------------
 
     @abstractmethod

@@ -241,6 +241,10 @@ class Layer:
         self._map_arrays(lambda array: array.astype(dtype), None, dtype)
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: no gradients, and nothing kept for ``backward``."""
+        return vars(self) | {"grads": {}, "_saved": None}
+
     def __repr__(self) -> str:
         keys = ("name", *self.arguments)
         return (
