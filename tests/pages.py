@@ -31,7 +31,7 @@ def program(page: str) -> str:
 
 def links(page: str) -> list[str]:
     """Return the paths that the page links to, without those in the web and on the page itself."""
-    targets = re.findall(r"\]\(([^)]+)\)", page)
+    targets = re.findall(r"\]\(([^)]+)\)", BLOCK.sub("", page))
     return [path.partition("#")[0] for path in targets if "://" not in path and path[0] != "#"]
 
 

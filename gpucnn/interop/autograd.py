@@ -64,7 +64,6 @@ class TorchModule(torch.nn.Module):
                 self.register_buffer(f"{stem}/{key}", as_torch(array))
                 self._buffer_places[f"{stem}/{key}"] = layer, key
 
-    @torch.compiler.disable
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the model's output for its inputs; a graph of several outputs gives a tuple.
 
@@ -75,6 +74,11 @@ class TorchModule(torch.nn.Module):
         if not all(isinstance(x, Tensor) for x in inputs):
             kinds = ", ".join(type(x).__name__ for x in inputs)
             raise TypeError(f"{self.model.label}: inputs must be tensors. Received: {kinds}")
+        if torch.compiler.is_compiling():  # which would take NumPy's code for its own, wrongly
+            return torch.compiler.disable(self._forward)(*inputs)
+        return self._forward(*inputs)
+
+    def _forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         parameters = [getattr(self, path) for path in self._parameter_places]
         tensors = (*inputs, *parameters)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
