@@ -7,16 +7,17 @@ import pickle
 import signal
 from pathlib import Path
 
-import dask.array as da
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 
 import gpucnn
 from gpucnn.interop.dask import predict
 
 from .networks import two_headed
 from .test_serving import classifier, pictures
+
+da = pytest.importorskip("dask.array")
+distributed = pytest.importorskip("distributed")
 
 X = np.concatenate([pictures(client) for client in range(6)])  # 45 samples
 
@@ -26,8 +27,8 @@ def block_by_block(model: gpucnn.Sequential, sizes: tuple[int, ...]) -> np.ndarr
     return np.concatenate([model.predict(part) for part in parts if len(part)])
 
 
-def cluster(processes: bool) -> LocalCluster:
-    return LocalCluster(
+def cluster(processes: bool) -> distributed.LocalCluster:
+    return distributed.LocalCluster(
         n_workers=2, threads_per_worker=2, processes=processes, dashboard_address=None
     )
 
@@ -92,7 +93,7 @@ def test_workers_give_the_same_numbers_and_get_the_model_once(processes, tmp_pat
     model.layers[4].file = str(tmp_path / "unpickled")
     sizes = (3,) * 15
     y = predict(model, da.from_array(X, chunks=(sizes, 28, 28, 1)))
-    with cluster(processes) as workers, Client(workers):
+    with cluster(processes) as workers, distributed.Client(workers):
         found = y.compute()
     np.testing.assert_array_equal(found, block_by_block(model, sizes))
     if processes:
@@ -118,7 +119,7 @@ def test_what_a_worker_leaves_when_it_dies_another_one_does(tmp_path):
     blocks = da.from_array(X, chunks=(sizes, 28, 28, 1))
     meta = np.empty((0,) * 4, np.float32)
     y = predict(model, blocks.map_blocks(dying, marker=marker, meta=meta))
-    with cluster(processes=True) as workers, Client(workers) as client:
+    with cluster(processes=True) as workers, distributed.Client(workers) as client:
         before = set(client.run(os.getpid).values())
         found = y.compute()
         after = set(client.run(os.getpid).values())

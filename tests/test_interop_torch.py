@@ -10,10 +10,11 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import forward_ad, gradcheck
+from torch.utils.checkpoint import checkpoint
 
 import gpucnn
-from gpucnn.backends import get_backend, use_backend
+from gpucnn.backends import use_backend
 from gpucnn.interop.autograd import TorchModule
 from gpucnn.interop.torch import as_torch_module
 from gpucnn.losses import CrossEntropy
@@ -106,7 +107,7 @@ def test_a_training_is_the_same_as_our_own():
     np.testing.assert_allclose(theirs, ours, rtol=1e-5)
     # the optimizer has changed the model itself, and so have the forwards its statistics
     for path, value in module.model.state_dict().items():
-        np.testing.assert_allclose(value, model.state_dict()[path], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(value, model.state_dict()[path], rtol=1e-4, atol=1e-6)
 
 
 def test_it_stands_among_pytorchs_own_layers():
@@ -163,8 +164,7 @@ def test_parameters_and_buffers_are_the_models_memory():
 def test_what_it_returns_is_never_another_tensors_memory():
     """PyTorch adds to gradients and outputs in place where it takes itself for their owner."""
     flatten = as_torch_module(built(gpucnn.Flatten(), (2, 3)))
-    x, seen = tensor(4, 2, 3), []
-    (x * 1).register_hook(seen.append)
+    x = tensor(4, 2, 3)
     y = flatten(x)
     y.data.fill_(7)
     assert not (x == 7).any()
@@ -309,7 +309,6 @@ def test_names_with_dots_are_pytorchs_paths_no_more():
     ]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_torch_compile_leaves_it_as_it_is():
     net = torch.nn.Sequential(as_torch_module(lenet(input_shape=PICTURE)), torch.nn.Linear(5, 2))
     net.eval()
@@ -333,41 +332,6 @@ def test_it_runs_on_the_cuda_backend():
         torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_it_works_on_pytorchs_stream():
-    try:
-        get_backend("cuda")
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    if not torch.cuda.is_available():
-        pytest.skip("this PyTorch has no CUDA")
-    model = gpucnn.Sequential(
-        [gpucnn.Conv2D(6, 3, padding="same"), gpucnn.BatchNorm(), gpucnn.ReLU(),
-         gpucnn.MaxPool2D(2), gpucnn.Flatten(), gpucnn.Dense(5)],
-        input_shape=(8, 8, 3),
-    )  # fmt: skip
-    host = as_torch_module(copy.deepcopy(model))
-    x = tensor(4, 8, 8, 3, dtype="float32", grad=False)
-    with use_backend("numpy"):
-        expected = host(x)
-        expected.square().sum().backward()
-    with use_backend("cuda"):
-        module = as_torch_module(model).cuda()
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side):
-            late = torch.zeros_like(x, device="cuda")
-            torch.cuda._sleep(200_000_000)
-            late.copy_(x)  # a tenth of a second from now
-            y = module(late)
-            y.square().sum().backward()
-        side.synchronize()
-    torch.testing.assert_close(y.cpu(), expected, rtol=1e-4, atol=1e-4)
-    for (name, p), (_, q) in zip(module.named_parameters(), host.named_parameters(), strict=True):
-        assert p.grad.is_cuda
-        torch.testing.assert_close(p.grad.cpu(), q.grad, rtol=1e-3, atol=1e-3, msg=name)
-    assert module.get_buffer("batch_norm/moving_mean").is_cuda
-
-
 # ---- refusals ------------------------------------------------------------------------------------
 
 
@@ -376,6 +340,29 @@ def test_the_gradient_of_a_gradient_is_refused():
     y = dense(activation="tanh")(x).sum()
     with pytest.raises(RuntimeError, match=r"^Dense 'dense': .*Received: create_graph=True"):
         torch.autograd.grad(y, x, create_graph=True)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own use of it
+@pytest.mark.parametrize("grad", [True, False], ids=["with gradients", "without"])
+def test_other_kinds_of_derivatives_are_refused(grad):
+    module, x = dense(activation="tanh"), tensor(2, 3, grad=False)
+    with torch.set_grad_enabled(grad):
+        with pytest.raises(RuntimeError, match="functorch transforms"):
+            torch.func.vmap(module)(x[None])
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+            module(forward_ad.make_dual(x, x))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_runs_the_forward_again(reentrant):
+    module = as_torch_module(lenet(input_shape=PICTURE)).eval()
+    gradients = []
+    for run in (module, lambda x: checkpoint(module, x, use_reentrant=reentrant)):
+        module.zero_grad()
+        x = tensor(2, *PICTURE, dtype="float32")
+        run(x).square().sum().backward()
+        gradients.append([x.grad, *(p.grad for p in module.parameters())])
+    assert all(map(torch.equal, *gradients))
 
 
 def test_what_is_no_model_or_not_built_is_refused():

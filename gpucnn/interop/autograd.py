@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,12 +81,8 @@ class TorchModule(torch.nn.Module):
     def _forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         parameters = [getattr(self, path) for path in self._parameter_places]
         tensors = (*inputs, *parameters)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            outputs = _Pass.apply(self, *tensors)
-        else:
-            with inference_mode(), _on_pytorchs_stream(tensors):
-                _, ys = self._run(inputs, parameters)
-                outputs = tuple(map(as_torch, ys))
+        keeps = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        outputs = _Pass.apply(self, keeps, *tensors)
         return outputs if self.model.gives_many else outputs[0]
 
     def extra_repr(self) -> str:
@@ -156,13 +152,15 @@ class _Pass(torch.autograd.Function):
     """One forward of a module, and the backward that belongs to it."""
 
     @staticmethod
-    def forward(ctx: Any, module: TorchModule, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, module: TorchModule, keeps: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(tensors) - len(module._parameter_places)
         inputs, parameters = tensors[:count], tensors[count:]
         kept: list[Array] = []
-        with _on_pytorchs_stream(tensors):
+        with _on_pytorchs_stream(tensors), nullcontext() if keeps else inference_mode():
             xs, ys = module._run(inputs, parameters)
             outputs = tuple(map(as_torch, ys))
+            if not keeps:
+                return outputs
             saved = module._take_saved(kept)
             # Tensors that PyTorch watches: an error, if what backward reads is changed before it.
             shown = [*zip(inputs, xs, strict=True), *zip(outputs, ys, strict=True)]
@@ -185,7 +183,7 @@ class _Pass(torch.autograd.Function):
             )
         places = module._parameter_places.values()
         tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
+        needed = ctx.needs_input_grad[2:]
         with _on_pytorchs_stream(gradients):
             module._bind(tensors[: len(places)])
             kept = tensors[len(places) : len(places) + ctx.kept]
@@ -205,7 +203,7 @@ class _Pass(torch.autograd.Function):
                 as_torch(array) if wanted else None
                 for array, wanted in zip(found, needed, strict=True)
             ]
-        return None, *results
+        return None, None, *results
 
 
 class _Place(int):
@@ -254,16 +252,26 @@ def _array(tensor: Tensor) -> Array:
     return as_own("as_torch_module", "tensor", tensor)
 
 
-def _on_pytorchs_stream(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
-    """Return a context in which CuPy works on the GPU and the stream that PyTorch works on."""
+@contextmanager
+def _on_pytorchs_stream(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Let CuPy work on the GPU, and on the stream, that PyTorch works on."""
     device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
     if device is None:
-        return nullcontext()
+        yield
+        return
     cuda = get_backend("cuda").xp.cuda
-    stack = ExitStack()
-    stack.enter_context(cuda.Device(device.index))
-    stack.enter_context(cuda.Stream.from_external(torch.cuda.current_stream(device)))
-    return stack
+    stream = _Stream(torch.cuda.current_stream(device).cuda_stream)
+    with cuda.Device(device.index), cuda.Stream.from_external(stream):
+        yield
+
+
+class _Stream(NamedTuple):
+    """PyTorch's stream as CuPy takes it; PyTorch's own class does so only from some version on."""
+
+    pointer: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.pointer  # the protocol's version, and the stream
 
 
 def _with_all_within(layer: Layer) -> Iterator[Layer]:
