@@ -164,11 +164,13 @@ class _Pass(torch.autograd.Function):
             saved = module._take_saved(kept)
             # Tensors that PyTorch watches: an error, if what backward reads is changed before it.
             shown = [*zip(inputs, xs, strict=True), *zip(outputs, ys, strict=True)]
-            shown += [
-                (getattr(module, path), layer.state[key])
-                for path, (layer, key) in module._buffer_places.items()
-            ]
             watched = [tensor for tensor, array in shown if _shares_memory(array, kept)]
+            ids = set(map(id, kept))
+            watched += [
+                getattr(module, path)
+                for path, (layer, key) in module._buffer_places.items()
+                if id(layer.state[key]) in ids
+            ]
             ctx.save_for_backward(*parameters, *map(as_torch, kept), *watched)
         ctx.module, ctx.inputs, ctx.saved, ctx.kept = module, count, saved, len(kept)
         return outputs
@@ -193,12 +195,12 @@ class _Pass(torch.autograd.Function):
             model.needs_input_gradient = any(needed[: ctx.inputs])
             try:
                 dx = model.backward(dys if model.gives_many else dys[0])
-                found = [layer.grads.pop(key) for layer, key in places]
+                found = [_apart([layer.grads.pop(key)], dys)[0] for layer, key in places]
             finally:
                 model.needs_input_gradient = asked
                 module._take_saved([])
             dxs = dx if model.takes_many else [dx]
-            found = _apart([*dxs, *found], dys)
+            found = [*_apart(dxs, dys), *found]
             results = [
                 as_torch(array) if wanted else None
                 for array, wanted in zip(found, needed, strict=True)
