@@ -39,8 +39,8 @@ def predict(model: Network, array: DaskArray, *, batch_size: int = 256) -> DaskA
         ModuleNotFoundError: Dask is not installed.
 
     Example:
-        >>> import dask.array
-        >>> model = Sequential([Dense(3, input_shape=(4,))])
+        >>> import dask.array, gpucnn
+        >>> model = gpucnn.Sequential([Dense(3, input_shape=(4,))])
         >>> y = predict(model, dask.array.ones((100, 4), chunks=(30, 4)))
         >>> y.chunks, y.dtype.name
         (((30, 30, 30, 10), (3,)), 'float32')

@@ -27,8 +27,12 @@ def as_torch_module(model: Layer) -> TorchModule:
 
     Example:
         >>> import torch
-        >>> module = as_torch_module(Dense(2, input_shape=(3,)))  # doctest: +SKIP
-        >>> module(torch.ones(1, 3)).sum().backward()             # doctest: +SKIP
+        >>> layer = Dense(2)
+        >>> layer.build((3,))
+        >>> module = as_torch_module(layer)
+        >>> module(torch.ones(5, 3)).sum().backward()
+        >>> module.get_parameter("dense/bias").grad
+        tensor([5., 5.])
     """
     library("torch")
     from .autograd import TorchModule
