@@ -51,11 +51,31 @@ def accumulator(dtype: Any) -> np.dtype:
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
+def bfloat16() -> np.dtype:
+    """Return NumPy's bfloat16, which the package ml_dtypes brings."""
+    try:
+        from ml_dtypes import bfloat16
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'bfloat16 needs the package ml_dtypes: pip install "gpucnn[bfloat16]"'
+        ) from error
+    return np.dtype(bfloat16)
+
+
 class Backend(ABC):
     """One way to run every operation. ``xp`` is the array module whose arrays it takes."""
 
     name: str
     xp: ModuleType
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name: what unpickles it, a Dask worker say, has a backend of its own."""
+        from . import get_backend
+
+        return get_backend, (self.name,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self
 
     # ---- arrays ------------------------------------------------------------------------------
 

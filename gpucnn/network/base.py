@@ -234,13 +234,17 @@ class Network(Layer):
         """Return the outputs for ``x`` in inference mode, batch by batch.
 
         Each batch is moved to the network's backend and its answer to where ``x`` lies: NumPy in,
-        NumPy out. A graph of several inputs takes a list, one of several outputs returns a list.
+        NumPy out, as for a tensor of another library on the host. A graph of several inputs takes a
+        list, one of several outputs returns a list.
 
         Raises:
             ValueError: x holds no samples.
         """
         batch_size = as_int(self.label, "batch_size", batch_size)
-        xs = [item if hasattr(item, "dtype") else np.asarray(item) for item in self._listed(x)]
+        xs = [
+            self._own(item if hasattr(item, "dtype") else np.asarray(item))
+            for item in self._listed(x)
+        ]
         counts = {item.shape[0] if item.ndim else 0 for item in xs}
         if len(counts) != 1 or counts == {0}:
             raise ValueError(
@@ -288,8 +292,7 @@ class Network(Layer):
 
     def _check(self, x: Any) -> Any:
         """Return the input in the network's dtype, with the network built to fit it."""
-        xs = self._listed(x)
-        self._expect_arrays(*xs)
+        xs = [self._own(item) for item in self._listed(x)]
         parameter = next((a for _, layer in self.walk() for a in layer.params.values()), None)
         names = [f"input_{i}" if i else "input" for i in range(len(xs))]
         backend = backend_of(self.label, **dict(zip(names, xs, strict=True)), parameters=parameter)
