@@ -34,6 +34,7 @@ _LATER = {
     "callbacks": "callbacks",
     "data": "data",
     "filters": "filters",
+    "interop": "interop",
     "losses": "losses",
     "metrics": "metrics",
     "models": "models",
