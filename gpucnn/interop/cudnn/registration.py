@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-NAMES = ("cupyx.cudnn", "cupy.cudnn", "cupy.cuda.cudnn")
+NAMES = ("cupy.cudnn", "cupyx.cudnn", "cupy.cuda.cudnn")
 
 _PACKAGE = __name__.rpartition(".")[0]
 _MISSING = object()
