@@ -83,13 +83,13 @@ def convolution_backward_filter(
     """
     owner = "cudnn.convolution_backward_filter"
     check_output(owner, gW=gW)
-    _, x, gy, gW = checked(owner, x=x, gy=gy, gW=gW)
+    backend, x, gy, gW = checked(owner, x=x, gy=gy, gW=gW)
     shape = _shape(
         owner, x, gW, pad, stride, dilation, groups, tensor_core, d_layout, w_layout, gy=gy
     )
     _, gw, _ = conv_backward(gy, x, None, needs_dx=False, with_bias=False, owner=owner, shape=shape)
-    # (K, *window, C / groups), as gW or with the channels in front of the window
-    gW[...] = gw if w_layout == CUDNN_TENSOR_NHWC else gw.transpose(0, -1, *range(1, gw.ndim - 1))
+    # (K, *window, C / groups) -> (K, C / groups, *window)
+    gW[...] = gw if w_layout == CUDNN_TENSOR_NHWC else backend.xp.moveaxis(gw, -1, 1)
 
 
 @entry

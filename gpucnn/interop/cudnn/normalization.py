@@ -112,13 +112,12 @@ def _train(
     unbiased = var * (count / max(count - 1, 1))
     for running, new in ((running_mean, centre), (running_var, unbiased)):
         if running is not None:
-            old = running.astype(new.dtype)
-            running[...] = decay * old + (1 - decay) * new.reshape(old.shape)
-    inverse = 1 / backend.xp.sqrt(var + eps)
+            running += (1 - decay) * (new.reshape(running.shape) - running)
+    y, inverse = _as_given(backend, y, x), (var + eps) ** -0.5
     if mean is None:
-        mean, inv_std = (backend.xp.empty(gamma.shape, centre.dtype) for _ in range(2))
+        return y, centre.reshape(gamma.shape), inverse.reshape(gamma.shape)
     mean[...], inv_std[...] = centre.reshape(mean.shape), inverse.reshape(inv_std.shape)
-    return _as_given(backend, y, x), mean, inv_std
+    return y, mean, inv_std
 
 
 @entry
