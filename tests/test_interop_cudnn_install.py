@@ -59,11 +59,12 @@ def test_a_second_call_changes_nothing_and_nothing_is_left_behind(installed):
     assert not any(hasattr(parent, "cudnn") for parent in (cupy, cupyx, cupy.cuda))
 
 
-def test_a_cupy_that_has_its_own_is_left_alone_unless_forced(monkeypatch):
+@pytest.mark.parametrize("spec", [ModuleSpec("cupy.cudnn", None), None])
+def test_a_cupy_that_has_its_own_is_left_alone_unless_forced(monkeypatch, spec):
     import cupy
 
     own = ModuleType("cupy.cudnn")
-    own.__spec__ = ModuleSpec("cupy.cudnn", None)
+    own.__spec__ = spec
     monkeypatch.setitem(sys.modules, "cupy.cudnn", own)
     monkeypatch.setattr(cupy, "cudnn", own, raising=False)
     assert not cudnn.install()

@@ -189,6 +189,15 @@ def test_ex_puts_a_reserve_space_in_front_and_the_backward_pass_takes_it():
     assert_close(gx, p.gx, dtype=p.x.dtype, magnitude=p.gx_terms, **p.close)
 
 
+def test_numbers_of_numpy_do_not_widen_float32():
+    p = problem("spatial", ("float32",) * 3)
+    y, mean, inv_std = cudnn.batch_normalization_forward_training(
+        p.x, p.gamma, p.beta, p.running_mean, p.running_var, None, None,
+        np.float64(EPS), np.float64(DECAY), *p.mode, False,
+    )  # fmt: skip
+    assert {y.dtype, mean.dtype, inv_std.dtype} == {np.dtype(np.float32)}
+
+
 def test_one_value_has_no_unbiased_variance_and_statistics_can_be_done_without():
     x, one, zero = np.ones((1, 3), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
     running_var = one.copy()

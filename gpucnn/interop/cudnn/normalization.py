@@ -104,15 +104,16 @@ def _train(
     if (mean is None) != (inv_std is None):
         given = "inv_std" if mean is None else "mean"
         raise ValueError(f"{owner}: mean and inv_std are given both or none. Received: {given}")
-    as_number(owner, "eps", eps, least=0)
+    eps = as_number(owner, "eps", eps, least=0)
     backend, rows, axis = _rows(owner, x, is_for_conv2d, cudnn_mode, d_layout)
     rows, factor, term = _together(rows, gamma, beta)
     y, centre, var = batch_norm_train(rows, factor, term, epsilon=eps, axis=axis, owner=owner)
     count = rows.size // max(1, centre.size)
     unbiased = var * (count / max(count - 1, 1))
+    kept = float(decay)
     for running, new in ((running_mean, centre), (running_var, unbiased)):
         if running is not None:
-            running += (1 - decay) * (new.reshape(running.shape) - running)
+            running += (1 - float(decay)) * (new.reshape(running.shape) - running)
     y, inverse = _as_given(backend, y, x), (var + eps) ** -0.5
     if mean is None:
         return y, centre.reshape(gamma.shape), inverse.reshape(gamma.shape)
@@ -130,7 +131,7 @@ def batch_normalization_forward_inference(
     The arguments and errors are those of ``batch_normalization_forward_training``.
     """
     owner = "cudnn.batch_normalization_forward_inference"
-    as_number(owner, "eps", eps, least=0)
+    eps = as_number(owner, "eps", eps, least=0)
     backend, rows, axis = _rows(owner, x, is_for_conv2d, cudnn_mode, d_layout)
     rows, gamma, beta = _together(rows, gamma, beta)
     y = batch_norm_infer(

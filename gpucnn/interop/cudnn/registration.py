@@ -43,7 +43,7 @@ def install(*, force: bool = False) -> bool:
         >>> gpucnn.interop.cudnn.uninstall()
     """
     parents = [_parent(name) for name in NAMES]
-    if not force and any(find_spec(name) and not _is_ours(name) for name in NAMES):
+    if not force and any(_is_there(name) and not _is_ours(name) for name in NAMES):
         return False
     for name, parent in zip(NAMES, parents, strict=True):
         if not _is_ours(name):
@@ -72,6 +72,10 @@ def _parent(name: str) -> ModuleType:
             ' pip install "gpucnn[cuda13]" (or [cuda12])',
             name="cupy",
         ) from error
+
+
+def _is_there(name: str) -> bool:
+    return name in sys.modules or find_spec(name) is not None
 
 
 def _is_ours(name: str) -> bool:
