@@ -292,6 +292,11 @@ def test_activation(backend, kind, dtype):
         assert (x > COEF).any() and (gx[x > COEF] == 0).all()
 
 
+def test_an_activation_of_no_axes():
+    y = cudnn.activation_forward(np.array(2.0), ACTIVATIONS["relu"])
+    assert (y.shape, float(y)) == ((), 2.0)
+
+
 def test_the_coefficient_is_not_read_where_there_is_none():
     x = random("x", (3, 5), "float32", -2, 2)
     for kind in ("sigmoid", "relu", "tanh"):

@@ -144,6 +144,22 @@ def test_signatures_are_those_of_cupy_13_6(name):
     assert str(inspect.Signature(plain)) == f"({SIGNATURES[name]})"
 
 
+def test_the_numbers_of_the_modes():
+    modes = {
+        "TENSOR_": ("NCHW", "NHWC"),
+        "POOLING_": (
+            "MAX", "AVERAGE_COUNT_INCLUDE_PADDING", "AVERAGE_COUNT_EXCLUDE_PADDING",
+            "MAX_DETERMINISTIC",
+        ),
+        "ACTIVATION_": ("SIGMOID", "RELU", "TANH", "CLIPPED_RELU", "ELU"),
+        "SOFTMAX_": ("FAST", "ACCURATE", "LOG"),
+        "SOFTMAX_MODE_": ("INSTANCE", "CHANNEL"),
+        "BATCHNORM_": ("PER_ACTIVATION", "SPATIAL", "SPATIAL_PERSISTENT"),
+    }  # fmt: skip
+    for group, names in modes.items():
+        assert [getattr(cudnn, f"CUDNN_{group}{name}") for name in names] == list(range(len(names)))
+
+
 def test_the_workspace_size_is_kept():
     assert cudnn.get_max_workspace_size() == 8 * 1024 * 1024
     cudnn.set_max_workspace_size(2**30)

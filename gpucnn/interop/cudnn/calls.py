@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 from ...backends.base import Array, Backend
 from ...functional.checks import prepare
+
+Sizes = int | Sequence[int]
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -53,17 +55,17 @@ class CuDNNError(RuntimeError):
 
 
 class BadParameter(CuDNNError, ValueError):
-    """A shape or a value that does not fit: CUDNN_STATUS_BAD_PARAM, and what would fit.
+    """A shape or a value that does not fit: CUDNN_STATUS_BAD_PARAM, and lines that say what would.
 
     A program for CuPy catches it as ``CuDNNError``, everybody else as ``ValueError``.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, *infos: str) -> None:
         super().__init__(_BAD_PARAM)
-        self.add_info(reason)
+        self.add_infos(list(infos))
 
-    def __reduce__(self) -> tuple[type, tuple[str]]:
-        return BadParameter, (self._infos[0],)
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return BadParameter, tuple(self._infos)
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,7 +83,9 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments, **keywords)
         except ValueError as error:
-            raise BadParameter(str(error)) from error
+            given = signature.bind(*arguments, **keywords).arguments.items()
+            arrays = [f"{name} {a.dtype} {a.shape}" for name, a in given if hasattr(a, "dtype")]
+            raise BadParameter(", ".join(arrays), str(error)) from error
         except (AttributeError, TypeError) as error:
             misfit = _misfit(signature, arguments, keywords)
             if misfit is None:
@@ -127,4 +131,4 @@ def check_output(owner: str, **outputs: Array) -> None:
 
 def contiguous(backend: Backend, array: Array) -> Array:
     """Return a result C-contiguous: a program may hand its address to a kernel of its own."""
-    return backend.xp.ascontiguousarray(array)
+    return array if array.flags.c_contiguous else backend.xp.ascontiguousarray(array)

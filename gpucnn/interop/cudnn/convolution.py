@@ -3,13 +3,11 @@
 CuPy's letters: x and y are input and output, W the filters, a g in front says gradient. Filters are
 (K, C / groups, R, S), in NHWC (K, R, S, C / groups). ``auto_tune`` and ``deterministic`` are
 accepted and change nothing: every result is deterministic, and its plan is chosen by estimate or by
-``gpucnn tune``. Neither does ``tensor_core``: what is summed in float32 is the same with and
-without them.
+``gpucnn tune``. Neither does ``tensor_core``: products of float16 are exact and are summed in
+float32, on tensor cores or not.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from ...arguments import as_choice, as_tuple
 from ...backends.base import Array
@@ -22,10 +20,8 @@ from ...functional import (
 )
 from ...functional.checks import expect_shape
 from ...shapes import ConvShape
-from .calls import check_output, checked, entry
+from .calls import Sizes, check_output, checked, entry
 from .constants import CUDNN_TENSOR_NCHW, CUDNN_TENSOR_NHWC
-
-Sizes = int | Sequence[int]
 
 
 @entry

@@ -110,7 +110,6 @@ def _train(
     y, centre, var = batch_norm_train(rows, factor, term, epsilon=eps, axis=axis, owner=owner)
     count = rows.size // max(1, centre.size)
     unbiased = var * (count / max(count - 1, 1))
-    kept = float(decay)
     for running, new in ((running_mean, centre), (running_var, unbiased)):
         if running is not None:
             running += (1 - float(decay)) * (new.reshape(running.shape) - running)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ...arguments import as_choice, as_tuple
 from ...backends.base import Array, Backend
 from ...functional import pool_backward, pool_forward, pool_shape
 from ...functional.checks import expect_shape
 from ...shapes import PoolShape
-from .calls import check_output, checked, contiguous, entry
+from .calls import Sizes, check_output, checked, contiguous, entry
 from .constants import (
     CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING,
     CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING,
     CUDNN_POOLING_MAX,
     CUDNN_POOLING_MAX_DETERMINISTIC,
 )
-
-Sizes = int | Sequence[int]
 
 # cuDNN's mode -> ours, and whether an average counts the padding
 _MODES = {

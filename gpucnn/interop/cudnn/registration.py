@@ -56,9 +56,15 @@ def uninstall() -> None:
     """Undo ``install``; what a program has imported by then it keeps."""
     while _before:
         name, (module, attribute) = _before.popitem()
-        parent = _parent(name)
-        sys.modules.pop(name, None) if module is _MISSING else sys.modules.update({name: module})
-        delattr(parent, "cudnn") if attribute is _MISSING else setattr(parent, "cudnn", attribute)
+        _put_back(sys.modules, name, module)
+        _put_back(vars(_parent(name)), "cudnn", attribute)
+
+
+def _put_back(names: dict[str, Any], name: str, value: Any) -> None:
+    if value is _MISSING:
+        names.pop(name, None)
+    else:
+        names[name] = value
 
 
 def _parent(name: str) -> ModuleType:
@@ -89,6 +95,7 @@ def _module(name: str) -> ModuleType:
     module = ModuleType(name, package.__doc__)
     module.__spec__ = ModuleSpec(name, None, origin=_PACKAGE)
     module.__package__ = name.rpartition(".")[0]
-    for public in (*package.__all__, "__all__", "__getattr__"):
-        setattr(module, public, getattr(package, public))
+    module.__all__ = [each for each in package.__all__ if each not in ("install", "uninstall")]
+    for each in (*module.__all__, "__getattr__"):
+        setattr(module, each, getattr(package, each))
     return module
