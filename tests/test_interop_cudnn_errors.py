@@ -196,6 +196,11 @@ REFUSED = {
         ValueError,
         r"gamma must have the shape \(3,\)\. Received: \(2,\)",
     ),
+    "gy": (
+        lambda: cudnn.batch_normalization_backward(X, ONE, X[:2], ONE, ONE, 0.1, False, 0, False),
+        ValueError,
+        r"gy must have the shape \(4, 3\)\. Received: \(2, 3\)",
+    ),
     "eps": (
         lambda: cudnn.batch_normalization_forward_inference(X, *(ONE,) * 4, -1e-5, False, 0),
         ValueError,
@@ -226,6 +231,16 @@ def test_a_refused_call_changes_no_output():
     with pytest.raises(cudnn.CuDNNError):
         forward(y=y)
     assert (y == 7).all()
+
+
+def test_running_statistics_are_updated_both_or_none():
+    running_mean = np.zeros(3)
+    for running_var in (np.ones(2), np.ones(3, int)):
+        with pytest.raises(ValueError, match="running_var must hold 3 floating numbers"):
+            cudnn.batch_normalization_forward_training(
+                X, ONE, ONE, running_mean, running_var, None, None, 1e-5, 0.9, False, 0, False
+            )
+    assert (running_mean == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 from ...arguments import as_choice, as_number
 from ...backends.base import Array, Backend, accumulator
 from ...functional import batch_norm_backward, batch_norm_infer, batch_norm_train
+from ...functional.checks import expect_shape
 from .calls import checked, contiguous, entry
 from .constants import (
     CUDNN_BATCHNORM_PER_ACTIVATION,
@@ -105,6 +106,13 @@ def _train(
         given = "inv_std" if mean is None else "mean"
         raise ValueError(f"{owner}: mean and inv_std are given both or none. Received: {given}")
     eps = as_number(owner, "eps", eps, least=0)
+    statistics = {"running_mean": running_mean, "running_var": running_var}
+    for name, array in {**statistics, "mean": mean, "inv_std": inv_std}.items():
+        if array is not None and (array.size, array.dtype.kind) != (gamma.size, "f"):
+            raise ValueError(
+                f"{owner}: {name} must hold {gamma.size} floating numbers, as many as gamma."
+                f" Received: {array.dtype} of shape {array.shape}"
+            )
     backend, rows, axis = _rows(owner, x, is_for_conv2d, cudnn_mode, d_layout)
     rows, factor, term = _together(rows, gamma, beta)
     y, centre, var = batch_norm_train(rows, factor, term, epsilon=eps, axis=axis, owner=owner)
@@ -152,6 +160,7 @@ def batch_normalization_backward(
     """
     owner = "cudnn.batch_normalization_backward"
     backend, rows, axis = _rows(owner, x, is_for_conv2d, cudnn_mode, d_layout)
+    expect_shape(owner, x.shape, gy=gy)
     _, slopes, _ = _rows(owner, gy, is_for_conv2d, cudnn_mode, d_layout)
     rows, factor = _together(rows, gamma)
     mean, inv_std = _statistics(x, mean, inv_std)
