@@ -1,9 +1,9 @@
 // The activation functions, one struct each:
 //   forward(x, alpha)           y = f(x)
 //   backward(dy, saved, alpha)  dx = dy * f'(x); saved is y for those of the first part, else x
-// alpha is the slope of LeakyRelu and Elu, the ceiling of ClippedRelu. Comparisons are written so that a NaN stays a NaN, and
-// formulas so that small results keep their digits: 1 - sigmoid(x) is sigmoid(-x), and so on. At the
-// infinities f and f' are their limits (but Softsign's f is NaN there).
+// alpha is the slope of LeakyRelu and Elu, the ceiling of ClippedRelu. Comparisons are written so that
+// a NaN stays a NaN, and formulas so that small results keep their digits: 1 - sigmoid(x) is
+// sigmoid(-x), and so on. At the infinities f and f' are their limits (but Softsign's f is NaN there).
 #pragma once
 #include "common.cuh"
 #include "math.cuh"
