@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import gpucnn
 from gpucnn.backends.numpy import workers
 from gpucnn.backends.numpy.convolution import pointwise
-from gpucnn.backends.numpy.threads import one_blas_thread
+from gpucnn.backends.numpy.threads import at_most, one_blas_thread
 from gpucnn.callbacks import LambdaCallback
 
 
@@ -68,9 +68,35 @@ def test_the_blas_has_one_thread_until_the_last_leaves():
             pool.submit(inside.__enter__).result()
         assert blas_threads() == {1}
         pool.submit(inside.__exit__, None, None, None).result()
-        with inside:  # who may not set the number leaves that to who may
-            assert blas_threads() == {1}
         assert blas_threads() == {2}
+
+
+def test_every_thread_of_the_process_can_limit_the_blas():
+    """Also while the one lives that set the number first, a server's main thread say."""
+
+    def inside() -> set[int]:
+        with one_blas_thread():
+            return blas_threads()
+
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        assert inside() == {1}
+        assert pool.submit(inside).result() == {1}
+        assert blas_threads() == pool.submit(blas_threads).result() == {2}
+
+
+def test_the_least_of_several_limits_counts():
+    with threadpool_limits(4, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        with at_most(3):
+            assert blas_threads() == {3}
+            other = at_most(2)
+            pool.submit(other.__enter__).result()
+            assert blas_threads() == {2}
+            with one_blas_thread(), at_most(3):
+                assert blas_threads() == {1}
+            assert blas_threads() == {2}
+        assert blas_threads() == {2}
+        pool.submit(other.__exit__, None, None, None).result()
+        assert blas_threads() == {4}
 
 
 @pytest.mark.parametrize("size", [2, 20_000])

@@ -30,7 +30,9 @@ Array = Any
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 # Activations whose derivative is a function of their output, so that the input need not be kept.
-FROM_OUTPUT = frozenset({"relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "tanh"})
+FROM_OUTPUT = frozenset(
+    {"relu", "relu6", "clipped_relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh"}
+)
 FROM_INPUT = frozenset(
     {"softplus", "softsign", "gelu", "gelu_tanh", "silu", "mish", "hard_sigmoid", "hard_silu"}
 )
@@ -203,7 +205,11 @@ class Backend(ABC):
 
     @abstractmethod
     def activation_forward(self, x: Array, kind: str, alpha: float) -> Array:
-        """y = f(x) for a kind of ``ACTIVATIONS``; ``alpha`` >= 0 is leaky_relu's and elu's."""
+        """y = f(x) for a kind of ``ACTIVATIONS``.
+
+        ``alpha`` >= 0 is leaky_relu's slope, elu's scale, or clipped_relu's ceiling, a number of
+        x's dtype.
+        """
 
     @abstractmethod
     def activation_backward(self, dy: Array, saved: Array, kind: str, alpha: float) -> Array:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import as_int
 from ..backends.base import Array
+from ..backends.exchange import as_own
 from ..layers.base import Shape, inference_mode
 from .program import record
 
@@ -60,7 +61,7 @@ class Frozen:
         return self.backend.bind(self.program, shapes, self.dtype, self.blas_threads)
 
     def _checked(self, x: Array | list[Array]) -> list[Array]:
-        xs = self._network._listed(x)
+        xs = [as_own(self.label, "input", item) for item in self._network._listed(x)]
         for item in xs:
             if not self.backend.owns(item):
                 raise TypeError(

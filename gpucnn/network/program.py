@@ -193,7 +193,7 @@ class _Recorder:
     def _add(self, kind: str, layer: Layer, sources: list[int], **options: Any) -> int:
         result = self.values
         self.values += 1
-        layer = _copied(layer) if kind == "layer" else layer
+        layer = copy.deepcopy(layer) if kind == "layer" else layer
         self.program.operations.append(
             Operation(kind, layer.name, sources, result, layer, **options)
         )
@@ -222,16 +222,6 @@ class _Recorder:
         softmax = layer.activation == "softmax"
         last = Softmax(layer.softmax_axis) if softmax else Activation(layer.activation)
         return self._add("layer", last, [value])
-
-
-def _copied(layer: Layer) -> Layer:
-    """Return a layer of its own, which later training leaves as it is."""
-    shared = [inner._backend for _, inner in layer.walk()]
-    saved, layer._saved = layer._saved, None
-    try:
-        return copy.deepcopy(layer, {id(item): item for item in (layer._backend, *shared)})
-    finally:
-        layer._saved = saved
 
 
 def _geometry_of(layer: Conv | Pool | GlobalPool) -> Callable[[Shape], ConvShape | PoolShape]:

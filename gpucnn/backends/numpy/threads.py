@@ -86,15 +86,24 @@ def _settle() -> None:
         before = _before.get(library, threads)
         wanted = min([before, *_limits])
         if wanted != threads:
-            library.set_num_threads(wanted)
-        # Of several Python threads threadpoolctl lets the first that lives set the number; what
-        # others ask has no effect. So what cannot be set again now is when that thread leaves.
-        threads = library.get_num_threads()
-        if _limits or threads != wanted:
-            _before[library], _given[library] = before, threads
+            _set(library, wanted)
+        if _limits:
+            _before[library], _given[library] = before, wanted
         else:
             _before.pop(library, None)
             _given.pop(library, None)
+
+
+def _set(library: Any, threads: int) -> None:
+    """Set a library's number of threads, whichever thread of the process has set it last.
+
+    threadpoolctl lets one thread alone set it, for as long as that lives or until it is told that
+    it is done: others' calls have no effect. Here one lock keeps them apart.
+    """
+    is_done = getattr(library, "clear_controlling_thread", lambda force: None)  # from 3.8 on
+    is_done(force=True)
+    library.set_num_threads(threads)
+    is_done(force=True)
 
 
 def _after_fork() -> None:
