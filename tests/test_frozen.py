@@ -15,7 +15,9 @@ from gpucnn import layers as L
 from gpucnn import models
 from gpucnn.backends.base import Backend
 from gpucnn.backends.numpy.tape import Tape
+from gpucnn.backends.numpy.tape import tape as tape_module
 from gpucnn.backends.numpy.tape.conv import MOST_COLUMNS, Algorithmic, Columns, Depthwise
+from gpucnn.backends.numpy.threads import one_blas_thread
 from gpucnn.initializers import set_seed
 from gpucnn.layers.base import inference_mode
 from gpucnn.network import Graph, Input, Network, Sequential
@@ -323,6 +325,32 @@ def test_threads_have_a_tape_each() -> None:
     np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_threads_of_the_blas_change_no_bit(name: str) -> None:
+    network, x = models.make(name, 10, picture(name)), drawn(1, *picture(name), dtype=np.float32)
+    with threadpool_limits(4, user_api="blas"):
+        answers = [network.freeze(blas_threads=count)(x) for count in (1, 2, 4)]
+    np.testing.assert_array_equal(answers[1:], answers[:-1])
+
+
+def test_a_product_is_shared_only_where_its_bits_stay(monkeypatch: Any) -> None:
+    program = record(Sequential([L.Dense(3)], input_shape=(8,)))
+    calls = {}
+    for same in (True, False):
+        monkeypatch.setattr(tape_module, "_has_the_same_bits", lambda *_, s=same: s)
+        tape = Tape(program, [(1, 8)], np.float32, 2)
+        calls[same] = [call.func.__name__ for call in tape.calls]
+    assert calls == {True: ["matmul", "add"], False: ["_multiply_alone", "add"]}
+    a, b = drawn(64, 96, dtype=np.float32), drawn(96, 32, dtype=np.float32)
+    monkeypatch.undo()
+    with threadpool_limits(2, user_api="blas"):
+        monkeypatch.setattr(tape_module, "_multiply_alone", lambda a, b, out: out.fill(1))
+        assert not tape_module._has_the_same_bits(a, b, a @ b, 2)
+    monkeypatch.undo()
+    with one_blas_thread():  # where they cannot be tried
+        assert not tape_module._has_the_same_bits(a, b, a @ b, 2)
+
+
 @pytest.mark.parametrize("batch", [1, 16])
 def test_the_number_of_threads_changes_no_bit(monkeypatch: Any, batch: int) -> None:
     answers = []
@@ -349,7 +377,7 @@ def test_errors() -> None:
     frozen = Sequential([L.Dense(2)], input_shape=(3,)).freeze()
     with pytest.raises(ValueError, match="Dense 'dense': expects an input"):
         frozen(np.ones((1, 4), np.float32))
-    with pytest.raises(TypeError, match=r"input must be an array\. Received: list"):
+    with pytest.raises(TypeError, match=r"input must be an array\. Received: builtins\.list"):
         frozen([[1.0, 2.0, 3.0]])
     with pytest.raises(TypeError, match="takes no complex numbers"):
         frozen(np.ones((1, 3), np.complex64))

@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -28,6 +30,15 @@ def no_variables(monkeypatch):
     for variable in ("GPUCNN_NUM_THREADS", *workers.VARIABLES):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(workers, "thread_count", workers.thread_count.__wrapped__)
+
+
+@contextmanager
+def fork_allowed() -> Iterator[None]:
+    """Newer Pythons warn of any fork of a process with threads; JAX does, once it is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*JAX is multithreaded", RuntimeWarning)
+        yield
 
 
 @pytest.fixture
@@ -244,9 +255,7 @@ def test_several_callers_at_once(three_workers):
 )
 def test_a_forked_process_starts_threads_of_its_own(three_workers):
     squares(9)
-    with warnings.catch_warnings():
-        # newer Pythons warn of any fork of a process with threads
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with fork_allowed():
         process_pool = multiprocessing.get_context("fork").Pool(1)
     with process_pool as pool:
         assert pool.apply_async(squares, (9,)).get(timeout=20) == squares(9)
@@ -260,8 +269,7 @@ def test_a_process_that_is_forked_while_another_thread_computes():
     """It has the BLAS threads of before, and is held up by nobody."""
     fork = multiprocessing.get_context("fork")
     with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool, one_blas_thread():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with fork_allowed():
             processes = pool.submit(fork.Pool, 1).result()
         with processes:
             assert processes.apply_async(blas_threads).get(timeout=20) == {2}

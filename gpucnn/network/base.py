@@ -270,8 +270,9 @@ class Network(Layer):
         With one image at a time it answers several times as quickly as ``predict``.
 
         Args:
-            blas_threads: on NumPy, how many threads share a small matrix product. More than one
-                may be quicker on an idle machine, and may change the last bits.
+            blas_threads: on NumPy, how many threads of the BLAS may share a small matrix product.
+                Several are quicker on an idle machine and slower on a busy one, where they wait for
+                each other. The numbers are the same.
 
         Raises:
             ValueError: the network is not built.

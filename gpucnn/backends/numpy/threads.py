@@ -53,6 +53,11 @@ def at_most(threads: int) -> AbstractContextManager[None]:
     return _Limit(threads)
 
 
+def blas_threads() -> int:
+    """Return how many threads the BLAS has now; of several libraries, the one with the fewest."""
+    return min((library.get_num_threads() for library in _libraries()), default=1)
+
+
 def one_blas_thread() -> AbstractContextManager[None]:
     """Run the body with one thread in each BLAS library; inside another's it costs nothing.
 

@@ -96,7 +96,7 @@ class Columns(_Padded):
             tape.call(np.copyto, columns, windows)
         columns = columns.reshape(width, height).T if by_tap else columns.reshape(height, width)
         filters = np.ascontiguousarray(wide(self.operation.w).reshape(shape.filters, width).T)
-        tape.call(np.matmul, columns, filters, out=out.reshape(height, shape.filters))
+        tape.multiply(columns, filters, out.reshape(height, shape.filters))
 
 
 class Depthwise(_Padded):
@@ -163,5 +163,5 @@ class Dense(Way):
     def bind(self, tape: Tape) -> None:
         y, operation = self.y.seen, self.operation
         filters = np.ascontiguousarray(wide(operation.w).T)
-        tape.call(np.matmul, self.xs[0].seen, filters, out=y)
+        tape.multiply(self.xs[0].seen, filters, y)
         finish(tape, y, y, operation.b, operation.activation)

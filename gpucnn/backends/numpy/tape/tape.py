@@ -6,8 +6,8 @@ layer is a handful of calls like ``np.matmul(columns, filters, out)``; to run th
 down the list.
 
 One thread does it all: to wake another one takes as long as a product of this size. The BLAS may be
-given more, which spin for work and so begin at once; how they share a product can change its last
-bits.
+given more, which spin for work and so begin at once. How they cut a product up can change the order
+of its sums. So each is tried, and those whose bits would change are left to one thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from ...base import accumulator
 from ..settings import quick
-from ..threads import at_most
+from ..threads import at_most, blas_threads, one_blas_thread
 from .conv import Algorithmic, Columns, Dense, Depthwise
 from .elementwise import Reshape, Scale, Sum, Whole
 from .pool import WindowPool
@@ -37,7 +37,7 @@ class Tape:
     """
 
     def __init__(
-        self, program: Program, shapes: Sequence[Sequence[int]], dtype: Any, blas_threads: int = 1
+        self, program: Program, shapes: Sequence[Sequence[int]], dtype: Any, threads: int = 1
     ) -> None:
         self.dtype, self.compute = np.dtype(dtype), accumulator(dtype)
         self.calls: list[Callable[[], Any]] = []
@@ -52,12 +52,12 @@ class Tape:
             values[operation.result] = ways[-1].y
         for value in values.values():
             value.allocate(self.compute)
+        # where threads of ours compute, those of the BLAS would be in their way
+        ours = any(isinstance(way, Algorithmic) for way in ways)
+        self.blas_threads = 1 if ours else threads
         for way in ways:
             way.bind(self)
         self.outputs = [values[output] for output in program.outputs]
-        # where threads of ours compute, those of the BLAS would be in their way
-        ours = any(isinstance(way, Algorithmic) for way in ways)
-        self.blas_threads = 1 if ours else blas_threads
 
     def __call__(self, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
         with at_most(self.blas_threads), quick():
@@ -70,6 +70,13 @@ class Tape:
     def call(self, function: Callable, *arguments: Any, **keywords: Any) -> None:
         """Put a call on the tape."""
         self.calls.append(partial(function, *arguments, **keywords))
+
+    def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        """Put a matrix product on the tape."""
+        if self.blas_threads == 1 or _has_the_same_bits(a, b, out, self.blas_threads):
+            self.call(np.matmul, a, b, out=out)
+        else:
+            self.call(_multiply_alone, a, b, out)
 
     def scratch(self, name: str, shape: Sequence[int]) -> np.ndarray:
         """Return memory that an operation fills and that nobody reads after it."""
@@ -89,3 +96,20 @@ _WAYS = {
     "reshape": (Reshape, Whole),
     "layer": (Whole,),
 }
+
+
+def _has_the_same_bits(a: np.ndarray, b: np.ndarray, out: np.ndarray, threads: int) -> bool:
+    """Return whether so many threads of the BLAS give the bits of one, by trial."""
+    a = np.empty_like(a)  # what will be there
+    a[...] = np.random.default_rng(0).standard_normal(a.shape)
+    alone, shared = np.empty_like(out), np.empty_like(out)
+    _multiply_alone(a, b, alone)
+    with at_most(threads):
+        np.matmul(a, b, out=shared)
+        # another thread of the process may hold the BLAS to fewer for the time being
+        return blas_threads() == threads and bool((alone == shared).all())
+
+
+def _multiply_alone(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    with one_blas_thread():
+        np.matmul(a, b, out=out)
