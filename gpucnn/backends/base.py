@@ -115,7 +115,7 @@ class Backend(ABC):
         It need not be fit for two threads at a time. By default it runs one operation after the
         other. ``blas_threads`` is for a backend that has a BLAS.
         """
-        return program.run
+        return program
 
     # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) -------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import as_int
@@ -42,6 +43,19 @@ class Frozen:
         self.program = record(network)
         self._idle: OrderedDict[tuple, list] = OrderedDict()  # the latest shapes last
         self._lock = threading.Lock()
+
+    def calls(self, *shapes: Sequence[int]) -> str:
+        """Return what runs for inputs of these shapes, a line each, to be read.
+
+        Example:
+            >>> from gpucnn import Dense, Sequential
+            >>> answer = Sequential([Dense(10, "relu")], input_shape=(64,)).freeze()
+            >>> print(answer.calls((1, 64)))
+            matmul((1, 64), (64, 10), out=(1, 10))
+            add((1, 10), (10,), out=(1, 10))
+            maximum((1, 10), (10,), out=(1, 10))
+        """
+        return str(self._bind(tuple(map(tuple, shapes))))
 
     def __call__(self, x: Array | list[Array]) -> Array | list[Array]:
         """Return the outputs for a batch of any size.

@@ -8,7 +8,7 @@ once its weights are final: operations that read numbered values and make one ea
     ReLU, ReLU6  end the operation that makes what they read
     dropout      vanishes
 
-``Program.run`` computes it on any backend, operation by operation. A backend may bind it to given
+Called with arrays it runs on any backend, operation by operation. A backend may bind it to given
 shapes instead (``Backend.bind``).
 """
 
@@ -102,7 +102,7 @@ class Program:
     operations: list[Operation] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         """Compute the outputs, one operation after the other."""
         values = dict(enumerate(inputs))
         left = self.readers()

@@ -72,7 +72,7 @@ class NumpyBackend(
         self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
         blas_threads: int = 1,
     ) -> Callable[[Sequence[Array]], list[Array]]:  # fmt: skip
-        return program.run if dtype.kind == "c" else Tape(program, shapes, dtype, blas_threads)
+        return program if dtype.kind == "c" else Tape(program, shapes, dtype, blas_threads)
 
 
 # Those that compute, and are not left to be composed of others.

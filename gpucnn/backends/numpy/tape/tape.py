@@ -67,6 +67,10 @@ class Tape:
                 call()
         return [value.seen.astype(self.dtype, order="C") for value in self.outputs]
 
+    def __str__(self) -> str:
+        """List the calls, the shape of an array in its place."""
+        return "\n".join(map(_written, self.calls))
+
     def call(self, function: Callable, *arguments: Any, **keywords: Any) -> None:
         """Put a call on the tape."""
         self.calls.append(partial(function, *arguments, **keywords))
@@ -96,6 +100,17 @@ _WAYS = {
     "reshape": (Reshape, Whole),
     "layer": (Whole,),
 }
+
+
+def _written(call: partial) -> str:
+    """Write a call down: ``matmul((784, 25), (25, 6), out=(784, 6))``."""
+
+    def shown(value: Any) -> str:
+        return str(value.shape) if isinstance(value, np.ndarray) and value.ndim else str(value)
+
+    arguments = [shown(value) for value in call.args]
+    arguments += [f"{name}={shown(value)}" for name, value in call.keywords.items()]
+    return f"{call.func.__name__}({', '.join(arguments)})"
 
 
 def _has_the_same_bits(a: np.ndarray, b: np.ndarray, out: np.ndarray, threads: int) -> bool:
