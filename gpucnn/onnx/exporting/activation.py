@@ -60,7 +60,11 @@ def activated(
 
 
 def _relu6(builder: Builder, x: Value, _: None = None) -> Value:
-    return builder.apply("Clip", x, builder.number(0), builder.number(6))
+    return _clipped_relu(builder, x, 6)
+
+
+def _clipped_relu(builder: Builder, x: Value, ceiling: float) -> Value:
+    return builder.apply("Clip", x, builder.number(0), builder.number(ceiling))
 
 
 def _hard_sigmoid(builder: Builder, x: Value, _: None = None) -> Value:
@@ -112,6 +116,7 @@ def _gelu_tanh(builder: Builder, x: Value, _: None) -> Value:
 
 _FORMULAS = {
     "relu6": _relu6,
+    "clipped_relu": _clipped_relu,
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": _hard_silu,
     "silu": _silu,
