@@ -111,3 +111,30 @@ def test_what_does_not_fit_is_named(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "Received: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: F.take_forward(x, [3], 1), r"take: places must lie in \[0, 3\)"),
+        (lambda x: F.take_backward(x, [0, 1], x.shape, 1), r"dy must have the shape \(2, 2\)"),
+        (lambda x: F.pad_forward(x, [(1, 1)]), "a .before, after. pair for each axis"),
+        (lambda x: F.pad_forward(x, [(0, 0), (-3, 1)], "edge"), "and leave numbers"),
+        (lambda x: F.pad_backward(x, (2, 2), [(0, 0), (0, 2)]), r"must have the shape \(2, 4\)"),
+        (lambda x: F.slice_backward(x, (4, 4), [slice(2)]), r"must have the shape \(2, 4\)"),
+        (lambda x: F.reduce_forward(x, "sum", [0, 0]), "axes must be different axes"),
+        (lambda x: F.reduce_forward(x, "average", [0]), "mode must be one of 'sum'"),
+        (lambda x: F.reduce_backward(x, x, x[0], "sum", [0]), r"must have the shape \(3,\)"),
+        (lambda x: F.arithmetic_forward(x, x, "plus"), "function must be one of 'add'"),
+        (lambda x: F.arithmetic_backward(x[0], x, x, "add"), r"must have the shape \(2, 3\)"),
+        (lambda x: F.clip_backward(x, x[0]), r"dy must have the shape \(3,\)"),
+        (lambda x: F.shrink_backward(x, x[0]), r"dy must have the shape \(3,\)"),
+        (lambda x: F.elementwise_forward(x, "abs2"), "function must be one of 'abs'"),
+        (lambda x: F.matmul_backward(x, x, x.T), r"dy must have the shape \(2, 2\)"),
+        (lambda x: F.max_unpool_forward(x[None], x, (1, 2, 9)), "places must have the shape"),
+    ],
+)
+def test_a_function_says_what_does_not_fit(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call(np.ones((2, 3)))
+    assert "Received: " in str(error.value)

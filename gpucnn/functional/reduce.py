@@ -50,17 +50,11 @@ def reduce_forward(
     options = {"axis": axes, "keepdims": keepdims}
     if mode in ("max", "min"):
         return _extreme(xp, x, mode, options)
-    if x.dtype.kind in "iub":
-        total = x if mode != "l1" else xp.abs(x)
-        total = total * x if mode in ("l2", "sum_square") else total
-        wide = total.astype("float64") if mode in ("log_sum", "log_sum_exp", "l2", "mean") else None
-        if wide is None:
-            run = xp.prod if mode == "prod" else xp.sum
-            return run(total, dtype=x.dtype, **options)
-        simple = {"l2": "sum", "mean": "mean"}.get(mode, mode)
-        y = reduce_forward(wide, simple, axes, keepdims=keepdims, owner=owner)
-        return (xp.sqrt(y) if mode == "l2" else y).astype(x.dtype)
-    wide = x.astype(accumulator(x.dtype), copy=False)
+    integers = x.dtype.kind in "iub"
+    if integers and mode in ("sum", "prod"):
+        return getattr(xp, mode)(x, dtype=x.dtype, **options)
+    # float64 holds integers up to 2^53 as they are.
+    wide = x.astype("float64" if integers else accumulator(x.dtype), copy=False)
     with quiet():
         return _floating(xp, wide, mode, options).astype(x.dtype, copy=False)
 

@@ -23,6 +23,7 @@ from .call import Context
 from .errors import UnsupportedError
 from .importer import read
 from .interpreter import Interpreter
+from .operators import OPERATORS
 
 DEVICES = {"CPU": "numpy", "CUDA": "cuda"}
 
@@ -68,8 +69,6 @@ class Backend(onnx.backend.base.Backend):
     @classmethod
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **options: Any) -> bool:
         """Return whether all operators of the model are known."""
-        from .operators import OPERATORS
-
         return all(
             node.domain in ("", "ai.onnx") and (node.op_type in OPERATORS or node.op_type == "If")
             for node in read(model).graph.node

@@ -22,10 +22,8 @@ def gemm(call: Call, a: Value, b: Value, c: Array | None = None) -> Value:
     if isinstance(b, Node) or isinstance(c, Node) or call.get("transA"):
         raise call.refuse("the weights must be known when the model is loaded")
     kernel = (b if call.get("transB") else b.T) * b.dtype.type(alpha)  # (units, features)
-    if c is not None and (
-        c.size not in (1, len(kernel)) or c.shape[-1:] not in ((), (1,), (c.size,))
-    ):
-        raise call.refuse(f"a bias of shape {c.shape}")
+    if c is not None and c.ndim > 1 and c.shape[0] != 1:
+        raise call.refuse(f"a bias of shape {c.shape}, another one for each sample")
     return _dense(call, a, kernel, None if c is None else c * c.dtype.type(beta))
 
 

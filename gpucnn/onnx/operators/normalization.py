@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ... import functional as F
 from ...backends.base import Array
-from ...layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
+from ...layers import BatchNorm, GroupNorm, InstanceNorm, Layer, LayerNorm, LocalResponseNorm
 from ...network import Node
 from ..call import Call, Value, fill
 from .registry import operator
@@ -16,10 +16,8 @@ from .registry import operator
 def batch_norm(
     call: Call, x: Value, gamma: Array, beta: Array, mean: Array, variance: Array
 ) -> Value | tuple:
-    """In training mode (opset 14; before 7 without is_test) by the batch's own statistics."""
-    for value in (gamma, beta, mean, variance):
-        if isinstance(value, Node):
-            raise call.refuse("the parameters must be known when the model is loaded")
+    """By the moving statistics; on arrays in training mode (opset 14) by the batch's own."""
+    _check_known(call, gamma, beta, mean, variance)
     if not call.get("spatial", 1):
         raise call.refuse("spatial=0, statistics for each position")
     momentum = call.get("momentum", 0.9)
@@ -58,8 +56,7 @@ def group_norm(call: Call, x: Value, gamma: Array, beta: Array) -> Value:
 def layer_norm(call: Call, x: Value, gamma: Array, beta: Array | None = None) -> Value | tuple:
     sizes = call.sizes(x)
     axis = call.axis(x, call.get("axis", -1))
-    if isinstance(gamma, Node):
-        raise call.refuse("the parameters must be known when the model is loaded")
+    _check_known(call, gamma, beta)
     epsilon, last = call.get("epsilon", 1e-5), sizes[axis:]
     gamma = call.xp.broadcast_to(gamma, last)
     beta = call.xp.zeros_like(gamma) if beta is None else call.xp.broadcast_to(beta, last)
@@ -77,12 +74,14 @@ def layer_norm(call: Call, x: Value, gamma: Array, beta: Array | None = None) ->
     return y.reshape(sizes), mean.reshape(kept), deviation.reshape(kept).astype(mean.dtype)
 
 
-def _with_affine(call: Call, layer: object, x: Value, gamma: Value, beta: Value) -> Value:
-    if isinstance(gamma, Node) or isinstance(beta, Node):
+def _with_affine(call: Call, layer: Layer, x: Value, gamma: Value, beta: Value) -> Value:
+    _check_known(call, gamma, beta)
+    return call.apply(layer, x, gamma=gamma, beta=beta)
+
+
+def _check_known(call: Call, *parameters: Value | None) -> None:
+    if any(isinstance(value, Node) for value in parameters):
         raise call.refuse("the parameters must be known when the model is loaded")
-    if isinstance(x, Node):
-        return call.apply(layer, x, gamma=gamma, beta=beta)
-    return call.apply(layer, x, gamma=gamma.astype(x.dtype), beta=beta.astype(x.dtype))
 
 
 @operator("RMSNormalization")
@@ -112,8 +111,9 @@ def lp_norm(call: Call, x: Value) -> Value:
     """x over its l1 or l2 norm along an axis; 0 stays 0."""
     mode = {1: "l1", 2: "l2"}[call.get("p", 2)]
     norm = call.reduce(x, mode, [call.axis(x, call.get("axis", -1))])
-    # Not of the norm itself: a number that is neither 0 nor smaller than any norm but 0.
-    return call.binary("divide", x, call.binary("maximum", norm, 1e-30))
+    # The smallest number there is, so that a norm of 0 alone is replaced.
+    least = 2.0**-24 if (call.context.dtype or x.dtype).itemsize == 2 else 2.0**-149
+    return call.binary("divide", x, call.binary("maximum", norm, least))
 
 
 @operator("MeanVarianceNormalization")
