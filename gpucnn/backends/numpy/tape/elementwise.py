@@ -53,7 +53,11 @@ class Scale(Way):
 
 
 class Sum(Way):
-    """y = the sum of all x."""
+    """y = the sum of all x, of one shape."""
+
+    @classmethod
+    def suits(cls, operation: Operation, xs: list[Value]) -> bool:
+        return len({x.shape for x in xs}) == 1
 
     def bind(self, tape: Tape) -> None:
         last = self.y.channels_last

@@ -95,7 +95,7 @@ _WAYS = {
     "conv": (Columns, Depthwise, Algorithmic),
     "dense": (Dense, Whole),
     "scale": (Scale, Whole),
-    "sum": (Sum,),
+    "sum": (Sum, Whole),
     "pool": (WindowPool, Whole),
     "reshape": (Reshape, Whole),
     "layer": (Whole,),
