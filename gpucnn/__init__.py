@@ -29,11 +29,13 @@ __version__ = "0.1.0"
 # Loaded on first use: where each name lives. A module's own name is the module.
 _LATER = {
     "Trainer": "trainer",
+    "as_torch_module": "interop.torch",
     "load": "checkpoint",
     "save": "checkpoint",
     "callbacks": "callbacks",
     "data": "data",
     "filters": "filters",
+    "interop": "interop",
     "losses": "losses",
     "metrics": "metrics",
     "models": "models",

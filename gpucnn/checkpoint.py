@@ -168,13 +168,20 @@ def read(path: str | Path) -> tuple[dict[str, Any], Arrays]:
 
 
 def _arrays(data: bytes) -> Arrays:
-    from safetensors import deserialize
-
     groups: Arrays = {}
-    for full_name, tensor in sorted(deserialize(data), key=lambda item: item[0]):
+    for full_name, array in sorted(tensors(data).items()):
         group, _, name = full_name.partition("/")
-        kind = DTYPES[tensor["dtype"]]
-        dtype = as_dtype("checkpoint", kind) if kind == "bfloat16" else np.dtype(kind)
-        array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
         groups.setdefault(group, {})[name] = array
     return groups
+
+
+def tensors(data: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file by name, bfloat16 too."""
+    from safetensors import deserialize
+
+    arrays = {}
+    for name, tensor in deserialize(data):
+        kind = DTYPES[tensor["dtype"]]
+        dtype = as_dtype("safetensors", kind) if kind == "bfloat16" else np.dtype(kind)
+        arrays[name] = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
+    return arrays

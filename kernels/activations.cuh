@@ -1,9 +1,9 @@
 // The activation functions, one struct each:
 //   forward(x, alpha)           y = f(x)
 //   backward(dy, saved, alpha)  dx = dy * f'(x); saved is y for those of the first part, else x
-// alpha is the slope of LeakyRelu and Elu. Comparisons are written so that a NaN stays a NaN, and
-// formulas so that small results keep their digits: 1 - sigmoid(x) is sigmoid(-x), and so on. At the
-// infinities f and f' are their limits (but Softsign's f is NaN there).
+// alpha is the slope of LeakyRelu and Elu, the ceiling of ClippedRelu. Comparisons are written so that
+// a NaN stays a NaN, and formulas so that small results keep their digits: 1 - sigmoid(x) is
+// sigmoid(-x), and so on. At the infinities f and f' are their limits (but Softsign's f is NaN there).
 #pragma once
 #include "common.cuh"
 #include "math.cuh"
@@ -36,6 +36,11 @@ struct Relu {
 struct Relu6 {
     static __device__ Accum forward(Accum x, Accum) { return x <= 0 ? 0 : x >= 6 ? 6 : x; }
     static __device__ Accum backward(Accum dy, Accum y, Accum) { return y > 0 && y < 6 ? dy : 0; }
+};
+
+struct ClippedRelu {
+    static __device__ Accum forward(Accum x, Accum alpha) { return x <= 0 ? 0 : x >= alpha ? alpha : x; }
+    static __device__ Accum backward(Accum dy, Accum y, Accum alpha) { return y > 0 && y < alpha ? dy : 0; }
 };
 
 struct LeakyRelu {

@@ -159,7 +159,7 @@ def side(name: str):
 def test_every_side_runs_every_case(name, case):
     module = side(name)
     expected = reference.expected(case, reference.draw(case))
-    for way in module.WAYS:
+    for way in module.ways(case):
         with module.running(case):
             found = module.to_numpy(case, module.bind(case, way)())
         assert found.dtype == np.float32 and found.shape == expected.shape
@@ -223,10 +223,21 @@ def test_training_steps_do_the_same_in_pytorch():
     """Three steps of SGD with momentum, by both: the losses go the same way."""
     case = Case("training_step", "lenet5", "lenet5", 8)
     torch_side = side("torch")
-    for way in torch_side.WAYS:
+    for way in torch_side.ways(case):
         step, theirs = ours.bind(case, "gpucnn"), torch_side.bind(case, way)
         for _ in range(3):
             assert float(step()) == pytest.approx(theirs().item(), rel=2e-3)
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_inference_is_the_same_in_pytorch_frozen_or_not(name):
+    case, torch_side = Case("inference", name, name, 1), side("torch")
+    with torch_side.running(case):
+        answers = {way: torch_side.bind(case, way)() for way in torch_side.ways(case)}
+    assert set(answers) == {"NCHW", "channels_last", "frozen NCHW", "frozen channels_last"}
+    expected = answers["NCHW"]
+    for found in answers.values():
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * float(abs(expected).max()))
 
 
 @pytest.mark.parametrize("name", cases.NETWORKS)
@@ -294,7 +305,7 @@ def fake_side(**replaced):
         return lambda: reference.expected(case, reference.draw(case)).astype(np.float32)
 
     members = {
-        "WAYS": ("a", "b"), "about": lambda: {"version": "1"}, "bind": bind,
+        "ways": lambda case: ("a", "b"), "about": lambda: {"version": "1"}, "bind": bind,
         "running": lambda case: nullcontext(), "to_numpy": lambda case, result: result,
     }  # fmt: skip
     return SimpleNamespace(**(members | replaced))
@@ -322,8 +333,8 @@ def test_a_worker_answers_each_request_with_a_line():
 def test_a_worker_says_what_its_library_refuses_and_goes_on():
     prepare = {"do": "prepare", "case": asdict(CONV), "check": False}
     failed, lost, about = answers_of(
-        fake_side(WAYS=("refuses",)), prepare, {"do": "sample", "way": "a", "seconds": 1.0},
-        {"do": "about"},
+        fake_side(ways=lambda case: ("refuses",)), prepare,
+        {"do": "sample", "way": "a", "seconds": 1.0}, {"do": "about"},
     )  # fmt: skip
     assert failed == {"failed": "ValueError: no such layout"}
     assert lost["failed"].startswith("KeyError")

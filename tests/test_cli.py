@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -21,10 +22,10 @@ from gpucnn.backends import get_backend
 from gpucnn.bench.cases import Case
 from gpucnn.bench.processes import Refused
 from gpucnn.bench.runs import Benchmark
-from gpucnn.cli import app
+from gpucnn.cli import app, options
 from gpucnn.cli.console import console, errors
 from gpucnn.cli.info import VARIABLES, _describe_gpu
-from gpucnn.cli.runs import Settings
+from gpucnn.cli.runs import Settings, Trained
 from gpucnn.filters import apply_filter
 from gpucnn.trainer import Trainer
 
@@ -287,6 +288,10 @@ def test_many_pictures_of_any_size(undrawn, colours, folder):
 # ---- summary, filters, info ----------------------------------------------------------------------
 
 
+def test_help_names_every_network():
+    assert options.NETWORKS.split(", ") == list(models.MODELS)
+
+
 def test_summary(newest):
     assert "Sequential 'digits_cnn'" in run("summary")
     assert run("summary") == run("summary", "--model", newest)
@@ -294,6 +299,30 @@ def test_summary(newest):
     assert "(None, 24, 32, 32)" in output
     assert "(None, 7)" in output
     assert "61,932" in run("summary", "--model", "lenet5")
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_export(trained, folder, first):
+    layout = ["--channels-first"] if first else []
+    output = run("export", trained, "--out", "made/a.onnx", *layout)
+    size = "1, 8, 8" if first else "8, 8, 1"
+    assert re.search(rf"input +\(batch, {size}\) float32, 0 to 16", output)
+    assert re.search(r"output +\(batch, 10\) float32", output)
+    assert re.search(r"written +made/a.onnx \(0.0\d+ MB\)", output)
+    images = gpucnn.data.load("digits").test.images[:5].astype(np.float32)
+    session = onnxruntime.InferenceSession("made/a.onnx")
+    (logits,) = session.run(None, {"input": np.moveaxis(images, -1, 1) if first else images})
+    known = Trained.read(trained)
+    np.testing.assert_allclose(
+        models.probabilities(logits), known.probabilities(images), rtol=1e-4, atol=1e-6
+    )
+    names = session.get_modelmeta().custom_metadata_map["classes"]
+    assert json.loads(names) == list(known.classes)
+
+
+def test_export_into_the_newest_run(newest):
+    assert "model.onnx" in run("export")
+    assert (newest / "model.onnx").stat().st_size > 10_000
 
 
 def test_filters_of_a_network(colours, folder):

@@ -249,6 +249,15 @@ def test_pool_backward_by_keywords_or_shape(backend):
     assert F.pool_forward(x, 3, with_index=False, **geometry)[1] is None
 
 
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_the_filters_gradient_can_be_had_without_the_filters(dtype):
+    x, w, dy = (numbers(*s, dtype=dtype) for s in ((1, 5, 5, 4), (6, 3, 3, 2), (1, 3, 3, 6)))
+    shape = F.conv_shape(x.shape, w.shape, groups=2)
+    _, expected, _ = F.conv_backward(dy, x, w, shape=shape)
+    dx, dw, _ = F.conv_backward(dy, x, None, needs_dx=False, shape=shape)
+    assert dx is None and (dw == expected).all()
+
+
 def test_gradients_that_nobody_asks_for_are_none():
     x, w = numbers(1, 5, 3), numbers(2, 3, 3, seed=1)
     dx, _, db = F.conv_backward(numbers(1, 3, 2), x, w, with_bias=False, needs_dx=False)
@@ -288,6 +297,18 @@ def every_convolution(x, w, math_mode):
                 x[:, ::2, ::2], y, index, x, w, needs_dx=needs_dx, **options
             )
             yield from (dw,) if dx is None else (dx, dw)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3, 6.0])  # float16 has less, more, and as much
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_reaches_a_ceiling_has_no_slope(backend, dtype, alpha):
+    x = backend.asarray(np.array([-1, 0.05, 7], dtype))
+    y = F.activation_forward(x, "clipped_relu", alpha=alpha)
+    slopes = F.activation_backward(
+        backend.asarray(np.ones(3, dtype)), y, "clipped_relu", alpha=alpha
+    )
+    assert backend.to_numpy(y)[2] == np.dtype(dtype).type(alpha)
+    assert backend.to_numpy(slopes).tolist() == [0, 1, 0]
 
 
 def test_softmax_over_any_axis_of_a_view(backend):
@@ -412,6 +433,11 @@ def refusals() -> dict:
             lambda: F.activation_forward(x, "leaky_relu", alpha=-0.1),
             ValueError,
             r"activation: alpha must be a number in \[0, inf\)\. Received: alpha=-0\.1",
+        ),
+        "no filters": (
+            lambda: F.conv_backward(y, x, None),
+            ValueError,
+            r"conv: w must be given, but for dw alone of a shape\. Received: w=None",
         ),
         "no channels": (
             lambda: F.prelu_forward(numbers(2, 0), numbers(0)),

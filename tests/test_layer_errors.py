@@ -119,7 +119,7 @@ def test_a_gradient_that_is_not_of_the_outputs_shape():
             ValueError, match=rf"{layer.label}: dy must have the shape .*Received: "
         ):
             layer.backward(np.ones((*y.shape, 2)))
-        with pytest.raises(TypeError, match=rf"{layer.label}: dy must be of numpy.*builtins.list"):
+        with pytest.raises(TypeError, match=rf"{layer.label}: dy must be an array.*builtins.list"):
             layer.backward(y.tolist())
         assert layer.backward(y).shape == (1, 5, 6, 3)  # the right one can follow
 
@@ -211,7 +211,7 @@ def test_merging_layers_say_what_they_need():
         L.Concatenate(axis=3).forward([x, x])
     with pytest.raises(ValueError, match="all inputs must hold as many samples"):
         L.Concatenate().forward([x, x[:1]])
-    with pytest.raises(TypeError, match=r"Add 'add': expects an array. Received: None"):
+    with pytest.raises(TypeError, match=r"Add 'add': input must be an array. Received: None"):
         L.Add().forward([x, None])
     with pytest.raises(TypeError, match="all inputs must be of one dtype"):
         L.Add().forward([x, x.astype(np.float32)])
@@ -225,7 +225,7 @@ def test_another_dtype_than_the_parameters():
 
 
 def test_lists_and_complex_numbers_are_refused_where_they_do_not_belong():
-    with pytest.raises(TypeError, match=r"Conv2D 'conv2d': .*Received: input: builtins.list"):
+    with pytest.raises(TypeError, match=r"Conv2D 'conv2d': input must be an array.*builtins.list"):
         L.Conv2D(2, 3).forward([[1.0]])
     with pytest.raises(TypeError, match="ReLU 're_lu': the arrays must be one of float16"):
         L.ReLU().forward(np.ones((1, 4), np.complex64))

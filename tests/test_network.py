@@ -1,5 +1,7 @@
 """Networks run: they are their layers, forward, backward and in batches."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,12 @@ def test_gradients_against_central_differences(make) -> None:
 
 def test_graph_gradients_of_values_that_several_layers_read() -> None:
     check_gradients(two_headed(dtype="float64"), images(7, 2, 6, 5, 2), images(8, 2, 6, 5, 3))
+
+
+def test_a_graph_can_be_copied() -> None:
+    model, x = two_headed(), [images(3, 2, 6, 5, 2), images(4, 2, 6, 5, 3)]
+    for y, copied in zip(model.forward(x), deepcopy(model).forward(x), strict=True):
+        np.testing.assert_array_equal(y, copied)
 
 
 def test_graph_inside_a_sequential() -> None:

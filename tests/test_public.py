@@ -35,8 +35,11 @@ def test_a_name_that_is_not_there():
 
 def test_the_import_loads_nothing_heavy():
     heavy = "cupy", "matplotlib", "onnx", "PIL", "pooch", "rich", "safetensors", "typer"
+    heavy += "dask", "jax", "torch"
     heavy += "gpucnn.backends.cuda", "gpucnn.cli", "gpucnn.data", "gpucnn.trainer"
     code = f"import sys, gpucnn; print([name for name in {heavy} if name in sys.modules])"
+    assert python(code) == "[]"
+    code = code.replace("gpucnn;", "gpucnn; gpucnn.interop, gpucnn.as_torch_module;")
     assert python(code) == "[]"
 
 

@@ -11,24 +11,17 @@ import gpucnn
 from gpucnn.backends import use_backend
 from gpucnn.cli import app
 
+from .pages import blocks, links, quoted
+
 ROOT = Path(gpucnn.__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {"README.md": README, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text("utf-8")}
 every_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-
-
-def quoted(page: str) -> list[str]:
-    """Return what stands in backticks, outside the blocks of code."""
-    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.M))
-
-
 def test_the_programs_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    on_arrays, training = blocks("python")
+    on_arrays, training = blocks(README, "python")
     names: dict = {}
     with use_backend("numpy"):
         # As the README says: "`import numpy as cupy` and the same lines run on the CPU."
@@ -52,7 +45,7 @@ def test_the_function_under_the_layers_takes_the_arguments_that_are_shown():
 
 @every_page
 def test_every_path_is_there(page):
-    linked = [path for path in re.findall(r"\]\(([^)]+)\)", page) if "://" not in path]
+    linked = links(page)
     named = [text for text in quoted(page) if re.fullmatch(r"[\w./]+(/|\.(py|cuh?|md))", text)]
     assert linked or named
     beside = {"base.py", "numpy/", "cuda/", "__init__.py"}  # named within their folder's row
@@ -65,7 +58,7 @@ def test_every_path_is_there(page):
 @every_page
 def test_every_target_of_make_is_there(page):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([\w-]+)", "\n".join(quoted(page) + blocks("bash"))))
+    named = set(re.findall(r"\bmake ([\w-]+)", "\n".join(quoted(page) + blocks(README, "bash"))))
     assert named and named <= targets
 
 
@@ -82,7 +75,7 @@ def test_every_extra_is_there():
 def test_every_command_is_there():
     commands = typer.main.get_command(app).commands
     named = re.findall(
-        r"gpucnn ([a-z]+)((?: --[a-z-]+)*)", "\n".join(quoted(README) + blocks("bash"))
+        r"gpucnn ([a-z]+)((?: --[a-z-]+)*)", "\n".join(quoted(README) + blocks(README, "bash"))
     )
     assert {name for name, _ in named} >= {"train", "predict", "filters", "info"}
     for name, options in named:

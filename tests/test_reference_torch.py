@@ -98,6 +98,7 @@ def test_max_pool_with_ceil_mode_and_padding():
 TORCH_ACTIVATIONS = {
     "relu": F.relu,
     "relu6": F.relu6,
+    "clipped_relu": lambda x: F.hardtanh(x, 0, 0.3),
     "leaky_relu": lambda x: F.leaky_relu(x, 0.3),
     "elu": lambda x: F.elu(x, 0.3),
     "selu": F.selu,

@@ -1,4 +1,7 @@
-"""Predictions inside programs with threads and processes of their own: a web server, and Dask."""
+"""Predictions inside programs with threads of their own, as a web server is one.
+
+``test_interop_dask`` has those with processes of their own, too.
+"""
 
 from __future__ import annotations
 
@@ -89,25 +92,3 @@ def test_a_web_server_answers_many_at_once(server, monkeypatch, threads):
         answers = list(pool.map(ask, range(CLIENTS)))
     for client, found in enumerate(answers):
         assert found == [answer(model, pictures(client)).tobytes()] * REQUESTS
-
-
-@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
-def test_dasks_workers_give_the_same_numbers(processes):
-    """On two workers that have two threads each, whose blocks are computed side by side."""
-    array = pytest.importorskip("dask.array")
-    distributed = pytest.importorskip("distributed")
-    model, x = classifier(), np.concatenate([pictures(client) for client in range(CLIENTS)])
-    blocks = array.from_array(x, chunks=(8, 28, 28, 1))
-    predicted = blocks.map_blocks(
-        lambda block: answer(model, block), drop_axis=(2, 3), chunks=(blocks.chunks[0], (10,)),
-        dtype=np.float32, meta=np.empty((0, 0), np.float32),
-    )  # fmt: skip
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=processes, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
-        found = predicted.compute()
-    parts = np.split(x, np.cumsum(blocks.chunks[0])[:-1])
-    np.testing.assert_array_equal(found, np.concatenate([answer(model, part) for part in parts]))

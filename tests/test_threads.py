@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import gpucnn
 from gpucnn.backends.numpy import workers
 from gpucnn.backends.numpy.convolution import pointwise
-from gpucnn.backends.numpy.threads import one_blas_thread
+from gpucnn.backends.numpy.threads import at_most, one_blas_thread
 from gpucnn.callbacks import LambdaCallback
 
 
@@ -28,6 +30,15 @@ def no_variables(monkeypatch):
     for variable in ("GPUCNN_NUM_THREADS", *workers.VARIABLES):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(workers, "thread_count", workers.thread_count.__wrapped__)
+
+
+@contextmanager
+def fork_allowed() -> Iterator[None]:
+    """Newer Pythons warn of any fork of a process with threads; JAX does, once it is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*JAX is multithreaded", RuntimeWarning)
+        yield
 
 
 @pytest.fixture
@@ -68,9 +79,35 @@ def test_the_blas_has_one_thread_until_the_last_leaves():
             pool.submit(inside.__enter__).result()
         assert blas_threads() == {1}
         pool.submit(inside.__exit__, None, None, None).result()
-        with inside:  # who may not set the number leaves that to who may
-            assert blas_threads() == {1}
         assert blas_threads() == {2}
+
+
+def test_every_thread_of_the_process_can_limit_the_blas():
+    """Also while the one lives that set the number first, a server's main thread say."""
+
+    def inside() -> set[int]:
+        with one_blas_thread():
+            return blas_threads()
+
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        assert inside() == {1}
+        assert pool.submit(inside).result() == {1}
+        assert blas_threads() == pool.submit(blas_threads).result() == {2}
+
+
+def test_the_least_of_several_limits_counts():
+    with threadpool_limits(4, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        with at_most(3):
+            assert blas_threads() == {3}
+            other = at_most(2)
+            pool.submit(other.__enter__).result()
+            assert blas_threads() == {2}
+            with one_blas_thread(), at_most(3):
+                assert blas_threads() == {1}
+            assert blas_threads() == {2}
+        assert blas_threads() == {2}
+        pool.submit(other.__exit__, None, None, None).result()
+        assert blas_threads() == {4}
 
 
 @pytest.mark.parametrize("size", [2, 20_000])
@@ -218,9 +255,7 @@ def test_several_callers_at_once(three_workers):
 )
 def test_a_forked_process_starts_threads_of_its_own(three_workers):
     squares(9)
-    with warnings.catch_warnings():
-        # newer Pythons warn of any fork of a process with threads
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with fork_allowed():
         process_pool = multiprocessing.get_context("fork").Pool(1)
     with process_pool as pool:
         assert pool.apply_async(squares, (9,)).get(timeout=20) == squares(9)
@@ -234,8 +269,7 @@ def test_a_process_that_is_forked_while_another_thread_computes():
     """It has the BLAS threads of before, and is held up by nobody."""
     fork = multiprocessing.get_context("fork")
     with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool, one_blas_thread():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with fork_allowed():
             processes = pool.submit(fork.Pool, 1).result()
         with processes:
             assert processes.apply_async(blas_threads).get(timeout=20) == {2}

@@ -98,14 +98,18 @@ def default_backend() -> Backend:
 
 
 @cache
-def _package(kind: type) -> str:
+def package_of(kind: type) -> str:
     """Return "numpy" for numpy.ndarray and its subclasses within NumPy (memmap), and so on."""
     return kind.__module__.partition(".")[0]
 
 
+def name_of(array: object) -> str:
+    """Return an array's kind as errors name it: "torch.Tensor"."""
+    return "None" if array is None else f"{package_of(type(array))}.{type(array).__name__}"
+
+
 def _received(arrays: dict[str, Array]) -> str:
-    kinds = {name: type(array) for name, array in arrays.items()}
-    return ", ".join(f"{name}: {_package(kind)}.{kind.__name__}" for name, kind in kinds.items())
+    return ", ".join(f"{name}: {name_of(array)}" for name, array in arrays.items())
 
 
 def backend_of(owner: str, **arrays: Array | None) -> Backend:
@@ -119,7 +123,7 @@ def backend_of(owner: str, **arrays: Array | None) -> Backend:
     if {*map(type, arrays.values())} <= _ON_HOST and (backend is None or backend.name == "numpy"):
         return backend or get_backend("numpy")  # at once: beside a small array all the rest counts
     given = {name: array for name, array in arrays.items() if array is not None}
-    packages = {_package(type(array)) for array in given.values()}
+    packages = {package_of(type(array)) for array in given.values()}
     if len(packages) > 1:
         raise TypeError(
             f"{owner}: all arrays of a call must lie on one device; move a model with"

@@ -12,22 +12,27 @@ float64 for float64; ``Accum`` below is that dtype.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..shapes import ConvShape, NormShape, PoolShape
+
+if TYPE_CHECKING:
+    from ..network.program import Program
 
 Array = Any
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 # Activations whose derivative is a function of their output, so that the input need not be kept.
-FROM_OUTPUT = frozenset({"relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "tanh"})
+FROM_OUTPUT = frozenset(
+    {"relu", "relu6", "clipped_relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh"}
+)
 FROM_INPUT = frozenset(
     {"softplus", "softsign", "gelu", "gelu_tanh", "silu", "mish", "hard_sigmoid", "hard_silu"}
 )
@@ -48,11 +53,31 @@ def accumulator(dtype: Any) -> np.dtype:
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
+def bfloat16() -> np.dtype:
+    """Return NumPy's bfloat16, which the package ml_dtypes brings."""
+    try:
+        from ml_dtypes import bfloat16
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'bfloat16 needs the package ml_dtypes: pip install "gpucnn[bfloat16]"'
+        ) from error
+    return np.dtype(bfloat16)
+
+
 class Backend(ABC):
     """One way to run every operation. ``xp`` is the array module whose arrays it takes."""
 
     name: str
     xp: ModuleType
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name: what unpickles it, a Dask worker say, has a backend of its own."""
+        from . import get_backend
+
+        return get_backend, (self.name,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self
 
     # ---- arrays ------------------------------------------------------------------------------
 
@@ -80,6 +105,17 @@ class Backend(ABC):
     def running(self) -> AbstractContextManager[None]:
         """Return a context for a run of many calls, as a training is one."""
         return nullcontext()
+
+    def bind(
+        self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
+        blas_threads: int = 1,
+    ) -> Callable[[Sequence[Array]], list[Array]]:  # fmt: skip
+        """Return a function that runs a frozen network on inputs of these shapes and this dtype.
+
+        It need not be fit for two threads at a time. By default it runs one operation after the
+        other. ``blas_threads`` is for a backend that has a BLAS.
+        """
+        return program
 
     # ---- convolution (a dense layer is a 1x1 convolution of a 1-pixel map) -------------------
 
@@ -169,7 +205,11 @@ class Backend(ABC):
 
     @abstractmethod
     def activation_forward(self, x: Array, kind: str, alpha: float) -> Array:
-        """y = f(x) for a kind of ``ACTIVATIONS``; ``alpha`` >= 0 is leaky_relu's and elu's."""
+        """y = f(x) for a kind of ``ACTIVATIONS``.
+
+        ``alpha`` >= 0 is leaky_relu's slope, elu's scale, or clipped_relu's ceiling, a number of
+        x's dtype.
+        """
 
     @abstractmethod
     def activation_backward(self, dy: Array, saved: Array, kind: str, alpha: float) -> Array:

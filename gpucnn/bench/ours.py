@@ -13,12 +13,10 @@ import numpy as np
 
 from .. import functional as F
 from ..backends import get_backend, use_backend
-from ..layers import inference_mode
+from ..backends.numpy.workers import thread_count
 from . import networks
 from .cases import STEPS, Case
 from .reference import EPSILON, Inputs, draw
-
-WAYS = ("gpucnn",)
 
 
 def start(threads: int) -> None:
@@ -43,11 +41,14 @@ def running(case: Case) -> AbstractContextManager[Any]:
     """Return what a run of many steps is inside of, as in a trainer."""
     stack = ExitStack()
     if case.op in STEPS:
-        stack.enter_context(get_backend("numpy").running())
         stack.enter_context(np.errstate(all="ignore"))
-    if case.op == "inference":
-        stack.enter_context(inference_mode())
+    if case.op == "training_step":
+        stack.enter_context(get_backend("numpy").running())
     return stack
+
+
+def ways(case: Case) -> tuple[str, ...]:
+    return ("gpucnn",)
 
 
 def bind(case: Case, way: str) -> Callable[[], Any]:
@@ -134,7 +135,8 @@ def _step(case: Case, inputs: Inputs) -> Callable[[], Any]:
 
     model, x, labels = networks.make(case.layer), inputs["x"], inputs["labels"]
     if case.op == "inference":
-        return lambda: model.forward(x)
+        frozen = model.freeze(blas_threads=thread_count())
+        return lambda: frozen(x)
     model.needs_input_gradient = False
     loss, optimizer = CrossEntropy(), SGD(0.01, momentum=0.9)
 

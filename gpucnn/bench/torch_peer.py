@@ -1,10 +1,13 @@
 """Each case by PyTorch, in both layouts, as its functions and modules call it.
 
+A network in inference is also traced, frozen and fused by TorchScript, PyTorch's own way to leave
+out what only training needs.
 Gradients of a layer are what autograd runs, one at a time; the maps have the layout already.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,7 +22,7 @@ from .networks import make
 from .reference import EPSILON, Inputs, draw
 from .torch_network import translate
 
-WAYS = ("NCHW", "channels_last")
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 aten = torch.ops.aten
 
 
@@ -35,12 +38,18 @@ def running(case: Case) -> AbstractContextManager[Any]:
     return nullcontext() if case.op == "training_step" else torch.inference_mode()
 
 
+def ways(case: Case) -> tuple[str, ...]:
+    """Return the ways to run a case: both layouts; in inference frozen by TorchScript, too."""
+    frozen = (f"frozen {layout}" for layout in LAYOUTS) if case.op == "inference" else ()
+    return (*LAYOUTS, *frozen)
+
+
 def bind(case: Case, way: str) -> Callable[[], Any]:
     """Return a function that runs the case once."""
-    layout = torch.contiguous_format if way == "NCHW" else torch.channels_last
-    inputs = draw(case)
+    *frozen, layout = way.split()
+    inputs, layout = draw(case), LAYOUTS[layout]
     if case.op in STEPS:
-        return _step(case, inputs, layout)
+        return _step(case, inputs, layout, bool(frozen))
     with running(case):
         tensors = {name: _tensor(array, layout) for name, array in inputs.items()}
         return _CALLS[case.op](case, **tensors)
@@ -123,11 +132,22 @@ _CALLS = {
 }
 
 
-def _step(case: Case, inputs: Inputs, layout: torch.memory_format) -> Callable[[], Any]:
+def _frozen(model: torch.nn.Module, x: Tensor) -> torch.nn.Module:
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.freeze(torch.jit.trace(model, x.clone()))
+        return torch.jit.optimize_for_inference(traced)
+
+
+def _step(
+    case: Case, inputs: Inputs, layout: torch.memory_format, frozen: bool
+) -> Callable[[], Any]:
     model = translate(make(case.layer)).to(memory_format=layout)
     x, labels = _tensor(inputs["x"], layout), torch.from_numpy(inputs["labels"])
     if case.op == "inference":
         model.eval()
+        if frozen:
+            model = _frozen(model, x)
         return lambda: model(x)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
 

@@ -84,7 +84,7 @@ class Server:
         truth = expected(self.case, draw(self.case)) if check and self.case.checked else None
         errors: dict[str, float | None] = {}
         with self.side.running(self.case):
-            for way in self.side.WAYS:
+            for way in self.side.ways(self.case):
                 self.calls[way] = self.side.bind(self.case, way)
                 result = self.calls[way]()
                 errors[way] = (

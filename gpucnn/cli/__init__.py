@@ -14,6 +14,7 @@ from .. import __version__
 from .bench import bench
 from .console import Commands, console
 from .evaluate import evaluate
+from .export import export
 from .filters import filters
 from .info import info
 from .predict import predict
@@ -51,5 +52,5 @@ def _options(
     pass
 
 
-for command in (train, evaluate, predict, filters, summary, tune, bench, info):
+for command in (train, evaluate, predict, export, filters, summary, tune, bench, info):
     app.command()(command)

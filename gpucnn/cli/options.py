@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+NETWORKS = (  # gpucnn.models.MODELS, which takes longer to import than help to read
+    "digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small, resnet18, resnet34, resnet50,"
+    " vgg11, vgg11_bn, vgg16, vgg16_bn, mobilenet_v2"
+)
 Backend = Annotated[
     str | None,
     typer.Option(help="numpy or cuda; by default cuda where a GPU answers.", metavar="NAME"),

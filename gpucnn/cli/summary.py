@@ -14,8 +14,7 @@ def summary(
     model: Annotated[
         str | None,
         typer.Option(
-            help="digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small, or a checkpoint; by"
-            " default the newest run in runs/.",
+            help=f"{options.NETWORKS}, or a checkpoint; by default the newest run in runs/.",
             metavar="NAME|CHECKPOINT",
         ),
     ] = None,

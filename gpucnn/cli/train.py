@@ -23,8 +23,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="digits_cnn, lenet5, vgg_small, resnet20 or mobilenet_v2_small; by default by the"
-            " images' size.",
+            help=f"{options.NETWORKS}; by default by the images' size.",
             metavar="NAME",
         ),
     ] = None,

@@ -22,8 +22,7 @@ def tune(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small, or a checkpoint; by"
-            " default the newest run in runs/.",
+            help=f"{options.NETWORKS}, or a checkpoint; by default the newest run in runs/.",
         ),
     ] = None,
     data: options.Data = None,

@@ -54,6 +54,7 @@ from .norm import (
 from .pool import (
     global_pool_backward,
     global_pool_forward,
+    global_pool_shape,
     pool_backward,
     pool_forward,
     pool_shape,
@@ -94,6 +95,7 @@ __all__ = [
     "elementwise_forward",
     "global_pool_backward",
     "global_pool_forward",
+    "global_pool_shape",
     "group_norm_backward",
     "group_norm_forward",
     "layer_norm_backward",

@@ -9,7 +9,8 @@ from .softmax import softmax_backward, softmax_forward
 
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 _SOFTMAX = ("softmax", "log_softmax")
-_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}  # as keras.activations
+# By default: Keras's, and the ceiling of Hannun et al., "Deep Speech", 2014
+ALPHA = {"leaky_relu": 0.2, "elu": 1.0, "clipped_relu": 20.0}
 
 KINDS = ("linear", *sorted(ACTIVATIONS), *_SOFTMAX, *_ALIASES)
 
@@ -37,15 +38,16 @@ def activation_forward(
 
     Args:
         x: any shape.
-        kind: "linear" (x itself); "relu"; "relu6", min(max(x, 0), 6); "leaky_relu", x or alpha * x
+        kind: "linear" (x itself); "relu"; "relu6", min(max(x, 0), 6); "clipped_relu",
+            min(max(x, 0), alpha) (alpha 20; Hannun et al. 2014); "leaky_relu", x or alpha * x
             (alpha 0.2); "elu", x or alpha * (exp(x) - 1) (alpha 1; Clevert et al. 2016); "selu"
             (Klambauer et al. 2017); "sigmoid"; "hard_sigmoid", relu6(x + 3) / 6; "tanh";
             "softplus", log(1 + exp(x)); "softsign", x / (1 + |x|); "gelu", x * Phi(x), and
             "gelu_tanh", its approximation (Hendrycks & Gimpel 2016); "silu" or "swish",
             x * sigmoid(x); "hard_silu" or "hard_swish", x * hard_sigmoid(x) (Howard et al. 2019);
             "mish", x * tanh(softplus(x)) (Misra 2020); "softmax" and "log_softmax" over ``axis``.
-        alpha: the slope of leaky_relu, the scale of elu, not negative: the derivative is read off
-            the output, which must have the input's sign.
+        alpha: the slope of leaky_relu, the scale of elu, the ceiling of clipped_relu, not negative:
+            the derivative is read off the output, which must have the input's sign.
 
     Returns:
         y: as x.
@@ -64,7 +66,7 @@ def activation_forward(
     if kind in _SOFTMAX:
         return softmax_forward(x, axis, log=kind == "log_softmax", owner=owner)
     backend, x = prepare(owner, x=x)
-    return backend.activation_forward(x, kind, _checked_alpha(owner, kind, alpha))
+    return backend.activation_forward(x, kind, _checked_alpha(owner, kind, alpha, x))
 
 
 def activation_backward(
@@ -88,13 +90,13 @@ def activation_backward(
         return softmax_backward(dy, saved, axis, log=kind == "log_softmax", owner=owner)
     backend, dy, saved = prepare(owner, dy=dy, saved=saved)
     expect_shape(owner, saved.shape, dy=dy)
-    return backend.activation_backward(dy, saved, kind, _checked_alpha(owner, kind, alpha))
+    return backend.activation_backward(dy, saved, kind, _checked_alpha(owner, kind, alpha, dy))
 
 
-def _checked_alpha(owner: str, kind: str, alpha: float | None) -> float:
-    if alpha is None:
-        return _ALPHA.get(kind, 0.0)
-    return as_number(owner, "alpha", alpha, least=0)
+def _checked_alpha(owner: str, kind: str, alpha: float | None, x: Array) -> float:
+    alpha = ALPHA.get(kind, 0.0) if alpha is None else as_number(owner, "alpha", alpha, least=0)
+    # a ceiling that an output can reach: the derivative is 0 where it has
+    return float(x.dtype.type(alpha)) if kind == "clipped_relu" else alpha
 
 
 def prelu_forward(x: Array, slope: Array, *, axis: int = -1, owner: str = "prelu") -> Array:

@@ -118,7 +118,7 @@ def conv_forward(
 def conv_backward(
     dy: Array,
     x: Array,
-    w: Array,
+    w: Array | None,
     *,
     with_bias: bool = True,
     needs_dx: bool = True,
@@ -132,18 +132,22 @@ def conv_backward(
     ``geometry`` takes the keywords of ``conv_forward``. dx is None without ``needs_dx`` (the first
     layer of a network), db without ``with_bias``. For complex arrays a gradient is
     dL/dRe + i dL/dIm of a real loss L, which is what a descent step subtracts (and PyTorch's
-    convention); the gradient of a real operand is real.
+    convention); the gradient of a real operand is real. Where dx is not needed and ``shape`` is
+    given, w may be None: dw is a function of dy and x.
 
     Raises:
         ValueError, TypeError: as ``conv_forward``; dy is not of the output's shape.
     """
     as_choice(owner, "math", math, MATH)
+    if w is None and (needs_dx or shape is None):
+        raise ValueError(f"{owner}: w must be given, but for dw alone of a shape. Received: w=None")
     backend, dy, x, w = prepare(owner, allow_complex=True, dy=dy, x=x, w=w)
     shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, shape.y_shape, dy=dy)
     dx = real_like(dgrad(backend, dy, conjugate(w), None, shape, math), x) if needs_dx else None
-    dw = real_like(wgrad(backend, conjugate(x), dy, shape, math), w)
+    dw = wgrad(backend, conjugate(x), dy, shape, math)
+    dw = dw if w is None else real_like(dw, w)
     db = bias_grad(backend, dy, shape.channels_last) if with_bias else None
     return dx, dw, db

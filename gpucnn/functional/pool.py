@@ -186,7 +186,7 @@ def global_pool_forward(
         >>> global_pool_forward(np.arange(8.0).reshape(1, 2, 2, 2))[0]
         array([[3., 4.]])
     """
-    shape = _global_shape(x.shape, mode, data_format, owner)
+    shape = global_pool_shape(x.shape, mode, data_format, owner)
     y, index = pool_forward(x, with_index=with_index, owner=owner, shape=shape)
     return (y if keepdims else y.reshape(shape.batch, shape.channels)), index
 
@@ -201,13 +201,19 @@ def global_pool_backward(
     owner: str = "global_pool",
 ) -> Array:
     """Return dx (x_shape) for dy (N, C), with its ones between them or not."""
-    shape = _global_shape(x_shape, mode, data_format, owner)
+    shape = global_pool_shape(x_shape, mode, data_format, owner)
     if dy.shape != shape.y_shape:
         expect_shape(owner, (shape.batch, shape.channels), dy=dy)
     return pool_backward(dy.reshape(shape.y_shape), index, owner=owner, shape=shape)
 
 
-def _global_shape(x_shape: Sequence[int], mode: str, data_format: str, owner: str) -> PoolShape:
+def global_pool_shape(
+    x_shape: Sequence[int],
+    mode: str = "average",
+    data_format: str = "channels_last",
+    owner: str = "global_pool",
+) -> PoolShape:
+    """Return the geometry of a pooling over whole maps: its window is the map."""
     _, _, spatial = split_axes(x_shape, is_channels_last(owner, data_format))
     if 0 in spatial:
         raise ValueError(f"{owner}: the maps are empty. Received: input of shape {x_shape}")

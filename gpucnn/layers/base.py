@@ -17,7 +17,8 @@ import numpy as np
 
 from ..arguments import as_shape
 from ..backends import backend_of, default_backend, get_backend
-from ..backends.base import FLOATS, Array, Backend, accumulator
+from ..backends.base import FLOATS, Array, Backend, accumulator, bfloat16
+from ..backends.exchange import as_own
 from ..initializers import Initializer, initialize
 from ..tracing import nvtx_range
 
@@ -50,13 +51,7 @@ def as_dtype(owner: str, dtype: Any) -> np.dtype:
         ValueError: it is another one.
     """
     if isinstance(dtype, str) and dtype == "bfloat16":
-        try:
-            from ml_dtypes import bfloat16
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                'bfloat16 needs the package ml_dtypes: pip install "gpucnn[bfloat16]"'
-            ) from error
-        return np.dtype(bfloat16)
+        return bfloat16()
     try:
         found = None if dtype is None else np.dtype(dtype)  # np.dtype(None) is float64
     except TypeError:
@@ -196,12 +191,14 @@ class Layer:
         """Return the layer's output for a batch ``x``; the first call builds the parameters.
 
         Args:
-            x: with the batch axis first.
+            x: with the batch axis first; NumPy's or CuPy's, or a tensor of another library, which
+                is read where it lies (see ``gpucnn.interop``).
             training: whether dropout drops, and batch norm takes the batch's own statistics.
 
         Raises:
             ValueError: x has the wrong rank, size or number of channels.
-            TypeError: x is of another dtype than the parameters, or of another backend.
+            TypeError: x is no array, or of another dtype than the parameters, or of another
+                backend.
         """
         return self._pass_forward(self._forward, self.name, x, training)
 
@@ -244,6 +241,10 @@ class Layer:
         self._map_arrays(lambda array: array.astype(dtype), None, dtype)
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: no gradients, and nothing kept for ``backward``."""
+        return vars(self) | {"grads": {}, "_saved": None}
+
     def __repr__(self) -> str:
         keys = ("name", *self.arguments)
         return (
@@ -274,7 +275,7 @@ class Layer:
 
     def _check(self, x: Array) -> Array:
         """Return x arranged and floating, with the parameters built to fit it."""
-        self._expect_arrays(x)
+        x = self._own(x)
         backend = backend_of(self.label, input=x, **self.params)
         if x.dtype.kind in "iub":
             x = x.astype(self.dtype or np.float32)
@@ -294,10 +295,9 @@ class Layer:
         """Raise unless an input of this shape, the batch axis too, fits: the text shows it."""
         self.output_shape(x_shape[1:])
 
-    def _expect_arrays(self, *arrays: Any) -> None:
-        """Raise where one is missing; what else they are, ``backend_of`` looks at."""
-        if any(array is None for array in arrays):
-            raise TypeError(f"{self.label}: expects an array. Received: None")
+    def _own(self, array: Any, name: str = "input") -> Array:
+        """Return an array of another library as NumPy's or CuPy's, in the same memory."""
+        return array if type(array) is np.ndarray else as_own(self.label, name, array)
 
     def _as_shape(self, input_shape: Any) -> Shape | tuple[Shape, ...]:
         """Return the shape of a sample as a tuple; for many inputs, a tuple of such tuples."""
@@ -307,6 +307,7 @@ class Layer:
         return tuple(as_shape(self.label, "each input_shape", shape) for shape in shapes)
 
     def _arranged(self, dy: Array) -> Array:
+        dy = self._own(dy, "dy")
         if not self.backend.owns(dy):
             raise TypeError(
                 f"{self.label}: dy must be of {self.backend.xp.__name__}, as the output was."

@@ -24,7 +24,7 @@ class Merge(Layer):
             raise ValueError(
                 f"{self.label}: expects a list of two inputs or more. Received: {type(x).__name__}"
             )
-        self._expect_arrays(*x)
+        x = [self._own(array) for array in x]
         named = {f"input {index}": array for index, array in enumerate(x)}
         backend = backend_of(self.label, **named)
         dtypes = {name: array.dtype.name for name, array in named.items()}
@@ -40,7 +40,7 @@ class Merge(Layer):
         if not self.built:
             self.build(shapes, x[0].dtype, backend)
         self._backend = backend
-        return list(x)
+        return x
 
     def _misfit(self, what: str, input_shape: Sequence[Shape]) -> ValueError:
         shapes = ", ".join(map(sample_text, input_shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from . import weights
 from .naming import adopt
 from .plan import Stage, plan
 from .weights import Parameter
+
+if TYPE_CHECKING:
+    from .frozen import Frozen
 
 
 class Step(NamedTuple):
@@ -231,13 +234,17 @@ class Network(Layer):
         """Return the outputs for ``x`` in inference mode, batch by batch.
 
         Each batch is moved to the network's backend and its answer to where ``x`` lies: NumPy in,
-        NumPy out. A graph of several inputs takes a list, one of several outputs returns a list.
+        NumPy out, as for a tensor of another library on the host. A graph of several inputs takes a
+        list, one of several outputs returns a list.
 
         Raises:
             ValueError: x holds no samples.
         """
         batch_size = as_int(self.label, "batch_size", batch_size)
-        xs = [item if hasattr(item, "dtype") else np.asarray(item) for item in self._listed(x)]
+        xs = [
+            self._own(item if hasattr(item, "dtype") else np.asarray(item))
+            for item in self._listed(x)
+        ]
         counts = {item.shape[0] if item.ndim else 0 for item in xs}
         if len(counts) != 1 or counts == {0}:
             raise ValueError(
@@ -257,14 +264,36 @@ class Network(Layer):
         joined = [xp.concatenate(parts) for parts in zip(*answers, strict=True)]
         return joined if isinstance(y, list) else joined[0]
 
+    def freeze(self, blas_threads: int = 1) -> Frozen:
+        """Return the network as it is now, for answers alone: see ``Frozen``.
+
+        With one image at a time it answers several times as quickly as ``predict``.
+
+        Args:
+            blas_threads: on NumPy, how many threads of the BLAS may share a small matrix product.
+                Several are quicker on an idle machine and slower on a busy one, where they wait for
+                each other. The numbers are the same.
+
+        Raises:
+            ValueError: the network is not built.
+
+        Example:
+            >>> from gpucnn import Dense, Sequential
+            >>> answer = Sequential([Dense(10)], input_shape=(64,)).freeze()
+            >>> answer(np.zeros((1, 64), np.float32)).shape
+            (1, 10)
+        """
+        from .frozen import Frozen  # frozen imports the kinds of networks
+
+        return Frozen(self, blas_threads)
+
     def _listed(self, x: Any) -> list:
         """Return the inputs as a list: one, or as many as the network takes."""
         return [x]
 
     def _check(self, x: Any) -> Any:
         """Return the input in the network's dtype, with the network built to fit it."""
-        xs = self._listed(x)
-        self._expect_arrays(*xs)
+        xs = [self._own(item) for item in self._listed(x)]
         parameter = next((a for _, layer in self.walk() for a in layer.params.values()), None)
         names = [f"input_{i}" if i else "input" for i in range(len(xs))]
         backend = backend_of(self.label, **dict(zip(names, xs, strict=True)), parameters=parameter)

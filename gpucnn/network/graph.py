@@ -68,9 +68,9 @@ class Graph(Network):
             dtype=dtype,
         )
         give_names(self.label, [*self.inputs, *self.layers])
-        self._index = {id(node): index for index, node in enumerate(self.nodes)}
+        self._index = {node.serial: index for index, node in enumerate(self.nodes)}
         self._sources = [
-            [self._index[id(source)] for source in node.inputs]
+            [self._index[source.serial] for source in node.inputs]
             for node in self.nodes[len(self.inputs) :]
         ]
         self.build(self.input_shape)
@@ -95,7 +95,7 @@ class Graph(Network):
 
     def _make_plan(self) -> list[Run]:
         """Return the runs of layers without a fork between them, in the order of their first."""
-        outputs = {self._index[id(node)] for node in self.outputs}
+        outputs = {self._index[node.serial] for node in self.outputs}
         readers = Counter(index for sources in self._sources for index in sources)
         first, chains = len(self.inputs), {}  # by the place of the last value
         for place, sources in enumerate(self._sources, first):
@@ -158,7 +158,7 @@ class Graph(Network):
                 {"layer": to_config(layer), "inputs": [names[index] for index in sources]}
                 for layer, sources in zip(self.layers, self._sources, strict=True)
             ],
-            "outputs": [names[self._index[id(node)]] for node in self.outputs],
+            "outputs": [names[self._index[node.serial]] for node in self.outputs],
             "dtype": self.dtype.name,
         }
 
@@ -187,7 +187,7 @@ class Graph(Network):
                 raise ValueError(f"{self.label}: {way} -> {layer.name} fails. {error}") from error
             steps.append(Step(layer, given, shapes[-1], tuple(names[index] for index in sources)))
             names.append(layer.name)
-        results = tuple(shapes[self._index[id(node)]] for node in self.outputs)
+        results = tuple(shapes[self._index[node.serial]] for node in self.outputs)
         return steps, results if self.gives_many else results[0]
 
     def _listed(self, x: Any) -> list:
@@ -221,7 +221,7 @@ class Graph(Network):
                 value = stage.forward(value, training)
             values[place] = value
         self._save()
-        results = [values[self._index[id(node)]] for node in self.outputs]
+        results = [values[self._index[node.serial]] for node in self.outputs]
         return results if self.gives_many else results[0]
 
     def _backward(self, dy: Array | list[Array]) -> Array | list[Array]:
@@ -231,7 +231,7 @@ class Graph(Network):
             gradients[index] = gradients[index] + gradient if index in gradients else gradient
 
         for node, gradient in zip(self.outputs, dy if self.gives_many else [dy], strict=True):
-            collect(self._index[id(node)], gradient)
+            collect(self._index[node.serial], gradient)
         count = len(self.inputs)
         for stages, sources, place, _ in reversed(self._plan()):
             needed = self.needs_input_gradient or max(sources) >= count

@@ -200,7 +200,7 @@ def backward_through(stages: Sequence[Layer | Stage], dy: Array, needs_dx: bool 
 
 def sum_of(norm: Layer, activation: Layer | None, complex_numbers: bool = False) -> NormSum | None:
     """Return the stage for f(norm(x) + residual), or None where the layers do not run as one."""
-    if complex_numbers or not _is(norm, BatchNorm) or norm.activation != "linear":
+    if complex_numbers or not is_as_written(norm, BatchNorm) or norm.activation != "linear":
         return None
     if activation is None:
         return NormSum(norm)
@@ -222,9 +222,9 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
 
 def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead, norm = layers[0], next(iter(layers[1:2]), None)
-    if not _is_conv(lead) and not _is(lead, Dense):
+    if not _is_conv(lead) and not is_as_written(lead, Dense):
         return None
-    if not _is(norm, BatchNorm) or (lead.activation, norm.activation) != ("linear",) * 2:
+    if not is_as_written(norm, BatchNorm) or (lead.activation, norm.activation) != ("linear",) * 2:
         return None
     axis = -1 if isinstance(lead, Dense) or lead.data_format == "channels_last" else 1
     if norm.axis != axis:
@@ -242,7 +242,7 @@ def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Layer]] | None:
 
 def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
-    can = _is_conv(lead) or _is(lead, Dense, BatchNorm)
+    can = _is_conv(lead) or is_as_written(lead, Dense, BatchNorm)
     if not can or lead.activation != "linear" or not any(map(_is_relu, layers[1:2])):
         return None
     if isinstance(lead, BatchNorm) and any(map(_takes_maxima, layers[2:3])):
@@ -255,7 +255,7 @@ _RULES: tuple[Callable[[Sequence[Layer]], tuple[int, list] | None], ...] = (
 )  # fmt: skip
 
 
-def _is(layer: Layer | None, *kinds: type[Layer]) -> bool:
+def is_as_written(layer: Layer | None, *kinds: type[Layer]) -> bool:
     """Return whether a layer is of one of these kinds and goes their way, not one of its own."""
     return any(
         isinstance(layer, kind)
@@ -268,12 +268,12 @@ _WAYS = ("forward", "backward", "_forward", "_backward")
 
 
 def _is_conv(layer: Layer) -> bool:
-    return _is(layer, Conv) and not isinstance(layer, ConvTranspose)
+    return is_as_written(layer, Conv) and not isinstance(layer, ConvTranspose)
 
 
 def _is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
-    return _is(layer, Activation, ReLU) and layer.kind in kinds
+    return is_as_written(layer, Activation, ReLU) and layer.kind in kinds
 
 
 def _takes_maxima(layer: Layer) -> bool:
-    return _is(layer, Pool) and layer.mode == "max"
+    return is_as_written(layer, Pool) and layer.mode == "max"

@@ -1,9 +1,11 @@
 """Networks in ONNX, the format in which frameworks hand networks to each other.
 
 ``load`` makes a ``gpucnn.Graph`` of a model: of the same layers that a person would write, with
-their weights, so that it predicts, trains further and is saved as any other. The package ``onnx``
-reads the files: ``pip install "gpucnn[onnx]"``. ``docs/onnx.md`` says what is supported.
+their weights, so that it predicts, trains further and is saved as any other. ``save`` and
+``export`` make a model of a network. The package ``onnx`` reads and writes the files:
+``pip install "gpucnn[onnx]"``. ``docs/onnx.md`` and ``docs/onnx-export.md`` say what is supported.
 
+    save, export            a network -> a model; in exporting/, one file a family of layers
     load, importer.py       a model -> a Graph
     call.py                 a node and its inputs, which are arrays or values of a graph to be
     operators/              what each operator does with them; one file a family
@@ -20,11 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnsupportedError
+from .exporting import export, save
 
 if TYPE_CHECKING:
     from ..network import Graph
 
-__all__ = ["UnsupportedError", "load"]
+__all__ = ["UnsupportedError", "export", "load", "save"]
 
 
 def load(

@@ -16,10 +16,10 @@ ALPHA = 0.25
 
 # kind -> f at minus infinity and at infinity
 LIMITS = {
-    "elu": (-ALPHA, INF), "gelu": (0, INF), "gelu_tanh": (0, INF), "hard_sigmoid": (0, 1),
-    "hard_silu": (0, INF), "leaky_relu": (-INF, INF), "mish": (0, INF), "relu": (0, INF),
-    "relu6": (0, 6), "selu": (-1.7580993408473766, INF), "sigmoid": (0, 1), "silu": (0, INF),
-    "softplus": (0, INF), "softsign": (np.nan, np.nan), "tanh": (-1, 1),
+    "clipped_relu": (0, ALPHA), "elu": (-ALPHA, INF), "gelu": (0, INF), "gelu_tanh": (0, INF),
+    "hard_sigmoid": (0, 1), "hard_silu": (0, INF), "leaky_relu": (-INF, INF), "mish": (0, INF),
+    "relu": (0, INF), "relu6": (0, 6), "selu": (-1.7580993408473766, INF), "sigmoid": (0, 1),
+    "silu": (0, INF), "softplus": (0, INF), "softsign": (np.nan, np.nan), "tanh": (-1, 1),
 }  # fmt: skip
 # The limits of f', for those whose f' is a function of x.
 SLOPES = {

@@ -47,6 +47,7 @@ def gelu_inner_slope(x: float) -> float:
 FORWARD: dict[str, Callable[[float, float], float]] = {
     "relu": lambda x, a: 0.0 if x <= 0 else x,
     "relu6": lambda x, a: 0.0 if x <= 0 else 6.0 if x >= 6 else x,
+    "clipped_relu": lambda x, a: 0.0 if x <= 0 else a if x >= a else x,
     "leaky_relu": lambda x, a: a * x if x <= 0 else x,
     "elu": lambda x, a: a * math.expm1(x) if x <= 0 else x,
     "selu": lambda x, a: SELU_SCALE * (SELU_ALPHA * math.expm1(x) if x <= 0 else x),
@@ -62,10 +63,11 @@ FORWARD: dict[str, Callable[[float, float], float]] = {
     "hard_silu": lambda x, a: 0.0 if x <= -3 else x if x >= 3 else x * (x + 3) / 6,
 }
 
-# f' as a function of y for the first seven, of x for the others.
+# f' as a function of y for the first eight, of x for the others.
 SLOPE: dict[str, Callable[[float, float], float]] = {
     "relu": lambda y, a: 1.0 if y > 0 else 0.0,
     "relu6": lambda y, a: 1.0 if 0 < y < 6 else 0.0,
+    "clipped_relu": lambda y, a: 1.0 if 0 < y < a else 0.0,
     "leaky_relu": lambda y, a: 1.0 if y > 0 else a,
     "elu": lambda y, a: 1.0 if y > 0 else y + a,
     "selu": lambda y, a: SELU_SCALE if y > 0 else y + SELU_SCALE * SELU_ALPHA,

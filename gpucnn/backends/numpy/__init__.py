@@ -7,8 +7,9 @@ One file a family of operations; each holds a class of methods whose meaning is 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,11 @@ from .optimizer import Optimizers
 from .pool import Pools
 from .settings import settled
 from .softmax_loss import SoftmaxAndLosses
+from .tape import Tape
 from .threads import one_blas_thread
+
+if TYPE_CHECKING:
+    from ...network.program import Program
 
 __all__ = ["NumpyBackend"]
 
@@ -63,9 +68,15 @@ class NumpyBackend(
     def running(self) -> AbstractContextManager[None]:
         return one_blas_thread()
 
+    def bind(
+        self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
+        blas_threads: int = 1,
+    ) -> Callable[[Sequence[Array]], list[Array]]:  # fmt: skip
+        return program if dtype.kind == "c" else Tape(program, shapes, dtype, blas_threads)
+
 
 # Those that compute, and are not left to be composed of others.
-_NOT_OPERATIONS = {"owns", "asarray", "arranged", "to_numpy", "synchronize", "running"}
+_NOT_OPERATIONS = {"owns", "asarray", "arranged", "to_numpy", "synchronize", "running", "bind"}
 for _name, _method in inspect.getmembers(Backend, inspect.isfunction):
     _own = getattr(NumpyBackend, _name)
     if _own is not _method and not _name.startswith("_") and _name not in _NOT_OPERATIONS:

@@ -4,8 +4,8 @@ At the infinities they are their limits (softsign itself is NaN there).
 
 Hendrycks & Gimpel 2016 (gelu), Elfwing et al. 2017 and Ramachandran et al. 2017 (silu), Misra 2019
 (mish), Clevert et al. 2015 (elu), Klambauer et al. 2017 (selu), Howard et al. 2019 (hard_silu),
-He et al. 2015 (PReLU). relu, relu6, hard_sigmoid and hard_silu have the derivative of the flat side
-at their kinks, leaky_relu and prelu that of the left side.
+He et al. 2015 (PReLU). relu, relu6, clipped_relu, hard_sigmoid and hard_silu have the derivative of
+the flat side at their kinks, leaky_relu and prelu that of the left side.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def _mish_slope(x: np.ndarray) -> np.ndarray:
 _FORWARD = {
     "relu": lambda x, a, out: relu(x, out),
     "relu6": lambda x, a, out: np.clip(x, 0, 6),
+    "clipped_relu": lambda x, a, out: np.clip(x, 0, a),
     "leaky_relu": lambda x, a, out: choose(x > 0, x, a * x),
     "elu": lambda x, a, out: _elu(x, a),
     "selu": lambda x, a, out: SELU_SCALE * _elu(x, SELU_ALPHA),
@@ -129,6 +130,7 @@ _FORWARD = {
 _BACKWARD = {
     "relu": lambda dy, y, a, out: keep(dy, y > 0, out),
     "relu6": lambda dy, y, a, out: keep(dy, (y > 0) & (y < 6)),
+    "clipped_relu": lambda dy, y, a, out: keep(dy, (y > 0) & (y < a)),
     "leaky_relu": lambda dy, y, a, out: choose(y > 0, dy, a * dy),
     "elu": lambda dy, y, a, out: choose(y > 0, dy, dy * (y + a)),
     "selu": lambda dy, y, a, out: choose(

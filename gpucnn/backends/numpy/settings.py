@@ -12,7 +12,8 @@ half of ``BUFFER`` elements or more takes less time, so that the buffers are kep
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -30,16 +31,23 @@ def settle() -> None:
     np.setbufsize(BUFFER)
 
 
+@contextmanager
+def quick() -> Iterator[None]:
+    """Set NumPy for the caller's thread, and back again at the end."""
+    with np.errstate(**SILENT):
+        before = np.setbufsize(BUFFER)
+        try:
+            yield
+        finally:
+            np.setbufsize(before)
+
+
 def settled(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an operation that sets NumPy for its caller's thread, and back again at its end."""
+    """Return an operation that sets NumPy and its BLAS while it runs."""
 
     @wraps(operation)
     def run(*arguments: Any, **keywords: Any) -> Any:
-        with one_blas_thread(), np.errstate(**SILENT):
-            before = np.setbufsize(BUFFER)
-            try:
-                return operation(*arguments, **keywords)
-            finally:
-                np.setbufsize(before)
+        with one_blas_thread(), quick():
+            return operation(*arguments, **keywords)
 
     return run

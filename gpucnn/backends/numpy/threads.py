@@ -1,4 +1,4 @@
-"""NumPy's BLAS held to one thread, for as long as the backend's own threads use it."""
+"""How many threads NumPy's BLAS has: one, as a rule, for as long as the backend's own use it."""
 
 from __future__ import annotations
 
@@ -19,74 +19,106 @@ def _libraries() -> list[Any]:
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-class _OneBlasThread(threading.local):
+class _Limit(threading.local):
     """A context manager; each thread's own, so that only the outermost of nested ones costs."""
 
     depth = 0
 
+    def __init__(self, most: int) -> None:
+        self.most = most
+
     def __enter__(self) -> None:
         if self.depth == 0:
-            _hold()
+            _enter(self.most)
         self.depth += 1
 
     def __exit__(self, *error: object) -> None:
         self.depth -= 1
         if self.depth == 0:
-            _let_go()
+            _leave(self.most)
 
 
-_inside = _OneBlasThread()
 _lock = threading.Lock()
-_holders = 0  # the threads that are inside
-_before: dict[Any, int] = {}  # what they hold to one thread, and how many it had
+_limits: list[int] = []  # of the threads that are inside
+_before: dict[Any, int] = {}  # how many threads a library had that was limited
+_given: dict[Any, int] = {}  # and how many it was given
+
+
+@cache
+def at_most(threads: int) -> AbstractContextManager[None]:
+    """Run the body with at most so many threads in each BLAS library; of several, the least counts.
+
+    What was set before is set again at the end, but for what was changed inside.
+    """
+    return _Limit(threads)
+
+
+def blas_threads() -> int:
+    """Return how many threads the BLAS has now; of several libraries, the one with the fewest."""
+    return min((library.get_num_threads() for library in _libraries()), default=1)
 
 
 def one_blas_thread() -> AbstractContextManager[None]:
     """Run the body with one thread in each BLAS library; inside another's it costs nothing.
 
     BLAS threads wait for each other by spinning: beside busy neighbours, ours among them, they lose
-    nearly everything. What was set before is set again at the end, but for what was changed inside.
+    nearly everything.
     """
-    return _inside
+    return at_most(1)
 
 
-def _hold() -> None:
-    global _holders
+def _enter(most: int) -> None:
     with _lock:
-        _holders += 1
-        if _holders == 1:
-            for library in _libraries():
-                threads = library.get_num_threads()
-                if threads != 1:
-                    library.set_num_threads(1)
-                    _before[library] = threads
+        least = min(_limits, default=most + 1)
+        _limits.append(most)
+        if most < least:
+            _settle()
 
 
-def _let_go() -> None:
-    global _holders
+def _leave(most: int) -> None:
     with _lock:
-        _holders -= 1
-        if _holders == 0:
-            _restore()
+        _limits.remove(most)
+        if most < min(_limits, default=most + 1):
+            _settle()
 
 
-def _restore() -> None:
-    # Of several Python threads threadpoolctl lets the first that lives set the number; what others
-    # ask has no effect. So what cannot be set again now is when that thread leaves.
-    for library, threads in [*_before.items()]:
-        if library.get_num_threads() == 1:
-            library.set_num_threads(threads)
-        if library.get_num_threads() != 1:
-            del _before[library]
+def _settle() -> None:
+    """Give each library as many threads as all who are inside allow, and as it had before."""
+    for library in _libraries() if _limits else [*_before]:
+        threads = library.get_num_threads()
+        if threads != _given.get(library, threads):
+            del _before[library]  # somebody has changed it since
+        before = _before.get(library, threads)
+        wanted = min([before, *_limits])
+        if wanted != threads:
+            _set(library, wanted)
+        if _limits:
+            _before[library], _given[library] = before, wanted
+        else:
+            _before.pop(library, None)
+            _given.pop(library, None)
+
+
+def _set(library: Any, threads: int) -> None:
+    """Set a library's number of threads, whichever thread of the process has set it last.
+
+    threadpoolctl lets one thread alone set it, for as long as that lives or until it is told that
+    it is done: others' calls have no effect. Here one lock keeps them apart.
+    """
+    is_done = getattr(library, "clear_controlling_thread", lambda force: None)  # from 3.8 on
+    is_done(force=True)
+    library.set_num_threads(threads)
+    is_done(force=True)
 
 
 def _after_fork() -> None:
     """In a forked process only the thread that forked lives on."""
-    global _lock, _holders
+    global _lock
     _lock = threading.Lock()
-    _holders = int(_inside.depth > 0)
-    if _holders == 0:
-        _restore()
+    mine = [most for most in set(_limits) if at_most(most).depth]
+    if _limits != mine:
+        _limits[:] = mine
+        _settle()
 
 
 if hasattr(os, "register_at_fork"):

@@ -52,10 +52,10 @@ class Finish:
                 row = np.broadcast_to(row, run).copy()
             operation(block, row, out=block)
         # NumPy compares with an array many times as quickly as with a number
-        if self.activation != "linear":
+        if self.activation == "relu":
             np.maximum(block, np.zeros(run, block.dtype), out=block)
-        if self.activation == "relu6":
-            np.minimum(block, np.full(run, 6, block.dtype), out=block)
+        elif self.activation == "relu6":
+            np.clip(block, 0, 6, out=block)
 
 
 class Algorithm(ABC):

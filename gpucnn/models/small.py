@@ -1,22 +1,10 @@
-"""Small networks with names, for the command line and as starting points.
-
-Each is a function ``(classes, input_shape, dtype=None) -> Sequential`` whose output is logits
-(batch, classes). ``gpucnn.set_seed`` settles the initial weights.
-
->>> model = make("lenet5", classes=10, input_shape=(28, 28, 1))
->>> model.parameter_count()
-61932
-"""
+"""Small networks, for pictures of 8x8 to 32x32."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from .arguments import as_choice
-from .layers import (
+from ..layers import (
     BatchNorm,
     Conv2D,
     Dense,
@@ -28,8 +16,8 @@ from .layers import (
     MaxPool2D,
     ReLU,
 )
-from .layers.base import Shape
-from .network import Residual, Sequential
+from ..layers.base import Shape
+from ..network import Residual, Sequential
 
 
 def digits_cnn(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
@@ -170,54 +158,3 @@ def _inverted(channels: int, expansion: int, filters: int, strides: int) -> list
         BatchNorm(),
     ]
     return [Residual(layers)] if strides == 1 and channels == filters else layers
-
-
-def probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Return a classifier's outputs (N, classes) as probabilities in float32.
-
-    Logits go through the softmax; rows that are probabilities already stay as they are.
-
-    >>> probabilities(np.array([[0.0, 0.0]]))
-    array([[0.5, 0.5]], dtype=float32)
-    """
-    outputs = outputs.astype(np.float32)
-    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-3):
-        return outputs
-    powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-MODELS: dict[str, Callable[..., Sequential]] = {
-    model.__name__: model for model in (digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small)
-}
-
-# The shape of the images that each was made for.
-USUAL: dict[str, Shape] = {
-    "digits_cnn": (8, 8, 1),
-    "lenet5": (28, 28, 1),
-    "vgg_small": (32, 32, 3),
-    "resnet20": (32, 32, 3),
-    "mobilenet_v2_small": (32, 32, 3),
-}
-
-
-def make(name: str, classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
-    """Return the network called ``name``, one of ``MODELS`` or "auto" (see ``fitting``).
-
-    Raises:
-        ValueError: there is no such network, or the pictures are too small for it.
-    """
-    as_choice("make", "name", name, ("auto", *MODELS))
-    return MODELS[fitting(input_shape) if name == "auto" else name](classes, input_shape, dtype)
-
-
-def fitting(input_shape: Shape) -> str:
-    """Return the name of the network for pictures of this shape (H, W, C).
-
-    >>> fitting((28, 28, 1))
-    'lenet5'
-    """
-    side = min(input_shape[:2])
-    if side < 16:
-        return "digits_cnn"
-    return "lenet5" if side < 32 else "vgg_small"
