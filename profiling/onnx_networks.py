@@ -6,7 +6,8 @@
     python -m profiling.onnx_networks unpacked
 
 The pictures are scikit-image's. A row says how far the outputs lie apart, as a share of the largest
-number, and how long one picture takes on one thread: the median of 15 runs, in turns.
+number, and how long one picture takes on one thread, as a network and frozen: the median of 15
+runs, in turns.
 """
 
 from __future__ import annotations
@@ -74,8 +75,17 @@ def milliseconds(*runs: Callable[[], object]) -> list[float]:
 def main(folder: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    print("| network | what it does | parameters | difference | gpucnn, ms | onnxruntime, ms |")
-    print("|---|---|---:|---:|---:|---:|")
+    heads = (
+        "network",
+        "what it does",
+        "parameters",
+        "difference",
+        "gpucnn, ms",
+        "frozen",
+        "onnxruntime",
+    )
+    print("|", " | ".join(heads), "|")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for name, (what, path, size) in NETWORKS.items():
         session = onnxruntime.InferenceSession(
             folder / path, options, providers=["CPUExecutionProvider"]
@@ -90,9 +100,10 @@ def main(folder: Path) -> None:
         for mine, theirs in zip(ours, zip(*expected, strict=True), strict=True):
             theirs = np.concatenate(theirs)
             apart = max(apart, float(np.abs(mine - theirs).max() / np.abs(theirs).max()))
-        one = x[:1]
+        one, frozen = x[:1], model.freeze()
         times = milliseconds(
             lambda model=model, one=one: model.predict(one),
+            lambda frozen=frozen, one=one: frozen(one),
             lambda session=session, given=given, one=one: session.run(None, {given.name: one}),
         )
         row = [name, what, f"{model.parameter_count():,}", f"{apart:.0e}"]
