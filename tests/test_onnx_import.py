@@ -286,6 +286,14 @@ def test_what_exporters_write_out_is_one_layer():
     assert [type(layer).__name__ for layer in network.layers] == ["SiLU", "HardSiLU"]
 
 
+@pytest.mark.parametrize("kind", ["HardSigmoid", "HardSiLU", "SiLU", "GELU", "Mish"])
+def test_what_the_export_writes_out_comes_back_as_it_was(kind, tmp_path):
+    x = gpucnn.Input((3, 4, 5))
+    gonnx.save(gpucnn.Graph(x, getattr(gpucnn, kind)()(x)), tmp_path / "one.onnx")
+    (layer,) = gonnx.load(tmp_path / "one.onnx").layers
+    assert type(layer).__name__ == kind
+
+
 def test_what_is_also_read_in_between_stays():
     nodes = [node("Sigmoid", "x", "a"), node("Mul", "x a", "b"), node("Add", "a b", "y")]
     network = check(made(nodes, ("n", 5)), 3, 5)

@@ -5,10 +5,14 @@ The layers that they would have been stay behind unread, and a graph leaves out 
 
 from __future__ import annotations
 
+import math
+
 from ..backends.base import Array
 from ..layers import (
+    GELU,
     Arithmetic,
     BatchNorm,
+    Elementwise,
     HardSigmoid,
     HardSiLU,
     Layer,
@@ -31,15 +35,48 @@ def product(a: Node, b: Node) -> tuple[Layer, Node] | None:
     return None
 
 
-def quotient(product: Node, divisor: float) -> tuple[Layer, Node] | None:
-    """Return the layer that x * relu6(x + 3) / 6 is, and x; None for others."""
-    if divisor != 6 or not isinstance(product.layer, Multiply) or len(product.inputs) != 2:
-        return None
-    for x, gate in (product.inputs, product.inputs[::-1]):
-        relu6 = isinstance(gate.layer, ReLU) and gate.layer.max_value == 6
-        if relu6 and _is_shifted(gate.inputs[0], x):
-            return HardSiLU(), x
+def scaled(function: str, node: Node, number: float) -> tuple[Layer, Node] | None:
+    """Return the layer that a value over, or times, a number is, and x; None for others.
+
+    relu6(x + 3) / 6              hard sigmoid
+    x * relu6(x + 3) / 6          hard SiLU
+    x * (erf(x / sqrt(2)) + 1) * 0.5    GELU
+    """
+    halved = (function, number) in (("multiply", 0.5), ("divide", 2))
+    if function == "divide" and number == 6:
+        x = _shifted_relu6(node)
+        if x is not None:
+            return HardSigmoid(), x
+    if isinstance(node.layer, Multiply) and len(node.inputs) == 2:
+        for x, gate in (node.inputs, node.inputs[::-1]):
+            if function == "divide" and number == 6 and _shifted_relu6(gate) is x:
+                return HardSiLU(), x
+            if halved and _raised_erf(gate) is x:
+                return GELU(), x
     return None
+
+
+def _shifted_relu6(node: Node) -> Node | None:
+    """Return x where a value is relu6(x + 3)."""
+    relu6 = isinstance(node.layer, ReLU) and node.layer.max_value == 6
+    return _operand(node.inputs[0], "add", 3) if relu6 else None
+
+
+def _raised_erf(node: Node) -> Node | None:
+    """Return x where a value is erf(x / sqrt(2)) + 1."""
+    erf = _operand(node, "add", 1)
+    if erf is None or not isinstance(erf.layer, Elementwise) or erf.layer.function != "erf":
+        return None
+    return _operand(erf.inputs[0], "divide", math.sqrt(2))
+
+
+def _operand(node: Node, function: str, number: float) -> Node | None:
+    """Return x where a value is function(x, number)."""
+    layer = node.layer
+    if not isinstance(layer, Arithmetic) or layer.learned or layer.reverse or layer.shape:
+        return None
+    near = math.isclose(float(layer.state["operand"]), number, rel_tol=1e-6)
+    return node.inputs[0] if near and layer.function == function else None
 
 
 def rescaled(
@@ -64,14 +101,3 @@ def rescaled(
         weights |= {"gamma": gamma * operand, "beta": beta * operand}
     whole = BatchNorm(epsilon=norm.epsilon, momentum=norm.momentum, axis=1)
     return whole, normed.inputs[0], weights
-
-
-def _is_shifted(node: Node, x: Node) -> bool:
-    """Return whether a value is x + 3."""
-    layer = node.layer
-    return (
-        isinstance(layer, Arithmetic)
-        and (layer.function, layer.shape, layer.learned) == ("add", (), False)
-        and node.inputs == (x,)
-        and float(layer.state["operand"]) == 3
-    )

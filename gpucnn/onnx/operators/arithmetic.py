@@ -60,11 +60,13 @@ def _pattern(call: Call, function: str, a: Node, b: Value) -> tuple | None:
     found = None
     if isinstance(b, Node):
         found = patterns.product(a, b) if function == "multiply" else None
-    elif function == "divide" and b.size == 1:
-        found = patterns.quotient(a, call.number(b, "a divisor"))
-    elif function in ("add", "multiply") and call.alone[0]:
-        return patterns.rescaled(function, a, call.per_sample(b, len(a.shape)))
-    return found and (*found, {})
+    elif function in ("multiply", "divide") and b.size == 1:
+        found = patterns.scaled(function, a, call.number(b, "a factor"))
+    if found is not None:
+        return *found, {}
+    if isinstance(b, Node) or function not in ("add", "multiply") or not call.alone[0]:
+        return None
+    return patterns.rescaled(function, a, call.per_sample(b, len(a.shape)))
 
 
 @operator("Pow")
