@@ -18,6 +18,7 @@ from . import memory
 from .activation import Activations
 from .change_layout import LayoutChange
 from .conv import Convolutions
+from .conv_pool import ConvPools
 from .dropout import Dropout
 from .norm import Normalisations
 from .optimizer import Optimizers
@@ -34,8 +35,8 @@ __all__ = ["NumpyBackend"]
 
 
 class NumpyBackend(
-    Convolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
-    Optimizers, Backend,
+    Convolutions, Pools, ConvPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
+    Dropout, Optimizers, Backend,
 ):  # fmt: skip
     """Every operation of the library on ``numpy.ndarray``.
 

@@ -142,6 +142,43 @@ def folds(shape: PoolShape) -> list[tuple[slice, tuple[Fold, ...]]]:
     ]
 
 
+def folds_within(
+    shape: PoolShape, blocks: Sequence[Sequence[slice]]
+) -> tuple[dict[tuple[int, int], Fold | None], ...] | None:
+    """Return how each block of a grid is pooled from itself alone; None if a window crosses it.
+
+    That is, of each axis, by the extents of its pieces, the outputs that follow from one, or None
+    where none does.
+
+    >>> halves = PoolShape.of((1, 10, 1), 2, mode="max", rank=1)
+    >>> (pieces,) = folds_within(halves, [[slice(0, 4)], [slice(4, 10)]])
+    >>> [fold.outputs for fold in pieces.values()]
+    [slice(0, 2, None), slice(2, 5, None)]
+    >>> folds_within(halves, [[slice(0, 5)], [slice(5, 10)]]) is None
+    True
+    """
+    found = []
+    for axis in axes_of(shape):
+        cuts = [block[axis.place] for block in blocks]
+        if any(cut.step not in (None, 1) for cut in cuts):
+            return None
+        windows = [
+            [axis.read(output, tap) for tap in axis.taps(output)] for output in range(axis.output)
+        ]
+        pieces, served = {}, 0
+        for begin, end in {(cut.start, cut.stop) for cut in cuts}:
+            inside = [
+                output for output, reads in enumerate(windows)
+                if reads and begin <= reads[0] and reads[-1] < end
+            ]  # fmt: skip
+            served += len(inside)
+            pieces[begin, end] = Fold(axis, slice(inside[0], inside[-1] + 1)) if inside else None
+        if served < axis.output:
+            return None
+        found.append(pieces)
+    return tuple(found)
+
+
 @lru_cache
 def spreads(shape: PoolShape) -> list[tuple[slice, tuple[Spread, ...]]]:
     """Cut its way back into blocks of inputs."""

@@ -142,8 +142,11 @@ class Part:
 
 
 @lru_cache
-def parts_of(shape: ConvShape, itemsize: int) -> list[Part]:
-    """Cut the outputs (P, Q, N) into parts whose columns fit the cache."""
+def parts_of(shape: ConvShape, itemsize: int, multiple: int = 1) -> list[Part]:
+    """Cut the outputs (P, Q, N) into parts whose columns fit the cache.
+
+    Each begins at a multiple of so many rows; that changes the order of no sum for a row.
+    """
     height, width = plane(shape)
     pixel = shape.channels * width.window * itemsize  # its columns in one row of the input
     total = height.count * width.count * shape.batch
@@ -155,9 +158,11 @@ def parts_of(shape: ConvShape, itemsize: int) -> list[Part]:
     # with fewer rows than a window has, most are copied more than once
     rows = max(share // longest, height.window)
     rows = min(rows, (tall - height.window) // height.stride + 1)
-    return [
-        Part.of((some, *rest), shape) for some in pieces(height.count, rows) for rest in runs
-    ]  # fmt: skip
+    tops = [
+        multiple * some.start for some in pieces(-(-height.count // multiple), -(-rows // multiple))
+    ]
+    bands = map(slice, tops, [*tops[1:], height.count])
+    return [Part.of((band, *rest), shape) for band in bands for rest in runs]
 
 
 @dataclass(frozen=True)
