@@ -17,8 +17,7 @@ from ..base import Array, Backend
 from . import memory
 from .activation import Activations
 from .change_layout import LayoutChange
-from .conv import Convolutions
-from .conv_pool import ConvPools
+from .conv_fused import FusedConvolutions
 from .dropout import Dropout
 from .norm import Normalisations
 from .optimizer import Optimizers
@@ -35,8 +34,8 @@ __all__ = ["NumpyBackend"]
 
 
 class NumpyBackend(
-    Convolutions, Pools, ConvPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
-    Dropout, Optimizers, Backend,
+    FusedConvolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
+    Optimizers, Backend,
 ):  # fmt: skip
     """Every operation of the library on ``numpy.ndarray``.
 

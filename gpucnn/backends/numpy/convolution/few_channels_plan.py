@@ -158,10 +158,10 @@ def parts_of(shape: ConvShape, itemsize: int, multiple: int = 1) -> list[Part]:
     # with fewer rows than a window has, most are copied more than once
     rows = max(share // longest, height.window)
     rows = min(rows, (tall - height.window) // height.stride + 1)
-    tops = [
-        multiple * some.start for some in pieces(-(-height.count // multiple), -(-rows // multiple))
+    bands = [
+        slice(multiple * band.start, min(multiple * band.stop, height.count))
+        for band in pieces(-(-height.count // multiple), -(-rows // multiple))
     ]
-    bands = map(slice, tops, [*tops[1:], height.count])
     return [Part.of((band, *rest), shape) for band in bands for rest in runs]
 
 

@@ -84,7 +84,7 @@ def fold_columns(products: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> N
 
 
 def fold_rows(folded: np.ndarray, rows: slice, y: np.ndarray, block: Block, finish: Finish) -> None:
-    """Sum the rows of a block's components (a, m, T, K) into some rows of tiles, and finish them."""
+    """Sum the rows of a block's components (a, m, T, K) into rows of its tiles, and finish them."""
     down, across = block.writing
     counts, top = block.counts, block.rows.start
     run = counts[-1] * y.shape[-1]
