@@ -5,7 +5,7 @@ computes in one pass over memory, or in an order that touches less of it:
 
     convolution, ReLU, max-pool    one operation. Neither ReLU's input nor its output is kept: only
                                    the pooled map and a byte a window, the place of its maximum
-    convolution, batch norm, ReLU  one operation in inference, with a max-pool, too
+    convolution, batch norm, ReLU  one operation in inference, perhaps with a max-pool
     ReLU, max-pool                 the pool before ReLU, which is monotonic and so may as well take
                                    the maxima, of which there are fewer; its gradients are the same
     convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
@@ -96,18 +96,22 @@ class NormSum(Stage):
 
 
 class ConvNorm(Stage):
-    """A convolution or dense layer and a batch norm, as one operation in inference.
+    """A convolution or dense layer and a batch norm as one operation in inference.
 
-    Perhaps with a ReLU or ReLU6 and, behind a convolution, a max-pool, in either order. Where the norm takes the batch's statistics, or a backward pass may follow, which needs what the
-    norm reads, the layers run one after the other, the ReLU with the norm, and keep what they do.
+    Perhaps with a ReLU or ReLU6 and, behind a convolution, a max-pool, in any order. Where the norm
+    takes the batch's statistics, or a backward pass may follow, which needs what the norm reads,
+    the layers run as they do without the convolution, and keep what they do then.
     """
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__(*layers)
         self.norm = layers[1]
-        pools = [layer for layer in layers[2:] if isinstance(layer, Pool)]
-        kinds = [layer.kind for layer in layers[2:] if layer not in pools]
-        self.activation, self.pool = next(iter(kinds), "linear"), next(iter(pools), None)
+        self.activation, self.pool = "linear", None
+        for layer in layers[2:]:
+            if isinstance(layer, Pool):
+                self.pool = layer
+            else:
+                self.activation = layer.kind
         self.one_by_one = [self.lead, *plan(layers[1:])]
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -119,7 +123,7 @@ class ConvNorm(Stage):
 
     def _forward(self, x: Array, training: bool) -> Array:
         norm, options = self.norm, {}
-        if self.pool is not None:
+        if self.pool:
             options["pool"] = self.pool._geometry(self.lead._geometry(x.shape).y_shape)
         return self.lead._forward_normed(
             x,
@@ -229,13 +233,13 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     axis = -1 if isinstance(lead, Dense) or lead.data_format == "channels_last" else 1
     if norm.axis != axis:
         return None
-    kinds = []
+    found = []  # one of each kind at most
     for layer in layers[2:4]:
-        is_pool = _is_conv(lead) and _takes_maxima(layer) and _fits(layer, lead)
-        if is_pool in kinds or not (is_pool or _is_relu(layer, ("relu", "relu6"))):
+        pools = _is_conv(lead) and _takes_maxima(layer) and _fits(layer, lead)
+        if pools in found or not (pools or _is_relu(layer, ("relu", "relu6"))):
             break
-        kinds.append(is_pool)
-    count = 2 + len(kinds)
+        found.append(pools)
+    count = 2 + len(found)
     return count, [ConvNorm(*layers[:count])]
 
 

@@ -31,11 +31,11 @@ class Finish:
             NaN stays one.
 
     Attributes:
-        multiple: of which the first pixel's row in a block should be, where an algorithm can cut
-            so without another order of any sum.
+        multiple: of which the first row of a block should be, where that tells in no bit; None for
+            blocks of any rows.
     """
 
-    multiple = 1
+    multiple: int | None = None
 
     def __init__(
         self, images: int, bias: np.ndarray | None = None, activation: str = "linear",
