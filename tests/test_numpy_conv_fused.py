@@ -50,6 +50,7 @@ def forget_plans() -> None:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Pool small outputs, too, of several blocks, and convolve them by Winograd's algorithm."""
     monkeypatch.setattr(conv_fused, "SMALL", 0)
+    monkeypatch.setattr(conv_fused, "INDEXED", 0)
     monkeypatch.setattr(winograd.Winograd, "pays", lambda *_: True)
     for module, constants in FINE.items():
         for name, value in constants.items():
@@ -135,21 +136,31 @@ def test_which_are_one_pass(name):
     algorithm = choose("fprop", s, np.dtype(np.float32))
     assert algorithm.name.startswith("winograd" if "winograd" in name else "few_channels")
     assert len(algorithm.places(s, np.dtype(np.float32), p.strides[0])) > 1
-    assert folds_of(s, p, np.dtype(np.float32), "strict") is not None
+    assert folds_of(s, p, np.dtype(np.float32), "strict", True) is not None
 
 
 @pytest.mark.parametrize("name", APART)
 def test_which_are_not(name):
-    assert folds_of(*APART[name], np.dtype(np.float32), "strict") is None
+    assert folds_of(*APART[name], np.dtype(np.float32), "strict", True) is None
 
 
-def test_a_small_output_is_pooled_as_a_whole(monkeypatch):
+@pytest.mark.parametrize(
+    ("s", "with_index", "without"),
+    [
+        (conv((32, 28, 28, 1), (16, 3, 3, 1)), False, False),
+        (conv((128, 28, 28, 1), (32, 3, 3, 1)), True, True),
+        (conv((32, 28, 28, 32), (32, 3, 3, 32)), False, False),
+        (conv((64, 32, 32, 32), (32, 3, 3, 32), padding=1), False, True),
+    ],
+)
+def test_small_outputs_are_pooled_as_a_whole_and_small_blocks_without_an_index(
+    monkeypatch, s, with_index, without
+):
     monkeypatch.undo()
     forget_plans()
-    for images, one_pass in ((32, False), (128, True)):
-        s, p = pooled(conv((images, 28, 28, 1), (16, 3, 3, 1)))
-        found = folds_of(s, p, np.dtype(np.float32), "strict")
-        assert (found is not None) == one_pass == (math.prod(s.y_shape) > conv_fused.SMALL)
+    for wanted, fused in ((True, with_index), (False, without)):
+        found = folds_of(*pooled(s), np.dtype(np.float32), "strict", wanted)
+        assert (found is not None) == fused
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu"])
@@ -207,7 +218,7 @@ def test_where_a_bias_rounds_two_numbers_to_one_the_first_is_chosen():
     x, w = np.full(s.x_shape, 0.5, np.float32), np.zeros(s.w_shape, np.float32)
     x[:, 1::2, 1::2], w[:, :, 0] = 0.75, 1
     b = np.full(s.filters, 2**24, np.float32)
-    assert folds_of(s, p, x.dtype, "strict") is not None
+    assert folds_of(s, p, x.dtype, "strict", True) is not None
     assert not backend.conv_pool_forward(x, w, b, s, p)[1].any()
     assert (backend.conv_pool_forward(x, w, 0 * b, s, p)[1] == 3).all()
 
@@ -220,7 +231,8 @@ def test_the_output_of_the_convolution_is_never_in_memory(monkeypatch):
         s, p = pooled(conv((8, 160, 160, channels), (64, 3, 3, channels), padding=1))
         x, w, b = (np.ones(shape, np.float32) for shape in (s.x_shape, s.w_shape, 64))
         y = math.prod(s.y_shape) * x.itemsize
-        assert peak(backend.conv_pool_forward, x, w, b, s, p, "relu") < 0.75 * y
+        indexed = channels == 3
+        assert peak(backend.conv_pool_forward, x, w, b, s, p, "relu", indexed) < 0.75 * y
         norm = b, b, b, b, 0.1
         assert peak(backend.conv_norm_infer, x, w, b, s, *norm, "relu", "strict", p) < 0.75 * y
         assert peak(Backend.conv_pool_forward, backend, x, w, b, s, p, "relu") > y

@@ -5,9 +5,10 @@ their indices are written: y is in memory nowhere as a whole. Rounding can make 
 and so decide which is the first maximum. All that rounds is thus done before the pool; ReLU, which
 cannot change the place of a maximum that it lets pass, is done behind it, to fewer numbers.
 
-The blocks are those of the convolution alone, or cut between them where no sum tells, and so are
-the bits. Where windows reach from one into the next, as overlapping ones do, the pool comes after
-the convolution; so it does where y is small and stays in the cache.
+The blocks are those of the convolution alone, or cut where that tells in no sum, and so are the
+bits. Where windows reach from one into the next, as overlapping ones do, the pool comes after the
+convolution. So it does where y is small, and stays in the cache, and where an index is wanted of
+small blocks: that takes a dozen short calls of NumPy for each, in which threads hinder each other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from ...shapes import ConvShape, PoolShape
 from ..base import accumulator
 from . import buffers
-from .blocks import ALONE, rounded, wide
+from .blocks import ALONE, LARGE, rounded, wide
 from .conv import Convolutions
 from .convolution import Finish, choose
 from .convolution.workspace import workspace
@@ -30,21 +31,25 @@ from .norm import scale_and_shift
 from .pool import fold
 from .pool_windows import Fold, folds_within
 
-SMALL = 2 * ALONE  # elements of y, which one thread pools in fewer and longer calls
+SMALL = 2 * ALONE  # elements of y, which one thread pools in few long calls
+INDEXED = LARGE  # elements of a block of which an index is wanted, at least
 
 Folds = tuple[dict[tuple[int, int], Fold | None], ...]
 
 
 @lru_cache(maxsize=512)
-def folds_of(conv: ConvShape, pool: PoolShape, dtype: np.dtype, math: str) -> Folds | None:
+def folds_of(
+    conv: ConvShape, pool: PoolShape, dtype: np.dtype, math: str, with_index: bool
+) -> Folds | None:
     """Return how the blocks of y are pooled (``folds_within``), or None if it is pooled later.
 
     A pure function; ``dtype`` is that of the sums.
     """
-    if pool.mode not in ("max", "min") or prod(conv.y_shape) <= SMALL:
+    size = prod(conv.y_shape)
+    if pool.mode not in ("max", "min") or size <= SMALL:
         return None
     places = choose("fprop", conv, dtype, math).places(conv, dtype, pool.strides[0])
-    if places is None:
+    if places is None or (with_index and size < INDEXED * len(places)):
         return None
     # an algorithm may take one dimension for the second of two
     return folds_within(pool, [place[-1 - pool.rank : -1] for place in places])
@@ -126,7 +131,7 @@ class FusedConvolutions(Convolutions):
         math: str, steps: dict[str, Any],
     ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
         dtype, last = accumulator(x.dtype), conv.channels_last
-        folds = folds_of(conv, pool, dtype, math)
+        folds = folds_of(conv, pool, dtype, math, with_index)
         if folds is None:
             y = self._fprop(x, w, conv, Finish(conv.batch, **steps), math)
             return self.pool_forward(y, pool, with_index)
