@@ -6,9 +6,10 @@ and so decide which is the first maximum. All that rounds is thus done before th
 cannot change the place of a maximum that it lets pass, is done behind it, to fewer numbers.
 
 The blocks are those of the convolution alone, or cut where that tells in no sum, and so are the
-bits. Where windows reach from one into the next, as overlapping ones do, the pool comes after the
-convolution. So it does where y is small, and stays in the cache, and where an index is wanted of
-small blocks: that takes a dozen short calls of NumPy for each, in which threads hinder each other.
+numbers, but for the sign of a 0. Where windows reach from one into the next, as overlapping ones
+do, the pool comes after the convolution. So it does where y is small, and stays in the cache, and
+where an index is wanted of small blocks: that takes a dozen short calls of NumPy for each, in which
+threads hinder each other.
 """
 
 from __future__ import annotations
