@@ -57,9 +57,9 @@ def folds_of(
 
 
 class _Pooled(Finish):
-    """What pools blocks into ``y`` and ``index``, (*output, N, K), or ``y`` alone.
+    """A finish, made with ``steps``, that pools blocks into y and index, (*output, N, K).
 
-    ``steps`` are arguments of ``Finish``.
+    Without ``with_index``, into y alone.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class _Pooled(Finish):
         # (*pixels, n, K) -> (*inputs, n * K)
         inputs = block.reshape(*block.shape[-2 - len(pixels) : -2], -1)[
             tuple(
-                slice(fold.inputs.start - piece.start, fold.inputs.stop - piece.start)
-                for fold, piece in zip(folds, pixels, strict=True)
+                slice(axis.inputs.start - piece.start, axis.inputs.stop - piece.start)
+                for axis, piece in zip(folds, pixels, strict=True)
             )
         ]
-        outputs = *(fold.outputs for fold in folds), images
+        outputs = *(axis.outputs for axis in folds), images
         y = self.y[outputs]
         out = y if y.dtype == block.dtype else np.empty(y.shape, block.dtype)
         best = None if self.index is None else _lanes(self.index[outputs])
@@ -137,7 +137,7 @@ class FusedConvolutions(Convolutions):
             y = self._fprop(x, w, conv, Finish(conv.batch, **steps), math)
             return self.pool_forward(y, pool, with_index)
         finish = _Pooled(pool, folds, x.dtype, with_index, steps)
-        # an array of y's shape without memory, for all of its places are the finish's
+        # of y the algorithm needs the shape alone: the memory of every place is the finish's
         y = np.broadcast_to(dtype.type(0), (*conv.output, conv.batch, conv.filters))
         source = wide(pixel_major(x, last))
         choose("fprop", conv, dtype, math).fprop(source, wide(w), y, conv, finish)

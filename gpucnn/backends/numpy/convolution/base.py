@@ -31,8 +31,8 @@ class Finish:
             NaN stays one.
 
     Attributes:
-        multiple: of which the first row of a block should be, where that tells in no bit; None for
-            blocks of any rows.
+        multiple: of so many rows blocks are to be cut, where an algorithm can do so and no sum
+            changes; None if it does not matter.
     """
 
     multiple: int | None = None
