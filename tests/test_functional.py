@@ -176,6 +176,21 @@ def test_a_convolution_with_its_batch_norm_is_both(backend, data_format, activat
         np.testing.assert_array_equal(backend.to_numpy(y), backend.to_numpy(expected))
 
 
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_a_convolution_with_its_batch_norm_and_a_pool_is_all_three(backend, activation):
+    x, w, b = (backend.asarray(numbers(*a)) for a in ((2, 7, 6, 4), (6, 3, 2, 4), (6,)))
+    gamma, beta, mean = (backend.asarray(numbers(6, seed=seed)) for seed in range(3, 6))
+    norm, options = (gamma, beta, mean, mean * mean + 1), {"activation": activation, "padding": 1}
+    z = F.conv_norm_infer(x, w, b, *norm, **options)
+    pool = F.pool_shape(z.shape, 2, mode="max")
+    expected, _ = F.pool_forward(z, shape=pool)
+    y = F.conv_norm_infer(x, w, b, *norm, pool=pool, **options)
+    np.testing.assert_array_equal(backend.to_numpy(y), backend.to_numpy(expected))
+    other = F.pool_shape((2, 8, 8, 6), 2, mode="max")
+    with pytest.raises(ValueError, match=r"conv_norm: pool must be .*\(2, 7, 7, 6\)\. Received: "):
+        F.conv_norm_infer(x, w, b, *norm, pool=other, **options)
+
+
 def test_shapes_at_hand_spare_the_keywords():
     x, w = whole(2, 9, 9, 1, seed=0), whole(4, 5, 5, 1, seed=1)
     shapes = F.conv_pool_shapes(x.shape, w.shape, 3, strides=2, pool_strides=1, mode="average")

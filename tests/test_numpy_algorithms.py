@@ -286,5 +286,5 @@ def test_finish_adds_the_bias_and_keeps_a_nan(images):
     expected = y.copy()
     some = slice(images // 2, images)
     expected[1:3, 1:4, some] = np.maximum(expected[1:3, 1:4, some] + bias, 0)
-    base.Finish(images, bias, "relu")(y[1:3, 1:4, some], some)
+    base.Finish(images, bias, "relu")(y[1:3, 1:4, some], (some,))
     np.testing.assert_array_equal(y, expected)

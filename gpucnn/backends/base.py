@@ -310,16 +310,19 @@ class Backend(ABC):
     def conv_norm_infer(
         self, x: Array, w: Array, b: Array | None, conv: ConvShape, gamma: Array, beta: Array,
         mean: Array, var: Array, epsilon: float, activation: str = "linear", math: str = "strict",
+        pool: PoolShape | None = None,
     ) -> Array:  # fmt: skip
         """``conv_fprop``, then ``batch_norm_infer`` of its output: one pass where there is one.
 
-        ``activation`` may be "relu6", too, which is min(max(y, 0), 6).
+        ``activation`` may be "relu6", too, which is min(max(y, 0), 6). With ``pool``, then
+        ``pool_forward``.
         """
         y = self.conv_fprop(x, w, b, conv, "linear", math)
         shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
         fused = activation if activation in FUSED else "linear"
         y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, fused)
-        return y if fused == activation else self.activation_forward(y, activation, 0.0)
+        y = y if fused == activation else self.activation_forward(y, activation, 0.0)
+        return y if pool is None else self.pool_forward(y, pool, with_index=False)[0]
 
     # ---- random numbers ----------------------------------------------------------------------
 

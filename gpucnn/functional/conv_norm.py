@@ -6,7 +6,7 @@ from typing import Any
 
 from ..arguments import as_choice
 from ..backends.base import FUSED, MATH, Array
-from ..shapes import ConvShape
+from ..shapes import ConvShape, PoolShape
 from .checks import expect_shape, prepare, prepare_statistics
 from .conv import conv_shape
 
@@ -25,14 +25,18 @@ def conv_norm_infer(
     math: str = "strict",
     owner: str = "conv_norm",
     shape: ConvShape | None = None,
+    pool: PoolShape | None = None,
     **geometry: Any,
 ) -> Array:
     """Return ``batch_norm_infer(conv_forward(x, w, b), ...)``, in one pass where that pays.
+
+    With ``pool``, the maxima or other pooling of that.
 
     Args:
         x, w, b, math, shape: as for ``conv_forward``, but real; so is ``geometry``.
         gamma, beta, mean, var, epsilon: as for ``batch_norm_infer``; (K,).
         activation: "linear", "relu" or "relu6".
+        pool: the geometry of a pooling behind all of that (``pool_shape``).
 
     Raises:
         ValueError: a shape does not fit; the message says what would.
@@ -48,9 +52,14 @@ def conv_norm_infer(
     backend, x, w, b, gamma, beta = prepare(owner, x=x, w=w, b=b, gamma=gamma, beta=beta)
     mean, var = prepare_statistics(owner, x, mean=mean, var=var)
     shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
+    if pool is not None and pool.x_shape != shape.y_shape:
+        raise ValueError(
+            f"{owner}: pool must be of an input of shape {shape.y_shape}."
+            f" Received: one of shape {pool.x_shape}"
+        )
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.filters,), b=b, gamma=gamma, beta=beta, mean=mean, var=var)
     return backend.conv_norm_infer(
-        x, w, b, shape, gamma, beta, mean, var, epsilon, activation, math
+        x, w, b, shape, gamma, beta, mean, var, epsilon, activation, math, pool
     )

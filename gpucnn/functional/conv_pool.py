@@ -68,7 +68,9 @@ def conv_pool_forward(
     """Return ``pool_forward(conv_forward(x, w, b, activation=...))``, in one pass where that pays.
 
     On a GPU that is the first layer of a network, with at most 4 channels, a window of 3x3, 5x5 or
-    7x7 and the maximum of each 2x2 outputs: what the convolution gives is then never written.
+    7x7 and the maximum of each 2x2 outputs: what the convolution gives is then never written. With
+    NumPy arrays nor is it where a large map's windows do not overlap: for less than 16 channels,
+    and for 3x3 windows if no index is wanted.
 
     Args:
         x, w, b: as for ``conv_forward``, but real.

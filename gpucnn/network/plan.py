@@ -5,7 +5,7 @@ computes in one pass over memory, or in an order that touches less of it:
 
     convolution, ReLU, max-pool    one operation. Neither ReLU's input nor its output is kept: only
                                    the pooled map and a byte a window, the place of its maximum
-    convolution, batch norm, ReLU  one operation in inference
+    convolution, batch norm, ReLU  one operation in inference, perhaps with a max-pool
     ReLU, max-pool                 the pool before ReLU, which is monotonic and so may as well take
                                    the maxima, of which there are fewer; its gradients are the same
     convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
@@ -100,16 +100,22 @@ class NormSum(Stage):
 
 
 class ConvNorm(Stage):
-    """A convolution or dense layer, a batch norm and perhaps a ReLU or ReLU6, as one in inference.
+    """A convolution or dense layer and a batch norm as one operation in inference.
 
-    Where the norm takes the batch's statistics, or a backward pass may follow, which needs what the
-    norm reads, the layers run one after the other, the ReLU with the norm, and keep what they do.
+    Perhaps with a ReLU or ReLU6 and, behind a convolution, a max-pool, in any order. Where the norm
+    takes the batch's statistics, or a backward pass may follow, which needs what the norm reads,
+    the layers run as they do without the convolution, and keep what they do then.
     """
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__(*layers)
         self.norm = layers[1]
-        self.activation = layers[2].kind if len(layers) == 3 else "linear"
+        self.activation, self.pool = "linear", None
+        for layer in layers[2:]:
+            if isinstance(layer, Pool):
+                self.pool = layer
+            else:
+                self.activation = layer.kind
         self.one_by_one = [self.lead, *plan(layers[1:])]
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -120,13 +126,16 @@ class ConvNorm(Stage):
         return x
 
     def _forward(self, x: Array, training: bool) -> Array:
-        norm = self.norm
+        norm, options = self.norm, {}
+        if self.pool:
+            options["pool"] = self.pool._geometry(self.lead._geometry(x.shape).y_shape)
         return self.lead._forward_normed(
             x,
             *(norm.params[name] for name in ("gamma", "beta")),
             *(norm.state[name] for name in ("moving_mean", "moving_variance")),
             epsilon=norm.epsilon,
             activation=self.activation,
+            **options,
         )
 
     def backward(self, dy: Array) -> Array:
@@ -216,8 +225,7 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     pools = [layer for layer in run if _takes_maxima(layer)]
     if len(pools) != 1 or len(run) < count:
         return None
-    fits = (pools[0].rank, pools[0].data_format) == (lead.rank, lead.data_format)
-    return (count, [ConvPool(*run)]) if fits else None
+    return (count, [ConvPool(*run)]) if _fits(pools[0], lead) else None
 
 
 def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
@@ -229,8 +237,13 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     axis = -1 if isinstance(lead, Dense) or lead.data_format == "channels_last" else 1
     if norm.axis != axis:
         return None
-    relu = any(_is_relu(layer, ("relu", "relu6")) for layer in layers[2:3])
-    count = 3 if relu and not any(map(_takes_maxima, layers[3:4])) else 2
+    found = []  # one of each kind at most
+    for layer in layers[2:4]:
+        pools = _is_conv(lead) and _takes_maxima(layer) and _fits(layer, lead)
+        if pools in found or not (pools or _is_relu(layer, ("relu", "relu6"))):
+            break
+        found.append(pools)
+    count = 2 + len(found)
     return count, [ConvNorm(*layers[:count])]
 
 
@@ -273,6 +286,10 @@ def _is_conv(layer: Layer) -> bool:
 
 def _is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
     return is_as_written(layer, Activation, ReLU) and layer.kind in kinds
+
+
+def _fits(pool: Pool, conv: Conv) -> bool:
+    return (pool.rank, pool.data_format) == (conv.rank, conv.data_format)
 
 
 def _takes_maxima(layer: Layer) -> bool:

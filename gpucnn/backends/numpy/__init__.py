@@ -17,7 +17,7 @@ from ..base import Array, Backend
 from . import memory
 from .activation import Activations
 from .change_layout import LayoutChange
-from .conv import Convolutions
+from .conv_fused import FusedConvolutions
 from .dropout import Dropout
 from .norm import Normalisations
 from .optimizer import Optimizers
@@ -34,7 +34,7 @@ __all__ = ["NumpyBackend"]
 
 
 class NumpyBackend(
-    Convolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
+    FusedConvolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
     Optimizers, Backend,
 ):  # fmt: skip
     """Every operation of the library on ``numpy.ndarray``.

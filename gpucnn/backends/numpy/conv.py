@@ -10,11 +10,10 @@ from .blocks import rounded, wide
 from .channels import bias_grad
 from .convolution import Finish, choose
 from .memory import as_activation, pixel_major
-from .norm import scale_and_shift
 
 
 class Convolutions:
-    """``conv_fprop``, ``conv_norm_infer``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
+    """``conv_fprop``, ``conv_dgrad``, ``conv_wgrad`` and ``bias_grad``."""
 
     def conv_fprop(
         self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
@@ -22,16 +21,6 @@ class Convolutions:
     ) -> np.ndarray:  # fmt: skip
         finish = Finish(shape.batch, None if b is None else wide(b), activation)
         return self._fprop(x, w, shape, finish, math)
-
-    def conv_norm_infer(
-        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, conv: ConvShape,
-        gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, epsilon: float,
-        activation: str = "linear", math: str = "strict",
-    ) -> np.ndarray:  # fmt: skip
-        scale, shift = scale_and_shift(gamma, beta, mean, var, epsilon)
-        bias = None if b is None else wide(b)
-        finish = Finish(conv.batch, bias, activation, scale, shift)
-        return self._fprop(x, w, conv, finish, math)
 
     def _fprop(
         self, x: np.ndarray, w: np.ndarray, shape: ConvShape, finish: Finish, math: str

@@ -54,9 +54,7 @@ class Pools:
             place = (*(fold.outputs for fold in block), lanes)
             best = None if index is None else index[place]
             out = y[place] if y.dtype == part.dtype else np.empty(y[place].shape, part.dtype)
-            _fold(part, block, shape, out, best)
-            if best is not None and np.isnan(out.max(initial=0)):
-                _fold(part, block, shape, out, best, with_nan=True)
+            fold(part, block, shape, out, best)
             if shape.mode == "average":
                 divisors = _divisors(shape)
                 out /= divisors if isinstance(divisors, float) else divisors[place[:-1]]
@@ -120,11 +118,23 @@ def _divisors(shape: PoolShape) -> np.ndarray | float:
     return float(areas.flat[0]) if areas.min() == areas.max() else areas.astype(np.float32)
 
 
+def fold(
+    x: np.ndarray, block: tuple[Fold, ...], shape: PoolShape, y: np.ndarray, best: np.ndarray | None
+) -> None:
+    """Fill y with the maxima, minima or sums of a block's windows, and best with their taps.
+
+    x has the inputs that the windows span, (*spatial, lanes).
+    """
+    _fold(x, block, shape, y, best)
+    if best is not None and np.isnan(y.max(initial=0)):
+        _fold(x, block, shape, y, best, with_nan=True)
+
+
 def _fold(
     x: np.ndarray, block: tuple[Fold, ...], shape: PoolShape, y: np.ndarray,
     best: np.ndarray | None, with_nan: bool = False,
 ) -> None:  # fmt: skip
-    """Fill y with the maxima, minima or sums of a block's windows, and best with their taps."""
+    """The same; in a comparison a NaN loses unless ``with_nan``."""
     index, taps = None, 1  # taps: of a window along the axes that are done
     operation, _, nothing = _JOINED[shape.mode]
     for place in reversed(range(len(block))):

@@ -142,6 +142,43 @@ def folds(shape: PoolShape) -> list[tuple[slice, tuple[Fold, ...]]]:
     ]
 
 
+def folds_within(
+    shape: PoolShape, blocks: Sequence[Sequence[slice]]
+) -> tuple[dict[tuple[int, int], Fold | None], ...] | None:
+    """Return how each block of a grid is pooled by itself; None where a window crosses several.
+
+    That is, of each axis, by the extents of its pieces, how the outputs whose windows are in a
+    piece follow from it, or None if there are none.
+
+    >>> halves = PoolShape.of((1, 9, 1), 2, mode="max", rank=1)
+    >>> (pieces,) = folds_within(halves, [[slice(0, 4)], [slice(4, 8)], [slice(8, 9)]])
+    >>> [fold and fold.outputs for fold in pieces.values()]
+    [slice(0, 2, None), slice(2, 4, None), None]
+    >>> folds_within(halves, [[slice(0, 5)], [slice(5, 9)]]) is None
+    True
+    """
+    found = []
+    for axis in axes_of(shape):
+        cuts = [block[axis.place] for block in blocks]
+        if any(cut.step not in (None, 1) for cut in cuts):
+            return None
+        windows = [
+            [axis.read(output, tap) for tap in axis.taps(output)] for output in range(axis.output)
+        ]
+        pieces, served = {}, 0
+        for begin, end in sorted({(cut.start, cut.stop) for cut in cuts}):
+            inside = [
+                output for output, reads in enumerate(windows)
+                if reads and begin <= reads[0] and reads[-1] < end
+            ]  # fmt: skip
+            served += len(inside)
+            pieces[begin, end] = Fold(axis, slice(inside[0], inside[-1] + 1)) if inside else None
+        if served < axis.output:
+            return None
+        found.append(pieces)
+    return tuple(found)
+
+
 @lru_cache
 def spreads(shape: PoolShape) -> list[tuple[slice, tuple[Spread, ...]]]:
     """Cut its way back into blocks of inputs."""

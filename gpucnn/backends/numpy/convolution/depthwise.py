@@ -133,7 +133,7 @@ def _gather(
             # (*counts, *taps, n*C), (*taps, n*C) -> (*counts, n*C)
             out = result.reshape(*result.shape[:-2], -1)
             np.einsum(subscripts, _view(source, part), weights, out=out)
-        finish(result, part.target[-1])
+        finish(result, part.target)
 
     run(compute, len(parts))
 

@@ -195,7 +195,7 @@ def _gather(
             result[...] = terms[..., 0]
             for number in range(1, terms.shape[-1]):  # NumPy is slow to sum so few at a time
                 result += terms[..., number]
-        finish(result, block.target[-1])
+        finish(result, block.target)
 
     _share(compute, len(plan))
 

@@ -24,7 +24,7 @@ from ..workers import run
 from .base import Algorithm, Finish
 from .few_channels_dgrad import dgrad
 from .few_channels_plan import PARTS, Part, parts_of
-from .windows import view
+from .windows import Block, view
 from .workspace import workspace
 
 CHANNELS = 16  # from so many on a pixel's channels are a run
@@ -72,18 +72,21 @@ class FewChannels(Algorithm):
     def fprop(
         self, x: np.ndarray, w: np.ndarray, y: np.ndarray, shape: ConvShape, finish: Finish
     ) -> None:
-        parts, filters = parts_of(shape, x.itemsize), _filters(w, shape)
+        parts, filters = parts_of(shape, x.itemsize, finish.multiple), _filters(w, shape)
         x, y = _planar(x), _planar(y)
 
         def compute(number: int) -> None:
             part = parts[number]
-            columns, out = _columns(x, part), y[part.outputs]
+            columns, out = _columns(x, part), finish.memory(y, part.outputs)
             # (rows, runs, run, R*C*S) @ (R*C*S, K)
             columns = columns.swapaxes(2, 3)
             np.matmul(columns, filters, out=out.reshape(*columns.shape[:3], shape.filters))
-            finish(out, part.outputs[-1])
+            finish(out, part.outputs)
 
         run(compute, len(parts))
+
+    def places(self, shape: ConvShape, dtype: np.dtype, multiple: int) -> list[Block]:
+        return [part.outputs for part in parts_of(shape, dtype.itemsize, multiple)]
 
     def dgrad(
         self, dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finish: Finish

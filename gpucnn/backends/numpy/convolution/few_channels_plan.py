@@ -23,6 +23,7 @@ PARTS = 4  # more would copy, and multiply, more of the rows that neighbours sha
 PART_WORK = 8 << 20  # a part of less would not be worth its start
 COPY_WORK = 16  # multiply-adds in the time that it takes to copy a column's element
 COLUMN_BYTES = 1 << 21  # in the L2 cache of a core, or nearly
+POOLED_BYTES = 1 << 22  # of outputs: with fewer, more rows would be copied for several parts
 SHORT = 32  # rows, below which a small product wastes its kernel
 GAP = 16  # elements between runs: a power of two would map them all to one set of the cache
 
@@ -142,8 +143,12 @@ class Part:
 
 
 @lru_cache
-def parts_of(shape: ConvShape, itemsize: int) -> list[Part]:
-    """Cut the outputs (P, Q, N) into parts whose columns fit the cache."""
+def parts_of(shape: ConvShape, itemsize: int, multiple: int | None = None) -> list[Part]:
+    """Cut the outputs (P, Q, N) into parts whose columns fit the cache.
+
+    With ``multiple``, each begins at a multiple of so many rows, and waits there to be pooled. In
+    fprop the number of rows tells in no bit.
+    """
     height, width = plane(shape)
     pixel = shape.channels * width.window * itemsize  # its columns in one row of the input
     total = height.count * width.count * shape.batch
@@ -155,9 +160,14 @@ def parts_of(shape: ConvShape, itemsize: int) -> list[Part]:
     # with fewer rows than a window has, most are copied more than once
     rows = max(share // longest, height.window)
     rows = min(rows, (tall - height.window) // height.stride + 1)
-    return [
-        Part.of((some, *rest), shape) for some in pieces(height.count, rows) for rest in runs
-    ]  # fmt: skip
+    if multiple:
+        rows = min(rows, POOLED_BYTES // (shape.filters * itemsize * longest))
+    step = multiple or 1
+    bands = [
+        slice(step * band.start, min(step * band.stop, height.count))
+        for band in pieces(-(-height.count // step), -(-rows // step))
+    ]
+    return [Part.of((band, *rest), shape) for band in bands for rest in runs]
 
 
 @dataclass(frozen=True)

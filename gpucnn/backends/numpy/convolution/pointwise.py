@@ -90,7 +90,7 @@ def _product(source: np.ndarray, matrix: np.ndarray, target: np.ndarray, finish:
         if not result.flags.c_contiguous:
             out = workspace.take("result", result.shape, result.dtype)
         _multiply(_rows(source[block]), panels, out.reshape(-1, columns), most)
-        finish(out, block[-1])
+        finish(out, block)
         if out is not result:
             result[...] = out
 

@@ -131,7 +131,7 @@ class _Gather:
                 more = workspace.take("product", out.shape, out.dtype)
                 self.multiply(taps, filters, more)
                 np.add(out, more, out=out)
-        self.finish(out, block[-1])
+        self.finish(out, block)
         if out is not result:
             result[...] = out
 

@@ -38,7 +38,7 @@ from .base import Algorithm, Finish
 from .winograd_filters import Filters, multiply, some_components
 from .winograd_memory import components
 from .winograd_tiles import Block, Plan, plan
-from .winograd_transforms import fold_columns, fold_row, transform
+from .winograd_transforms import fold_columns, fold_rows, transform
 from .winograd_wgrad import wgrad
 from .workspace import workspace
 
@@ -110,6 +110,14 @@ class Winograd(Algorithm):
         p = plan(shape, "fprop", self.m, x.dtype)
         _convolve(p, x, Filters(w, swapped=False), y, finish)
 
+    def places(
+        self, shape: ConvShape, dtype: np.dtype, multiple: int
+    ) -> list[tuple[slice, slice, slice]]:
+        p = plan(shape, "fprop", self.m, dtype)
+        if p.by_components:
+            return [block.pixels(row) for block in p.blocks for row in block.each_row()]
+        return [block.pixels(block.rows) for block in p.blocks]
+
     def dgrad(
         self, dy: np.ndarray, w: np.ndarray, dx: np.ndarray, shape: ConvShape, finish: Finish
     ) -> None:
@@ -149,8 +157,7 @@ def _by_blocks(p: Plan, x: np.ndarray, filters: Filters, y: np.ndarray, finish: 
         transform(x, block.reading, block, slice(0, tall), points)
         multiply(points, u, p.depths, products)
         fold_columns(products, p.fold, folded)
-        for row in range(block.counts[0]):
-            fold_row(folded, row, y, block, finish)
+        fold_rows(folded, block.rows, y, block, finish)
 
     workers.run(part, len(p.blocks))
 
@@ -204,10 +211,10 @@ def _rows_of_pixels(
     blocks: Sequence[Block], places: list[slice], folded: np.ndarray, y: np.ndarray, finish: Finish
 ) -> None:
     """Fold the components of blocks into their pixels of y."""
-    rows = [(i, row) for i, block in enumerate(blocks) for row in range(block.counts[0])]
+    rows = [(i, row) for i, block in enumerate(blocks) for row in block.each_row()]
 
     def part(index: int) -> None:
         i, row = rows[index]
-        fold_row(folded[:, :, places[i]], row, y, blocks[i], finish)
+        fold_rows(folded[:, :, places[i]], row, y, blocks[i], finish)
 
     workers.run(part, len(rows))

@@ -32,6 +32,12 @@ MANY_FILTERS = {"fprop": 1 << 16, "dgrad": 1 << 17, "wgrad": 1 << 15}
 TERMS = {2: 64, 4: 128}
 
 
+def part_of(grid: range, first: int, stop: int) -> slice:
+    """Return the pixels of a sub-grid from its ``first`` to before its ``stop``."""
+    part = grid[first:stop]
+    return slice(part.start, part.stop, part.step)
+
+
 class Reading(NamedTuple):
     """How tiles read the pixels of a map along one axis."""
 
@@ -46,6 +52,11 @@ class Writing(NamedTuple):
 
     matrix: np.ndarray  # (m, a)
     grid: range
+
+    def pixels(self, tiles: slice) -> slice:
+        """Return the pixels of some tiles."""
+        height = len(self.matrix)
+        return part_of(self.grid, height * tiles.start, height * tiles.stop)
 
 
 class Block(NamedTuple):
@@ -63,6 +74,15 @@ class Block(NamedTuple):
         """How many rows and columns of tiles there are, and how many images."""
         rows, columns, images = self.rows, self.columns, self.images
         return rows.stop - rows.start, columns.stop - columns.start, images.stop - images.start
+
+    def each_row(self) -> list[slice]:
+        """Return its rows of tiles, one by one."""
+        return [slice(row, row + 1) for row in range(self.rows.start, self.rows.stop)]
+
+    def pixels(self, rows: slice) -> tuple[slice, slice, slice]:
+        """Return where some of its rows of tiles lie in the result."""
+        down, across = self.writing
+        return down.pixels(rows), across.pixels(self.columns), self.images
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .base import Finish
 from .winograd_memory import GAP, equal_parts
-from .winograd_tiles import Block, Reading
+from .winograd_tiles import Block, Reading, part_of
 from .workspace import workspace
 
 RUN = 8192  # elements: a longer run is cut, for products of so few rows to stay in the cache
@@ -21,12 +21,6 @@ def _inside(first: int, length: int, size: int) -> tuple[int, int]:
     """Return the part of a window from pixel ``first`` on that is on a map of this size."""
     begin = min(max(0, -first), length)
     return begin, max(begin, min(length, size - first))
-
-
-def _pixels(grid: range, first: int, stop: int) -> slice:
-    """Return the pixels of a sub-grid from its ``first`` to before its ``stop``."""
-    part = grid[first:stop]
-    return slice(part.start, part.stop, part.step)
 
 
 def transform(
@@ -50,7 +44,7 @@ def transform(
     strip = workspace.take("winograd strip", (heights, width * run + GAP), out.dtype)
     strip[:, : left * run] = 0
     strip[:, right * run : width * run] = 0
-    at = _pixels(across.grid, first + left, first + right)
+    at = part_of(across.grid, first + left, first + right)
     whole = across.grid.step == 1 and images == source.shape[2]
     cuts = max(1, equal_parts(right - left, RUN // run) if whole else right - left)
     middle = strip[:, left * run : right * run].reshape(heights, cuts, -1).swapaxes(0, 1)
@@ -65,7 +59,7 @@ def transform(
     for row in range(rows):
         first = down.start + down.step * (block.rows.start + row)
         above, below = _inside(first, down.matrix.shape[1], len(down.grid))
-        pixels = source[_pixels(down.grid, first + above, first + below), at, block.images]
+        pixels = source[part_of(down.grid, first + above, first + below), at, block.images]
         # (heights, window) @ (window, length) -> (heights, length), for each cut
         pixels = pixels.reshape(below - above, *middle.shape[::2]).swapaxes(0, 1)
         np.matmul(down.matrix[group, above:below], pixels, out=middle)
@@ -89,30 +83,32 @@ def fold_columns(products: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> N
     )
 
 
-def fold_row(folded: np.ndarray, row: int, y: np.ndarray, block: Block, finish: Finish) -> None:
-    """Sum the rows of components (a, m, T, K) into a row of the block's tiles, and finish it."""
+def fold_rows(folded: np.ndarray, rows: slice, y: np.ndarray, block: Block, finish: Finish) -> None:
+    """Sum the rows of a block's components (a, m, T, K) into rows of its tiles, and finish them."""
     down, across = block.writing
-    rows, columns, images = block.counts
-    run = images * y.shape[-1]
+    counts, top = block.counts, block.rows.start
+    run = counts[-1] * y.shape[-1]
     height, width = len(down.matrix), len(across.matrix)
-    folded = folded.reshape(*folded.shape[:2], rows, columns, run)[:, :, row]
-    top, left = height * (block.rows.start + row), width * block.columns.start
-    count = min(width * columns, len(across.grid) - left)
-    at = _pixels(across.grid, left, left + count)
-    pixels = y[_pixels(down.grid, top, top + height), at, block.images]
-    high = len(pixels)
-    lines = pixels.reshape(high, count, run)
+    folded = folded.reshape(*folded.shape[:2], *counts[:2], run)
+    place = block.pixels(rows)
+    pixels = finish.memory(y, place)
+    count = pixels.shape[1]
     whole, rest = divmod(count, width)
-    # (high, a) @ (a, run) -> (high, run), for each tile and each of its columns
-    np.matmul(
-        down.matrix[:high],
-        folded[:, :, :whole].transpose(2, 1, 0, 3),
-        out=lines[:, : whole * width].reshape(high, whole, width, run).transpose(1, 2, 0, 3),
-    )
-    if rest:
+    lines = pixels.reshape(-1, count, run)
+    for row in range(rows.stop - rows.start):
+        tiles = folded[:, :, rows.start - top + row]
+        some = lines[height * row : height * (row + 1)]
+        high = len(some)
+        # (high, a) @ (a, run) -> (high, run), for each tile and each of its columns
         np.matmul(
             down.matrix[:high],
-            folded[:, :rest, whole].swapaxes(0, 1),
-            out=lines[:, whole * width :].swapaxes(0, 1),
+            tiles[:, :, :whole].transpose(2, 1, 0, 3),
+            out=some[:, : whole * width].reshape(high, whole, width, run).transpose(1, 2, 0, 3),
         )
-    finish(pixels, block.images)
+        if rest:
+            np.matmul(
+                down.matrix[:high],
+                tiles[:, :rest, whole].swapaxes(0, 1),
+                out=some[:, whole * width :].swapaxes(0, 1),
+            )
+    finish(pixels, place)
