@@ -14,10 +14,9 @@ from . import style
 if TYPE_CHECKING:
     from ..profiler import Pass, Profile, Row
 
-# Okabe & Ito's palette, as the other pictures' blue and red.
 COLOURS = {
-    "convolution": style.BLUE, "dense": style.RED, "normalisation": "#cc79a7",
-    "pooling": "#009e73", "activation": "#e69f00", "other": style.MUTED,
+    "convolution": style.BLUE, "dense": style.RED, "normalisation": style.PINK,
+    "pooling": style.GREEN, "activation": style.AMBER, "other": style.MUTED,
 }  # fmt: skip
 PALE = 0.35  # how much colour a bar has beyond its floor
 ROW = 0.21  # inches
@@ -63,10 +62,9 @@ def timeline(
 def _title(profile: Profile) -> str:
     batch = profile.rows[0].output_shape[0]
     what = "a training step" if profile.training else "an answer"
-    step, unit = (
-        (profile.step_us / 1e3, "ms") if profile.step_us >= 1e3 else (profile.step_us, "us")
-    )
-    return f"{profile.model}: {what} of {batch} in {step:.3g} {unit}, {profile.dtype}"
+    us = profile.step_us
+    step = f"{us / 1e3:,.2f} ms" if us >= 1e3 else f"{us:.0f} us"
+    return f"{profile.model}: {what} of {batch} in {step}, {profile.dtype}"
 
 
 def _bar(axes: Axes, place: int, one: Pass, colour: str, unit: float, floor: float) -> None:

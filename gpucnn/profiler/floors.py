@@ -25,6 +25,8 @@ from ..shapes import ConvShape
 from .clocks import Clock, least_microseconds
 
 COPIED = 2**27  # bytes, more than caches hold
+SIZE = 512  # of the matrices of a thread of the host
+DEVICE_SIZES = {2: 8192, 4: 4096, 8: 4096}  # of those of a GPU, by the bytes of a number
 PARTS = 4  # of the copy and of the products for each thread of the host
 
 
@@ -79,7 +81,7 @@ def measure(backend: Backend, dtype: np.dtype, clock: Clock) -> Peaks:
 def _host(backend: Backend, dtype: np.dtype, clock: Clock) -> Peaks:
     from ..backends.numpy import workers
 
-    size, parts = 512, PARTS * workers.thread_count()
+    size, parts = SIZE, PARTS * workers.thread_count()
     a = np.random.default_rng(0).random((size, size)).astype(accumulator(dtype))
     products = [np.empty_like(a) for _ in range(parts)]
     source = np.ones(COPIED, np.uint8)
@@ -96,7 +98,7 @@ def _host(backend: Backend, dtype: np.dtype, clock: Clock) -> Peaks:
 
 def _device(backend: Backend, dtype: np.dtype, clock: Clock) -> Peaks:
     xp = backend.xp
-    size = 4096 if dtype.itemsize > 2 else 8192
+    size = DEVICE_SIZES[dtype.itemsize]
     # not of zeros, whose products take less power, so that the clock rises
     a = np.random.default_rng(0).random((size, size), np.float32)
     a = xp.asarray(a).astype(np.float16 if dtype.itemsize == 2 else dtype)

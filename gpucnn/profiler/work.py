@@ -47,14 +47,16 @@ def forward_work(
 def backward_work(subject: Layer | Stage, x: Any, arguments: tuple, result: Any) -> Work:
     """Return the work of a backward call that has just been made, of a forward on ``x``.
 
-    Without dx, which a network's first layer is not asked for, the weights need not be read.
+    A bias need not be read, nor the weights without dx, which a network's first layer is not asked
+    for.
     """
     lead = parts_of(subject)[0]
     inputs = _by_address(arguments)
     outputs = _by_address(result, lead.grads)
     if outputs.keys() <= inputs.keys():
         return Work()
-    held = {} if result is None else lead.params
+    params = [array for name, array in lead.params.items() if name != "bias"]
+    held = [] if result is None else params
     moved = inputs | outputs | _by_address(held)
     dy = next(_arrays(arguments))
     multiply_adds = _multiply_adds(lead, x)
