@@ -156,6 +156,42 @@ def test_a_graph_of_two_inputs_answers(clock):
         gpucnn.profile(model, x)
 
 
+def test_a_layer_of_layers_is_a_network(clock):
+    class Twice(gpucnn.ReLU):
+        inner = None
+
+        def _forward(self, x, training):
+            self.inner = self.inner or Slow(clock, 4, name="inner")
+            for _ in range(2):
+                x = self.inner.forward(x)
+            return super()._forward(x, training)
+
+    found = profiled([Twice(name="outer"), gpucnn.Dense(2)], (5,), steps=2)
+    outer, inner, _ = found.rows
+    assert [row.is_network for row in found.rows] == [True, False, False]
+    assert inner.path == ("outer", "inner") and inner.forward.us == 2 * 5
+    assert found.floor_us(outer) == 0 and found.floor_us(inner) > 0
+    assert found.steps_us == [found.step_us] * 2
+
+
+def test_a_step_on_every_backend(backend, monkeypatch):
+    monkeypatch.setattr(floors, "COPIED", 2**20)
+    layers = [gpucnn.Conv2D(4, 3), gpucnn.ReLU(), gpucnn.MaxPool2D(2), gpucnn.Flatten()]
+    layers += [gpucnn.Dense(3)]
+    found = profiled(layers, (8, 8, 3), steps=2)
+    assert found.backend == backend.name
+    names = [row.name for row in found.rows]
+    assert names[0].startswith("conv2d") and names[-2:] == ["flatten", "dense"]
+    assert all(one.us > 0 for row in found.rows for one in row.passes)
+    parts = [row.us for row in found.rows] + [found.loss.us, found.optimizer.us, found.between_us]
+    assert min(parts) > 0 and sum(parts) == pytest.approx(found.step_us)
+    conv, *_, dense = found.rows
+    assert min(found.floor_us(conv), found.floor_us(dense)) > 0
+    x, w, b, y = 384, 108, 4, 288 // (4 if "max_pool2d" in conv.name else 1)
+    index = y if "max_pool2d" in conv.name else 0
+    assert conv.forward.work == Work(2 * 288 * 27, 4 * (x + w + b + y) + index)
+
+
 class FakeCuda:
     """Events that know their time, in milliseconds, once the device has been waited for."""
 
@@ -302,7 +338,17 @@ def by_hand() -> Profile:
     ]
     loss, optimizer = Pass(85.0, 5.0, Work()), Pass(180.0, 20.0, Work())
     return Profile(
-        "net", (8, 8, 3), "float32", "numpy", rows, loss, optimizer, 55.0, [190.0, 210.0], PEAKS
+        "net",
+        (8, 8, 3),
+        "float32",
+        "numpy",
+        rows,
+        loss,
+        optimizer,
+        55.0,
+        200.0,
+        [190.0, 210.0],
+        PEAKS,
     )
 
 

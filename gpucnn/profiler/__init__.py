@@ -1,8 +1,8 @@
 """Where the time of a step goes: each layer, forward and backward, and how far from its floor.
 
-    profile = gpucnn.profile(model, x)
-    print(profile)
-    gpucnn.plots.timeline(profile).savefig("profile.png")
+    found = gpucnn.profile(model, x)
+    print(found)
+    plots.timeline(found).savefig("profile.png")  # of gpucnn.plots
 
 clocks      CUDA events or the host's clock; nothing is synchronised until the end
 recording   observes the ranges of a step
@@ -102,7 +102,11 @@ def _training_step(
         shape = tuple(model.forward(x).shape)
     if y is None:
         of_classes = isinstance(trainer.loss, CrossEntropy)
-        y = np.arange(np.prod(shape[:-1])) % shape[-1] if of_classes else np.zeros(shape)
+        y = (
+            np.arange(np.prod(shape[:-1])) % shape[-1]
+            if of_classes
+            else np.zeros(shape, model.dtype)
+        )
         y = y.reshape(shape[:-1] if of_classes else shape)
     y = np.asarray(y) if not hasattr(y, "dtype") else y
     trainer.loss.check(shape, y)

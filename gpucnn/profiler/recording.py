@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..network import Network
 from .clocks import Clock
 from .floors import Work
-from .work import backward_work, forward_work
+from .work import Extent, backward_work, forward_work
 
 Key = tuple[Any, str]  # a layer or stage, or None; and what it did
 
@@ -20,7 +20,7 @@ class Survey:
     def __init__(self) -> None:
         self.work: dict[Key, Work] = defaultdict(Work)
         self.shapes: dict[Any, tuple[int, ...]] = {}
-        self._inputs: dict[Any, Any] = {}
+        self._extents: dict[Any, Extent] = {}
 
     def __call__(
         self, subject: Any, what: str, function: Callable[..., Any], arguments: tuple
@@ -32,11 +32,11 @@ class Survey:
         if subject is None or isinstance(subject, Network):
             return result
         if what == "forward":
-            self._inputs[subject] = arguments[0]
-            self.work[subject, what] += forward_work(subject, function, arguments, result)
+            self._extents[subject] = extent = Extent.of(subject, arguments[0])
+            self.work[subject, what] += forward_work(subject, extent, function, arguments, result)
         else:
-            x = self._inputs.pop(subject)
-            self.work[subject, what] += backward_work(subject, x, arguments, result)
+            extent = self._extents[subject]
+            self.work[subject, what] += backward_work(subject, extent, arguments, result)
         return result
 
 
@@ -51,11 +51,7 @@ class Span(NamedTuple):
 
 
 class Recorder:
-    """Notes when each range begins and ends; nothing waits for it.
-
-    ``steps``, after all is done, are the ranges of each step in the order of their beginnings, the
-    step itself first.
-    """
+    """Notes when each range begins and ends; nothing waits for it."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -63,6 +59,7 @@ class Recorder:
         self._steps: list[list[Any]] = []
 
     def step(self, run: Callable[[], Any]) -> None:
+        """Run a step; the recorder must be observing."""
         self._steps.append([])
         self(None, "step", run, ())
 
@@ -81,7 +78,10 @@ class Recorder:
             self._depth = depth
 
     def steps(self) -> list[list[Span]]:
-        """Wait for the device and return the ranges, timed from the beginning of their step."""
+        """Wait for the device, and return the ranges of each step as they began, itself the first.
+
+        Times are from the beginning of the step.
+        """
         self.clock.finish()
         since = self.clock.microseconds
         return [

@@ -33,7 +33,8 @@ class Row:
     Attributes:
         path: the names of the networks around it and its own, the outermost network left out.
         family: "convolution", "dense", "pooling", "normalisation", "activation" or "other"; of a
-            network "network", and its times are those of the rows below it and what lies between.
+            network (or any layer that runs others) "network", and its times are those of the rows
+            below it and what lies between.
         output_shape: with the batch axis.
         multiply_adds: of the forward pass, for the batch.
     """
@@ -77,6 +78,7 @@ class Profile:
         loss, optimizer: None in inference.
         between_us: the rest of a step, in no layer: checks of the input, sums of residuals, and
             what Python does from one layer to the next; on a GPU the gaps between events.
+        step_us: the time of a step: the sum of its parts, each of them a median over the steps.
         steps_us: the time of each step as it was measured.
         peaks: what floors are reckoned with, measured in the same run.
     """
@@ -89,6 +91,7 @@ class Profile:
     loss: Pass | None
     optimizer: Pass | None
     between_us: float
+    step_us: float
     steps_us: list[float]
     peaks: Peaks
 
@@ -96,15 +99,8 @@ class Profile:
     def training(self) -> bool:
         return self.loss is not None
 
-    @property
-    def step_us(self) -> float:
-        """The time of a step: the sum of its parts, each of which is a median over the steps."""
-        parts = [row.us for row in self.rows if not row.is_network]
-        parts += [part.us for part in (self.loss, self.optimizer) if part]
-        return sum(parts) + self.between_us
-
     def floor_us(self, row: Row) -> float:
-        """Return the least time of a row, forward and backward; of a network, of its layers."""
+        """Return the least time of a row, forward and backward; a network has none of its own."""
         return sum(self.peaks.floor_us(one.work) for one in row.passes)
 
     def bound(self, row: Row) -> str | None:
@@ -128,10 +124,11 @@ class Profile:
                 yield name, "", _us(part.us), "", self._share(part.us), *blank
         yield "between layers", "", _us(self.between_us), "", self._share(self.between_us), *blank
         floor = sum(self.floor_us(row) for row in self.rows)
+        times = f"{self.step_us / floor:.1f}" if floor else ""
         total = sum(row.multiply_adds for row in self.rows)
         step = self.step_us
         operations = sum(one.work.operations for row in self.rows for one in row.passes)
-        numbers = _count(total), f"{operations / step / 1e3:.1f}", _us(floor), f"{step / floor:.1f}"
+        numbers = _count(total), f"{operations / step / 1e3:.1f}", _us(floor), times
         yield "step", "", _us(step), "", self._share(step), *numbers, ""
 
     def _against_floor(self, row: Row) -> tuple[str, ...]:
@@ -158,7 +155,7 @@ class Profile:
         for name in ("loss", "optimizer"):
             found[name] = found[name] and {"start_us": found[name].start_us, "us": found[name].us}
         found["peaks"] = asdict(self.peaks)
-        return found | {"step_us": self.step_us}
+        return found
 
     def _row(self, row: Row) -> dict[str, Any]:
         found = {

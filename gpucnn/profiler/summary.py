@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,14 @@ def summarised(
     """
     starts, lengths, between = _laid_out(steps)
     spans = steps[0]
+    networks = {span.subject for span, below in pairwise(spans) if below.depth > span.depth}
     passes: dict[Key, Pass] = {}
     for span, start, length in zip(spans, starts, lengths, strict=True):
         key = span.subject, span.what
         if key in passes:  # a layer that is called again within a step
             start, length = passes[key].start_us, passes[key].us + length
-        passes[key] = Pass(float(start), float(length), survey.work.get(key, Work()))
+        work = Work() if span.subject in networks else survey.work.get(key, Work())
+        passes[key] = Pass(float(start), float(length), work)
     rows, around, seen = [], [], {model}
     of_a_multiply_add = 8 if model.dtype.kind == "c" else 2
     for subject, what, depth, *_ in spans:
@@ -49,7 +52,7 @@ def summarised(
             rows.append(
                 Row(
                     path=tuple(around[1:]),
-                    family=_family(subject),
+                    family="network" if subject in networks else _family(subject),
                     output_shape=survey.shapes[subject],
                     multiply_adds=forward.work.operations // of_a_multiply_add,
                     forward=forward,
@@ -65,6 +68,7 @@ def summarised(
         loss=passes.get((None, "loss")),
         optimizer=passes.get((None, "optimizer")),
         between_us=between,
+        step_us=float(lengths[0]),
         steps_us=[step[0].end for step in steps],
         peaks=peaks,
     )
@@ -99,13 +103,13 @@ def _laid_out(steps: list[list[Span]]) -> tuple[np.ndarray, np.ndarray, float]:
     for place in reversed(range(len(first) - 1)):
         if first[place + 1].depth > first[place].depth:
             starts[place] = starts[place + 1]
-    return starts, lengths, float(gaps + np.median(ends[:, 0] - before))
+    gap = np.median(ends[:, 0] - before)
+    starts[0], lengths[0] = 0, now + gap  # of the step itself
+    return starts, lengths, float(gaps + gap)
 
 
 def _family(subject: Any) -> str:
     """Return a layer's family, that of its first layer for a stage; a subclass has its base's."""
-    if isinstance(subject, Network):
-        return "network"
     kinds = type(parts_of(subject)[0]).__mro__
     package = Layer.__module__.rpartition(".")[0]
     homes = (kind.__module__.removeprefix(f"{package}.") for kind in kinds)

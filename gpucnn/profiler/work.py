@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..backends.base import Array
 from ..layers.base import Layer
@@ -25,27 +27,51 @@ def parts_of(subject: Layer | Stage) -> list[Layer]:
     return subject.layers if isinstance(subject, Stage) else [subject]
 
 
+class Extent(NamedTuple):
+    """What of a layer's work the arrays of its calls do not show.
+
+    Attributes:
+        multiply_adds: of the forward pass, for the batch.
+        unread: bytes of a convolution's input that no window meets.
+    """
+
+    multiply_adds: int
+    unread: int
+
+    @classmethod
+    def of(cls, subject: Layer | Stage, x: Any) -> Extent:
+        lead = parts_of(subject)[0]
+        if isinstance(x, (list, tuple)):
+            shapes = tuple(tuple(item.shape[1:]) for item in x)
+            return cls(x[0].shape[0] * lead.multiply_adds(shapes), 0)
+        multiply_adds, unread = x.shape[0] * lead.multiply_adds(tuple(x.shape[1:])), 0
+        if isinstance(lead, Conv) and not isinstance(lead, (ConvTranspose, SeparableConv)):
+            read = elements_read(lead._geometry(tuple(x.shape)))
+            unread = x.nbytes - read * x.dtype.itemsize
+        return cls(multiply_adds, unread)
+
+
 def forward_work(
-    subject: Layer | Stage, function: Callable[..., Any], arguments: tuple, result: Any
-) -> Work:
+    subject: Layer | Stage, extent: Extent, function: Callable[..., Any], arguments: tuple,
+    result: Any,
+) -> Work:  # fmt: skip
     """Return the work of a forward call that has just been made."""
     layers = parts_of(subject)
-    x = arguments[0]
     # the residual of a sum is bound to the function: functools.partial
-    inputs = _by_address(x, getattr(function, "keywords", {}))
+    inputs = _by_address(arguments, getattr(function, "keywords", {}))
     outputs = _by_address(result)
     if outputs.keys() <= inputs.keys():
         return Work()
     held = [(layer.params, layer.state) for layer in layers]
     moved = inputs | outputs | _by_address(held, layers[0]._saved)
     return Work(
-        _of_a_multiply_add(result) * _multiply_adds(layers[0], x),
-        sum(array.nbytes for array in moved.values()) - _unread(layers[0], x),
+        _of_a_multiply_add(result) * extent.multiply_adds,
+        sum(array.nbytes for array in moved.values()) - extent.unread,
     )
 
 
-def backward_work(subject: Layer | Stage, x: Any, arguments: tuple, result: Any) -> Work:
-    """Return the work of a backward call that has just been made, of a forward on ``x``.
+def backward_work(subject: Layer | Stage, extent: Extent, arguments: tuple, result: Any) -> Work:
+    """Return the work of a backward call that has just been made.
 
     A bias need not be read, nor the weights without dx, which a network's first layer is not asked
     for.
@@ -59,32 +85,19 @@ def backward_work(subject: Layer | Stage, x: Any, arguments: tuple, result: Any)
     held = [] if result is None else params
     moved = inputs | outputs | _by_address(held)
     dy = next(_arrays(arguments))
-    multiply_adds = _multiply_adds(lead, x)
+    multiply_adds = extent.multiply_adds
     if isinstance(subject, ConvPool):  # each dy meets one window
         multiply_adds = dy.size * prod(lead.params["kernel"].shape[1:])
     directions = (result is not None) + bool(lead.params)
     return Work(
         _of_a_multiply_add(dy) * directions * multiply_adds,
-        sum(array.nbytes for array in moved.values()) - _unread(lead, x),
+        sum(array.nbytes for array in moved.values()) - extent.unread,
     )
-
-
-def _multiply_adds(lead: Layer, x: Any) -> int:
-    if isinstance(x, (list, tuple)):
-        return x[0].shape[0] * lead.multiply_adds(tuple(tuple(item.shape[1:]) for item in x))
-    return x.shape[0] * lead.multiply_adds(tuple(x.shape[1:]))
 
 
 def _of_a_multiply_add(array: Any) -> int:
     """Return the operations of a multiply-add of such numbers: complex ones take four real ones."""
     return 8 if next(_arrays(array)).dtype.kind == "c" else 2
-
-
-def _unread(lead: Layer, x: Any) -> int:
-    """Return the bytes of a convolution's input that no window meets."""
-    if not isinstance(lead, Conv) or isinstance(lead, (ConvTranspose, SeparableConv)):
-        return 0
-    return x.nbytes - elements_read(lead._geometry(tuple(x.shape))) * x.dtype.itemsize
 
 
 def _arrays(value: Any) -> Iterator[Array]:
@@ -102,6 +115,6 @@ def _by_address(*values: Any) -> dict[int, Array]:
 
 def _address(array: Array) -> int:
     """Return where an array begins: the same for a view of the whole, as Flatten gives."""
-    if hasattr(array.data, "ptr"):  # CuPy's
-        return array.data.ptr
-    return array.__array_interface__["data"][0]
+    if isinstance(array, np.ndarray):
+        return array.__array_interface__["data"][0]
+    return array.data.ptr
