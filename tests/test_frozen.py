@@ -16,6 +16,7 @@ from gpucnn import models
 from gpucnn.backends.base import Backend
 from gpucnn.backends.numpy.tape import Tape
 from gpucnn.backends.numpy.tape import tape as tape_module
+from gpucnn.backends.numpy.tape.activation import FORMULAS
 from gpucnn.backends.numpy.tape.conv import MOST_COLUMNS, Algorithmic, Columns, Depthwise
 from gpucnn.backends.numpy.threads import one_blas_thread
 from gpucnn.initializers import set_seed
@@ -96,7 +97,7 @@ def test_what_others_read_is_left_as_it_is() -> None:
     assert str(record(Graph(x, [total, y]))).splitlines() == [
         "v1 = conv(v0)  # stem",
         "v2 = scale(v1)  # norm",
-        "v3 = layer(v2)  # first",
+        "v3 = activation(v2)  # first",
         "v5 = sum relu(v1, v3)  # add+last",
     ]
 
@@ -275,6 +276,19 @@ def test_nan_and_infinity_go_where_they_go() -> None:
     ours = network.freeze()(x)
     np.testing.assert_array_equal(np.isnan(ours), np.isnan(expected))
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", FORMULAS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_activations_at_their_limits(kind: str, dtype: str) -> None:
+    x = np.array([[-np.inf, -1e30, -100, -3, -1.5, -0.0, 0.0, 1, 3, 7, 100, 1e30, np.inf, np.nan]])
+    x = x.astype(dtype)
+    network = Sequential([L.Activation(kind)], input_shape=x.shape[1:], dtype=dtype)
+    with inference_mode():
+        expected = network.forward(x)
+    np.testing.assert_allclose(network.freeze()(x), expected, rtol=1e-6, atol=1e-37)
+    (call, *_) = Tape(record(network), [x.shape], dtype).calls
+    assert isinstance(call.func, np.ufunc) or call.func in (np.clip, np.copyto)  # not the layer
 
 
 def test_complex_networks_run_layer_by_layer() -> None:

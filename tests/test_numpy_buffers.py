@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.numpy import buffers
+from tests.forking import fork_allowed
 
 SHAPE = (40, 1000)  # floats, 160 KB
 
@@ -104,10 +105,10 @@ def test_threads_never_share_memory():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_does_not_wait_for_a_lock_that_nobody_holds():
     with buffers._lock:
-        child = os.fork()
+        with fork_allowed():
+            child = os.fork()
         if child == 0:
             os._exit(buffers.empty(SHAPE, np.float32).shape != SHAPE)
     assert os.waitpid(child, 0)[1] == 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as T
 
-from gpucnn.backends.base import MATH
+from gpucnn.backends.base import MATH, accumulator
 from gpucnn.backends.numpy import NumpyBackend
 from gpucnn.backends.numpy.convolution import choose
 from gpucnn.shapes import ConvShape
@@ -75,6 +75,20 @@ def in_float64(s: ConvShape, *arrays: np.ndarray) -> list[np.ndarray]:
     return [np.moveaxis(part.detach().numpy(), 1, -1) for part in (y, x.grad, w.grad)]
 
 
+def over_tiles(size: np.ndarray, s: ConvShape) -> np.ndarray:
+    """Return the largest terms among the pixels that may share a tile of Winograd's with each.
+
+    Its pixels are sums of the same components, and so have each other's rounding errors: at the
+    edge of a map those of its neighbours, which have more terms.
+    """
+    for axis, dilation in enumerate(s.dilation, 1):
+        reach = 3 * dilation  # of a tile of four pixels
+        size = np.pad(size, [(reach * (place == axis),) * 2 for place in range(size.ndim)])
+        near = np.lib.stride_tricks.sliding_window_view(size, 2 * reach + 1, axis)
+        size = near[..., ::dilation].max(-1)
+    return size
+
+
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_random_convolutions(batch: int) -> None:
     rng = np.random.default_rng(batch)
@@ -112,6 +126,8 @@ def test_random_convolutions(batch: int) -> None:
             ("fprop", "dgrad", "wgrad"), got, expected, lengths, terms, strict=True
         ):
             if direction != "wgrad":
+                if choose(direction, s, accumulator(dtype), math_mode).name.startswith("winograd"):
+                    size = over_tiles(size, s)
                 right, size = in_layout(right, last), in_layout(size, last)
             assert_close(
                 ours, right, dtype=dtype, reduction=length, magnitude=size,

@@ -5,10 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from gpucnn.backends.numpy import workers
 from gpucnn.backends.numpy.convolution import pointwise
 from gpucnn.backends.numpy.threads import at_most, one_blas_thread
 from gpucnn.callbacks import LambdaCallback
+from tests.forking import fork_allowed
 
 
 def blas_threads() -> set[int]:
@@ -30,15 +28,6 @@ def no_variables(monkeypatch):
     for variable in ("GPUCNN_NUM_THREADS", *workers.VARIABLES):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(workers, "thread_count", workers.thread_count.__wrapped__)
-
-
-@contextmanager
-def fork_allowed() -> Iterator[None]:
-    """Newer Pythons warn of any fork of a process with threads; JAX does, once it is imported."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", ".*JAX is multithreaded", RuntimeWarning)
-        yield
 
 
 @pytest.fixture

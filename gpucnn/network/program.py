@@ -23,13 +23,31 @@ from typing import Any
 
 from .. import functional as F
 from ..backends.base import FUSED, Array, accumulator
-from ..layers.activation import Activation, ReLU, Softmax
+from ..layers.activation import (
+    Activation,
+    HardSigmoid,
+    HardSiLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from ..layers.base import Layer, Shape
 from ..layers.conv import Conv
 from ..layers.conv_transpose import ConvTranspose
 from ..layers.dense import Dense
 from ..layers.dropout import Dropout
-from ..layers.merge import Add
+from ..layers.elementwise import Arithmetic
+from ..layers.merge import (
+    Add,
+    Concatenate,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from ..layers.norm import BatchNorm
 from ..layers.pool import GlobalPool, Pool
 from ..layers.reshape import Reshape
@@ -45,13 +63,13 @@ class Operation:
     """value[result] = f(value[sources])
 
     Attributes:
-        kind: "conv", "dense", "scale" (x * w + b, channel by channel), "sum", "pool", "reshape", or
-            "layer" for what only its layer knows.
+        kind: "conv", "dense", "scale" (x * w + b, channel by channel), "sum", "arithmetic", "pool",
+            "activation", "reshape", "concatenate", or "layer" for what only its layer knows.
         name: the layers', as in a plan: "conv2d+batch_norm+re_lu".
-        layer: the first one; a copy of its own, with parameters, if the kind is "layer".
+        layer: the first one; a copy of its own where its parameters are asked for.
         geometry: the record of a "conv" or "pool" for the shape of x.
         w, b: the weights: (K, *kernel, C / groups) and (K,), or (C,) each; b may be None. Of what
-            was folded they are float32 or float64.
+            was folded they are float32 or float64. Of "arithmetic" w is the layer's own operand.
         activation: that ends it: "linear", "relu" or "relu6".
     """
 
@@ -141,6 +159,9 @@ def record(network: Network) -> Program:
     return recorder.program
 
 
+_ACTIVATIONS = (Activation, HardSigmoid, HardSiLU, ReLU, Sigmoid, SiLU, Tanh)
+
+
 class _Recorder:
     """Walks through a network as its forward pass does, and writes down what it meets."""
 
@@ -184,6 +205,15 @@ class _Recorder:
             return self._norm(layer, sources)
         if is_as_written(layer, Add):
             return self._add("sum", layer, sources)
+        if is_as_written(layer, Subtract, Multiply, Divide, Maximum, Minimum):
+            return self._add("arithmetic", layer, sources)
+        if is_as_written(layer, Arithmetic):
+            operand = (layer.params if layer.learned else layer.state)["operand"]
+            return self._add("arithmetic", layer, sources, w=operand.copy())
+        if is_as_written(layer, *_ACTIVATIONS):
+            return self._add("activation", layer, sources)
+        if is_as_written(layer, Concatenate):
+            return self._add("concatenate", layer, sources)
         if is_as_written(layer, Pool, GlobalPool):
             return self._add("pool", layer, sources, geometry=_geometry_of(layer))
         if is_as_written(layer, Reshape):
@@ -193,7 +223,7 @@ class _Recorder:
     def _add(self, kind: str, layer: Layer, sources: list[int], **options: Any) -> int:
         result = self.values
         self.values += 1
-        layer = copy.deepcopy(layer) if kind == "layer" else layer
+        layer = copy.deepcopy(layer) if kind in ("layer", "arithmetic") else layer
         self.program.operations.append(
             Operation(kind, layer.name, sources, result, layer, **options)
         )
@@ -221,7 +251,7 @@ class _Recorder:
             return value
         softmax = layer.activation == "softmax"
         last = Softmax(layer.softmax_axis) if softmax else Activation(layer.activation)
-        return self._add("layer", last, [value])
+        return self._layer(last, [value])
 
 
 def _geometry_of(layer: Conv | Pool | GlobalPool) -> Callable[[Shape], ConvShape | PoolShape]:

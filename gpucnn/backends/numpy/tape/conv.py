@@ -12,8 +12,9 @@ from ....shapes import ConvShape
 from ..blocks import wide
 from ..convolution import Finish, choose
 from ..settings import settled
-from .elementwise import Way, finish
+from .elementwise import finish
 from .values import Value
+from .way import Way
 
 if TYPE_CHECKING:
     from ....network.program import Operation

@@ -1,37 +1,18 @@
-"""Operations that take a map number by number, and those that a tape leaves to their layers."""
+"""Arithmetic on a tape, number by number."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .activation import FORMULAS
 from .values import Value, repeated, runs
+from .way import Way
 
 if TYPE_CHECKING:
     from ....network.program import Operation
     from .tape import Tape
-
-
-class Way:
-    """One operation on its values: ``y`` says what it makes, ``bind`` puts its calls on a tape."""
-
-    def __init__(self, operation: Operation, xs: list[Value]) -> None:
-        self.operation, self.xs = operation, xs
-        self.y = self.made()
-
-    @classmethod
-    def suits(cls, operation: Operation, xs: list[Value]) -> bool:
-        """Return whether the operation can run this way."""
-        return True
-
-    def made(self) -> Value:
-        """Tell the values that are read how, and return the one that is made."""
-        return Value(self.xs[0].shape, self.xs[0].channels_last)
-
-    def bind(self, tape: Tape) -> None:
-        raise NotImplementedError
 
 
 class Scale(Way):
@@ -68,36 +49,37 @@ class Sum(Way):
         finish(tape, y, y, None, self.operation.activation)
 
 
-class Reshape(Way):
-    """Each sample becomes one row, in the order in which layers see it."""
+class Arithmetic(Way):
+    """y = f(x, x, ...), or of x and an operand of the layer's own; sizes of 1 are stretched."""
 
     @classmethod
     def suits(cls, operation: Operation, xs: list[Value]) -> bool:
-        return len(operation.layer.output_shape(xs[0].shape[1:])) == 1
+        return operation.layer.function in _ARITHMETIC
 
     def made(self) -> Value:
-        shape = self.xs[0].shape
-        return Value((shape[0], *self.operation.layer.output_shape(shape[1:])))
+        layer, batch = self.operation.layer, self.xs[0].shape[0]
+        shapes = tuple(x.shape[1:] for x in self.xs)
+        shape = (batch, *layer.output_shape(shapes if layer.takes_many else shapes[0]))
+        like = next((x for x in self.xs if x.shape == shape), self.xs[0])
+        return Value(shape, like.channels_last)
 
     def bind(self, tape: Tape) -> None:
-        tape.call(np.copyto, self.y.seen.reshape(self.xs[0].shape), self.xs[0].seen)
+        function, y = _ARITHMETIC[self.operation.layer.function], self.y.seen
+        terms = [x.seen for x in self.xs]
+        if self.operation.w is not None:
+            terms.append(self.operation.w.astype(tape.compute))
+            terms = terms[::-1] if self.operation.layer.reverse else terms
+        for second in terms[1:]:
+            tape.call(function, terms[0], second, out=y)
+            terms[0] = y
+        target = self.y.map(self.y.channels_last)
+        finish(tape, target, target, None, self.operation.activation)
 
 
-class Whole(Way):
-    """Whatever the operation is, by its layer."""
-
-    def made(self) -> Value:
-        batch, *shapes = self.xs[0].shape[0], *(value.shape[1:] for value in self.xs)
-        layer = self.operation.layer
-        shape = layer.output_shape(tuple(shapes) if layer.takes_many else shapes[0])
-        return Value((batch, *shape), self.xs[0].channels_last)
-
-    def bind(self, tape: Tape) -> None:
-        tape.call(self._run, [value.seen for value in self.xs], self.y.seen, tape.dtype)
-
-    def _run(self, xs: Sequence[np.ndarray], y: np.ndarray, dtype: Any) -> None:
-        given = (x.astype(dtype, copy=False) for x in xs)
-        np.copyto(y, self.operation.run(*given), casting="unsafe")
+_ARITHMETIC = {
+    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide,
+    "maximum": np.maximum, "minimum": np.minimum,
+}  # fmt: skip
 
 
 def finish(
@@ -112,7 +94,5 @@ def finish(
     if bias is not None:
         sums = target if activation == "linear" else source
         tape.call(np.add, source, repeated(bias, source), out=sums)
-    if activation == "relu":  # NumPy compares with an array many times as quickly as with a number
-        tape.call(np.maximum, source, np.zeros(source.shape[-1], source.dtype), out=target)
-    elif activation == "relu6":
-        tape.call(np.clip, source, *source.dtype.type([0, 6]), out=target)
+    if activation != "linear":
+        FORMULAS[activation](tape, source, target)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....shapes import PoolShape
-from .elementwise import Way, finish
+from .elementwise import finish
 from .values import Value
+from .way import Way
 
 if TYPE_CHECKING:
     from ....network.program import Operation

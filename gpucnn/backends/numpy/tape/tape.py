@@ -21,8 +21,10 @@ import numpy as np
 from ...base import accumulator
 from ..settings import quick
 from ..threads import at_most, blas_threads, one_blas_thread
+from .activation import Activate
+from .arrange import Concatenate, Reshape, Whole
 from .conv import Algorithmic, Columns, Dense, Depthwise
-from .elementwise import Reshape, Scale, Sum, Whole
+from .elementwise import Arithmetic, Scale, Sum
 from .pool import WindowPool
 from .values import Value
 
@@ -96,6 +98,9 @@ _WAYS = {
     "dense": (Dense, Whole),
     "scale": (Scale, Whole),
     "sum": (Sum, Whole),
+    "arithmetic": (Arithmetic, Whole),
+    "activation": (Activate, Whole),
+    "concatenate": (Concatenate,),
     "pool": (WindowPool, Whole),
     "reshape": (Reshape, Whole),
     "layer": (Whole,),
