@@ -53,7 +53,7 @@ def timeline(
     _frame(axes, end / unit, lines, name)
     names = ["/".join(row.path) for row in rows] + [name for name, _ in others]
     axes.set_yticks(range(lines), names, fontsize=style.SMALL, color=style.INK)
-    _head(axes, profile, rows, unit)
+    _head(axes, rows, unit)
     _numbers(axes, profile, rows, others)
     _legend(axes, rows, lines)
     return figure
@@ -87,7 +87,7 @@ def _frame(axes: Axes, end: float, lines: int, unit: str) -> None:
     axes.set_xlabel(unit, fontsize=style.SMALL, color=style.MUTED)
 
 
-def _head(axes: Axes, profile: Profile, rows: list[Row], unit: float) -> None:
+def _head(axes: Axes, rows: list[Row], unit: float) -> None:
     """Write over the bars which are forward and which backward."""
     for name in ("forward", "backward"):
         found = [one for row in rows if (one := getattr(row, name))]

@@ -76,8 +76,8 @@ class Profile:
         rows: the layers and stages in the order of the forward pass; nested networks stand before
             theirs.
         loss, optimizer: None in inference.
-        between_us: the rest of a step, in no layer: checks of the input, sums of residuals, and
-            what Python does from one layer to the next; on a GPU the gaps between events.
+        between_us: the rest of a step, in no layer: checks, copies of a gradient that does not lie
+            as a layer takes it, sums of residuals, and what Python does from layer to layer.
         step_us: the time of a step: the sum of its parts, each of them a median over the steps.
         steps_us: the time of each step as it was measured.
         peaks: what floors are reckoned with, measured in the same run.
