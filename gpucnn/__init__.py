@@ -41,6 +41,7 @@ _LATER = {
     "models": "models",
     "onnx": "onnx",
     "optimizers": "optimizers",
+    "profile": "profiler",
     "schedules": "schedules",
     "tune": "tuning",
 }

@@ -1,44 +1,72 @@
-"""NVTX ranges for Nsight Systems, named by layer; free when off.
+"""Who looks on while a network runs: NVTX for Nsight Systems, or ``gpucnn.profile``; mostly nobody.
 
-On when a program runs under ``nsys`` (which sets ``NVTX_INJECTION64_PATH``), when ``GPUCNN_NVTX``
-is 1, or after ``enable()``. Needs the package ``nvtx`` (extra "profile"); the ranges appear in the
-domain "gpucnn".
+Every layer, or stage of a plan, runs through ``traced``, and so does what else a training step
+consists of. With nobody looking on that is one more call.
+
+NVTX ranges are on when a program runs under ``nsys`` (which sets ``NVTX_INJECTION64_PATH``), when
+``GPUCNN_NVTX`` is 1, or after ``enable()``. They need the package ``nvtx`` (extra "profile") and
+appear in the domain "gpucnn".
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-_OFF = nullcontext()
-_annotate: Any = None
+# Called with what ``traced`` was given, calls the function with the arguments, returns its result.
+Observer = Callable[[Any, str, Callable[..., Any], tuple], Any]
+
+_observer: Observer | None = None
+
+
+def traced(subject: Any, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``, run under the eyes of the observer, if there is one.
+
+    Args:
+        subject: the layer or the plan's stage that runs; None for another part of a step.
+        what: "forward" or "backward"; the part's name where there is no subject.
+    """
+    if _observer is None:
+        return function(*arguments)
+    return _observer(subject, what, function, arguments)
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Let an observer look on inside the body, in place of NVTX."""
+    global _observer
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
 
 
 def enable(on: bool = True) -> None:
-    """Switch the ranges on or off.
+    """Switch the NVTX ranges on or off.
 
     Raises:
         ModuleNotFoundError: the package nvtx is not installed.
     """
-    global _annotate
+    global _observer
     if not on:
-        _annotate = None
+        _observer = None
         return
     try:
-        import nvtx
+        from nvtx import annotate
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'NVTX ranges need the package nvtx: pip install "gpucnn[profile]"'
         ) from error
-    _annotate = nvtx.annotate
 
+    def annotated(subject: Any, what: str, function: Callable[..., Any], arguments: tuple) -> Any:
+        name = what if subject is None else f"{subject.name}.{what}"
+        with annotate(name, domain="gpucnn"):
+            return function(*arguments)
 
-def nvtx_range(*names: str) -> AbstractContextManager:
-    """Return a context manager that marks a range called by the names, joined by dots."""
-    if _annotate is None:
-        return _OFF
-    return _annotate(".".join(names), domain="gpucnn")
+    _observer = annotated
 
 
 if os.environ.get("GPUCNN_NVTX", "0") == "1" or "NVTX_INJECTION64_PATH" in os.environ:

@@ -25,7 +25,7 @@ from .network import Network
 from .optimizers import Optimizer
 from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
-from .tracing import nvtx_range
+from .tracing import traced
 from .training_state import read_state, write_state
 
 READ_EVERY = 0.1  # seconds between two readings of values on the device
@@ -245,10 +245,9 @@ class Trainer:
     def _step(self, images: Array, labels: Array) -> list[Array]:
         """Make one training step and return the batch's loss and metrics, on the device."""
         prediction = self.model.forward(images, training=True)
-        value, dprediction = self.loss(prediction, labels)
+        value, dprediction = traced(None, "loss", self.loss, prediction, labels)
         self.model.backward(dprediction)
-        with nvtx_range("optimizer"):
-            self.optimizer.step(self.model.parameters())
+        traced(None, "optimizer", self.optimizer.step, self.model.parameters())
         return [value, *self._measure(prediction, labels)]
 
     def _measure(self, prediction: Array, labels: Array) -> list[Array]:
@@ -354,8 +353,7 @@ class Trainer:
         """Yield the batches of an epoch (from 0) on the backend."""
         with closing(loader.epoch(epoch)) as batches:
             while True:
-                with nvtx_range("data wait"):
-                    batch = next(batches, None)
+                batch = traced(None, "data wait", next, batches, None)
                 if batch is None:
                     return
                 images, labels = batch

@@ -27,6 +27,7 @@ from gpucnn.cli.console import console, errors
 from gpucnn.cli.info import VARIABLES, _describe_gpu
 from gpucnn.cli.runs import Settings, Trained
 from gpucnn.filters import apply_filter
+from gpucnn.profiler.floors import Peaks
 from gpucnn.trainer import Trainer
 
 from .tuning import FakeTimer, fake_backend, fake_tuner
@@ -387,6 +388,46 @@ def test_info_describes_a_gpu():
     )
 
 
+# ---- profile -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known_peaks(monkeypatch) -> None:
+    monkeypatch.setattr("gpucnn.profiler.floors.measure", lambda *_: Peaks(1234.0, 56.0))
+
+
+def test_a_profile_by_layer(known_peaks, folder):
+    output = run("profile", "digits_cnn", "--data", "digits", "--steps", 2)
+    row = r"conv2d_1 +\(32, 8, 8, 32\) +[\d.,]+ +[\d.,]+ +[\d.]+% +9.44 M .* arithmetic"
+    assert re.search(row, output)
+    assert re.search(r"between layers +[\d.,]+ +[\d.]+%", output)
+    assert re.search(r"step +[\d.,]+ +100.0%", output)
+    assert re.search(r"network +digits_cnn, input 32x8x8x1 float32", output)
+    assert re.search(r"backend +numpy", output)
+    assert re.search(r"step +2 measured, [\d.]+ to [\d.]+ ms, median [\d.]+", output)
+    assert "1,234 GFLOP/s of a matrix product, 56 GB/s of a copy" in output
+    assert re.search(r"files +profile/digits_cnn: profile.json, profile.png", output)
+    numbers = json.loads((folder / "profile" / "digits_cnn" / "profile.json").read_text())
+    assert [row["path"] for row in numbers["rows"]][:2] == ["conv2d", "batch_norm+re_lu"]
+    with Image.open(folder / "profile" / "digits_cnn" / "profile.png") as picture:
+        assert np.asarray(picture).std() > 1
+
+
+def test_a_profile_of_answers_of_a_trained_network(known_peaks, newest, folder):
+    output = run("profile", newest, "--inference", "--steps", 1, "--batch-size", 4, "--out", "here")
+    assert re.search(r"conv2d\+batch_norm\+re_lu +\(4, 8, 8, 16\) ", output)
+    assert "optimizer" not in output
+    assert {path.name for path in (folder / "here").iterdir()} == {"profile.json", "profile.png"}
+
+
+def test_a_profile_is_not_cut_by_a_narrow_terminal(known_peaks, monkeypatch):
+    wide = run("profile", "digits_cnn", "--steps", 1, "--batch-size", 2)
+    monkeypatch.setattr(console, "_width", 40)
+    narrow = CliRunner().invoke(app, ["profile", "digits_cnn", "--steps", "1"]).output
+    assert "batch_norm+re_lu" in wide
+    assert re.search(r"batch_norm\+re_lu +\(32, 8, 8, 16\) .* memory", narrow)
+
+
 # ---- tune ----------------------------------------------------------------------------------------
 
 
@@ -543,7 +584,8 @@ def test_the_benchmark_says_what_was_disturbed_and_left_out(fake_bench, monkeypa
 
 def test_help_names_every_command():
     output = run("--help")
-    for name in ("train", "evaluate", "predict", "filters", "summary", "tune", "bench", "info"):
+    names = "train", "evaluate", "predict", "filters", "summary", "profile", "tune", "bench", "info"
+    for name in names:
         assert re.search(rf"{name} +[A-Z]", output)
         assert "Usage: " in run(name, "--help")
 
@@ -580,6 +622,8 @@ def test_help_loads_nothing_heavy():
         ("predict cat.jpg", "holds no run yet"),
         ("summary --model alexnet", "--model must be one of digits_cnn, lenet5"),
         ("summary --model lenet5 --input 28", "--input must be height,width,channels"),
+        ("profile alexnet", "MODEL must be one of digits_cnn, lenet5"),
+        ("profile lenet5 --input 28", "--input must be height,width,channels"),
         ("tune lenet5", "the CUDA backend needs"),
         ("filters", "holds no run yet"),
         ("filters --apply edge", "--apply needs a picture"),

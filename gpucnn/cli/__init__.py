@@ -18,6 +18,7 @@ from .export import export
 from .filters import filters
 from .info import info
 from .predict import predict
+from .profile import profile
 from .summary import summary
 from .train import train
 from .tune import tune
@@ -52,5 +53,5 @@ def _options(
     pass
 
 
-for command in (train, evaluate, predict, export, filters, summary, tune, bench, info):
+for command in (train, evaluate, predict, export, filters, summary, profile, tune, bench, info):
     app.command()(command)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from .. import models
 from ..layers.base import Shape
-from ..network import Sequential
-from .runs import Trained
+from ..network import Network, Sequential
+from .recipes import recipe_for
+from .runs import Trained, load_data
 
 
 def named(
@@ -34,6 +35,32 @@ def trained(option: str, path: str | None) -> Trained:
         names = ", ".join(models.MODELS)
         raise ValueError(f"{option} must be one of {names}, or a checkpoint. Received: {path}")
     return Trained.read(None if path is None else Path(path))
+
+
+def with_batch(
+    model: str | None, data: str | None, input_shape: str | None, classes: int,
+    batch_size: int | None, dtype: str | None,
+) -> tuple[Network, int]:  # fmt: skip
+    """Return the network that MODEL and the other options name, and the size of its batches.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none; the text says what to do.
+    """
+    shape, batch = as_shape(input_shape), recipe_for(data or "").batch_size
+    if data is not None:
+        dataset = load_data(data)
+        shape, classes = dataset.image_shape, len(dataset.classes)
+    network = named(model, shape, classes, dtype)
+    if network is None:
+        known = trained("MODEL", model)
+        if shape is not None:
+            raise ValueError(
+                "--data and --input are for a named network; a checkpoint knows its input."
+                f" Received: {known.file}"
+            )
+        network = known.model if dtype is None else known.model.astype(dtype)
+        batch = known.settings.batch_size if known.settings else batch
+    return network, batch_size or batch
 
 
 def as_shape(text: str | None) -> Shape | None:

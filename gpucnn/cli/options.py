@@ -30,6 +30,12 @@ Data = Annotated[
         metavar="NAME|PATH",
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL", help=f"{NETWORKS}, or a checkpoint; by default the newest run in runs/."
+    ),
+]
 Input = Annotated[
     str | None,
     typer.Option(
@@ -37,3 +43,17 @@ Input = Annotated[
     ),
 ]
 Classes = Annotated[int, typer.Option(min=1, help="Outputs of a named network.", metavar="N")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Images in a batch.", show_default="as gpucnn train takes"
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, float64, float16 or bfloat16.",
+        metavar="NAME",
+        show_default="the network's, or float32",
+    ),
+]

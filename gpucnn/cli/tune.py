@@ -14,34 +14,15 @@ from .console import console, details, on_backend, shape_text, table
 if TYPE_CHECKING:
     from ..backends.cuda.algorithms import Plan, Problem
     from ..backends.cuda.tuning import Entry, Tuner
-    from ..network import Network
 
 
 def tune(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help=f"{options.NETWORKS}, or a checkpoint; by default the newest run in runs/.",
-        ),
-    ] = None,
+    model: options.Model = None,
     data: options.Data = None,
     input_shape: options.Input = None,
     classes: options.Classes = 10,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Images in a batch.", show_default="as gpucnn train takes"
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, float64, float16 or bfloat16.",
-            metavar="NAME",
-            show_default="the network's, or float32",
-        ),
-    ] = None,
+    batch_size: options.BatchSize = None,
+    dtype: options.Dtype = None,
     inference: Annotated[
         bool, typer.Option("--inference", help="Tune the forward pass alone.")
     ] = False,
@@ -58,9 +39,10 @@ def tune(
 
     from ..backends.cuda.tuning import GraphTimer, Tuner
     from ..tuning import problems
+    from . import networks
 
     with on_backend("cuda") as backend:
-        network, batch = _network(model, data, input_shape, classes, batch_size, dtype)
+        network, batch = networks.with_batch(model, data, input_shape, classes, batch_size, dtype)
         network.needs_input_gradient = False  # as in a training
         x = np.zeros((batch, *network.input_shape), network.dtype)
         wanted = problems(backend, network, x, training=not inference)
@@ -75,30 +57,6 @@ def tune(
     if failures:
         rows["did not run"] = f"{len(failures)} plans, the first: {failures[0]}"
     console.print(details(rows))
-
-
-def _network(
-    model: str | None, data: str | None, input_shape: str | None, classes: int,
-    batch_size: int | None, dtype: str | None,
-) -> tuple[Network, int]:  # fmt: skip
-    """Return the network and the size of its batches."""
-    from . import networks, recipes, runs
-
-    shape, batch = networks.as_shape(input_shape), recipes.recipe_for(data or "").batch_size
-    if data is not None:
-        dataset = runs.load_data(data)
-        shape, classes = dataset.image_shape, len(dataset.classes)
-    network = networks.named(model, shape, classes, dtype)
-    if network is None:
-        trained = networks.trained("MODEL", model)
-        if shape is not None:
-            raise ValueError(
-                "--data and --input are for a named network; a checkpoint knows its input."
-                f" Received: {trained.file}"
-            )
-        network = trained.model if dtype is None else trained.model.astype(dtype)
-        batch = trained.settings.batch_size if trained.settings else batch
-    return network, batch_size or batch
 
 
 def _measure(tuner: Tuner, wanted: list[Problem], again: bool) -> dict[Problem, Entry]:

@@ -20,7 +20,7 @@ from ..backends import backend_of, default_backend, get_backend
 from ..backends.base import FLOATS, Array, Backend, accumulator, bfloat16
 from ..backends.exchange import as_own
 from ..initializers import Initializer, initialize
-from ..tracing import nvtx_range
+from ..tracing import traced
 
 Shape = tuple[int, ...]
 
@@ -200,7 +200,7 @@ class Layer:
             TypeError: x is no array, or of another dtype than the parameters, or of another
                 backend.
         """
-        return self._pass_forward(self._forward, self.name, x, training)
+        return self._pass_forward(self._forward, self, x, training)
 
     def backward(self, dy: Array) -> Array:
         """Return dx for the gradient ``dy`` of the last forward's output, and fill ``grads``.
@@ -210,7 +210,7 @@ class Layer:
             ValueError: dy is not of the output's shape.
             TypeError: dy is of another backend than the output.
         """
-        return self._pass_backward(self._backward, self.name, dy)
+        return self._pass_backward(self._backward, self, dy)
 
     @property
     def label(self) -> str:
@@ -254,22 +254,20 @@ class Layer:
     # ---- for layers ------------------------------------------------------------------------------
 
     def _pass_forward(
-        self, forward: Callable[..., Array], name: str, x: Array, training: bool
+        self, forward: Callable[..., Array], subject: Any, x: Array, training: bool
     ) -> Array:
-        """Run ``_forward``, or what a plan puts in its place, on a checked input."""
+        """Run ``_forward``, or what a plan's stage puts in its place, on a checked input."""
         x = self._check(x)
-        with nvtx_range(name, "forward"):
-            self._saved = None
-            return forward(x, training)
+        self._saved = None
+        return traced(subject, "forward", forward, x, training)
 
-    def _pass_backward(self, backward: Callable[..., Array], name: str, dy: Array) -> Array:
-        """Run ``_backward``, or what a plan puts in its place, on what the forward pass saved."""
+    def _pass_backward(self, backward: Callable[..., Array], subject: Any, dy: Array) -> Array:
+        """Run ``_backward``, or what a plan's stage puts in its place, on what forward saved."""
         if self._saved is None:
             raise RuntimeError(
                 f"{self.label}: call forward before each backward (inference_mode keeps nothing)"
             )
-        with nvtx_range(name, "backward"):
-            dx = backward(self._arranged(dy), *self._saved)
+        dx = traced(subject, "backward", backward, self._arranged(dy), *self._saved)
         self._saved = None  # but not after an error, so that a right dy can follow a wrong one
         return dx
 

@@ -209,11 +209,13 @@ class Network(Layer):
 
     # ---- running ---------------------------------------------------------------------------------
 
-    def _pass_forward(self, forward: Callable[..., Any], name: str, x: Any, training: bool) -> Any:
-        return super()._pass_forward(partial(self._running, forward), name, x, training)
+    def _pass_forward(
+        self, forward: Callable[..., Any], subject: Any, x: Any, training: bool
+    ) -> Any:
+        return super()._pass_forward(partial(self._running, forward), subject, x, training)
 
-    def _pass_backward(self, backward: Callable[..., Any], name: str, dy: Any) -> Any:
-        return super()._pass_backward(partial(self._running, backward), name, dy)
+    def _pass_backward(self, backward: Callable[..., Any], subject: Any, dy: Any) -> Any:
+        return super()._pass_backward(partial(self._running, backward), subject, dy)
 
     def _running(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with self.backend.running():  # which the input has settled by now

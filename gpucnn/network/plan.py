@@ -58,10 +58,10 @@ class Stage:
         self.lead.needs_input_gradient = needed
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        return self.lead._pass_forward(self._forward, self.name, x, training)
+        return self.lead._pass_forward(self._forward, self, x, training)
 
     def backward(self, dy: Array) -> Any:
-        return self.lead._pass_backward(self._backward, self.name, dy)
+        return self.lead._pass_backward(self._backward, self, dy)
 
 
 class WithReLU(Stage):
@@ -89,7 +89,7 @@ class NormSum(Stage):
     def forward(self, x: Sequence[Array], training: bool = False) -> Array:
         x, residual = x
         forward = partial(self._forward, residual=residual)
-        return self.lead._pass_forward(forward, self.name, x, training)
+        return self.lead._pass_forward(forward, self, x, training)
 
     def _forward(self, x: Array, training: bool, residual: Array) -> Array:
         activation = "relu" if len(self.layers) > 1 else None

@@ -1,4 +1,4 @@
-"""Pictures of a training: what was learnt, how fast, and what is still mistaken.
+"""Pictures of a training: what was learnt, how fast, where the time went, what is still mistaken.
 
 Every function returns a matplotlib ``Figure``, or draws on a part of one that it is given; pyplot
 and its global state are not used, so nothing opens a window. Needs the extra "plots".
@@ -21,6 +21,7 @@ from .curves import learning_curve
 from .filters import filter_comparison, filter_grid, first_kernel
 from .maps import feature_maps
 from .overview import overview
+from .timeline import timeline
 
 __all__ = [
     "confusion_matrix",
@@ -30,4 +31,5 @@ __all__ = [
     "first_kernel",
     "learning_curve",
     "overview",
+    "timeline",
 ]

@@ -13,9 +13,12 @@ from matplotlib.figure import Figure, FigureBase
 INK = "#1b2530"
 MUTED = "#66717d"
 FAINT = "#e3e7eb"
-# Blue and vermilion of Okabe & Ito, "Color Universal Design", 2008.
+# Of Okabe & Ito, "Color Universal Design", 2008; red is their vermilion.
 BLUE = "#0072b2"
 RED = "#d55e00"
+GREEN = "#009e73"
+AMBER = "#e69f00"
+PINK = "#cc79a7"
 
 BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#bcd9ea", BLUE])
 REDS = LinearSegmentedColormap.from_list("reds", ["#ffffff", "#f6cfb4", RED])

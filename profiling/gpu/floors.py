@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from gpucnn.backends.base import accumulator
+from gpucnn.profiler.floors import Peaks, Work, elements_read
 from gpucnn.shapes import ConvShape, PoolShape
 
 from .cases import Case
@@ -65,11 +66,11 @@ class Ceilings:
 
     def floor_us(self, case: Case) -> float | None:
         """Return the floor in microseconds, or None where a rate is not known."""
-        rate = self.tflops.get(f"{case.dtype} {case.math}")
-        if self.bandwidth is None or (rate is None and flops(case)):
+        work = Work(flops(case), fewest_bytes(case))
+        rate = self.tflops.get(f"{case.dtype} {case.math}") if work.operations else 1.0
+        if None in (self.bandwidth, rate):
             return None
-        arithmetic = flops(case) / rate / 1e6 if flops(case) else 0.0
-        return max(arithmetic, fewest_bytes(case) / self.bandwidth / 1e3)
+        return Peaks(1e3 * rate, self.bandwidth).floor_us(work)
 
 
 def flops(case: Case) -> int:
@@ -86,7 +87,7 @@ def fewest_bytes(case: Case) -> int:
     size, sums = _itemsize(case.dtype), accumulator(_dtype(case.dtype)).itemsize
     shape = case.shape
     if isinstance(shape, ConvShape):
-        x, w, y = _touched(shape), prod(shape.w_shape), prod(shape.y_shape)
+        x, w, y = elements_read(shape), prod(shape.w_shape), prod(shape.y_shape)
         if case.op == "conv_dgrad":
             x = prod(shape.x_shape)  # all of dx is written, zeros where no window was
         if case.op.startswith("conv_bias_relu"):
@@ -121,18 +122,3 @@ def _dtype(name: str) -> np.dtype:
 
 def _itemsize(name: str) -> int:
     return _dtype(name).itemsize
-
-
-def _touched(shape: ConvShape) -> int:
-    """Elements of x under any window: a 1x1 window of stride 2 reads a quarter of a map."""
-    size = shape.batch * shape.channels
-    for axis in range(shape.rank):
-        stride, dilation = shape.strides[axis], shape.dilation[axis]
-        before = shape.padding[axis][0]
-        under = {
-            p * stride - before + r * dilation
-            for p in range(shape.output[axis])
-            for r in range(shape.kernel[axis])
-        }
-        size *= len(under & set(range(shape.input[axis])))
-    return size
