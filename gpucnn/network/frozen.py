@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class Frozen:
                 " forward once. Received: a network that is not built"
             )
         self.blas_threads = as_int(network.label, "blas_threads", blas_threads)
-        self._network = network
+        self._network = copy.copy(network)  # whose dtype stays
         self.program = record(network)
         self._idle: OrderedDict[tuple, list] = OrderedDict()  # the latest shapes last
         self._lock = threading.Lock()
@@ -83,6 +84,11 @@ class Frozen:
                     f" {self.backend.xp.__name__}. Received: {type(item).__name__}"
                 )
         self._network._check_shape(xs)
+        if len({item.shape[0] for item in xs}) > 1:
+            raise ValueError(
+                f"{self.label}: all inputs must hold as many samples."
+                f" Received: shapes {[item.shape for item in xs]}"
+            )
         return xs
 
     def __getstate__(self) -> dict[str, Any]:
