@@ -17,6 +17,7 @@ from ..backends import backend_of
 from ..backends.base import Array, accumulator
 from .activation import activation_backward
 from .checks import expect_shape
+from .directions import conjugate, real_like
 
 
 class _Function(NamedTuple):
@@ -37,7 +38,7 @@ def _flat(xp: Any, x: Array, y: Array) -> Array:
 
 def _erf(xp: Any, x: Array) -> Array:
     """2 Phi(sqrt(2) x) - 1; Phi(z) = gelu'(z) - z phi(z), and every backend has GELU's slope."""
-    wide = x.astype(accumulator(x.dtype))
+    wide = xp.clip(x.astype(accumulator(x.dtype)), -6, 6)  # 1 beyond in any dtype; inf * 0 is NaN
     z = wide * math.sqrt(2)
     slope = activation_backward(xp.ones_like(z), z, "gelu")
     phi = xp.exp(-wide * wide) / math.sqrt(2 * math.pi)
@@ -215,7 +216,8 @@ def arithmetic_backward(
 ) -> tuple[Array, Array]:
     """Return da (as a) and db (as b); the axes along which one was stretched are summed over.
 
-    The gradient of a power in its exponent is 0 where the base is not positive.
+    The gradient of a power in its exponent is 0 where the base is not positive. Of complex numbers
+    gradients are as ``conv_backward``'s.
     """
     xp = backend_of(owner, dy=dy, a=a, b=b).xp
     expect_shape(owner, np.broadcast_shapes(a.shape, b.shape), dy=dy)
@@ -223,9 +225,14 @@ def arithmetic_backward(
     wide_dy, wide_a, wide_b = (v.astype(accumulator(v.dtype), copy=False) for v in (dy, a, b))
     with quiet():
         slopes = _binary(owner, function)[1](xp, wide_a, wide_b)
-        gradients = [wide_dy if isinstance(s, int) and s == 1 else wide_dy * s for s in slopes]
+        gradients = [
+            wide_dy * conjugate(s) if hasattr(s, "dtype") else wide_dy if s == 1 else -wide_dy
+            for s in slopes
+        ]
     pairs = zip((a, b), gradients, strict=True)
-    return tuple(summed_to(v.shape, dv).astype(v.dtype, copy=False) for v, dv in pairs)
+    return tuple(
+        real_like(summed_to(v.shape, dv), v).astype(v.dtype, copy=False) for v, dv in pairs
+    )
 
 
 def summed_to(shape: tuple[int, ...], array: Array) -> Array:
