@@ -43,7 +43,7 @@ def test_the_slopes_of_a_power_where_it_has_none():
     np.testing.assert_array_equal(db, [0, 0, 0])
 
 
-@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "matmul"])
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "pow", "matmul"])
 def test_complex_gradients(name, backend):
     rng = np.random.default_rng(6)
     shapes = ((2, 3, 4), (2, 4, 3)) if name == "matmul" else ((2, 3, 1), (2, 1, 4))
@@ -53,12 +53,26 @@ def test_complex_gradients(name, backend):
     y = getattr(torch, name)(a, b)
     dy = rng.standard_normal(y.shape) + 1j * rng.standard_normal(y.shape)
     y.backward(torch.tensor(dy))
-    layer = {"add": L.Add, "subtract": L.Subtract, "multiply": L.Multiply, "divide": L.Divide}
-    layer = layer.get(name, L.MatMul)()
+    layer = {
+        "add": L.Add, "subtract": L.Subtract, "multiply": L.Multiply, "divide": L.Divide,
+        "pow": L.Power, "matmul": L.MatMul,
+    }[name]()  # fmt: skip
     ours = layer.forward([backend.asarray(array) for array in values])
     da, db = layer.backward(backend.asarray(dy))
     for found, right in ((ours, y.detach()), (da, a.grad), (db, b.grad)):
         np.testing.assert_allclose(backend.to_numpy(found), right, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["abs", "exp", "log", "reciprocal", "sin", "sqrt", "square"])
+def test_complex_functions(name):
+    parts = np.random.default_rng(8).standard_normal((2, 3, 4))
+    x = torch.tensor(parts[0] + 1j * parts[1], requires_grad=True)
+    y = getattr(torch, name)(x)
+    dy = np.ones(y.shape) if name == "abs" else parts[1] + 1j
+    y.backward(torch.tensor(dy))
+    layer = L.Elementwise(name)
+    np.testing.assert_allclose(layer.forward(x.detach().numpy()), y.detach(), rtol=1e-12)
+    np.testing.assert_allclose(layer.backward(dy), x.grad, rtol=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "prod"])

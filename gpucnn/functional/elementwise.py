@@ -17,7 +17,7 @@ from ..backends import backend_of
 from ..backends.base import Array, accumulator
 from .activation import activation_backward
 from .checks import expect_shape
-from .directions import conjugate, real_like
+from .directions import conjugate, is_complex, real_like
 
 
 class _Function(NamedTuple):
@@ -36,6 +36,11 @@ def _flat(xp: Any, x: Array, y: Array) -> Array:
     return xp.zeros_like(x)
 
 
+def _abs_slope(xp: Any, x: Array, y: Array) -> Array:
+    """The sign; of a complex number z, which NumPy 1 and CuPy have none of, its like: z* / |z|."""
+    return xp.where(y == 0, y, x.conj() / y) if is_complex(x) else xp.sign(x)
+
+
 def _erf(xp: Any, x: Array) -> Array:
     """2 Phi(sqrt(2) x) - 1; Phi(z) = gelu'(z) - z phi(z), and every backend has GELU's slope."""
     wide = xp.clip(x.astype(accumulator(x.dtype)), -6, 6)  # 1 beyond in any dtype; inf * 0 is NaN
@@ -46,7 +51,7 @@ def _erf(xp: Any, x: Array) -> Array:
 
 
 UNARY: dict[str, _Function] = {
-    "abs": _named("abs", lambda xp, x, y: xp.sign(x)),
+    "abs": _named("abs", _abs_slope),
     "acos": _named("arccos", lambda xp, x, y: -1 / xp.sqrt(1 - x * x)),
     "acosh": _named("arccosh", lambda xp, x, y: 1 / xp.sqrt(x * x - 1)),
     "asin": _named("arcsin", lambda xp, x, y: 1 / xp.sqrt(1 - x * x)),
@@ -100,7 +105,7 @@ def elementwise_backward(
     xp = backend_of(owner, dy=dy, x=x, y=y).xp
     expect_shape(owner, x.shape, dy=dy, y=y)
     with quiet():
-        return (dy * _unary(owner, function).slope(xp, x, y)).astype(x.dtype, copy=False)
+        return (dy * conjugate(_unary(owner, function).slope(xp, x, y))).astype(x.dtype, copy=False)
 
 
 def clip_forward(
@@ -173,7 +178,8 @@ def _divide(xp: Any, a: Array, b: Array) -> Array:
 
 def _power_slopes(xp: Any, a: Array, b: Array) -> tuple[Array, Array]:
     """b * a^(b - 1), 0 for b = 0; a^b log(a), 0 where the base has no logarithm."""
-    safe = xp.where(a > 0, a, xp.ones((), a.dtype))
+    has_one = a != 0 if is_complex(a) else a > 0
+    safe = xp.where(has_one, a, xp.ones((), a.dtype))
     return xp.where(b == 0, xp.zeros((), a.dtype), b * a ** (b - 1)), a**b * xp.log(safe)
 
 
