@@ -104,6 +104,17 @@ def test_the_place_of_a_maximum(backend):
         layer.backward(x)
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_what_lies_beyond_the_map_is_its_edge(interpolation):
+    """Where a size asks for more than its scale reaches, and nothing outside is to count."""
+    layer = L.Resize(
+        8, scale=1.25, interpolation=interpolation, coordinates="asymmetric", exclude_outside=True,
+        axes=(1,),
+    )  # fmt: skip
+    y = layer.forward(np.array([[1.0, 2.0, 4.0]]))
+    np.testing.assert_allclose(y[0, 4:], 4, rtol=1e-14)
+
+
 def test_integers_divide_towards_zero():
     a, b = np.array([7, -7, 7, -6]), np.array([2, 2, -2, 3])
     np.testing.assert_array_equal(F.arithmetic_forward(a, b, "divide"), [3, -3, -3, -2])
