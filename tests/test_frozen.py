@@ -427,7 +427,11 @@ def test_errors() -> None:
     with pytest.raises(TypeError, match="takes no complex numbers"):
         frozen(np.ones((1, 3), np.complex64))
     frozen(np.ones((1, 3), np.float32))
+    with pytest.raises(ValueError, match=r"one sample; add a batch axis"):
+        frozen.calls((3,))
     a, b = Input((3,)), Input((3,))
+    with pytest.raises(ValueError, match="takes 2 inputs"):
+        Graph([a, b], L.Add()([a, b])).freeze().calls((1, 3))
     for join in (L.Multiply(), L.Concatenate()):
         with pytest.raises(ValueError, match=r"as many samples\. Received: shapes .*\(1, 3\)"):
             Graph([a, b], join([a, b])).freeze()([np.ones((n, 3), np.float32) for n in (2, 1)])

@@ -48,6 +48,9 @@ class Frozen:
     def calls(self, *shapes: Sequence[int]) -> str:
         """Return what runs for inputs of these shapes, a line each, to be read.
 
+        Raises:
+            ValueError, TypeError: as for inputs of these shapes.
+
         Example:
             >>> from gpucnn import Dense, Sequential
             >>> answer = Sequential([Dense(10, "relu")], input_shape=(64,)).freeze()
@@ -56,7 +59,9 @@ class Frozen:
             add((1, 10), (10,), out=(1, 10))
             maximum((1, 10), (10,), out=(1, 10))
         """
-        return str(self._bind(tuple(map(tuple, shapes))))
+        xs = [self.backend.xp.empty(shape, self.dtype) for shape in shapes]
+        xs = self._checked(xs[0] if len(xs) == 1 else xs)
+        return str(self._bind(tuple(x.shape for x in xs)))
 
     def __call__(self, x: Array | list[Array]) -> Array | list[Array]:
         """Return the outputs for a batch of any size.
