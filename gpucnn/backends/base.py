@@ -49,9 +49,7 @@ POINTWISE_LOSSES = frozenset({"mse", "mae", "huber", "bce_logits"})
 
 
 def accumulator(dtype: Any) -> np.dtype:
-    """The dtype in which sums over ``dtype`` are carried: float32, but of 64-bit parts and complex
-    numbers their own.
-    """
+    """The dtype that carries sums: float32, but of float64 and of complex numbers their own."""
     dtype = np.dtype(dtype)
     return dtype if dtype.kind == "c" or dtype == np.float64 else np.dtype(np.float32)
 

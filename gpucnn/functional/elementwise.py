@@ -37,7 +37,7 @@ def _flat(xp: Any, x: Array, y: Array) -> Array:
 
 
 def _abs_slope(xp: Any, x: Array, y: Array) -> Array:
-    """The sign; of a complex number z, which NumPy 1 and CuPy have none of, its like: z* / |z|."""
+    """The sign; of a complex z, whose sign is another in NumPy 1 and CuPy, z* / |z|."""
     return xp.where(y == 0, y, x.conj() / y) if is_complex(x) else xp.sign(x)
 
 
