@@ -43,6 +43,58 @@ def test_the_slopes_of_a_power_where_it_has_none():
     np.testing.assert_array_equal(db, [0, 0, 0])
 
 
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "pow", "matmul"])
+def test_complex_gradients(name, backend):
+    rng = np.random.default_rng(6)
+    shapes = ((2, 3, 4), (2, 4, 3)) if name == "matmul" else ((2, 3, 1), (2, 1, 4))
+    values = [rng.standard_normal((2, *shape)) for shape in shapes]
+    values = [real + 1j * imaginary for real, imaginary in values]
+    a, b = (torch.tensor(array, requires_grad=True) for array in values)
+    y = getattr(torch, name)(a, b)
+    dy = rng.standard_normal(y.shape) + 1j * rng.standard_normal(y.shape)
+    y.backward(torch.tensor(dy))
+    layer = {
+        "add": L.Add, "subtract": L.Subtract, "multiply": L.Multiply, "divide": L.Divide,
+        "pow": L.Power, "matmul": L.MatMul,
+    }[name]()  # fmt: skip
+    ours = layer.forward([backend.asarray(array) for array in values])
+    da, db = layer.backward(backend.asarray(dy))
+    for found, right in ((ours, y.detach()), (da, a.grad), (db, b.grad)):
+        np.testing.assert_allclose(backend.to_numpy(found), right, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["abs", "exp", "log", "reciprocal", "sin", "sqrt", "square"])
+def test_complex_functions(name):
+    parts = np.random.default_rng(8).standard_normal((2, 3, 4))
+    x = torch.tensor(parts[0] + 1j * parts[1], requires_grad=True)
+    y = getattr(torch, name)(x)
+    dy = np.ones(y.shape) if name == "abs" else parts[1] + 1j
+    y.backward(torch.tensor(dy))
+    layer = L.Elementwise(name)
+    np.testing.assert_allclose(layer.forward(x.detach().numpy()), y.detach(), rtol=1e-12)
+    np.testing.assert_allclose(layer.backward(dy), x.grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "prod"])
+def test_reductions_of_complex_numbers(mode):
+    parts = np.random.default_rng(7).standard_normal((2, 3, 4))
+    x = torch.tensor(parts[0] + 1j * parts[1], requires_grad=True)
+    y = getattr(torch, mode)(x, 1)
+    y.backward(torch.ones_like(y))
+    layer = L.Reduce(mode, 1)
+    np.testing.assert_allclose(layer.forward(x.detach().numpy()), y.detach(), rtol=1e-12)
+    dx = layer.backward(np.ones(3, complex))
+    np.testing.assert_allclose(dx, x.grad, rtol=1e-12)
+    with pytest.raises(TypeError, match=r"of complex numbers mode must be one of .*'l1'"):
+        L.Reduce("l1", 1).forward(x.detach().numpy())
+
+
+def test_the_error_function_at_its_ends(backend):
+    x = np.array([-np.inf, -30.0, -0.5, 0.0, 0.5, 30.0, np.inf, np.nan])
+    y = backend.to_numpy(F.elementwise_forward(backend.asarray(x), "erf"))
+    np.testing.assert_allclose(y, torch.erf(torch.tensor(x)), rtol=1e-14)
+
+
 def test_the_place_of_a_maximum(backend):
     x = backend.asarray(np.array([[[1.0, 5.0, 5.0], [7.0, 0.0, 2.0]]]))
     layer = L.ArgMax(axis=-1, keepdims=True)
@@ -50,6 +102,17 @@ def test_the_place_of_a_maximum(backend):
     assert layer.output_shape((2, 3)) == (2, 1)
     with pytest.raises(RuntimeError, match=r"ArgMax 'arg_max': .* has no gradient"):
         layer.backward(x)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_what_lies_beyond_the_map_is_its_edge(interpolation):
+    """Where a size asks for more than its scale reaches, and nothing outside is to count."""
+    layer = L.Resize(
+        8, scale=1.25, interpolation=interpolation, coordinates="asymmetric", exclude_outside=True,
+        axes=(1,),
+    )  # fmt: skip
+    y = layer.forward(np.array([[1.0, 2.0, 4.0]]))
+    np.testing.assert_allclose(y[0, 4:], 4, rtol=1e-14)
 
 
 def test_integers_divide_towards_zero():
@@ -98,6 +161,7 @@ def test_a_long_16_bit_sum_is_carried_in_float32(dtype):
         (lambda: L.Take([3]).forward(np.ones((2, 3))), r"no axis -1 with the places \(3,\)"),
         (lambda: L.Tile((2,)).forward(np.ones((2, 3, 4))), "expects a sample of 1 axes"),
         (lambda: L.Resize(), "size, or scale of 2 positive numbers, must be given"),
+        (lambda: L.Resize(scale=0.4).forward(np.ones((1, 2, 3, 1))), "leaves nothing of axis 1"),
         (lambda: L.Resize(3, interpolation="area"), "interpolation must be one of 'nearest'"),
         (lambda: L.Clip("a"), "low must be a number"),
         (

@@ -258,6 +258,25 @@ def test_pools(name: str) -> None:
     check(Sequential([*layers, *more], dtype="float64"), drawn(*shape))
 
 
+@pytest.mark.parametrize("before", [L.Activation("tanh"), L.Concatenate(), L.ArgMax()])
+def test_a_relu_of_its_own(before: L.Layer) -> None:
+    """Behind what ends in no activation."""
+    x = Input((3, 4))
+    y = before([x, x] if before.takes_many else x)
+    check(Graph(x, L.ReLU()(y), dtype="float64"), drawn(2, 3, 4))
+
+
+def test_one_number_a_sample() -> None:
+    x = Input((6, 5, 3))
+    places = L.ArgMax()(L.Dense(4)(L.Flatten()(x)))
+    network = Graph(x, [places, L.Reduce("sum", (1, 2, 3))(x), L.ArgMax(axis=2)(x)])
+    for batch in (1, 4):
+        given = drawn(batch, 6, 5, 3, dtype=np.float32)
+        for y, right in zip(network.freeze()(given), network.forward(given), strict=True):
+            assert y.dtype == right.dtype
+            assert_close(y, right, reduction=TERMS, magnitude=10)
+
+
 def test_layers_that_disagree_about_where_the_channels_are() -> None:
     layers = [
         L.Conv2D(6, 3, padding="same"), L.MaxPool2D(2, data_format="channels_first"),
@@ -316,6 +335,18 @@ def test_later_training_changes_nothing() -> None:
     kept = before.copy()
     frozen(2 * x)
     np.testing.assert_array_equal(before, kept)  # it is no view of the tape's memory
+
+
+def test_the_network_may_be_trained_and_converted_beside_it() -> None:
+    layers = [L.Conv2D(4, 3), L.Activation("gelu"), L.MaxPool2D(3, padding="same"), L.Flatten()]
+    network, x = Sequential(layers), drawn(2, 7, 6, 3, dtype=np.float32)
+    expected = network.forward(x, training=True)
+    frozen = network.freeze()
+    close(frozen(x), expected)
+    network.backward(np.ones_like(expected))
+    network.astype("float16")
+    assert frozen(x).dtype == np.float32
+    close(frozen(x), expected)
 
 
 def test_any_batch_and_any_size_of_map() -> None:
@@ -396,6 +427,14 @@ def test_errors() -> None:
     with pytest.raises(TypeError, match="takes no complex numbers"):
         frozen(np.ones((1, 3), np.complex64))
     frozen(np.ones((1, 3), np.float32))
+    with pytest.raises(ValueError, match=r"one sample; add a batch axis"):
+        frozen.calls((3,))
+    a, b = Input((3,)), Input((3,))
+    with pytest.raises(ValueError, match="takes 2 inputs"):
+        Graph([a, b], L.Add()([a, b])).freeze().calls((1, 3))
+    for join in (L.Multiply(), L.Concatenate()):
+        with pytest.raises(ValueError, match=r"as many samples\. Received: shapes .*\(1, 3\)"):
+            Graph([a, b], join([a, b])).freeze()([np.ones((n, 3), np.float32) for n in (2, 1)])
 
 
 # ---- what a tape is ------------------------------------------------------------------------------

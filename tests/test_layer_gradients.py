@@ -69,3 +69,14 @@ def test_output_shape_is_the_outputs(name):
     y = layer.forward(x if layer.takes_many else x[0])
     assert y.shape == (with_batch[0][0], *shape)
     assert layer.output_shape(shapes if layer.takes_many else shapes[0]) == shape
+
+
+@every_case
+def test_a_batch_of_no_samples(name):
+    case, layer = CASES[name], CASES[name].layer()
+    many = isinstance(case.x_shape, list)
+    xs = [np.zeros((0, *shape[1:])) for shape in (case.x_shape if many else [case.x_shape])]
+    y = layer.forward(xs if many else xs[0])
+    dx = layer.backward(np.zeros_like(y))
+    assert len(y) == 0 and [d.shape for d in (dx if many else [dx])] == [x.shape for x in xs]
+    assert not any(grad.any() for grad in layer.grads.values())

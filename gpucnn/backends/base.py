@@ -49,8 +49,9 @@ POINTWISE_LOSSES = frozenset({"mse", "mae", "huber", "bce_logits"})
 
 
 def accumulator(dtype: Any) -> np.dtype:
-    """The dtype in which sums over ``dtype`` are carried: float64 for float64, else float32."""
-    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+    """The dtype that carries sums: float32, but of float64 and of complex numbers their own."""
+    dtype = np.dtype(dtype)
+    return dtype if dtype.kind == "c" or dtype == np.float64 else np.dtype(np.float32)
 
 
 def bfloat16() -> np.dtype:

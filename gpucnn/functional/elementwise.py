@@ -17,6 +17,7 @@ from ..backends import backend_of
 from ..backends.base import Array, accumulator
 from .activation import activation_backward
 from .checks import expect_shape
+from .directions import conjugate, is_complex, real_like
 
 
 class _Function(NamedTuple):
@@ -35,9 +36,14 @@ def _flat(xp: Any, x: Array, y: Array) -> Array:
     return xp.zeros_like(x)
 
 
+def _abs_slope(xp: Any, x: Array, y: Array) -> Array:
+    """The sign; of a complex z, whose sign is another in NumPy 1 and CuPy, z* / |z|."""
+    return xp.where(y == 0, y, x.conj() / y) if is_complex(x) else xp.sign(x)
+
+
 def _erf(xp: Any, x: Array) -> Array:
     """2 Phi(sqrt(2) x) - 1; Phi(z) = gelu'(z) - z phi(z), and every backend has GELU's slope."""
-    wide = x.astype(accumulator(x.dtype))
+    wide = xp.clip(x.astype(accumulator(x.dtype)), -6, 6)  # 1 beyond in any dtype; inf * 0 is NaN
     z = wide * math.sqrt(2)
     slope = activation_backward(xp.ones_like(z), z, "gelu")
     phi = xp.exp(-wide * wide) / math.sqrt(2 * math.pi)
@@ -45,7 +51,7 @@ def _erf(xp: Any, x: Array) -> Array:
 
 
 UNARY: dict[str, _Function] = {
-    "abs": _named("abs", lambda xp, x, y: xp.sign(x)),
+    "abs": _named("abs", _abs_slope),
     "acos": _named("arccos", lambda xp, x, y: -1 / xp.sqrt(1 - x * x)),
     "acosh": _named("arccosh", lambda xp, x, y: 1 / xp.sqrt(x * x - 1)),
     "asin": _named("arcsin", lambda xp, x, y: 1 / xp.sqrt(1 - x * x)),
@@ -99,7 +105,7 @@ def elementwise_backward(
     xp = backend_of(owner, dy=dy, x=x, y=y).xp
     expect_shape(owner, x.shape, dy=dy, y=y)
     with quiet():
-        return (dy * _unary(owner, function).slope(xp, x, y)).astype(x.dtype, copy=False)
+        return (dy * conjugate(_unary(owner, function).slope(xp, x, y))).astype(x.dtype, copy=False)
 
 
 def clip_forward(
@@ -172,7 +178,8 @@ def _divide(xp: Any, a: Array, b: Array) -> Array:
 
 def _power_slopes(xp: Any, a: Array, b: Array) -> tuple[Array, Array]:
     """b * a^(b - 1), 0 for b = 0; a^b log(a), 0 where the base has no logarithm."""
-    safe = xp.where(a > 0, a, xp.ones((), a.dtype))
+    has_one = a != 0 if is_complex(a) else a > 0
+    safe = xp.where(has_one, a, xp.ones((), a.dtype))
     return xp.where(b == 0, xp.zeros((), a.dtype), b * a ** (b - 1)), a**b * xp.log(safe)
 
 
@@ -215,7 +222,8 @@ def arithmetic_backward(
 ) -> tuple[Array, Array]:
     """Return da (as a) and db (as b); the axes along which one was stretched are summed over.
 
-    The gradient of a power in its exponent is 0 where the base is not positive.
+    The gradient of a power in its exponent is 0 where the base is not positive. Of complex numbers
+    gradients are as ``conv_backward``'s.
     """
     xp = backend_of(owner, dy=dy, a=a, b=b).xp
     expect_shape(owner, np.broadcast_shapes(a.shape, b.shape), dy=dy)
@@ -223,9 +231,14 @@ def arithmetic_backward(
     wide_dy, wide_a, wide_b = (v.astype(accumulator(v.dtype), copy=False) for v in (dy, a, b))
     with quiet():
         slopes = _binary(owner, function)[1](xp, wide_a, wide_b)
-        gradients = [wide_dy if isinstance(s, int) and s == 1 else wide_dy * s for s in slopes]
+        gradients = [
+            wide_dy * conjugate(s) if hasattr(s, "dtype") else wide_dy if s == 1 else -wide_dy
+            for s in slopes
+        ]
     pairs = zip((a, b), gradients, strict=True)
-    return tuple(summed_to(v.shape, dv).astype(v.dtype, copy=False) for v, dv in pairs)
+    return tuple(
+        real_like(summed_to(v.shape, dv), v).astype(v.dtype, copy=False) for v, dv in pairs
+    )
 
 
 def summed_to(shape: tuple[int, ...], array: Array) -> Array:

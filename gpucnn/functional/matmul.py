@@ -7,6 +7,7 @@ import numpy as np
 from ..backends import backend_of
 from ..backends.base import Array, accumulator
 from .checks import expect_shape
+from .directions import conjugate
 from .elementwise import summed_to
 
 
@@ -38,10 +39,10 @@ def matmul_forward(a: Array, b: Array, *, owner: str = "matmul") -> Array:
 
 
 def matmul_backward(dy: Array, a: Array, b: Array, *, owner: str = "matmul") -> tuple[Array, Array]:
-    """Return da = dy @ b.T and db = a.T @ dy, for a and b of two axes or more."""
+    """Return da = dy @ b^H and db = a^H @ dy, for a and b of two axes or more."""
     xp = backend_of(owner, dy=dy, a=a, b=b).xp
     front = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     expect_shape(owner, (*front, a.shape[-2], b.shape[-1]), dy=dy)
-    da = matmul_forward(dy, xp.swapaxes(b, -1, -2), owner=owner)
-    db = matmul_forward(xp.swapaxes(a, -1, -2), dy, owner=owner)
+    da = matmul_forward(dy, xp.swapaxes(conjugate(b), -1, -2), owner=owner)
+    db = matmul_forward(xp.swapaxes(conjugate(a), -1, -2), dy, owner=owner)
     return summed_to(a.shape, da), summed_to(b.shape, db)

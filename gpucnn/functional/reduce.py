@@ -10,11 +10,13 @@ from ..arguments import as_choice
 from ..backends import backend_of
 from ..backends.base import Array, accumulator
 from .checks import expect_shape
+from .directions import conjugate
 from .elementwise import quiet
 
 MODES = (
     "sum", "mean", "max", "min", "prod", "l1", "l2", "log_sum", "log_sum_exp", "sum_square",
 )  # fmt: skip
+_COMPLEX = ("sum", "mean", "prod")
 
 
 def reduce_forward(
@@ -39,12 +41,17 @@ def reduce_forward(
 
     Raises:
         ValueError: no such mode or axis.
+        TypeError: complex numbers, and another mode than "sum", "mean" or "prod".
 
     Example:
         >>> reduce_forward(np.array([[3.0, 4.0], [6.0, 8.0]]), "l2", [1])
         array([ 5., 10.])
     """
     as_choice(owner, "mode", mode, MODES)
+    if x.dtype.kind == "c" and mode not in _COMPLEX:
+        raise TypeError(
+            f"{owner}: of complex numbers mode must be one of {_COMPLEX}. Received: mode={mode!r}"
+        )
     xp = backend_of(owner, x=x).xp
     axes = checked_axes(owner, axes, x.ndim)
     options = {"axis": axes, "keepdims": keepdims}
@@ -104,7 +111,7 @@ def reduce_backward(
     wide = accumulator(x.dtype)
     dy, y, x_wide = dy.reshape(kept).astype(wide), y.reshape(kept).astype(wide), x.astype(wide)
     with quiet():
-        return (dy * _slope(xp, x_wide, y, mode, axes)).astype(x.dtype)
+        return (dy * conjugate(_slope(xp, x_wide, y, mode, axes))).astype(x.dtype)
 
 
 def _slope(xp: Any, x: Array, y: Array, mode: str, axes: tuple[int, ...]) -> Array:

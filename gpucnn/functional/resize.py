@@ -91,7 +91,9 @@ class Interpolation:
         taps = np.floor(x).astype(int)[:, None] + np.arange(1 - span, span + 1)  # (output, taps)
         weights = kernel((taps - x[:, None]) * shrink)
         if self.exclude_outside:
-            weights = np.where((taps >= 0) & (taps < size), weights, 0)
+            inside = np.where((taps >= 0) & (taps < size), weights, 0)
+            # a size may ask for more than its scale reaches: what reads no pixel has the edge
+            weights = np.where(inside.any(axis=1, keepdims=True), inside, weights)
         weights = weights / weights.sum(axis=1, keepdims=True)
         matrix = np.zeros((output, size))
         rows = np.broadcast_to(np.arange(output)[:, None], taps.shape)

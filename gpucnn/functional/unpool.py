@@ -78,10 +78,11 @@ def max_unpool_forward(
     backend = backend_of(owner, x=x, places=places)
     expect_shape(owner, x.shape, places=places)
     flat, rows = _flat(backend.xp, places, y_shape, channels_last)
-    y = backend.xp.zeros((*rows, math.prod(y_shape) // math.prod(rows) + 1), x.dtype)
+    size = split_axes(y_shape, channels_last)[2]
+    y = backend.xp.zeros((*rows, math.prod(size) + 1), x.dtype)
     values = (backend.xp.moveaxis(x, -1, 1) if channels_last else x).reshape(flat.shape)
     backend.xp.put_along_axis(y, flat, values, axis=2)
-    maps = y[:, :, :-1].reshape(*rows, *split_axes(y_shape, channels_last)[2])
+    maps = y[:, :, :-1].reshape(*rows, *size)
     return backend.arranged(backend.xp.moveaxis(maps, 1, -1) if channels_last else maps)
 
 
@@ -92,7 +93,8 @@ def max_unpool_backward(
     backend = backend_of(owner, dy=dy, places=places)
     xp = backend.xp
     flat, rows = _flat(xp, places, dy.shape, channels_last)
-    maps = (xp.moveaxis(dy, -1, 1) if channels_last else dy).reshape(*rows, -1)
+    maps = xp.moveaxis(dy, -1, 1) if channels_last else dy
+    maps = maps.reshape(*rows, math.prod(maps.shape[2:]))
     maps = xp.concatenate([maps, xp.zeros((*rows, 1), dy.dtype)], axis=2)
     dx = xp.take_along_axis(maps, flat, axis=2)
     _, _, output = split_axes(places.shape, channels_last)
@@ -105,5 +107,6 @@ def _flat(
 ) -> tuple[Array, tuple[int, int]]:
     """Return the places as (N, C, numbers), with one beyond the map for none, and (N, C)."""
     batch, channels, size = split_axes(y_shape, channels_last)
-    flat = (xp.moveaxis(places, -1, 1) if channels_last else places).reshape(batch, channels, -1)
+    flat = xp.moveaxis(places, -1, 1) if channels_last else places
+    flat = flat.reshape(batch, channels, math.prod(flat.shape[2:]))
     return xp.where(flat < 0, math.prod(size), flat), (batch, channels)

@@ -91,6 +91,9 @@ class Layer:
     takes_many = False
     gives_many = False
 
+    # Of the output, where it is not the input's: ArgMax gives places.
+    output_dtype: str | None = None
+
     # Where a network sets it to False, _backward may return None in place of dx: nobody asks for
     # the gradient of a picture, and dgrad is a third of a convolution's work.
     needs_input_gradient = True

@@ -284,15 +284,17 @@ class LocalResponseNorm(Layer):
         self.beta = as_number(self.label, "beta", beta, least=0)
         self.bias = as_number(self.label, "bias", bias, least=0)
         self.axis = as_choice(self.label, "axis", axis, (-1, 1))
-        self._options = {"alpha": self.alpha, "beta": self.beta, "axis": axis, "owner": self.label}
+
+    def _options(self) -> dict[str, Any]:
+        return {"alpha": self.alpha, "beta": self.beta, "axis": self.axis, "owner": self.label}
 
     def _forward(self, x: Array, training: bool) -> Array:
-        y, d = F.local_response_norm_forward(x, self.size, bias=self.bias, **self._options)
+        y, d = F.local_response_norm_forward(x, self.size, bias=self.bias, **self._options())
         self._save(x, d)
         return y
 
     def _backward(self, dy: Array, x: Array, d: Array) -> Array:
-        return F.local_response_norm_backward(dy, x, d, self.size, **self._options)
+        return F.local_response_norm_backward(dy, x, d, self.size, **self._options())
 
 
 BatchNormalization, GroupNormalization, LayerNormalization = BatchNorm, GroupNorm, LayerNorm

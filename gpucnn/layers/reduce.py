@@ -60,6 +60,7 @@ class ArgMax(Layer):
     """
 
     arguments = ("axis", "keepdims")
+    output_dtype = "int64"
 
     def __init__(self, axis: int = -1, *, keepdims: bool = False, **common: Any) -> None:
         super().__init__(**common)

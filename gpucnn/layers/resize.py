@@ -77,7 +77,12 @@ class Resize(Layer):
                 f" Received: input of shape {sample_text(input_shape)}"
             )
         output = list(input_shape)
-        for axis, size, _ in self._axes(input_shape):
+        for axis, size, scale in self._axes(input_shape):
+            if not size:
+                raise ValueError(
+                    f"{self.label}: a scale of {scale} leaves nothing of axis {axis}."
+                    f" Received: input of shape {sample_text(input_shape)}"
+                )
             output[axis - 1] = size
         return tuple(output)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -39,13 +40,16 @@ class Frozen:
                 " forward once. Received: a network that is not built"
             )
         self.blas_threads = as_int(network.label, "blas_threads", blas_threads)
-        self._network = network
+        self._network = copy.copy(network)  # whose dtype stays
         self.program = record(network)
         self._idle: OrderedDict[tuple, list] = OrderedDict()  # the latest shapes last
         self._lock = threading.Lock()
 
     def calls(self, *shapes: Sequence[int]) -> str:
         """Return what runs for inputs of these shapes, a line each, to be read.
+
+        Raises:
+            ValueError, TypeError: as for inputs of these shapes.
 
         Example:
             >>> from gpucnn import Dense, Sequential
@@ -55,7 +59,9 @@ class Frozen:
             add((1, 10), (10,), out=(1, 10))
             maximum((1, 10), (10,), out=(1, 10))
         """
-        return str(self._bind(tuple(map(tuple, shapes))))
+        xs = [self.backend.xp.empty(shape, self.dtype) for shape in shapes]
+        xs = self._checked(xs[0] if len(xs) == 1 else xs)
+        return str(self._bind(tuple(x.shape for x in xs)))
 
     def __call__(self, x: Array | list[Array]) -> Array | list[Array]:
         """Return the outputs for a batch of any size.
@@ -83,6 +89,11 @@ class Frozen:
                     f" {self.backend.xp.__name__}. Received: {type(item).__name__}"
                 )
         self._network._check_shape(xs)
+        if len({item.shape[0] for item in xs}) > 1:
+            raise ValueError(
+                f"{self.label}: all inputs must hold as many samples."
+                f" Received: shapes {[item.shape for item in xs]}"
+            )
         return xs
 
     def __getstate__(self) -> dict[str, Any]:

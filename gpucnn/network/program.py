@@ -66,7 +66,7 @@ class Operation:
         kind: "conv", "dense", "scale" (x * w + b, channel by channel), "sum", "arithmetic", "pool",
             "activation", "reshape", "concatenate", or "layer" for what only its layer knows.
         name: the layers', as in a plan: "conv2d+batch_norm+re_lu".
-        layer: the first one; a copy of its own where its parameters are asked for.
+        layer: the first one; a copy where it may have to run, or its parameters are asked for.
         geometry: the record of a "conv" or "pool" for the shape of x.
         w, b: the weights: (K, *kernel, C / groups) and (K,), or (C,) each; b may be None. Of what
             was folded they are float32 or float64. Of "arithmetic" w is the layer's own operand.
@@ -223,7 +223,8 @@ class _Recorder:
     def _add(self, kind: str, layer: Layer, sources: list[int], **options: Any) -> int:
         result = self.values
         self.values += 1
-        layer = copy.deepcopy(layer) if kind in ("layer", "arithmetic") else layer
+        if kind not in ("conv", "dense", "scale", "sum"):  # it may be run, beside the network's own
+            layer = copy.deepcopy(layer)
         self.program.operations.append(
             Operation(kind, layer.name, sources, result, layer, **options)
         )
@@ -285,7 +286,7 @@ def _folds(operation: Operation, maker: Operation) -> bool:
     """Fold an operation into the one whose result it alone reads; return whether it could be."""
     layer = operation.layer
     if is_as_written(layer, Activation, ReLU) and layer.kind in ("relu", "relu6"):
-        if maker.kind == "reshape":
+        if maker.kind in ("activation", "concatenate", "reshape") or maker.layer.output_dtype:
             return False
         maker.activation = layer.kind
         return True

@@ -21,11 +21,13 @@ from . import buffers
 
 @cache
 def pixel_axes(ndim: int, channels_last: bool) -> tuple[int, ...]:
-    """Return the axes of an activation in the order of pixel-major memory.
+    """Return the axes of an activation in the order of pixel-major memory; without pixels, as is.
 
-    >>> pixel_axes(4, True), pixel_axes(4, False)
-    ((1, 2, 0, 3), (2, 3, 0, 1))
+    >>> pixel_axes(4, True), pixel_axes(4, False), pixel_axes(2, False), pixel_axes(1, True)
+    ((1, 2, 0, 3), (2, 3, 0, 1), (0, 1), (0,))
     """
+    if ndim < 3:
+        return (*range(ndim),)
     if channels_last:
         return (*range(1, ndim - 1), 0, ndim - 1)
     return (*range(2, ndim), 0, 1)

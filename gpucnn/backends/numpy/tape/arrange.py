@@ -52,7 +52,7 @@ class Whole(Way):
         batch, *shapes = self.xs[0].shape[0], *(value.shape[1:] for value in self.xs)
         layer = self.operation.layer
         shape = layer.output_shape(tuple(shapes) if layer.takes_many else shapes[0])
-        return Value((batch, *shape), self.xs[0].channels_last)
+        return Value((batch, *shape), self.xs[0].channels_last, layer.output_dtype)
 
     def bind(self, tape: Tape) -> None:
         tape.call(self._run, [value.seen for value in self.xs], self.y.seen, tape.dtype)

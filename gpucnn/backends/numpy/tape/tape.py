@@ -67,7 +67,7 @@ class Tape:
                 np.copyto(value.seen, x)
             for call in self.calls:
                 call()
-        return [value.seen.astype(self.dtype, order="C") for value in self.outputs]
+        return [value.seen.astype(value.dtype or self.dtype, order="C") for value in self.outputs]
 
     def __str__(self) -> str:
         """List the calls, the shape of an array in its place."""

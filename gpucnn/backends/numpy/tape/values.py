@@ -25,11 +25,14 @@ class Value:
             None where that is not known yet.
         border: the zeros around each spatial axis.
         gapless: whether somebody needs the map without them.
+        dtype: None for that of the tape.
     """
 
-    def __init__(self, shape: Sequence[int], channels_last: bool | None = None) -> None:
+    def __init__(
+        self, shape: Sequence[int], channels_last: bool | None = None, dtype: str | None = None
+    ) -> None:
         self.shape = tuple(shape)
-        self.channels_last = channels_last
+        self.channels_last, self.dtype = channels_last, dtype
         self.border: Border = ((0, 0),) * max(0, len(shape) - 2)
         self.gapless = False
         self.memory: np.ndarray | None = None
@@ -54,7 +57,7 @@ class Value:
         sizes = [self.shape[axis] for axis in pixel_axes(len(self.shape), self.channels_last)]
         for place, pad in enumerate(self.border):
             sizes[place] += sum(pad)
-        self.memory = np.zeros(sizes, dtype)
+        self.memory = np.zeros(sizes, self.dtype or dtype)
 
     @property
     def seen(self) -> np.ndarray:
