@@ -260,6 +260,18 @@ def test_sizes_are_products_in_float32(scale):
     assert network.output_shape((2, 10, 20)) == (2, round(10 * scale), round(20 * scale))
 
 
+def test_a_scale_is_the_fraction_that_was_meant(tmp_path):
+    """Output 1 of a scale of 0.6 reads place 2, and of the float32 0.60000002 place 1.9999999."""
+    layer = gpucnn.Resize(scale=0.6, rounding="floor", axes=(1,))
+    x = np.arange(5.0, dtype=np.float32).reshape(1, 5, 1)
+    gonnx.save(layer, tmp_path / "one.onnx", input_shape=(5, 1))
+    network = gonnx.load(tmp_path / "one.onnx")
+    np.testing.assert_array_equal(network.predict(x).ravel(), [0, 2, 3])
+    np.testing.assert_array_equal(network.predict(x), layer.forward(x))
+    weights = {"region": np.zeros(0, np.float32), "scales": np.array([1, 0.6], np.float32)}
+    check(made([node("Resize", "x region scales", nearest_mode="floor")], ("n", 5), weights), 2, 5)
+
+
 @pytest.mark.parametrize("scale", [0.6, 1.7])
 def test_nearest_neighbours_before_opset_11(scale):
     scales = np.array([1, 1, scale, scale], np.float32)

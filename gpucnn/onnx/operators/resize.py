@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def resize(call: Call, x: Value, *inputs: Array | None) -> Value:
         new, factors = _fitting(call, old, new)
     else:
         factors = [float(scale) for scale in call.known(scales, "the scales").ravel()]
-        new = _scaled(old, factors)
+        new, factors = _scaled(old, factors), list(map(_meant, factors))
     kind = call.get("mode", "nearest")
     if call.opset < 11:
         how = Interpolation(kind, "asymmetric", _old_rounding(call, factors))
@@ -67,6 +68,15 @@ def _old_rounding(call: Call, factors: Sequence[float]) -> str:
 def _scaled(sizes: Sequence[int], factors: Sequence[float]) -> list[int]:
     """Return sizes times scales rounded down; the product is float32, in which 10 * 0.7 is 7."""
     return np.floor(np.array(sizes, "float32") * np.array(factors, "float32")).astype(int).tolist()
+
+
+def _meant(scale: float) -> float:
+    """Return the simple fraction that a float32 was rounded from, if one was.
+
+    With 0.60000002 for 0.6 an output would read place 1.9999999, and another neighbour than 2.
+    """
+    simple = float(Fraction(scale).limit_denominator(1000))
+    return simple if np.float32(simple) == np.float32(scale) else scale
 
 
 def _fitting(call: Call, old: list[int], new: list[int]) -> tuple[list[int], list[float]]:
