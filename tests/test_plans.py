@@ -7,11 +7,10 @@ import pytest
 
 from gpucnn.backends.base import FLOATS, MATH
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Plan, Problem
-from gpucnn.backends.cuda.algorithms.base import MULTIPROCESSORS
+from gpucnn.backends.cuda.algorithms.base import MULTIPROCESSORS, PARTIAL_ELEMENTS
 from gpucnn.backends.cuda.algorithms.tiles import (
     LARGE,
     NARROW,
-    PARTIAL_ELEMENTS,
     PLAIN,
     SLIM,
     SQUARE,

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gpucnn
+from gpucnn.backends.numpy.convolution.pointwise import Pointwise
+from gpucnn.backends.numpy.convolution.taps import Taps
 from gpucnn.bench import cases
 from gpucnn.bench.cases import Case
 from gpucnn.bench.processes import Refused, Worker, WorkerDied
 from gpucnn.bench.rows import OWN_CHOICE, new_row
 from gpucnn.bench.runs import HASWELL, Benchmark, Plan
 from profiling.cpu import __main__ as command
-from profiling.cpu import chart, groups, page
+from profiling.cpu import chart, choices, groups, page
 from profiling.results import UNFINISHED, Results, problems
 
 from .bench_fakes import STEP, TINY, FakeWorker, Machine, plan
@@ -281,3 +286,32 @@ def test_the_memory_of_a_step_for_real():
         found[batch] = worker.ask("memory", case=asdict(case), way="gpucnn")
         worker.close()
     assert 0 < found[1]["added"] < found[128]["added"] < found[128]["peak"] < 2e9
+
+
+# ---- the choice of algorithms --------------------------------------------------------------------
+
+
+def test_choices_are_held_against_a_plain_product(monkeypatch, capsys):
+    small = [replace(TINY, op=op, kernel=1, padding=0) for op in cases.CONVOLUTIONS]
+    monkeypatch.setattr(choices, "layers", lambda: small)
+    taken = []
+    monkeypatch.setattr(choices, "bound", lambda algorithm, case: partial(taken.append, algorithm))
+    ticks = iter(range(10**6))
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(choices, "time", clock)
+    with pytest.raises(SystemExit) as end:
+        choices.main()
+    assert end.value.code == 0
+    assert "3 choices: 1.00 on average, 1.00 at worst" in capsys.readouterr().out
+    assert {type(algorithm).__name__ for algorithm in taken} == {"Pointwise", "Taps"}
+
+
+@pytest.mark.parametrize("op", cases.CONVOLUTIONS)
+def test_a_choice_and_the_plain_product_compute_the_same(op):
+    case = replace(TINY, op=op, kernel=1, padding=0)
+    found = []
+    for call in (choices.bound(algorithm, case) for algorithm in (Pointwise(), Taps())):
+        value = call()
+        arguments = inspect.getclosurevars(call).nonlocals["arguments"]
+        found.append(arguments[2] if value is None else value)
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)

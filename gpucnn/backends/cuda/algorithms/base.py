@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
 SHARED_BYTES = 48 * 1024  # of a block, without asking the driver for more
+PARTIAL_ELEMENTS = 2**24  # of partial sums, at most, that a split product leaves to be added up
 
 # The device that the cost estimates have in mind, an H200: its multiprocessors, the float32
 # multiply-adds of one of them in a microsecond (128 a clock at 1.98 GHz), the bytes that its memory

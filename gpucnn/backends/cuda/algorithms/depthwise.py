@@ -21,6 +21,7 @@ from .base import (
     LAUNCH_US,
     MULTIPLY_ADDS,
     MULTIPROCESSORS,
+    PARTIAL_ELEMENTS,
     Algorithm,
     Plan,
     Problem,
@@ -59,8 +60,6 @@ _SPLITTING = np.dtype(
     + [(f"by_{name}", DIVISOR) for name in ("lanes", "slots", "row_tiles", "column_tiles")]
     + [(f"by_{name}", DIVISOR) for name in ("down", "across", "sums")]
 )
-
-PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
 
 # The share of the multiply-adds that is reached, and the threads that it takes to reach it; and how
 # long it takes until memory is busy.

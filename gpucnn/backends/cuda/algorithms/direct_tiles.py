@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ....shapes import ConvShape, PoolShape
 from ..launch import ceil_div, even, whole_warps
-from .base import MULTIPROCESSORS
+from .base import MULTIPROCESSORS, PARTIAL_ELEMENTS
 
 # As in kernels/direct.cuh and kernels/conv_direct_wgrad.cu.
 MAX_CHANNELS = 4
@@ -31,7 +31,6 @@ THREADS_LEFT = 2560 * MULTIPROCESSORS
 MOST_TILES = 8
 # Threads of wgrad that a multiprocessor holds at least: it is split into so many.
 WGRAD_HELD = 384
-PARTIAL_ELEMENTS = 2**24  # that the splits may take
 
 # Instructions of a thread, as the machine code has them, beside the multiply-adds.
 PATCH_COPY = 30  # for each input of a tile

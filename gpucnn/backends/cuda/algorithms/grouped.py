@@ -20,6 +20,7 @@ from .base import (
     LAUNCH_US,
     MULTIPLY_ADDS,
     MULTIPROCESSORS,
+    PARTIAL_ELEMENTS,
     Algorithm,
     Plan,
     Problem,
@@ -87,7 +88,6 @@ MOST_IN_GROUP = 64  # channels or filters; beyond, an implicit GEMM has use for 
 GATHER_LANES = {True: 16, False: 4}
 WGRAD_LANES = {True: 8, False: 1}
 BLOCKS_WANTED = 396  # that wgrad is split into: three on each multiprocessor of an H100
-PARTIAL_ELEMENTS = 2**24  # that wgrad's splits may take
 
 # The share of the multiply-adds that is reached with a known window, with any, and with any and
 # channels one by one; that of the memory's pace; and the threads that it takes to reach them.

@@ -24,7 +24,7 @@ TAPS, PLACES = 256, 31  # as in kernels/conv_mma.cuh: those of a table, and alon
 ROW_BYTES, TAP_BYTES = 12, 12
 SUMMED_AT_ONCE = 64  # terms; a split has whole multiples of it
 TERMS_PER_SPLIT = 256  # at least; with less, adding the splits up costs more
-PARTIAL_ELEMENTS = 2**25  # more partial sums than these cost more than splitting saves
+PARTIALS_16BIT = 2**25  # of tensor cores, which make more of them in the time of adding them up
 
 # Kilobytes of shared memory that a block may have, by the architecture.
 MOST_SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
@@ -149,7 +149,7 @@ def applies(problem: Problem) -> bool:
 def splits(matrix: Matrix, tile: MmaTile) -> Iterator[tuple[int, int]]:
     """Yield (splits, terms of each): the whole sum, and as many as make whole waves of blocks."""
     blocks, results = matrix.blocks(tile), matrix.m * matrix.n * matrix.groups
-    most = min(matrix.k // TERMS_PER_SPLIT, PARTIAL_ELEMENTS // results)
+    most = min(matrix.k // TERMS_PER_SPLIT, PARTIALS_16BIT // results)
     waves = (MULTIPROCESSORS * n // blocks for n in range(1, 2 * tile.blocks + 1))
     found = {}
     for wanted in (1, *(min(wave, most) for wave in waves)):

@@ -13,8 +13,8 @@ from ..geometry import geometry_record
 from ..kernel import DTYPE, RANK, Axis, KernelFamily
 from ..launch import KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
-from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
-from .tiles import PARTIAL_ELEMENTS, matrix_of
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, PARTIAL_ELEMENTS, Algorithm, Plan, Problem
+from .tiles import matrix_of
 
 LOOP_PIXELS = 32  # that a block of the kernel sums in one step of its loop
 CHUNK = 8  # neighbours that are loaded together

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ....shapes import ConvShape
 from ..kernel import Axis
 from ..launch import ceil_div
-from .base import MULTIPROCESSORS, Problem
+from .base import MULTIPROCESSORS, PARTIAL_ELEMENTS, Problem
 
 TILE_K = 16  # as in kernels/tile_gemm.cuh
 # What tile_gemm_async.cuh knows of a row beforehand, or of four rows that lie together.
@@ -17,8 +17,6 @@ ROW_BYTES = {"fprop": (24, 8), "dgrad": (24, 4 / 4), "wgrad": (16 / 4, 4 / 4)}
 
 # A split sums at least so many terms: with less, adding the splits up costs more.
 TERMS_PER_SPLIT = 128
-# Partial sums may take this much memory before splitting stops.
-PARTIAL_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..launch import BLOCK_THREADS, KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
-from .mma import CHUNK, ELEMENT, PARTIAL_ELEMENTS
+from .mma import CHUNK, ELEMENT, PARTIALS_16BIT
 
 DEPTH, ROW_BYTES = 64, 128  # channels of a step, and their bytes
 COLUMNS, MOST_TAPS = 8, 3  # of a patch's tile, and of its windows along an axis
@@ -235,7 +235,7 @@ class Wgmma(Algorithm):
         steps = _steps(s)
         yield 1, steps
         most = min(
-            steps // STEPS_PER_SPLIT, PARTIAL_ELEMENTS // math.prod(s.y_shape),
+            steps // STEPS_PER_SPLIT, PARTIALS_16BIT // math.prod(s.y_shape),
             MULTIPROCESSORS * tile.blocks // tiles,
         )  # fmt: skip
         if not tile.patches and most > 1:

@@ -16,7 +16,7 @@ from ..launch import KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import MULTIPROCESSORS, Algorithm, Plan, Problem
-from .mma import PARTIAL_ELEMENTS
+from .mma import PARTIALS_16BIT
 from .mma_wgrad import WAVES, whole_us
 from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, pair, tensor_maps_can_say, wgmma_element
 
@@ -142,7 +142,7 @@ class WgmmaWgrad(Algorithm):
                 blocks = ceil_div(s.taps * blocks, tile.weights // DEPTH)
             blocks *= ceil_div(s.filters, tile.filters)
             steps = ceil_div(pixels, tile.pixels)
-            most = max(1, min(steps // STEPS_PER_SPLIT, PARTIAL_ELEMENTS // math.prod(s.w_shape)))
+            most = max(1, min(steps // STEPS_PER_SPLIT, PARTIALS_16BIT // math.prod(s.w_shape)))
             wanted = {max(1, min(most, waves * MULTIPROCESSORS // blocks)) for waves in (0, *WAVES)}
             for each in sorted({ceil_div(steps, splits) for splits in wanted}, reverse=True):
                 grid = (blocks, 1, ceil_div(steps, each))
