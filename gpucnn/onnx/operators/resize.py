@@ -24,7 +24,7 @@ def upsample(call: Call, x: Value, scales: Array | None = None) -> Value:
     sizes = _scaled(call.sizes(x), factors)
     kind = "nearest" if call.get("mode", "nearest") == "nearest" else "linear"
     how = Interpolation(kind, "asymmetric", "floor")
-    return _resized(call, x, range(len(sizes)), sizes, factors, how)
+    return _resized(call, x, range(len(sizes)), sizes, list(map(_meant, factors)), how)
 
 
 @operator("Resize")
