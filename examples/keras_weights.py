@@ -111,6 +111,8 @@ def load(model: gpucnn.Sequential, path: str | Path) -> None:
     for layer in model.layers:
         if not layer.params:
             continue
+        if type(layer).__name__ not in ARRAYS:
+            raise ValueError(f"{path}: layers are {', '.join(ARRAYS)}. Received: {layer.label}")
         kind, arrays = ARRAYS[type(layer).__name__]
         group = f"{kind}_{count[kind]}" if count[kind] else kind
         count[kind] += 1

@@ -269,6 +269,9 @@ def test_sources_that_are_none(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=r"a\.safetensors: not a safetensors file, or damaged"):
         load_state_dict(model, tmp_path / "a.safetensors")
+    (tmp_path / "a.onnx").write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"not an ONNX model, or damaged.*a\.onnx"):
+        load_state_dict(model, tmp_path / "a.onnx")
     with pytest.raises(FileNotFoundError):
         load_state_dict(model, tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match=r"safetensors.torch.save_file.*Received: 'model.pth'"):

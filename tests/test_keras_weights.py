@@ -74,6 +74,9 @@ def test_what_does_not_fit_changes_nothing():
     before = model.state_dict()
     with pytest.raises(ValueError, match=r"no place for: \['dense/1'\]"):
         keras_weights.load(model, FILE)
+    other = gpucnn.Sequential([L.PReLU(input_shape=(36,))])
+    with pytest.raises(ValueError, match=r"layers are Conv1D, .*Received: PReLU 'p_re_lu'"):
+        keras_weights.load(other, FILE)
     longer = gpucnn.Sequential([L.Dense(36, input_shape=(36,)), L.Dense(5)])
     with pytest.raises(ValueError, match=r"holds no dense_1/0 for Dense 'dense_1': kernel"):
         keras_weights.load(longer, FILE)

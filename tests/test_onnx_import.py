@@ -250,6 +250,66 @@ def test_gemm_scales_its_weights():
     check(model, 3, 4)
 
 
+@pytest.mark.parametrize("scale", [0.7, 0.9, 1.4, 2.1])
+def test_sizes_are_products_in_float32(scale):
+    """10 * 0.7 is 7 there, and 6.99 of a float32's digits in Python's numbers."""
+    scales = np.array([1, 1, scale, scale], np.float32)
+    weights = {"region": np.zeros(0, np.float32), "scales": scales}
+    model = made([node("Resize", "x region scales", mode="linear")], ("n", 2, 10, 20), weights)
+    network = check(model, 2, 2, 10, 20)
+    assert network.output_shape((2, 10, 20)) == (2, round(10 * scale), round(20 * scale))
+
+
+def test_a_scale_is_the_fraction_that_was_meant(tmp_path):
+    """Output 1 of a scale of 0.6 reads place 2, and of the float32 0.60000002 place 1.9999999."""
+    layer = gpucnn.Resize(scale=0.6, rounding="floor", axes=(1,))
+    x = np.arange(5.0, dtype=np.float32).reshape(1, 5, 1)
+    gonnx.save(layer, tmp_path / "one.onnx", input_shape=(5, 1))
+    network = gonnx.load(tmp_path / "one.onnx")
+    np.testing.assert_array_equal(network.predict(x).ravel(), [0, 2, 3])
+    np.testing.assert_array_equal(network.predict(x), layer.forward(x))
+    weights = {"region": np.zeros(0, np.float32), "scales": np.array([1, 0.6], np.float32)}
+    check(made([node("Resize", "x region scales", nearest_mode="floor")], ("n", 5), weights), 2, 5)
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.7])
+def test_nearest_neighbours_before_opset_11(scale):
+    scales = np.array([1, 1, scale, scale], np.float32)
+    check(
+        made([node("Resize", "x scales")], ("n", 2, 5, 7), {"scales": scales}, opset=10), 2, 2, 5, 7
+    )
+
+
+@pytest.mark.parametrize(("start", "end"), [(-9, -9), (-1, -9), (9, 0)])
+def test_a_slice_backwards_from_beyond(start, end):
+    weights = dict(zip("aecs", ([start], [end], [2], [-1]), strict=True))
+    weights = {name: np.array(value) for name, value in weights.items()}
+    nodes = [node("Slice", "x a e c s", "part"), node("Concat", "part x", "y", axis=2)]
+    check(made(nodes, ("n", 3, 5), weights), 2, 3, 5)
+
+
+@pytest.mark.parametrize("order", ["x v", "v m"])
+def test_a_product_with_a_vector_drops_its_axis(order):
+    nodes = [node("Transpose", "x", "m", perm=[0, 2, 1]), node("MatMul", order, "y")]
+    for size in (1, 4):
+        check(made(nodes, ("n", 3, size), {"v": numbers(size)}), 2, 3, size)
+
+
+@pytest.mark.parametrize("kind", ["ReduceSum", "ReduceL1", "ReduceSumSquare"])
+def test_a_reduction_of_single_numbers(kind):
+    weights = {"none": np.zeros(0, np.int64)}
+    nodes = [node(kind, "x none", "a", noop_with_empty_axes=1), node("Relu", "a", "y")]
+    check(made(nodes, ("n", 3), weights, opset=18), 2, 3)
+
+
+def test_statistics_that_a_momentum_of_1_keeps():
+    nodes = [node("BatchNormalization", "x one zero zero one", momentum=1.0)]
+    weights = {"one": np.ones(3, np.float32), "zero": np.zeros(3, np.float32)}
+    network = check(made(nodes, ("n", 3, 4), weights), 2, 3, 4)
+    network.forward(5 + numbers(9, 3, 4), training=True)
+    np.testing.assert_allclose(network.layers[0].state["moving_mean"], 0, atol=1e-6)
+
+
 def test_a_clip_at_6_is_the_relu_that_fuses():
     weights = {"low": np.float32(0), "high": np.float32(6)}
     network = check(made([node("Clip", "x low high")], ("n", 3), weights), 4, 3)
@@ -463,6 +523,16 @@ def test_all_that_is_not_supported_is_listed():
         ([node("Add", "x c")], (2, 3), {"c": numbers(2, 3)}, "other numbers for each sample"),
         ([node("Cast", "x", to=7)], (1, 3), {}, "a cast to int64; a graph computes with floating"),
         ([node("MaxPool", "x", kernel_shape=[2, 2])], (1, 1, 1, 1), {}, "does not fit"),
+        ([node("MaxPool", "x")], (1, 1, 4, 4), {}, "attribute 'kernel_shape' is missing"),
+        ([node("Sub", "x")], (1, 3), {}, "has input size 1 not in range"),
+        ([node("Softmax", "x", axis=2)], (1, 3), {}, "axis 2 of a value of 2 axes"),
+        ([node("Gemm", "x w", transA=1)], (1, 3), {"w": numbers(1, 2)}, "transA=1, the samples"),
+        ([node("Gather", "x i", axis=1)], (1, 3), {"i": np.array([0, 3])}, "from 0 to 3 of 3"),
+        ([node("Split", "x s", "y z", axis=1)], (1, 3), {"s": np.array([1, 1])}, "1] of 3"),
+        ([node("GroupNormalization", "x x x", num_groups=1)], (1, 3), {}, "parameters must be"),
+        ([node("MaxPool", "x", "a y", kernel_shape=[2])], (1, 1, 4), {}, "no index of a max-pool"),
+        ([node("MaxPool", "x", "a b", kernel_shape=[2]), node("Neg", "b", "y")], (1, 1, 4), {},
+         "the indices of a MaxPool are for a MaxUnpool alone"),
     ],
 )  # fmt: skip
 def test_a_use_that_is_not_supported_says_why(nodes, shape, weights, message):
@@ -487,7 +557,7 @@ def test_numbers_that_are_the_batchs_size_fit_no_other_batch(kind):
 
 def test_files_and_arguments_that_do_not_fit(tmp_path, file):
     (tmp_path / "broken.onnx").write_bytes(b"no model at all")
-    with pytest.raises(ValueError, match="no ONNX model"):
+    with pytest.raises(ValueError, match=r"not an ONNX model, or damaged.*Received: .*broken.onnx"):
         gonnx.load(tmp_path / "broken.onnx")
     with pytest.raises(FileNotFoundError):
         gonnx.load(tmp_path / "missing.onnx")

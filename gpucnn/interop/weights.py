@@ -111,7 +111,7 @@ def read(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arrays of a .safetensors or an .onnx file by name; a mapping as it is.
 
     Raises:
-        ValueError: it is another kind of file.
+        ValueError: it is another kind of file, or damaged.
         FileNotFoundError: it is not there.
     """
     if isinstance(source, Mapping):
@@ -125,14 +125,15 @@ def read(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
         except SafetensorError as error:
             raise ValueError(f"{file}: not a safetensors file, or damaged. {error}") from error
     if file.suffix == ".onnx":
-        try:
-            import onnx
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                'an .onnx file needs the package onnx: pip install "gpucnn[onnx]"'
-            ) from error
-        graph = onnx.load(file).graph
-        return {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+        from ..onnx import require_onnx
+
+        require_onnx()
+        from onnx import numpy_helper
+
+        from ..onnx.importer import parsed
+
+        graph = parsed(file).graph
+        return {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     raise ValueError(
         "load_state_dict: source must be a .safetensors or .onnx file, or arrays by name; in"
         f" PyTorch, safetensors.torch.save_file(model.state_dict(), path) writes one. Received:"

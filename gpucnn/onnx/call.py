@@ -38,6 +38,8 @@ MERGING = {
     "maximum": merging.Maximum,
     "minimum": merging.Minimum,
 }
+# What a reduction makes of a single number, where that is another one.
+OF_ONE = {"l1": "abs", "l2": "abs", "log_sum": "log", "sum_square": "square"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Call:
         """Return an axis counted from the front; raise where it is the batch of a node."""
         rank = len(self.sizes(x))
         place = axis + rank if axis < 0 else axis
-        if not 0 <= place <= rank:
+        if not 0 <= place < rank:
             raise self.refuse(f"axis {axis} of a value of {rank} axes")
         if place == 0 and isinstance(x, Node):
             raise self.refuse("the samples of a batch would be mixed")
@@ -208,7 +210,9 @@ class Call:
         """Return ``functional.reduce_forward`` of x."""
         if isinstance(x, Node):
             places = [self.axis(x, axis) for axis in axes]
-            return self.apply(Reduce(mode, places, keepdims=keepdims), x) if places else x
+            if not places:  # each number by itself
+                return self.unary(OF_ONE[mode], x) if mode in OF_ONE else x
+            return self.apply(Reduce(mode, places, keepdims=keepdims), x)
         options = {"keepdims": keepdims, "owner": self.label}
         return F.reduce_forward(x, mode, axes, **options)
 

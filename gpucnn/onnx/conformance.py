@@ -136,11 +136,7 @@ def reason(case: Case) -> str | None:
     targets = {item.i for node in found for item in node.attribute if item.name == "to"}
     if any(helper.tensor_dtype_to_np_dtype(kind).name not in CASTABLE for kind in targets):
         return DTYPES
-    return (
-        "random numbers"
-        if case.name.startswith("test_training_dropout") and "zero" not in case.name
-        else None
-    )
+    return RANDOM if case.name in DROPPED else None
 
 
 def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

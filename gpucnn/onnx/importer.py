@@ -88,7 +88,17 @@ def _computes_sizes(graph: onnx.GraphProto) -> bool:
 
 
 def read(source: Any) -> onnx.ModelProto:
-    """Return a model from a path, bytes or itself, with its local functions put in their places.
+    """Return a model that can be run, with its local functions put in their places; see parsed."""
+    model = parsed(source)
+    if not model.graph.node:
+        raise ValueError("load: the model has no nodes. Received: an empty graph")
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return model
+
+
+def parsed(source: Any) -> onnx.ModelProto:
+    """Return a model from a path, bytes or itself.
 
     Raises:
         ValueError: it is no model.
@@ -96,18 +106,18 @@ def read(source: Any) -> onnx.ModelProto:
     """
     try:
         if isinstance(source, onnx.ModelProto):
-            model = source
-        elif isinstance(source, bytes):
-            model = onnx.load_from_string(source)
-        else:
-            model = onnx.load(Path(source))
+            return source
+        if isinstance(source, bytes):
+            return onnx.load_from_string(source)
+        return onnx.load(Path(source))
     except DecodeError as error:
-        raise ValueError(f"load: the file is no ONNX model, or damaged: {error}") from error
-    if not model.graph.node:
-        raise ValueError("load: the model has no nodes. Received: an empty graph")
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    return model
+        raise ValueError(
+            f"load: not an ONNX model, or damaged. {error}. Received: {_named(source)}"
+        ) from error
+
+
+def _named(source: Any) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
 def _sizes(item: onnx.ValueInfoProto) -> list[int | None] | None:
@@ -210,5 +220,6 @@ def _report(interpreter: Interpreter, graph: onnx.GraphProto, results: Sequence[
     for item, value in zip(graph.output, results, strict=True):
         if not isinstance(value, Node):
             raise UnsupportedError(
-                f"load: each output must depend on an input. Received: the constant {item.name!r}"
+                "load: each output must depend on an input, and be no index of a max-pool."
+                f" Received: {item.name!r}"
             )

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 from onnx import numpy_helper
 
 from ..functional.elementwise import quiet
 from .call import Call, Context, Value
 from .errors import UnsupportedError
 from .operators import OPERATORS
+from .operators.pooling import Indices
 
 
 def legal(name: str) -> str:
@@ -44,6 +46,7 @@ class Interpreter:
         self.taken = set(taken)
         self.reads: Counter[str] = Counter()
         self.opsets = {item.domain: item.version for item in model.opset_import}
+        self.ir_version = model.ir_version
         self.problems: list[tuple[str, str, str]] = []
 
     def run(self, graph: onnx.GraphProto, values: dict[str, Value]) -> list[Value]:
@@ -86,14 +89,32 @@ class Interpreter:
                 self.opsets.get("", self.opsets.get("ai.onnx", 1)),
                 self.context,
             )
+            if node.op_type != "MaxUnpool" and any(isinstance(v, Indices) for v in inputs):
+                raise UnsupportedError("the indices of a MaxPool are for a MaxUnpool alone")
             with quiet():
                 results = OPERATORS[node.op_type](call, *inputs)
-        except ValueError as error:  # an UnsupportedError, or what a layer says of its arguments
-            self.problems.append((node.op_type, node.name or f"-> {node.output[0]}", str(error)))
+            results = results if isinstance(results, tuple) else (results,)
+            if any(map(call.wants, range(len(results), len(node.output)))):
+                raise UnsupportedError(f"of its outputs {len(results)} can be had")
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            # Unsupported, what a layer says of its arguments, or a node that is none of ONNX's.
+            reason = str(error) if isinstance(error, ValueError) else self._flaw(node)
+            if reason is None:
+                raise
+            self.problems.append((node.op_type, node.name or f"-> {node.output[0]}", reason))
             return missing
-        results = results if isinstance(results, tuple) else (results,)
         # What NumPy makes of arrays without axes is a number of its own kind.
         return [np.asarray(value) if isinstance(value, np.generic) else value for value in results]
+
+    def _flaw(self, node: onnx.NodeProto) -> str | None:
+        """Return what its operator does not allow: inputs or attributes, too few or too many."""
+        rules = onnx.checker.C.CheckerContext()
+        rules.ir_version, rules.opset_imports = self.ir_version, self.opsets
+        try:
+            onnx.checker.check_node(node, rules)
+        except onnx.checker.ValidationError as error:
+            return str(error).strip().rstrip(".")
+        return None
 
     def _own_name(self, name: str) -> str:
         """Return a node's name as layers are called: without a "/", and each but once."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from ...backends.numpy.activation import SELU_ALPHA, SELU_SCALE
 from ...functional.activation import ALPHA
 from ...layers.activation import PReLU, _Elementwise
 from .builder import Builder, Value
@@ -24,7 +25,6 @@ _SAME = {
 }
 _WITH_ALPHA = {"leaky_relu": "LeakyRelu", "elu": "Elu"}
 _SOFTMAX = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
 
 @exports(_Elementwise)

@@ -10,18 +10,14 @@ from ...layers.reduce import ArgMax, Reduce
 from .builder import Builder, Value
 from .registry import exports
 
-_OPERATIONS = {
-    "sum": "ReduceSum",
-    "mean": "ReduceMean",
-    "max": "ReduceMax",
-    "min": "ReduceMin",
-    "prod": "ReduceProd",
-    "l1": "ReduceL1",
-    "l2": "ReduceL2",
-    "log_sum": "ReduceLogSum",
-    "log_sum_exp": "ReduceLogSumExp",
-    "sum_square": "ReduceSumSquare",
-}
+
+def operation(mode: str) -> str:
+    """Return ONNX's name of one of ``functional.reduce_forward``'s modes.
+
+    >>> operation("log_sum_exp")
+    'ReduceLogSumExp'
+    """
+    return f"Reduce{mode.title().replace('_', '')}"
 
 
 @exports(Reduce)
@@ -41,7 +37,7 @@ def reduced(builder: Builder, x: Value, mode: str, axes: Sequence[int], keepdims
     """Reduce axes of the array by one of ``functional.reduce_forward``'s modes."""
     x = builder.arranged(x, x.order)
     places = builder.constant("axes", np.array(sorted(map(x.place, axes))))
-    name = builder.node(_OPERATIONS[mode], x.name, places, keepdims=int(keepdims))
+    name = builder.node(operation(mode), x.name, places, keepdims=int(keepdims))
     return _left(x, name, axes, keepdims)
 
 

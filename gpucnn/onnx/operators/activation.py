@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import functional as F
 from ...backends.base import Array
+from ...backends.numpy.activation import SELU_ALPHA, SELU_SCALE
 from ...layers import (
     ELU,
     GELU,
@@ -94,7 +95,7 @@ def celu(call: Call, x: Value) -> Value:
 
 @operator("Selu")
 def selu(call: Call, x: Value) -> Value:
-    usual = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
+    usual = {"alpha": SELU_ALPHA, "gamma": SELU_SCALE}
     alpha, gamma = (call.get(name, value) for name, value in usual.items())
     # Attributes are float32.
     if all(math.isclose(call.get(n, v), v, rel_tol=1e-6) for n, v in usual.items()):

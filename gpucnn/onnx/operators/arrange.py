@@ -33,6 +33,8 @@ def split(call: Call, x: Value, sizes: Array | None = None) -> tuple:
         count = call.get("num_outputs", len(call.outputs))
         each = -(-total // count)
         given = [max(min(each, total - place * each), 0) for place in range(count)]
+    if sum(given) != total:
+        raise call.refuse(f"parts of {list(given)} of {total}")
     ends = np.cumsum(given).tolist()
     return tuple(
         _sliced(call, x, {axis: (end - n, end, 1)}) for n, end in zip(given, ends, strict=True)
@@ -62,8 +64,9 @@ def slice_(call: Call, x: Value, *inputs: Array | None) -> Value:
 
 
 def _clamped(start: int, end: int, step: int, size: int) -> slice:
-    """ONNX's slice as Python's: an end before the first number is None there."""
-    end = None if step < 0 and end < -size else end
+    """ONNX's slice as Python's: backwards, a start or an end before the first number differ."""
+    if step < 0:
+        start, end = max(start, -size), None if end < -size else end
     return slice(start, end, step)
 
 
@@ -109,10 +112,11 @@ def pad(
 @operator("Gather")
 def gather(call: Call, x: Value, indices: Array) -> Value:
     axis = call.axis(x, call.get("axis", 0))
+    places, sizes = call.known(indices, "the indices"), call.sizes(x)
+    if ((places < -sizes[axis]) | (places >= sizes[axis])).any():
+        raise call.refuse(f"indices from {places.min()} to {places.max()} of {sizes[axis]}")
     if not isinstance(x, Node):
-        return call.xp.take(x, call.xp.asarray(call.known(indices, "the indices")), axis=axis)
-    places = call.known(indices, "the indices")
-    sizes = call.sizes(x)
+        return call.xp.take(x, call.xp.asarray(places), axis=axis)
     flat = np.where(places < 0, places + sizes[axis], places).ravel().tolist()
     if len(flat) == 1:
         taken = _sliced(call, x, {axis: (flat[0], flat[0] + 1, 1)})

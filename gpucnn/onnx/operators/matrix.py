@@ -19,8 +19,10 @@ def gemm(call: Call, a: Value, b: Value, c: Array | None = None) -> Value:
         y = F.matmul_forward(a, b, owner=call.label)
         y = y if alpha == 1 else y * y.dtype.type(alpha)
         return y if c is None else (y + c * c.dtype.type(beta)).astype(y.dtype)
-    if isinstance(b, Node) or isinstance(c, Node) or call.get("transA"):
+    if isinstance(b, Node) or isinstance(c, Node):
         raise call.refuse("the weights must be known when the model is loaded")
+    if call.get("transA"):
+        raise call.refuse("transA=1, the samples of a batch would no longer lie first")
     kernel = (b if call.get("transB") else b.T) * b.dtype.type(alpha)  # (units, features)
     if c is not None and c.ndim > 1 and c.shape[0] != 1:
         raise call.refuse(f"a bias of shape {c.shape}, another one for each sample")
@@ -35,8 +37,13 @@ def matmul(call: Call, a: Value, b: Value) -> Value:
         if min(len(a.shape), len(b.shape)) < 2:
             raise call.refuse("the samples of a batch would be mixed")
         return call.apply(MatMul(), a, b)
-    if isinstance(b, Node) or b.ndim != 2:
+    if isinstance(b, Node):
+        y = call.apply(MatMul(), *_as_nodes(call, a if a.ndim > 1 else a[None], b))
+        return y if a.ndim > 1 else call.reshape(y, (*call.sizes(y)[:-2], y.shape[-1]))
+    if b.ndim > 2:
         return call.apply(MatMul(), *_as_nodes(call, a, b))
+    if b.ndim == 1:
+        return call.reshape(_dense(call, a, b[None], None), call.sizes(a)[:-1])
     return _dense(call, a, b.T, None)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ... import functional as F
 from ...backends.base import Array
 from ...layers import BatchNorm, GroupNorm, InstanceNorm, Layer, LayerNorm, LocalResponseNorm
@@ -20,10 +22,9 @@ def batch_norm(
     _check_known(call, gamma, beta, mean, variance)
     if not call.get("spatial", 1):
         raise call.refuse("spatial=0, statistics for each position")
-    momentum = call.get("momentum", 0.9)
-    layer = BatchNorm(
-        epsilon=call.get("epsilon", 1e-5), momentum=momentum if momentum < 1 else 0.99, axis=1
-    )
+    # 1 keeps the statistics for ever, as the largest number does that the layer takes.
+    momentum = min(call.get("momentum", 0.9), np.nextafter(1, 0).item())
+    layer = BatchNorm(epsilon=call.get("epsilon", 1e-5), momentum=momentum, axis=1)
     weights = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
     if isinstance(x, Node) and call.wants(1):
         raise call.refuse("the statistics are no outputs; training keeps them in the layer")
@@ -44,6 +45,7 @@ def instance_norm(call: Call, x: Value, gamma: Array, beta: Array) -> Value:
 @operator("GroupNormalization")
 def group_norm(call: Call, x: Value, gamma: Array, beta: Array) -> Value:
     """Scale and bias are for each group before opset 21, for each channel from then on."""
+    _check_known(call, gamma, beta)
     groups = call.get("num_groups")
     if call.opset < 21:
         each = call.sizes(x)[1] // groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...backends.base import Array
+from ...functional.reduce import MODES
 from ...layers import (
     ArgMax,
     GlobalAveragePool1D,
@@ -11,27 +12,17 @@ from ...layers import (
 )
 from ...network import Node
 from ..call import Call, Value
+from ..exporting.reduce import operation
 from .registry import operator
 
-MODES = {
-    "ReduceL1": "l1",
-    "ReduceL2": "l2",
-    "ReduceLogSum": "log_sum",
-    "ReduceLogSumExp": "log_sum_exp",
-    "ReduceMax": "max",
-    "ReduceMean": "mean",
-    "ReduceMin": "min",
-    "ReduceProd": "prod",
-    "ReduceSum": "sum",
-    "ReduceSumSquare": "sum_square",
-}
+OF_NAME = {operation(mode): mode for mode in MODES}
 POOLS = {1: GlobalAveragePool1D, 2: GlobalAveragePool2D, 3: GlobalAveragePool3D}
 
 
-@operator(*MODES)
+@operator(*OF_NAME)
 def reduce(call: Call, x: Value, axes: Array | None = None) -> Value:
     """The axes are an attribute before opset 18 (ReduceSum: 13), an input from then on."""
-    rank, mode = len(call.sizes(x)), MODES[call.kind]
+    rank, mode = len(call.sizes(x)), OF_NAME[call.kind]
     places = call.get("axes") if axes is None else call.integers(axes, "the axes")
     if not places:
         if call.get("noop_with_empty_axes", 0):
