@@ -20,8 +20,9 @@ PROTOCOL = (
     " the median call of 45 ms, and samples of the libraries alternate. A window in which other"
     " programs had more than 4 % of the cores is measured again. PyTorch in its better layout,"
     " networks in inference also traced and frozen by TorchScript; gpucnn's are frozen, the BLAS"
-    " with as many threads (`freeze(blas_threads=2)`). A ratio is gpucnn's time over PyTorch's within"
-    " a window: medians over the windows of a run, then over the runs. An error is the largest deviation from float64 over the root mean square."
+    " with as many threads (`freeze(blas_threads=2)`). A ratio is gpucnn's time over PyTorch's"
+    " within a window: medians over the windows of a run, then over the runs. An error is the"
+    " largest deviation from float64 over the root mean square."
 )
 MEGABYTE = 1e6
 
