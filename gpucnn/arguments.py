@@ -47,6 +47,16 @@ def as_int(owner: str, name: str, value: Any, *, minimum: int = 1) -> int:
     return number
 
 
+def as_axis(owner: str, axis: Any) -> int:
+    """Return an axis as an int; it counts the batch axis, 0, which it may not be."""
+    number = _integer(axis)
+    if number in (None, 0):
+        raise ValueError(
+            f"{owner}: axis must be an integer other than 0, the batch. Received: axis={axis!r}"
+        )
+    return number
+
+
 def as_tuple(owner: str, name: str, value: Any, rank: int, *, minimum: int = 1) -> tuple[int, ...]:
     """Return ``value``, an int or a sequence of ``rank`` ints, as a tuple of ``rank`` ints."""
     single = _integer(value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import functional as F
-from ..arguments import as_choice, as_shape, integers
+from ..arguments import as_axis, as_choice, as_shape, integers
 from ..backends.base import Array
 from ..functional.arrange import PAD_MODES, check_padding
 from ..functional.checks import expect_shape
@@ -126,12 +126,7 @@ class Take(Layer):
     def __init__(self, places: Sequence[int], axis: int = -1, **common: Any) -> None:
         super().__init__(**common)
         self.places = as_shape(self.label, "places", places)
-        if integers([axis]) in (None, (0,)):
-            raise ValueError(
-                f"{self.label}: axis must be an integer other than 0, the batch."
-                f" Received: axis={axis!r}"
-            )
-        self.axis = int(axis)
+        self.axis = as_axis(self.label, axis)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         place = self.axis - 1 if self.axis > 0 else self.axis + len(input_shape)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import functional as F
-from ..arguments import integers
+from ..arguments import as_axis
 from ..backends import backend_of
 from ..backends.base import Array
 from ..functional.checks import expect_shape
@@ -197,12 +197,7 @@ class Concatenate(Merge):
 
     def __init__(self, axis: int = -1, **common: Any) -> None:
         super().__init__(**common)
-        if integers([axis]) in (None, (0,)):
-            raise ValueError(
-                f"{self.label}: axis must be an integer other than 0, the batch."
-                f" Received: axis={axis!r}"
-            )
-        self.axis = int(axis)
+        self.axis = as_axis(self.label, axis)
 
     def output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         first = tuple(input_shape[0])
