@@ -213,14 +213,14 @@ def sum_of(norm: Layer, activation: Layer | None, complex_numbers: bool = False)
         return None
     if activation is None:
         return NormSum(norm)
-    return NormSum(norm, activation) if _is_relu(activation) else None
+    return NormSum(norm, activation) if is_relu(activation) else None
 
 
 def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
-    if not _is_conv(lead) or lead.activation not in FUSED:
+    if not is_conv(lead) or lead.activation not in FUSED:
         return None
-    count = 3 if lead.activation == "linear" and any(map(_is_relu, layers[1:3])) else 2
+    count = 3 if lead.activation == "linear" and any(map(is_relu, layers[1:3])) else 2
     run = layers[:count]
     pools = [layer for layer in run if _takes_maxima(layer)]
     if len(pools) != 1 or len(run) < count:
@@ -230,17 +230,16 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
 
 def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead, norm = layers[0], next(iter(layers[1:2]), None)
-    if not _is_conv(lead) and not is_as_written(lead, Dense):
+    if not is_conv(lead) and not is_as_written(lead, Dense):
         return None
     if not is_as_written(norm, BatchNorm) or (lead.activation, norm.activation) != ("linear",) * 2:
         return None
-    axis = -1 if isinstance(lead, Dense) or lead.data_format == "channels_last" else 1
-    if norm.axis != axis:
+    if norm.axis != channel_axis(lead):
         return None
     found = []  # one of each kind at most
     for layer in layers[2:4]:
-        pools = _is_conv(lead) and _takes_maxima(layer) and _fits(layer, lead)
-        if pools in found or not (pools or _is_relu(layer, ("relu", "relu6"))):
+        pools = is_conv(lead) and _takes_maxima(layer) and _fits(layer, lead)
+        if pools in found or not (pools or is_relu(layer, ("relu", "relu6"))):
             break
         found.append(pools)
     count = 2 + len(found)
@@ -248,15 +247,15 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
 
 
 def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Layer]] | None:
-    if not _is_relu(layers[0]) or not any(map(_takes_maxima, layers[1:2])):
+    if not is_relu(layers[0]) or not any(map(_takes_maxima, layers[1:2])):
         return None
     return 2, [layers[1], layers[0]]
 
 
 def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
-    can = _is_conv(lead) or is_as_written(lead, Dense, BatchNorm)
-    if not can or lead.activation != "linear" or not any(map(_is_relu, layers[1:2])):
+    can = is_conv(lead) or is_as_written(lead, Dense, BatchNorm)
+    if not can or lead.activation != "linear" or not any(map(is_relu, layers[1:2])):
         return None
     if isinstance(lead, BatchNorm) and any(map(_takes_maxima, layers[2:3])):
         return None
@@ -280,12 +279,19 @@ def is_as_written(layer: Layer | None, *kinds: type[Layer]) -> bool:
 _WAYS = ("forward", "backward", "_forward", "_backward")
 
 
-def _is_conv(layer: Layer) -> bool:
+def is_conv(layer: Layer) -> bool:
+    """Return whether a layer is a convolution, transposed ones apart."""
     return is_as_written(layer, Conv) and not isinstance(layer, ConvTranspose)
 
 
-def _is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
+def is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
+    """Return whether a layer is a ReLU, or another activation of these kinds."""
     return is_as_written(layer, Activation, ReLU) and layer.kind in kinds
+
+
+def channel_axis(layer: Conv | Dense) -> int:
+    """Return where the channels of a convolution's or dense layer's output lie, -1 or 1."""
+    return -1 if isinstance(layer, Dense) or layer.data_format == "channels_last" else 1
 
 
 def _fits(pool: Pool, conv: Conv) -> bool:

@@ -35,7 +35,6 @@ from ..layers.activation import (
 )
 from ..layers.base import Layer, Shape
 from ..layers.conv import Conv
-from ..layers.conv_transpose import ConvTranspose
 from ..layers.dense import Dense
 from ..layers.dropout import Dropout
 from ..layers.elementwise import Arithmetic
@@ -54,7 +53,7 @@ from ..layers.reshape import Reshape
 from ..shapes import ConvShape, PoolShape
 from .base import Network
 from .graph import Graph
-from .plan import is_as_written
+from .plan import channel_axis, is_as_written, is_conv, is_relu
 from .sequential import Residual, Sequential
 
 
@@ -197,7 +196,7 @@ class _Recorder:
 
     def _layer(self, layer: Layer, sources: list[int]) -> int:
         real = layer.dtype is None or layer.dtype.kind != "c"
-        if real and is_as_written(layer, Conv) and not isinstance(layer, ConvTranspose):
+        if real and is_conv(layer):
             return self._weighted("conv", layer, sources, geometry=_geometry_of(layer))
         if real and is_as_written(layer, Dense):
             return self._weighted("dense", layer, sources)
@@ -285,15 +284,14 @@ def _fold(program: Program) -> None:
 def _folds(operation: Operation, maker: Operation) -> bool:
     """Fold an operation into the one whose result it alone reads; return whether it could be."""
     layer = operation.layer
-    if is_as_written(layer, Activation, ReLU) and layer.kind in ("relu", "relu6"):
+    if is_relu(layer, ("relu", "relu6")):
         if maker.kind in ("activation", "concatenate", "reshape") or maker.layer.output_dtype:
             return False
         maker.activation = layer.kind
         return True
     if operation.kind != "scale" or maker.kind not in ("conv", "dense"):
         return False
-    axis = 1 if getattr(maker.layer, "data_format", None) == "channels_first" else -1
-    if layer.axis != axis:
+    if layer.axis != channel_axis(maker.layer):
         return False
     scale = operation.w
     maker.w = maker.w * scale.reshape(-1, *(1,) * (maker.w.ndim - 1))
