@@ -84,6 +84,8 @@ class Add(Broadcast):
         array([[2., 2.]])
     """
 
+    function = "add"
+
     def _forward(self, x: list[Array], training: bool) -> Array:
         y = x[0] + x[1]
         for array in x[2:]:

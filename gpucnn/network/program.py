@@ -96,8 +96,6 @@ class Operation:
             ones = (1,) * (x.ndim - 2) if self.layer.axis == 1 else ()
             y = x * w.reshape(-1, *ones) + b.reshape(-1, *ones)
             y = y.astype(x.dtype, copy=False)
-        elif self.kind == "sum":
-            y = sum(xs[1:], xs[0])
         else:
             y = self.layer.forward(list(xs) if self.layer.takes_many else xs[0])
         return y if self.activation == "linear" else F.activation_forward(y, self.activation)
@@ -174,7 +172,7 @@ class _Recorder:
             return self._chain(layer.layers, sources)
         if is_as_written(layer, Residual):
             ways = [self._chain(way, sources)[0] for way in (layer.body, layer.shortcut)]
-            total = self._add("sum", layer, ways)
+            total = self._add("sum", Add(name=layer.name), ways)
             return [total] if layer.activation is None else self.record(layer.activation, [total])
         if is_as_written(layer, Graph):
             return self._graph(layer, sources)
@@ -222,7 +220,7 @@ class _Recorder:
     def _add(self, kind: str, layer: Layer, sources: list[int], **options: Any) -> int:
         result = self.values
         self.values += 1
-        if kind not in ("conv", "dense", "scale", "sum"):  # it may be run, beside the network's own
+        if kind not in ("conv", "dense", "scale"):  # it may be run, beside the network's own
             layer = copy.deepcopy(layer)
         self.program.operations.append(
             Operation(kind, layer.name, sources, result, layer, **options)

@@ -29,7 +29,7 @@ SHORT = 2048  # elements of an inner loop that starts slowly in comparison with 
 MANY_TAPS = 64  # beyond so many, a pass over all of dy for each tap is the slower way back
 
 # mode -> how two inputs are joined, what makes the second one the better, that of no inputs
-_JOINED = {
+JOINED = {
     "max": (np.maximum, np.greater, -np.inf),
     "min": (np.minimum, np.less, np.inf),
     "sum": (np.add, None, 0),
@@ -136,7 +136,7 @@ def _fold(
 ) -> None:  # fmt: skip
     """The same; in a comparison a NaN loses unless ``with_nan``."""
     index, taps = None, 1  # taps: of a window along the axes that are done
-    operation, _, nothing = _JOINED[shape.mode]
+    operation, _, nothing = JOINED[shape.mode]
     for place in reversed(range(len(block))):
         out, ranks = y, best
         if place:  # more axes are to come
@@ -197,7 +197,7 @@ def _join(
 
     In a comparison a NaN loses; ``with_nan`` gives the index to the first one nevertheless.
     """
-    operation, better, _ = _JOINED[mode]
+    operation, better, _ = JOINED[mode]
     first, tap, index = terms[0]
     rank = None if best is None else _rank(tap, index, best.dtype)
     if len(terms) == 1:

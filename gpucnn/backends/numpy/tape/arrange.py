@@ -19,8 +19,7 @@ class Concatenate(Way):
     """y = all x behind each other along an axis."""
 
     def made(self) -> Value:
-        shape = self.operation.layer.output_shape(tuple(x.shape[1:] for x in self.xs))
-        return Value((self.xs[0].shape[0], *shape), self.xs[0].channels_last)
+        return Value(self.output_shape(), self.xs[0].channels_last)
 
     def bind(self, tape: Tape) -> None:
         y = np.moveaxis(self.y.seen, self.operation.layer.axis, 0)
@@ -38,8 +37,7 @@ class Reshape(Way):
         return len(operation.layer.output_shape(xs[0].shape[1:])) == 1
 
     def made(self) -> Value:
-        shape = self.xs[0].shape
-        return Value((shape[0], *self.operation.layer.output_shape(shape[1:])))
+        return Value(self.output_shape())
 
     def bind(self, tape: Tape) -> None:
         tape.call(np.copyto, self.y.seen.reshape(self.xs[0].shape), self.xs[0].seen)
@@ -49,10 +47,8 @@ class Whole(Way):
     """Whatever the operation is, by its layer."""
 
     def made(self) -> Value:
-        batch, *shapes = self.xs[0].shape[0], *(value.shape[1:] for value in self.xs)
-        layer = self.operation.layer
-        shape = layer.output_shape(tuple(shapes) if layer.takes_many else shapes[0])
-        return Value((batch, *shape), self.xs[0].channels_last, layer.output_dtype)
+        dtype = self.operation.layer.output_dtype
+        return Value(self.output_shape(), self.xs[0].channels_last, dtype)
 
     def bind(self, tape: Tape) -> None:
         tape.call(self._run, [value.seen for value in self.xs], self.y.seen, tape.dtype)

@@ -33,20 +33,8 @@ class Scale(Way):
         finish(tape, y, y, self.operation.b, self.operation.activation)
 
 
-class Sum(Way):
-    """y = the sum of all x, of one shape."""
-
-    @classmethod
-    def suits(cls, operation: Operation, xs: list[Value]) -> bool:
-        return len({x.shape for x in xs}) == 1
-
-    def bind(self, tape: Tape) -> None:
-        last = self.y.channels_last
-        y, first, *more = (value.map(last) for value in (self.y, *self.xs))
-        for x in more:
-            tape.call(np.add, first, x, out=y)
-            first = y
-        finish(tape, y, y, None, self.operation.activation)
+# Those that NumPy has as one function of the same name.
+_FUNCTIONS = ("add", "divide", "maximum", "minimum", "multiply", "subtract")
 
 
 class Arithmetic(Way):
@@ -54,17 +42,15 @@ class Arithmetic(Way):
 
     @classmethod
     def suits(cls, operation: Operation, xs: list[Value]) -> bool:
-        return operation.layer.function in _ARITHMETIC
+        return operation.layer.function in _FUNCTIONS
 
     def made(self) -> Value:
-        layer, batch = self.operation.layer, self.xs[0].shape[0]
-        shapes = tuple(x.shape[1:] for x in self.xs)
-        shape = (batch, *layer.output_shape(shapes if layer.takes_many else shapes[0]))
+        shape = self.output_shape()
         like = next((x for x in self.xs if x.shape == shape), self.xs[0])
         return Value(shape, like.channels_last)
 
     def bind(self, tape: Tape) -> None:
-        function, y = _ARITHMETIC[self.operation.layer.function], self.y.seen
+        function, y = getattr(np, self.operation.layer.function), self.y.seen
         terms = [x.seen for x in self.xs]
         if self.operation.w is not None:
             terms.append(self.operation.w.astype(tape.compute))
@@ -74,12 +60,6 @@ class Arithmetic(Way):
             terms[0] = y
         target = self.y.map(self.y.channels_last)
         finish(tape, target, target, None, self.operation.activation)
-
-
-_ARITHMETIC = {
-    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide,
-    "maximum": np.maximum, "minimum": np.minimum,
-}  # fmt: skip
 
 
 def finish(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....shapes import PoolShape
+from ..pool import JOINED
 from .elementwise import finish
 from .values import Value
 from .way import Way
@@ -14,8 +15,6 @@ from .way import Way
 if TYPE_CHECKING:
     from ....network.program import Operation
     from .tape import Tape
-
-_JOINED = {"max": np.maximum, "min": np.minimum, "sum": np.add, "average": np.add}
 
 
 class WindowPool(Way):
@@ -37,10 +36,10 @@ class WindowPool(Way):
         )
 
     def made(self) -> Value:
-        x, layer = self.xs[0], self.operation.layer
+        x = self.xs[0]
         self.shape: PoolShape = self.operation.geometry(x.shape)
         x.read(self.shape.channels_last, ((0, 0),) * self.shape.rank)
-        return Value((x.shape[0], *layer.output_shape(x.shape[1:])), self.shape.channels_last)
+        return Value(self.output_shape(), self.shape.channels_last)
 
     def bind(self, tape: Tape) -> None:
         shape, x = self.shape, self.xs[0].map(self.shape.channels_last)
@@ -49,7 +48,7 @@ class WindowPool(Way):
             target = self.y.map(shape.channels_last)
         else:  # of whole maps, (N, C)
             target = self.y.seen.reshape(*shape.output, images, channels)
-        join = _JOINED[shape.mode]
+        join = JOINED[shape.mode][0]
         for axis in range(shape.rank):
             extents = (*shape.output[: axis + 1], *x.shape[axis + 1 :])
             last = axis == shape.rank - 1

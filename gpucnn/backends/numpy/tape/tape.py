@@ -24,7 +24,7 @@ from ..threads import at_most, blas_threads, one_blas_thread
 from .activation import Activate
 from .arrange import Concatenate, Reshape, Whole
 from .conv import Algorithmic, Columns, Dense, Depthwise
-from .elementwise import Arithmetic, Scale, Sum
+from .elementwise import Arithmetic, Scale
 from .pool import WindowPool
 from .values import Value
 
@@ -97,7 +97,7 @@ _WAYS = {
     "conv": (Columns, Depthwise, Algorithmic),
     "dense": (Dense, Whole),
     "scale": (Scale, Whole),
-    "sum": (Sum, Whole),
+    "sum": (Arithmetic,),
     "arithmetic": (Arithmetic, Whole),
     "activation": (Activate, Whole),
     "concatenate": (Concatenate,),

@@ -27,5 +27,10 @@ class Way:
         """Tell the values that are read how, and return the one that is made."""
         return Value(self.xs[0].shape, self.xs[0].channels_last)
 
+    def output_shape(self) -> tuple[int, ...]:
+        """Return the shape of y, as the operation's layer says it."""
+        layer, shapes = self.operation.layer, tuple(x.shape[1:] for x in self.xs)
+        return self.xs[0].shape[0], *layer.output_shape(shapes if layer.takes_many else shapes[0])
+
     def bind(self, tape: Tape) -> None:
         raise NotImplementedError
