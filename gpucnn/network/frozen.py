@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import as_int
 from ..backends.base import Array
 from ..backends.exchange import as_own
-from ..layers.base import Shape, inference_mode
+from ..layers.base import inference_mode
 from .program import record
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Frozen:
             maximum((1, 10), (10,), out=(1, 10))
         """
         xs = [self.backend.xp.empty(shape, self.dtype) for shape in shapes]
-        xs = self._checked(xs[0] if len(xs) == 1 else xs)
-        return str(self._bind(tuple(x.shape for x in xs)))
+        xs = self._own(xs[0] if len(xs) == 1 else xs)
+        return str(self._bind(xs))
 
     def __call__(self, x: Array | list[Array]) -> Array | list[Array]:
         """Return the outputs for a batch of any size.
@@ -69,18 +69,16 @@ class Frozen:
         Raises:
             ValueError, TypeError: as for ``Network.forward``.
         """
-        xs = [self._network._converted(item) for item in self._checked(x)]
+        xs = [self._network._converted(item) for item in self._own(x)]
         key = tuple(tuple(item.shape) for item in xs)
-        bound = self._taken(key) or self._bind(key)
+        bound = self._taken(key) or self._bind(xs)
         with inference_mode():
             answers = bound(xs)
         self._put_back(key, bound)
         return answers if self._network.gives_many else answers[0]
 
-    def _bind(self, shapes: tuple[Shape, ...]) -> Any:
-        return self.backend.bind(self.program, shapes, self.dtype, self.blas_threads)
-
-    def _checked(self, x: Array | list[Array]) -> list[Array]:
+    def _own(self, x: Array | list[Array]) -> list[Array]:
+        """Return the inputs as arrays of the backend."""
         xs = [as_own(self.label, "input", item) for item in self._network._listed(x)]
         for item in xs:
             if not self.backend.owns(item):
@@ -88,13 +86,18 @@ class Frozen:
                     f"{self.label}: the frozen network takes arrays of"
                     f" {self.backend.xp.__name__}. Received: {type(item).__name__}"
                 )
+        return xs
+
+    def _bind(self, xs: list[Array]) -> Any:
+        """Bind the program to inputs of these shapes, which are checked here, once for all."""
         self._network._check_shape(xs)
         if len({item.shape[0] for item in xs}) > 1:
             raise ValueError(
                 f"{self.label}: all inputs must hold as many samples."
                 f" Received: shapes {[item.shape for item in xs]}"
             )
-        return xs
+        shapes = tuple(tuple(item.shape) for item in xs)
+        return self.backend.bind(self.program, shapes, self.dtype, self.blas_threads)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what is bound to memory behind."""
