@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .extras import package
+
 # Called with what ``traced`` was given, calls the function with the arguments, returns its result.
 Observer = Callable[[Any, str, Callable[..., Any], tuple], Any]
 
@@ -54,12 +56,7 @@ def enable(on: bool = True) -> None:
     if not on:
         _observer = None
         return
-    try:
-        from nvtx import annotate
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'NVTX ranges need the package nvtx: pip install "gpucnn[profile]"'
-        ) from error
+    annotate = package("nvtx", "profile", "NVTX ranges need").annotate
 
     def annotated(subject: Any, what: str, function: Callable[..., Any], arguments: tuple) -> Any:
         name = what if subject is None else f"{subject.name}.{what}"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..extras import package
 from ..shapes import ConvShape, NormShape, PoolShape
 
 if TYPE_CHECKING:
@@ -56,13 +57,7 @@ def accumulator(dtype: Any) -> np.dtype:
 
 def bfloat16() -> np.dtype:
     """Return NumPy's bfloat16, which the package ml_dtypes brings."""
-    try:
-        from ml_dtypes import bfloat16
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'bfloat16 needs the package ml_dtypes: pip install "gpucnn[bfloat16]"'
-        ) from error
-    return np.dtype(bfloat16)
+    return np.dtype(package("ml_dtypes", "bfloat16", "bfloat16 needs").bfloat16)
 
 
 class Backend(ABC):

@@ -15,7 +15,6 @@ current stream, what goes out for the current stream of the library that takes i
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 from ..backends import get_backend, name_of, package_of
 from ..backends.base import Array
 from ..backends.exchange import as_own
+from ..extras import package
 
 
 def as_array(x: Any) -> Array:
@@ -142,9 +142,4 @@ def _is_dense(y: Array) -> bool:
 
 def library(name: str) -> ModuleType:
     """Import a library that an extra of the same name brings."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'{name} is not installed: pip install "gpucnn[{name}]"'
-        ) from error
+    return package(name, name, "gpucnn.interop needs")

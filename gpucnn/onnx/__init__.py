@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..extras import package
 from .errors import UnsupportedError
 from .exporting import export, save
 
@@ -70,9 +71,4 @@ def load(
 
 def require_onnx() -> None:
     """Raise a ModuleNotFoundError that says what to install, unless ``onnx`` is there."""
-    try:
-        import onnx  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'gpucnn.onnx needs the package onnx: pip install "gpucnn[onnx]"'
-        ) from error
+    package("onnx", "onnx", "gpucnn.onnx needs")
