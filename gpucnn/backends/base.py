@@ -38,6 +38,9 @@ FROM_INPUT = frozenset(
     {"softplus", "softsign", "gelu", "gelu_tanh", "silu", "mish", "hard_sigmoid", "hard_silu"}
 )
 ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
+# Of "selu", for its fixed point of mean 0 and variance 1: Klambauer et al. 2017, equation 14.
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
 # What a convolution or a batch norm can do to its output on the way to memory.
 FUSED = ("linear", "relu")
 

@@ -16,13 +16,10 @@ from functools import cache
 import numpy as np
 
 from ...shapes import NormShape
+from ..base import SELU_ALPHA, SELU_SCALE
 from .blocks import BLOCK, LARGE, choose, elementwise, keep, rounded, share, wide
 from .channels import Block, Lanes
 from .special import erfc
-
-# The fixed point of mean 0 and variance 1, Klambauer et al. 2017, equation 14.
-SELU_ALPHA = 1.6732632423543772848170429916717
-SELU_SCALE = 1.0507009873554804934193349852946
 
 _FLOOR = -1000  # exp is 0 below, and a product of it with -inf would be NaN
 

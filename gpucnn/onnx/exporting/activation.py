@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ...backends.numpy.activation import SELU_ALPHA, SELU_SCALE
+from ...backends.base import SELU_ALPHA, SELU_SCALE
 from ...functional.activation import ALPHA
 from ...layers.activation import PReLU, _Elementwise
 from .builder import Builder, Value

@@ -7,8 +7,7 @@ import math
 import numpy as np
 
 from ... import functional as F
-from ...backends.base import Array
-from ...backends.numpy.activation import SELU_ALPHA, SELU_SCALE
+from ...backends.base import SELU_ALPHA, SELU_SCALE, Array
 from ...layers import (
     ELU,
     GELU,
@@ -147,9 +146,7 @@ def clip(call: Call, x: Value, low: Array | None = None, high: Array | None = No
         if low == 0 and high in (None, 6):
             return call.apply(ReLU(high and 6), x)
         return call.apply(Clip(low, high), x)
-    xp = call.xp
-    x = x if low is None else xp.maximum(x, xp.asarray(low, x.dtype))
-    return x if high is None else xp.minimum(x, xp.asarray(high, x.dtype))
+    return F.clip_forward(x, low, high, owner=call.label)
 
 
 @operator("Softmax", "LogSoftmax")
