@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -30,11 +31,13 @@ class _Limit(threading.local):
     def __enter__(self) -> None:
         if self.depth == 0:
             _enter(self.most)
+            self.before = limit_this_thread(self.most)
         self.depth += 1
 
     def __exit__(self, *error: object) -> None:
         self.depth -= 1
         if self.depth == 0:
+            _restore_this_thread(self.before)
             _leave(self.most)
 
 
@@ -65,6 +68,30 @@ def one_blas_thread() -> AbstractContextManager[None]:
     nearly everything.
     """
     return at_most(1)
+
+
+def limit_this_thread(most: int) -> list[int]:
+    """Give the BLAS at most so many threads in calls from this thread; return what it had.
+
+    MKL alone is to be told so in each: its number for the whole process does not reach threads that
+    begin later, and there it starts others beside them. What it had is 0 where nothing was set.
+    """
+    before = [set_threads(most) for set_threads in _mkl_setters()]
+    for set_threads, had in zip(_mkl_setters(), before, strict=True):
+        set_threads(min(had or most, most))
+    return before
+
+
+def _restore_this_thread(before: list[int]) -> None:
+    for set_threads, had in zip(_mkl_setters(), before, strict=True):
+        set_threads(had)
+
+
+@cache
+def _mkl_setters() -> list[Callable[[int], int]]:
+    """Return MKL's function that sets a thread's own number, and returns what it was before."""
+    mkl = (library for library in _libraries() if library.internal_api == "mkl")
+    return [library.dynlib.MKL_Set_Num_Threads_Local for library in mkl]
 
 
 def _enter(most: int) -> None:
