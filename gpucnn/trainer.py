@@ -25,6 +25,7 @@ from .network import Network
 from .optimizers import Optimizer
 from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
+from .step import Steps
 from .tracing import traced
 from .training_state import read_state, write_state
 
@@ -46,6 +47,9 @@ class Trainer:
             else CUDA where a GPU answers, else NumPy.
         seed: of shuffling, augmentation and the validation split. Initial weights and dropout have
             theirs from ``gpucnn.set_seed``, called before the model is made.
+        record: whether steps are planned, recorded and replayed (see ``gpucnn.step``): quicker,
+            with the same numbers, bit for bit. What cannot be recorded runs as it stands, and
+            ``recording_failure`` says why.
         progress: show a bar on a terminal, or a line an epoch elsewhere; False shows nothing.
 
     The same seeds on the same backend give the same weights, bit for bit.
@@ -72,6 +76,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         backend: str | Backend | None = None,
         seed: int = 0,
+        record: bool = True,
         progress: bool = True,
     ) -> None:
         if not isinstance(model, Network) or model.takes_many or model.gives_many:
@@ -88,12 +93,21 @@ class Trainer:
             backend = get_backend(backend)
         self.backend = backend or default_backend()
         self.seed = as_int("Trainer", "seed", seed, minimum=0)
+        self.record = record
         self.progress = progress
         self.history = History()
         self.normalize: Normalize | None = None
         self.classes: list[str] | None = None
         self.stop_training = False
         self._in_epoch = False
+        arenas: list[Any] = []
+        self._steps = Steps(self._step, self.backend, arenas)
+        self._tests = Steps(self._test, self.backend, arenas)
+
+    @property
+    def recording_failure(self) -> str | None:
+        """Why training steps run as they stand, or None."""
+        return next((step.reason for step in self._steps.recordings.values() if step.reason), None)
 
     @property
     def epoch(self) -> int:
@@ -219,12 +233,15 @@ class Trainer:
         start = read = time.perf_counter()
         meter = self._meter(f"epoch {epoch}")
         self._in_epoch = True
+        self._steps.under(self._circumstances())
         with closing(self._batches(loader, epoch - 1)) as batches:
             for batch, (images, labels) in enumerate(batches, 1):
                 # Overflow is silent on a device, and so it is here: the meter finds what it made.
                 with np.errstate(all="ignore"):
-                    meter.add(len(images), self._step(images, labels))
-                self._tell("on_batch_end", batch)
+                    meter.add(len(images), self._run(self._steps, images, labels))
+                if self.callbacks:
+                    self._tell("on_batch_end", batch)
+                    self._steps.under(self._circumstances())
                 if time.perf_counter() - read >= READ_EVERY:
                     values = meter.read(self.backend)
                     read = time.perf_counter()
@@ -241,6 +258,22 @@ class Trainer:
             "images_per_second": meter.samples / seconds,
             "seconds": time.perf_counter() - start,
         }
+
+    def _run(self, steps: Steps, *batch: Array) -> list[Array]:
+        """Return a step's values, in memory that the next one leaves alone."""
+        values = steps(*batch) if self.record else steps.function(*batch)
+        return [value.copy() for value in values]
+
+    def _circumstances(self) -> tuple:
+        """Return what a step's work depends on, its batch and what varies apart."""
+        settings = {**vars(self.optimizer), "learning_rate": None, "steps": None}
+        slots = settings.pop("slots")
+        layers = [
+            (layer.trainable, trainable, *map(id, (*layer.params.values(), *layer.state.values())))
+            for _, layer, trainable in self.model._walk()
+        ]
+        model = self.model.fuses, self.model.dtype, self.model.layers
+        return model, layers, repr(settings), id(slots), self.loss, [*self.metrics.values()]
 
     def _step(self, images: Array, labels: Array) -> list[Array]:
         """Make one training step and return the batch's loss and metrics, on the device."""
@@ -269,12 +302,17 @@ class Trainer:
 
     def _evaluate(self, loader: Loader, where: str) -> dict[str, float]:
         meter = self._meter(where)
+        self._tests.under(self._circumstances())
         with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
             for images, labels in self._batches(loader, 0):
-                prediction = self.model.forward(images)
-                value, _ = self.loss(prediction, labels)
-                meter.add(len(images), [value, *self._measure(prediction, labels)])
+                meter.add(len(images), self._run(self._tests, images, labels))
         return meter.read(self.backend)
+
+    def _test(self, images: Array, labels: Array) -> list[Array]:
+        """Return a batch's loss and metrics in inference, on the device."""
+        prediction = self.model.forward(images)
+        value, _ = self.loss(prediction, labels)
+        return [value, *self._measure(prediction, labels)]
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""

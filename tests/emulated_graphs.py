@@ -2,8 +2,8 @@
 
 ``Device`` stands for the module ``cupy``: its arrays are NumPy's, but what makes or changes one is
 work on a device, and under capture it is written down, not done. ``Graph`` runs what was written
-down, and fills with NaN whatever memory nothing may read: a piece before it is written for the first
-time, and after its array is gone.
+down, and fills with NaN whatever memory nothing may read: a piece before it is written for the
+first time, and after its array is gone.
 """
 
 from __future__ import annotations
@@ -168,6 +168,8 @@ class DeviceArray(np.ndarray):
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         device = self.device
+        if function in (np.shape, np.ndim, np.size):
+            return function(_plain(self))
 
         def call(*arrays: Any) -> Any:
             return function(*_replaced(args, iter(arrays)), **options)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .arena import Arena, Lifetime
 from .recorded import Recorded
+from .steps import Steps
 
-__all__ = ["Arena", "Lifetime", "Recorded"]
+__all__ = ["Arena", "Lifetime", "Recorded", "Steps"]

@@ -34,7 +34,12 @@ class Piece:
     @property
     def __array_interface__(self) -> dict[str, Any]:
         """The bytes as NumPy sees them; of memory of a device nobody asks."""
-        return {"shape": (self.size,), "typestr": "|u1", "data": (self.address, False), "version": 3}
+        return {
+            "shape": (self.size,),
+            "typestr": "|u1",
+            "data": (self.address, False),
+            "version": 3,
+        }
 
 
 # Returns memory of so many bytes: its address, and what owns it.
@@ -80,7 +85,7 @@ class Watched:
 
 
 class Placed:
-    """Memory of an arena, for a step that takes the same sizes in the same order as the watched one.
+    """Memory of an arena, for a step that takes the sizes of the watched one in the same order.
 
     A step that does not, or that holds on to an array for longer, gets memory from the usual source
     from then on: its numbers are right, but it cannot be recorded.
