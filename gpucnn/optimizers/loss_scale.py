@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
+from numbers import Real
 from typing import Any, ClassVar
 
 from ..arguments import as_int
@@ -63,7 +64,7 @@ class LossScale(Configured):
         """
         if value is None or isinstance(value, cls):
             return value
-        if isinstance(value, (int, float)):
+        if isinstance(value, Real):
             return cls(value, growth_interval=None)
         raise TypeError(
             f'loss_scale must be a LossScale, a number, "auto" or None. Received: {value!r}'
