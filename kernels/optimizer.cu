@@ -10,7 +10,7 @@
 //                 term in g (AdamW: Loshchilov & Hutter, ICLR 2019)
 //
 // table: one TensorEntry a tensor; chunks: (tensor, first element) of each block;
-// s: one number, or null for 1; where it is 0 nothing is changed at all (global_norm.cu).
+// s: one number, or null for 1; where it is 0 nothing is changed at all (gradient_scale.cu).
 // Arithmetic, slots and masters are in Accum; p is the master, where there is one, and the parameter its
 // rounding (Micikevicius et al., "Mixed precision training", ICLR 2018).
 // rate and the corrections, 1 - beta^step, are a number each, or lie at an address that is not null: one

@@ -1,4 +1,4 @@
-"""Optimizer steps over all tensors at once (kernels/{optimizer,global_norm}.cu)."""
+"""Optimizer steps over all tensors at once (kernels/{optimizer,global_norm,gradient_scale}.cu)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .launch import BLOCK_THREADS, KernelCaller
 SGD = KernelFamily("optimizer.cu", "sgd_update", DTYPE)
 ADAM = KernelFamily("optimizer.cu", "adam_update", DTYPE)
 SQUARES = KernelFamily("global_norm.cu", "global_norm_squares", DTYPE)
-DECIDE = KernelFamily("global_norm.cu", "global_norm_decide", {"float64": DTYPE["float64"]})
+GRADIENT_SCALE = KernelFamily("gradient_scale.cu", "gradient_scale", {"float64": DTYPE["float64"]})
 
 CHUNK = 4096  # as in kernels/multi_tensor.cuh
 # Gradients that return to the memory pool come back at a few addresses, so few tables recur.
@@ -48,7 +48,7 @@ class Optimizers(KernelCaller):
         decision = self.xp.empty(4, np.float64)
         beta_1, beta_2 = (*betas, 0.0, 0.0)[:2]
         self.launch(
-            DECIDE("float64"), 1, BLOCK_THREADS, partial, np.int64(partial.size),
+            GRADIENT_SCALE("float64"), 1, BLOCK_THREADS, partial, np.int64(partial.size),
             np.float64(clip_norm or 0), loss_scale, np.float64(growth_interval or 0), skipped,
             *self._varying(step), np.float64(beta_1), np.float64(beta_2), decision,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from ..base import Masters, Number
 from .blocks import ALONE, BLOCK, flat, pieces, rounded, share, wide
 from .convolution.workspace import workspace
 
-PATIENCE = 64  # steps that are skipped in a row, as in kernels/global_norm.cu
+PATIENCE = 64  # steps that are skipped in a row, as in kernels/gradient_scale.cu
 
 Tensors = Sequence[np.ndarray | None]
 
