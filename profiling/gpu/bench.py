@@ -85,7 +85,7 @@ class Bench:
         calls = [ours.bind(self.backend, case, i) for i in inputs]
         with ours.kernels_of(self.backend) as kernels:
             results = kept(calls[0]())
-        row["algorithm"] = " + ".join(kernels)
+        row["algorithm"] = " + ".join(dict.fromkeys(kernels))
         if case.op not in ours.UPDATES_IN_PLACE:
             poison(results)
             del results

@@ -157,14 +157,13 @@ UPDATES_IN_PLACE = frozenset({"sgd_update", "adam_update"})
 
 
 class _Recorder:
-    """Passes launches on and notes the kernels' names."""
+    """Passes launches on and notes the kernels' names, in order."""
 
     def __init__(self, launcher: Any) -> None:
         self.launcher, self.symbols = launcher, []
 
     def launch(self, kernel: Any, *arguments: Any, **keywords: Any) -> Any:
-        if kernel.symbol not in self.symbols:
-            self.symbols.append(kernel.symbol)
+        self.symbols.append(kernel.symbol)
         return self.launcher.launch(kernel, *arguments, **keywords)
 
     def __getattr__(self, name: str) -> Any:
@@ -173,7 +172,7 @@ class _Recorder:
 
 @contextmanager
 def kernels_of(backend: Any) -> Iterator[list[str]]:
-    """Note which kernels the backend launches: whatever its plans are, these are what ran."""
+    """Note the kernels that the backend launches: whatever its plans are, these are what ran."""
     if not hasattr(backend, "launcher"):  # NumPy's
         yield []
         return
