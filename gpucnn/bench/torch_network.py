@@ -27,8 +27,9 @@ class Sum(nn.Module):
 def translate(model: Sequential) -> nn.Module:
     """Return a built network as one for (N, C, H, W); its weights and statistics are copied.
 
-    Parameters are float32, whatever the network's dtype. A strided convolution with "same" padding gets PyTorch's usual padding, (window - 1) / 2 on both
-    sides, where gpucnn pads as Keras does: the work is the same, and so is the output's size.
+    Parameters are float32, whatever the network's dtype. A strided convolution with "same" padding
+    gets PyTorch's usual padding, (window - 1) / 2 on both sides, where gpucnn pads as Keras does:
+    the work is the same, and so is the output's size.
 
     Raises:
         TypeError: a layer or an option is of no network of the benchmark.

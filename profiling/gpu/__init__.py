@@ -10,10 +10,12 @@ sanitized  every operation once, on small odd shapes, with no need for pytest or
 networks   the layers of known networks, from their definitions
 cases      the benchmark set: what is measured, the most telling first
 ours       each operation as a call of this library; peers, jax_peer: of others
+launches   which kernels a backend launches
 arrays     their inputs, drawn once and shared by both
 check      both against float64; accuracy is the measure
 timing     both in CUDA graphs over rotating buffers, in turn
 floors     the least time that arithmetic and memory allow; rates measures those two
 bench      measures the set, row by row
+steps      whole training steps and answers of networks, a folder of its own
 report     a results file as Markdown; figures draws it
 """

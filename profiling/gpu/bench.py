@@ -31,6 +31,7 @@ from .cases import TORCH, Case, Lane, benchmark_set, fused_against, key, merge
 from .check import Check
 from .floors import Ceilings, fewest_bytes, flops
 from .jobs import Deadline
+from .launches import kernels_of
 from .timing import CudaTimer, HostTimer, Side, Spread, on_the_host
 
 DEVICE_LOST = 3
@@ -83,7 +84,7 @@ class Bench:
         if self.tuner:
             tune(self.tuner, case, inputs[0])
         calls = [ours.bind(self.backend, case, i) for i in inputs]
-        with ours.kernels_of(self.backend) as kernels:
+        with kernels_of(self.backend) as kernels:
             results = kept(calls[0]())
         row["algorithm"] = " + ".join(dict.fromkeys(kernels))
         if case.op not in ours.UPDATES_IN_PLACE:

@@ -2,8 +2,9 @@
 
 All sides begin with the same weights and see the same batches. The results of the first steps are
 held against each other, losses of a training or answers of an inference; the last of them are
-replayed. A side's memory is what its library's allocator has taken from the device and needs, less
-what it had before: weights, slots, batches, and what a step works in; CUDA's context is not in it.
+replayed. A side's memory is what its library's allocator holds of the device behind one more step,
+having given back before what it did not need, less what it held without this side: weights, slots,
+batches, and what a step works in. CUDA's context is not in it, nor the libraries' code.
 """
 
 from __future__ import annotations

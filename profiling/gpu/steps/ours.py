@@ -16,7 +16,7 @@ from gpucnn.losses import CrossEntropy
 from gpucnn.optimizers import SGD
 from gpucnn.step import Recorded
 
-from ..ours import kernels_of
+from ..launches import kernels_of
 from .cases import TRAINING, StepCase
 from .networks import MOMENTUM, RATE
 from .sides import Machine, Side
@@ -50,7 +50,7 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
     ``model`` becomes the side's own.
     """
     backend = machine.backend
-    before = _pool_bytes(backend)
+    before = _give_back(backend)
     model.to(backend)
     function = training(model) if case.kind == TRAINING else inference(model)
     recorded = Recorded(function, backend) if name == "recorded" else None
@@ -66,8 +66,9 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
             return run(*next(turns))[0]
 
     def memory() -> int | None:
-        after = _pool_bytes(backend)
-        return None if after is None else after - before
+        _give_back(backend)
+        step()
+        return None if before is None else _pool(backend).total_bytes() - before
 
     def columns() -> dict[str, Any]:
         with kernels_of(backend) as kernels:
@@ -91,11 +92,18 @@ def _inputs(case: StepCase) -> int:
     return 2 if case.kind == TRAINING else 1
 
 
-def _pool_bytes(backend: Backend) -> int | None:
-    """Return what CuPy's pool has taken from the device and needs."""
-    if not hasattr(backend.xp, "get_default_memory_pool"):
+def _pool(backend: Backend) -> Any:
+    """Return CuPy's memory pool, or None on NumPy."""
+    find = getattr(backend.xp, "get_default_memory_pool", None)
+    return find and find()
+
+
+def _give_back(backend: Backend) -> int | None:
+    """Give back what the pool does not need, and return the bytes that it still has."""
+    pool = _pool(backend)
+    if pool is None:
         return None
-    pool = backend.xp.get_default_memory_pool()
+    backend.synchronize()
     pool.free_all_blocks()
     return pool.total_bytes()
 

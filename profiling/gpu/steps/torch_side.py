@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ Step = Callable[..., Tensor]
 
 def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, name: str) -> Side:
     """Return one of the sides above, of a network that lies on NumPy."""
-    before = _reserved(machine)
+    before = _give_back(machine)
     use_the_best()
     module = translate(model).to(machine.device, memory_format=torch.channels_last)
     prepare = training if case.kind == TRAINING else inference
@@ -45,13 +44,19 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
         function = Graphed(function)
     turns = itertools.cycle(inputs)
 
+    def step() -> Tensor:
+        return function(*next(turns))
+
     def memory() -> int | None:
-        after = _reserved(machine)
-        return None if after is None else after - before
+        if _give_back(machine) is None:
+            return None
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.memory_reserved() - before
 
     return Side(
         name,
-        lambda: function(*next(turns)),
+        step,
         lambda result: result.double().cpu().numpy().astype(np.float64),
         torch.cuda.synchronize if machine.device == "cuda" else lambda: None,
         way=_way(case, name),
@@ -68,12 +73,10 @@ def use_the_best() -> None:
 def training(case: StepCase, module: nn.Module, machine: Machine, name: str) -> Step:
     """Return (x, labels) -> loss, a step."""
     optimizer = torch.optim.SGD(module.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
-    mixed = partial(
-        torch.autocast, machine.device, torch.bfloat16, enabled=case.dtype == BFLOAT16
-    )
+    mixed = case.dtype == BFLOAT16
 
     def loss_of(x: Tensor, labels: Tensor) -> Tensor:
-        with mixed():
+        with torch.autocast(machine.device, torch.bfloat16, enabled=mixed):
             return nn.functional.cross_entropy(module(x), labels)
 
     loss_of = _compiled(loss_of, machine, name)
@@ -103,10 +106,10 @@ def inference(case: StepCase, module: nn.Module, machine: Machine, name: str) ->
 def _compiled(function: Callable, machine: Machine, name: str) -> Callable:
     if not name.startswith("torch.compile"):
         return function
+    given: dict[str, Any] = {"mode": MODE if name == "torch.compile" else f"{MODE}-no-cudagraphs"}
     if machine.compiler != "inductor":
-        return torch.compile(function, backend=machine.compiler, dynamic=False)
-    mode = f"{MODE}-no-cudagraphs" if name.endswith("graph") else MODE
-    return torch.compile(function, mode=mode, dynamic=False)
+        given = {"backend": machine.compiler}
+    return torch.compile(function, fullgraph=True, dynamic=False, **given)
 
 
 def _on_device(
@@ -164,8 +167,8 @@ def forget() -> None:
         torch.cuda.empty_cache()
 
 
-def _reserved(machine: Machine) -> int | None:
-    """Return what PyTorch's allocator has taken from the device and needs."""
+def _give_back(machine: Machine) -> int | None:
+    """Give back what PyTorch's allocator does not need, and return the bytes that it still has."""
     if machine.device != "cuda":
         return None
     torch.cuda.synchronize()
