@@ -1,6 +1,7 @@
 """One command that tests, checks and measures gpucnn on a GPU: ``python -m profiling.gpu``.
 
 __main__   the command: which parts, how long, what was left out
+options    its options
 machine    what this machine has
 jobs       processes with time limits
 parts      the correctness parts as jobs: GPU tests, ptx.cuh, compute-sanitizer

@@ -25,6 +25,7 @@ from . import cases
 from .cases import COMPILED, COMPILED_GRAPH, EAGER, JAX, Comparison
 from .cold import ColdStart
 from .compare import at_most, brief, compare, forget
+from .page import KINDS, title
 from .sides import Machine, host_clock
 from .training import TimeToAccuracy
 
@@ -55,25 +56,33 @@ class Task:
 
 
 def tasks(machine: Machine, options: argparse.Namespace) -> list[Task]:
-    """Return everything in order; starts and trainings behind the first comparisons."""
-    chosen = [
-        comparison
-        for comparison in cases.comparisons()
-        if (comparison.peers == JAX) == options.jax
-        and (not options.network or comparison.case.network in options.network)
-        and (not options.dtype or comparison.case.dtype in options.dtype)
-        and (not options.kind or comparison.case.kind in options.kind)
-    ]
-    found = [_comparison(machine, comparison) for comparison in chosen]
-    if options.jax or options.network or options.dtype or options.kind:
-        return found
+    """Return what the options ask for, in order."""
+    return [task for task in everything(machine, options.data) if wanted(task.rows[0], options)]
+
+
+def everything(machine: Machine, data: str) -> list[Task]:
+    """Return all tasks; starts and trainings behind the first comparisons."""
+    found = [_comparison(machine, comparison) for comparison in cases.comparisons()]
+    eager, compiled = (
+        sum(c.peers == peers and c.case in cases.FIRST for c in cases.comparisons())
+        for peers in (EAGER, COMPILED)
+    )
     starts = [_start(machine, ColdStart(peer)) for peer in COLD_SECONDS]
-    training = TimeToAccuracy(options.data)
+    training = TimeToAccuracy(data)
     trained = Task("training", 40, training.rows(), lambda _: training.measure(machine))
-    first = sum(c.peers == EAGER and c.case in cases.FIRST for c in chosen)
-    compiled = first + sum(c.peers == COMPILED and c.case in cases.FIRST for c in chosen)
-    return [*found[:first], starts[0], trained, *found[first:compiled], starts[1],
-            *found[compiled:]]  # fmt: skip
+    compiled += eager
+    return [
+        *found[:eager], starts[0], trained, *found[eager:compiled], starts[1], *found[compiled:],
+    ]  # fmt: skip
+
+
+def wanted(row: Row, options: argparse.Namespace) -> bool:
+    return (
+        (row["against"] == "jax") == options.jax
+        and (not options.network or not {row["set"], row["layer"]}.isdisjoint(options.network))
+        and (not options.dtype or row["dtype"] in options.dtype)
+        and (not options.kind or row["op"] in options.kind)
+    )
 
 
 def _comparison(machine: Machine, comparison: Comparison) -> Task:
@@ -153,18 +162,17 @@ def keep(results: Results, task: Task, measured: Sequence[Row]) -> None:
 
 
 def name(task: Task) -> str:
-    row = task.rows[0]
-    words = row["op"], row["set"], row["layer"], f"N{row['shape']['batch']}", row["dtype"]
-    return f"{' '.join(filter(None, words))} against {', '.join(r['against'] for r in task.rows)}"
+    others = "".join(f", {row['against']}" for row in task.rows[1:])
+    return title(task.rows[0]) + others
 
 
 def line(row: Row) -> str:
     """Return a row as one line: times, their ratio, what it is."""
-    words = row["op"], row["set"], row["layer"], f"N{row['shape']['batch']}", row["dtype"]
-    what = f"{' '.join(filter(None, words))} against {row['against']}"
     if row.get("ours_us") is None:
-        return f"{what}: {row['error']}"
-    found = f"{what}: {row['ours_us']:.1f} us, {row['speedup']:.2f}x of {row['peer_us']:.1f} us"
+        return f"{title(row)}: {row['error']}"
+    found = (
+        f"{title(row)}: {row['ours_us']:.1f} us, {row['speedup']:.2f}x of {row['peer_us']:.1f} us"
+    )
     return f"{found}; {row['error']}" if row.get("error") else found
 
 
@@ -199,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="digits", help="what LeNet-5 is trained on: name or path")
     parser.add_argument("--network", nargs="+", metavar="NAME", help=", ".join(cases.NETWORKS))
     parser.add_argument("--dtype", nargs="+", metavar="NAME", help="float32, bfloat16")
-    parser.add_argument("--kind", nargs="+", metavar="NAME", help="training_step, inference")
+    parser.add_argument("--kind", nargs="+", metavar="NAME", help=", ".join(KINDS))
     return parser
 
 

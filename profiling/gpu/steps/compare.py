@@ -136,12 +136,12 @@ def deviation(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> fl
     >>> deviation([np.array(2.0), np.array([3.0, 4.5])], [np.array(2.0), np.array([3.0, 4.0])])
     0.1
     """
-    norm = np.linalg.norm
-    each = [
-        float(norm(mine - theirs) / norm(theirs))
-        for mine, theirs in zip(found, expected, strict=True)
-    ]
-    return max(each) if all(map(math.isfinite, each)) else math.inf
+    worst = 0.0
+    for mine, theirs in zip(found, expected, strict=True):
+        size = float(np.linalg.norm(theirs))
+        off = float(np.linalg.norm(mine - theirs)) / size if size else math.inf
+        worst = max(worst, off if math.isfinite(off) else math.inf)
+    return worst
 
 
 def _short(results: Sequence[np.ndarray]) -> list[float]:

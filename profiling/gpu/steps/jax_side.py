@@ -19,7 +19,7 @@ from gpucnn import Sequential
 from gpucnn.bench import jax_network
 
 from .cases import TRAINING, StepCase
-from .networks import MOMENTUM, RATE
+from .networks import MOMENTUM, rate
 from .ours import Batches
 from .sides import Machine, Side
 
@@ -39,7 +39,7 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
     )
     last: list[Any] = []
     if case.kind == TRAINING:
-        function, state = jax_network.training(model, RATE, MOMENTUM)
+        function, state = jax_network.training(model, rate(case), MOMENTUM)
         jitted = jax.jit(function, donate_argnums=0)
 
         def step() -> Any:

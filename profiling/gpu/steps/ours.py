@@ -18,17 +18,17 @@ from gpucnn.step import Recorded
 
 from ..launches import kernels_of
 from .cases import TRAINING, StepCase
-from .networks import MOMENTUM, RATE
+from .networks import MOMENTUM, rate
 from .sides import Machine, Side
 
 Batches = list[tuple[np.ndarray, np.ndarray]]
 Step = Callable[..., list[Array]]
 
 
-def training(model: Sequential) -> Step:
+def training(case: StepCase, model: Sequential) -> Step:
     """Return (x, labels) -> [loss], as a trainer makes its steps."""
     model.needs_input_gradient = False
-    loss, optimizer = CrossEntropy(), SGD(RATE, momentum=MOMENTUM)
+    loss, optimizer = CrossEntropy(), SGD(rate(case), momentum=MOMENTUM)
 
     def step(x: Array, labels: Array) -> list[Array]:
         value, gradient = loss(model.forward(x, training=True), labels)
@@ -52,7 +52,7 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
     backend = machine.backend
     before = _give_back(backend)
     model.to(backend)
-    function = training(model) if case.kind == TRAINING else inference(model)
+    function = training(case, model) if case.kind == TRAINING else inference(model)
     recorded = Recorded(function, backend) if name == "recorded" else None
     run = recorded or function
     inputs = [

@@ -23,7 +23,7 @@ from gpucnn import Sequential
 from gpucnn.bench.torch_network import translate
 
 from .cases import BFLOAT16, TRAINING, StepCase
-from .networks import MOMENTUM, RATE
+from .networks import MOMENTUM, rate
 from .ours import Batches
 from .sides import Machine, Side
 
@@ -72,7 +72,7 @@ def use_the_best() -> None:
 
 def training(case: StepCase, module: nn.Module, machine: Machine, name: str) -> Step:
     """Return (x, labels) -> loss, a step."""
-    optimizer = torch.optim.SGD(module.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=rate(case), momentum=MOMENTUM, fused=True)
     mixed = case.dtype == BFLOAT16
 
     def loss_of(x: Tensor, labels: Tensor) -> Tensor:
@@ -109,6 +109,8 @@ def _compiled(function: Callable, machine: Machine, name: str) -> Callable:
     given: dict[str, Any] = {"mode": MODE if name == "torch.compile" else f"{MODE}-no-cudagraphs"}
     if machine.compiler != "inductor":
         given = {"backend": machine.compiler}
+    else:  # batch norms into the weights before them, where weights stay as they are
+        torch._inductor.config.freezing = isinstance(function, nn.Module)
     return torch.compile(function, fullgraph=True, dynamic=False, **given)
 
 
@@ -180,6 +182,7 @@ def _way(case: StepCase, name: str) -> str:
     words: list[Any] = ["channels_last"]
     words += ["autocast"] if case.kind == TRAINING and case.dtype == BFLOAT16 else []
     if name.startswith("torch.compile"):
+        words += [] if case.kind == TRAINING else ["frozen"]
         words.append(f"{MODE}, {'its own graphs' if name == 'torch.compile' else 'one graph'}")
     elif name.endswith("graph"):
         words.append("one graph")
