@@ -101,7 +101,7 @@ def _both_sides(layer: layers.Conv2D | layers.MaxPool2D) -> tuple[int, ...]:
     if layer.padding == "same":
         return tuple((r - 1) // 2 for r in layer.kernel_size)
     if any(before != after for before, after in layer.padding):
-        raise TypeError(f"translate: knows no padding of one side. Received: {layer.label}")
+        raise TypeError(f"translate: knows no such padding, of one side. Received: {layer.label}")
     return tuple(before for before, _ in layer.padding)
 
 

@@ -35,7 +35,7 @@ SETUP_SECONDS = 240.0  # that a peer may take to be ready, compiling included
 # That a comparison takes where none of its kind has been measured yet, of a small network and of
 # ResNet-50.
 EXPECTED = {EAGER: (6, 25), COMPILED: (30, 100), COMPILED_GRAPH: (30, 100), JAX: (20, 60)}
-COLD_SECONDS = {"torch": 50, "torch.compile": 120}
+STARTS = {ColdStart("torch"): 50, ColdStart("torch.compile", warm_starts=1): 120}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def everything(machine: Machine, data: str) -> list[Task]:
         sum(c.peers == peers and c.case in cases.FIRST for c in cases.comparisons())
         for peers in (EAGER, COMPILED)
     )
-    starts = [_start(machine, ColdStart(peer)) for peer in COLD_SECONDS]
+    starts = [_start(machine, start) for start in STARTS]
     training = TimeToAccuracy(data)
     trained = Task("training", 40, training.rows(), lambda _: training.measure(machine))
     compiled += eager
@@ -99,7 +99,7 @@ def _start(machine: Machine, start: ColdStart) -> Task:
         with at_most(limit):
             return start.measure(machine.device)
 
-    return Task(f"cold {start.against}", COLD_SECONDS[start.against], start.rows(), measure)
+    return Task(f"cold {start.against}", STARTS[start], start.rows(), measure)
 
 
 def run(

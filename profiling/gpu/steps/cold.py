@@ -26,7 +26,7 @@ CACHES = {
     "CUPY_CACHE_DIR": "cupy", "GPUCNN_CACHE_DIR": "gpucnn", "CUDA_CACHE_PATH": "cuda",
     "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton",
 }  # fmt: skip
-NETWORK, BATCH, WARM_STARTS = "lenet5", 512, 3
+NETWORK, BATCH = "lenet5", 512
 Report = dict[str, Any]
 
 
@@ -114,7 +114,7 @@ class ColdStart:
 
     against: str
     batch: int = BATCH
-    warm_starts: int = WARM_STARTS
+    warm_starts: int = 3
 
     def rows(self) -> list[Report]:
         return [
@@ -133,7 +133,7 @@ class ColdStart:
             RuntimeError: a process failed; the text is its last words.
         """
         sides = "gpucnn", self.against
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             first = {side: launch(side, device, self.batch, Path(folder) / side) for side in sides}
             later: dict[str, list[Report]] = {side: [] for side in sides}
             for _ in range(self.warm_starts):

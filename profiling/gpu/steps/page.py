@@ -26,7 +26,6 @@ PROTOCOL = (
     " some tens of steps, medians; against JAX a host clock. A row whose first six results differ"
     " by more than rounding has failed. Memory is what a library's allocator holds of the device to"
     " make a step, without CUDA's context; of a cold start it is all that the process has there."
-    " Nodes are what the recording launches, kernels those of them that are gpucnn's own."
 )
 
 
@@ -45,6 +44,9 @@ def markdown(rows: Sequence[Row], meta: dict[str, Any]) -> list[str]:
         members = [row for row in rows if row["op"] == kind and row.get("speedup")]
         if members:
             lines += [f"### {title}", "", *TABLES.get(kind, _steps)(members), ""]
+    listed = launches(rows)
+    if listed:
+        lines += ["### What a recorded step launches", "", *listed, ""]
     if left:
         lines += ["### Left out for want of time", "", *(f"- {name}" for name in left), ""]
     return lines
@@ -63,7 +65,7 @@ def goals(rows: Iterable[Row]) -> list[str]:
         most = MOST_MICROSECONDS.get(row["set"])
         if row["op"] == TRAINING and row["against"] == "torch" and most:
             verdict = _verdict(row["ours_us"] <= most)
-            what = f"{row['set']} N{row['shape']['batch']}: us a step"
+            what = f"{row['set']} N{row['shape']['batch']} {row['dtype']}: us a step"
             lines.append(f"| {what} | {row['ours_us']:.1f} | {most:g} | {verdict} |")
     return [*lines, ""]
 
@@ -96,8 +98,8 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 def _steps(rows: Sequence[Row]) -> list[str]:
     lines = [
         "| network | N | dtype | against | us | ± | peer's us | ± | x peer | images/s | peer's |"
-        " MB | peer's | nodes | kernels | s to be ready | peer's | first results |",
-        "|---|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        " MB | peer's | s to be ready | peer's | first results |",
+        "|---|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in in_order(rows):
         cells = (
@@ -106,12 +108,28 @@ def _steps(rows: Sequence[Row]) -> list[str]:
             f"{row['ours_iqr_us']:.1f}", f"{row['peer_us']:.1f}", f"{row['peer_iqr_us']:.1f}",
             f"{row['speedup']:.2f}", _thousands(row.get("images_per_second")),
             _thousands(row.get("peer_images_per_second")), _megabytes(row.get("memory_bytes")),
-            _megabytes(row.get("peer_memory_bytes")), row.get("nodes") or "",
-            sum((row.get("kernels") or {}).values()) or "", _seconds(row.get("setup_seconds")),
+            _megabytes(row.get("peer_memory_bytes")), _seconds(row.get("setup_seconds")),
             _seconds(row.get("peer_setup_seconds")), row.get("error") or f"{row['err_ours']:.0e}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
+
+
+def launches(rows: Iterable[Row]) -> list[str]:
+    """Return a table of what each case's recording launches, to see what there is to remove."""
+    cases: dict[str, Row] = {}
+    for row in in_order(row for row in rows if row.get("kernels")):
+        cases.setdefault(title(row).partition(" against")[0], row)
+    if not cases:
+        return []
+    lines = ["| what | nodes | kernels | others | kernels by name |", "|---|---:|---:|---:|---|"]
+    for name, row in cases.items():
+        nodes, own = row.get("nodes"), sum(row["kernels"].values())
+        counts = sorted(row["kernels"].items(), key=lambda item: -item[1])
+        names = ", ".join(f"{count} {kernel}" for kernel, count in counts)
+        others = "" if nodes is None else nodes - own
+        lines.append(f"| {name} | {nodes or ''} | {own} | {others} | {names} |")
+    return [*lines, "", "Others are copies, and arithmetic of the array module."]
 
 
 def _starts(rows: Sequence[Row]) -> list[str]:
