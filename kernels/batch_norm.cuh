@@ -25,6 +25,11 @@ struct Normaliser {
     __device__ __forceinline__ bool active(Element x) const { return (*this)(x) > ROUNDS_TO_ZERO; }
 };
 
+// A moving statistic after a step: `share` of its way to the batch's.
+__device__ __forceinline__ Accum move_towards(Accum batch, Accum moving, Accum share) {
+    return math::fma(share, batch - moving, moving);
+}
+
 // That of channel c; where `beta` is null, only what does not depend on it is of use.
 __device__ __forceinline__ Normaliser normaliser(int c, const Element* gamma, const Element* beta, const Accum* mean,
                                                  const Accum* var, Accum epsilon) {

@@ -262,11 +262,14 @@ class Backend(ABC):
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Normalise by the batch's own statistics: -> y, mean (C,), var (C,), both in Accum.
 
         ``var`` is the biased variance, the mean of (x - mean)^2, right also where |mean| is large
         beside its root: by a second pass over x, or by one that shows that none is needed.
+        ``moving``, a mean and a variance in Accum, follow those of a batch that is not empty, in
+        place: moving += (1 - momentum) * (batch - moving).
         """
 
     @abstractmethod

@@ -120,6 +120,37 @@ def test_batch_norm(run, name, dtype, channels_last):
     check_batch_norm(run, s, problem(s, DTYPES[dtype]), channels_last)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["image", "layer", "long"])
+def test_moving_statistics_follow_in_place(every_backend, name, dtype):
+    """And nothing else changes by it."""
+    s = NORMS[name]
+    p = problem(s, DTYPES[dtype])
+    accum = accumulator(p.x.dtype)
+    x, gamma, beta = map(every_backend.asarray, (p.x, p.gamma, p.beta))
+    before = [random(what, (s.channels,), accum, 0.5, 3) for what in ("moving mean", "moving var")]
+    moving = tuple(map(every_backend.asarray, [array.copy() for array in before]))
+    alone = every_backend.batch_norm_train(x, gamma, beta, EPSILON, s)
+    got = every_backend.batch_norm_train(x, gamma, beta, EPSILON, s, moving=moving, momentum=0.9)
+    for a, b in zip(alone, got, strict=True):
+        assert same_bits(*map(every_backend.to_numpy, (a, b)))
+    for old, new, batch in zip(before, moving, got[1:], strict=True):
+        old, batch = old.astype(np.float64), every_backend.to_numpy(batch).astype(np.float64)
+        assert_close(
+            every_backend.to_numpy(new), old + (1 - 0.9) * (batch - old), dtype=accum,
+            reduction=ROUNDINGS, magnitude=np.abs(old) + np.abs(batch),
+        )  # fmt: skip
+
+
+def test_an_empty_batch_moves_no_statistics(every_backend):
+    s = NormShape(0, 3, 4, 1, True)
+    x, ones = every_backend.asarray(np.ones((0, 4, 3), np.float32)), np.ones(3, np.float32)
+    moving = tuple(every_backend.asarray(ones.copy()) for _ in range(2))
+    given = map(every_backend.asarray, (ones, ones))
+    every_backend.batch_norm_train(x, *given, EPSILON, s, moving=moving, momentum=0.5)
+    assert all((every_backend.to_numpy(array) == 1).all() for array in moving)
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_a_large_mean_leaves_the_variance_its_digits(run, channels_last):
     """The mean of x^2 less the square of the mean would lose them all."""

@@ -31,8 +31,9 @@ class Normalisations(ChannelSums):
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        (mean, var), _ = self._channel_sums("moments", x, shape)
+        (mean, var), _ = self._channel_sums("moments", x, shape, moving=moving, momentum=momentum)
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 
