@@ -194,7 +194,9 @@ def main() -> None:
     listing = step_of(options.network, options.batch)
     for title, names in (("kernels", listing.kernels), ("array module", listing.arithmetic)):
         print(f"{title}: {len(names)}")
-        counted = [(name, 1) for name in names] if options.in_order else Counter(names).most_common()
+        counted = (
+            [(name, 1) for name in names] if options.in_order else Counter(names).most_common()
+        )
         for name, count in counted:
             print(f"  {count:4d}  {name}")
 

@@ -237,13 +237,14 @@ class Backend(ABC):
     @abstractmethod
     def softmax_cross_entropy(
         self, logits: Array, targets: Array, label_smoothing: float, scale: float
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array, Array]:
         """Cross-entropy of softmax(logits), forward and backward in one pass.
 
         logits (rows, classes); targets int32 or int64 (rows,) of classes, or floating (rows,
         classes) of probabilities; with smoothing e they become (1 - e) * target + e / classes.
-        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits. A label outside
-        [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise.
+        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits, and hits (rows,)
+        bool: whether the largest logit, of equal ones the first, is of the target's class. A label
+        outside [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise.
         """
 
     @abstractmethod
@@ -254,6 +255,13 @@ class Backend(ABC):
 
         With d = prediction - target: mse d^2; mae |d|; huber d^2/2 for |d| <= 1, else |d| - 1/2;
         bce_logits max(z,0) - z*t + log(1 + exp(-|z|)), the cross-entropy of sigmoid(z).
+        """
+
+    @abstractmethod
+    def loss_means(self, losses: Array, hits: Array | None = None) -> tuple[Array, Array | None]:
+        """The means of a loss's ``losses``, in their dtype, and of its bool ``hits``, in float64.
+
+        Each is a 0-d array; there is one number of each at least.
         """
 
     # ---- normalisation -----------------------------------------------------------------------

@@ -22,7 +22,7 @@ def _shifted(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 
 class SoftmaxAndLosses:
-    """``softmax_forward`` and ``_backward``, ``softmax_cross_entropy``, ``pointwise_loss``."""
+    """``softmax_forward``, ``_backward`` and ``_cross_entropy``; ``pointwise_loss``, ``loss_means``."""
 
     def softmax_forward(self, x: np.ndarray, log: bool = False) -> np.ndarray:
         y = buffers.empty(x.shape, x.dtype)
@@ -57,11 +57,14 @@ class SoftmaxAndLosses:
 
     def softmax_cross_entropy(
         self, logits: np.ndarray, targets: np.ndarray, label_smoothing: float, scale: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         losses = np.empty(len(logits), accumulator(logits.dtype))
+        hits = np.empty(len(logits), bool)
         gradient = buffers.empty(logits.shape, logits.dtype)
 
         def fill(rows: slice) -> None:
+            labels = targets[rows] if targets.ndim == 1 else targets[rows].argmax(-1)
+            np.equal(logits[rows].argmax(-1), labels, out=hits[rows])
             z = _shifted(logits[rows])
             out = gradient[rows] if gradient.dtype == z.dtype else np.empty_like(z)
             losses[rows] = _cross_entropy(z, targets[rows], float(label_smoothing), out)
@@ -70,7 +73,12 @@ class SoftmaxAndLosses:
                 gradient[rows] = out
 
         share(fill, sample_blocks(logits.shape))
-        return losses, gradient
+        return losses, gradient, hits
+
+    def loss_means(
+        self, losses: np.ndarray, hits: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return np.asarray(losses.mean()), None if hits is None else np.asarray(hits.mean())
 
     def pointwise_loss(
         self, prediction: np.ndarray, target: np.ndarray, kind: str, scale: float
