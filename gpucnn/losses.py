@@ -45,9 +45,9 @@ class Loss(Configured):
         raise NotImplementedError
 
     def measure(self, prediction: Array, target: Array) -> tuple[Array, Array, dict[Metric, Array]]:
-        """Return (value, dprediction, metrics), the metrics being those that the pass gives, too.
+        """Return (value, dprediction, metrics): what a trainer asks for.
 
-        A trainer calls this one: where the accuracy comes with the loss, it is not worked out again.
+        The metrics, by their functions, are those that the pass over the prediction gives, too.
         """
         return *self(prediction, target), {}
 

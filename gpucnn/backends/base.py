@@ -150,7 +150,7 @@ class Backend(ABC):
 
     @abstractmethod
     def pool_forward(
-        self, x: Array, shape: PoolShape, with_index: bool = True
+        self, x: Array, shape: PoolShape, with_index: bool = True, activation: str = "linear"
     ) -> tuple[Array, Array | None]:
         """Pool x (x_shape) -> y (y_shape), index (y_shape, ``shape.index_dtype``).
 
@@ -159,6 +159,8 @@ class Backend(ABC):
         whose maximum is -inf (minimum +inf) and whose average and sum are 0. None for averages and
         sums, and where ``with_index`` is False. An average that counts padding divides by the taps
         that fall on the input or its padding (not beyond, where ceil mode lets a window stick out).
+        ``activation``, one of ``FUSED``, is applied to a maximum or minimum; behind "relu" the
+        index of a y that is not above 0 is ``shape.taps``, so that ``pool_backward`` leaves it out.
         """
 
     @abstractmethod
@@ -213,6 +215,10 @@ class Backend(ABC):
     @abstractmethod
     def activation_backward(self, dy: Array, saved: Array, kind: str, alpha: float) -> Array:
         """dx = dy * f'; ``saved`` is y for a kind of ``FROM_OUTPUT``, else x."""
+
+    @abstractmethod
+    def add(self, a: Array, b: Array, activation: str = "linear") -> Array:
+        """y = f(a + b) for arrays of one shape, with an ``activation`` of ``FUSED``."""
 
     @abstractmethod
     def prelu_forward(self, x: Array, slope: Array, shape: NormShape) -> Array:

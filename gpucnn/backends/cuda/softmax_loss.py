@@ -1,4 +1,4 @@
-"""Softmax and the losses on the GPU (kernels/softmax*.cu, kernels/{pointwise_loss,loss_means}.cu)."""
+"""Softmax and the losses on the GPU (kernels/{softmax*,pointwise_loss,loss_means}.cu)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def longest_held(itemsize: int) -> int:
 
 
 class SoftmaxAndLosses(KernelCaller):
-    """``softmax_forward``, ``_backward`` and ``_cross_entropy``; ``pointwise_loss``, ``loss_means``."""
+    """Softmax, its cross-entropy, the losses of ``POINTWISE_LOSSES``, and their means."""
 
     def softmax_forward(self, x: Array, log: bool = False) -> Array:
         y = self.xp.empty_like(x)

@@ -22,7 +22,7 @@ def _shifted(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 
 class SoftmaxAndLosses:
-    """``softmax_forward``, ``_backward`` and ``_cross_entropy``; ``pointwise_loss``, ``loss_means``."""
+    """Softmax, its cross-entropy, the losses of ``POINTWISE_LOSSES``, and their means."""
 
     def softmax_forward(self, x: np.ndarray, log: bool = False) -> np.ndarray:
         y = buffers.empty(x.shape, x.dtype)
