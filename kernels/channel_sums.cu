@@ -32,7 +32,7 @@
 //   `rounded` is not null, it gets them in Element, too. Where `moving_mean` and
 //   `moving_var` are not null, MOMENTS moves them by `share` of their way to the batch's. 4 * 256 * sizeof(Accum) bytes at most.
 #include "batch_norm.cuh"
-#include "moments.cuh"
+#include "norm_geometry.cuh"
 #include "pack.cuh"
 
 #define SUM 1
