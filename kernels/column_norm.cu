@@ -53,7 +53,7 @@ __device__ __forceinline__ void each_row(const Column& at, int rows, int channel
     for (int row = at.slot; row < rows; row += SLOTS) take((long long)row * channels + at.channel);
 }
 
-extern "C" __global__ void __launch_bounds__(COLUMN_THREADS)
+extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1)
 NAME(column_norm_forward)(const Element* __restrict__ x, const Element* __restrict__ residual,
                           const Element* __restrict__ gamma, const Element* __restrict__ beta, Accum epsilon, int relu,
                           Element* __restrict__ y, Accum* __restrict__ mean, Accum* __restrict__ var,
@@ -89,7 +89,7 @@ NAME(column_norm_forward)(const Element* __restrict__ x, const Element* __restri
     });
 }
 
-extern "C" __global__ void __launch_bounds__(COLUMN_THREADS)
+extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1)
 NAME(column_norm_backward)(const Element* __restrict__ dy, const Element* __restrict__ x,
                            const Element* __restrict__ y, const Element* __restrict__ gamma,
                            const Element* __restrict__ beta, const Accum* __restrict__ mean,
@@ -127,7 +127,7 @@ NAME(column_norm_backward)(const Element* __restrict__ dy, const Element* __rest
     });
 }
 
-extern "C" __global__ void __launch_bounds__(COLUMN_THREADS)
+extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1)
 NAME(column_sums)(const Element* __restrict__ a, Element* __restrict__ sums, int rows, int channels) {
     const Column at = this_column(channels);
     Accum sum = 0;

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.base import accumulator
-from gpucnn.backends.cuda import norm
+from gpucnn.backends.cuda import columns, norm
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, NORMS, in_layout, random
@@ -275,9 +275,13 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+@pytest.mark.parametrize("most_rows", [0, 10**6], ids=["many", "few"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_backward_pass_finds_out_what_relu_let_through(run, dtype, channels_last):
+def test_the_backward_pass_finds_out_what_relu_let_through(
+    run, monkeypatch, dtype, most_rows, channels_last
+):
     """From x alone, as exactly as from y, for results around zero that round to it, too."""
+    monkeypatch.setattr(columns, "MOST_ROWS", most_rows)
     s, dtype = replace(NORMS["long"], channels_last=channels_last), DTYPES[dtype]
     x, dy = (in_layout(a, channels_last) for a in (problem(s, dtype).x, problem(s, dtype).dy))
     var = np.ones(s.channels, accumulator(dtype))
@@ -352,6 +356,18 @@ def test_bias_grad(run, name, dtype, channels_last):
         got, reference.bias_grad(dy, s), dtype=dy.dtype, reduction=s.batch * s.length,
         magnitude=terms,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("most_rows", [0, 10**6], ids=["many", "few"])
+def test_channels_of_few_numbers_by_the_kernels_for_many_and_back(
+    run, monkeypatch, name, dtype, most_rows
+):
+    monkeypatch.setattr(columns, "MOST_ROWS", most_rows)
+    test_batch_norm(run, name, dtype, True)
+    test_batch_norm_with_residual_and_relu(run, name, dtype, True)
+    test_bias_grad(run, name, dtype, True)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
