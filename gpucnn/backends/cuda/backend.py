@@ -20,6 +20,7 @@ from .conv_pool import FusedPools
 from .dropout import Dropout
 from .launch import Launcher
 from .norm import Normalisations
+from .norm_pool import NormPools
 from .optimizer import Optimizers
 from .plans import Planner
 from .pool import Pools
@@ -28,7 +29,7 @@ from .softmax_loss import SoftmaxAndLosses
 
 class CudaBackend(
     Convolutions, Pools, FusedPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
-    Dropout, Optimizers, Backend,
+    NormPools, Dropout, Optimizers, Backend,
 ):  # fmt: skip
     """Raw kernels on the arrays of ``xp``.
 
