@@ -20,7 +20,7 @@ from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
 from gpucnn.backends.cuda.plans import choose
-from gpucnn.shapes import ConvShape, PoolShape
+from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
 from tests.cases import CONVS, DTYPES, NORMS, POOLS, in_layout, random
 
@@ -73,6 +73,7 @@ def calls(name: str, architecture: int | None = None) -> Iterator[Call]:
     yield from poolings(dtype)
     yield from pooled_convolutions(dtype)
     yield from norms(dtype)
+    yield from pooled_norms(dtype)
     yield from rows(dtype, everything)
     yield from elementwise(dtype, everything)
     yield from updates(dtype)
@@ -155,7 +156,9 @@ def pooled_convolutions(dtype: np.dtype) -> Iterator[Call]:
 
 def norms(dtype: np.dtype) -> Iterator[Call]:
     accum = accumulator(dtype)
-    for name, channels_last in (("image", True), ("wide", True), ("volume", False)):
+    for name, channels_last in (
+        ("image", True), ("wide", True), ("long", True), ("volume", False),
+    ):  # fmt: skip
         s = replace(NORMS[name], channels_last=channels_last)
         x, dy = (
             in_layout(random(n, (s.batch, s.length, s.channels), dtype), channels_last)
@@ -167,6 +170,8 @@ def norms(dtype: np.dtype) -> Iterator[Call]:
         yield call("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s)
         yield call("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s)
         yield call("batch_norm_train", x, gamma, beta, EPSILON, s, "relu", dy)
+        far = (5 * gamma).astype(dtype), (5 * beta).astype(dtype)
+        yield call("batch_norm_train", x, *far, EPSILON, s, "relu6")
         yield call("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", beta)
         yield call(
             "batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", None, x
@@ -182,6 +187,25 @@ def norms(dtype: np.dtype) -> Iterator[Call]:
         yield call("prelu_backward", dy, x, slope, s)
 
 
+def pooled_norms(dtype: np.dtype) -> Iterator[Call]:
+    """Units of an element, and of 16 bytes."""
+    for channels in (3, 16):
+        p = PoolShape.of((3, 33, 31, channels), 2, mode="max", rank=2)
+        s, x = NormShape.of(p.x_shape), random("x", p.x_shape, dtype)
+        gamma, beta = (random(name, (channels,), dtype) for name in ("gamma", "beta"))
+
+        def expected(given=(x, gamma, beta, EPSILON, s), p=p) -> list[np.ndarray]:
+            y, mean, var = reference.batch_norm_train(*given)
+            return [reference.pool_forward(y, p)[0], mean, var]
+
+        yield Call(
+            "batch_norm_pool_train",
+            (x, gamma, beta, EPSILON, s, p),
+            {"with_index": False},
+            expected,
+        )
+
+
 def rows(dtype: np.dtype, everything: bool) -> Iterator[Call]:
     """Rows of a warp, and of a block."""
     for shape in ((5, 37), (3, 301)):
@@ -195,6 +219,10 @@ def rows(dtype: np.dtype, everything: bool) -> Iterator[Call]:
             yield call("softmax_cross_entropy", x, targets, SMOOTHING, SCALE)
     for kind in sorted(POINTWISE_LOSSES if everything else {"mse"}):
         yield call("pointwise_loss", x, dy, kind, SCALE)
+    for shape in ((5, 37), (3, 11111)):  # one block's, and several
+        losses, hits = random("losses", shape, accumulator(dtype)), random("hits", shape, dtype) > 0
+        means = losses.astype(np.float64).mean(), hits.mean()
+        yield Call("loss_means", (losses, hits), {}, partial(list, map(np.asarray, means)))
 
 
 def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
@@ -203,6 +231,9 @@ def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
         y = reference.activation_forward(x, kind, 0.5).astype(dtype)
         yield call("activation_forward", x, kind, 0.5)
         yield call("activation_backward", dy, y if kind in FROM_OUTPUT else x, kind, 0.5)
+    both = x.astype(np.float64) + dy.astype(np.float64)
+    for activation, y in (("linear", both), ("relu", np.maximum(both, 0))):
+        yield Call("add", (x, dy, activation), {}, partial(list, [y]))
     yield call("dropout", x, 0.3, 12345, 7)
     for maps in (x, random("x", (2, 72, 40), dtype)):
         yield Call("change_layout", (maps,), {}, partial(maps.transpose, (0, 2, 1)))
