@@ -478,3 +478,20 @@ def test_nor_does_its_place_on_a_gpu(batch_size, device):
         model.predict(IMAGES[order], batch_size=batch_size), answers[order]
     )
     assert answers.shape == (40, 5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_frozen_network_is_a_graph(dtype, device):
+    model = network() if dtype == "float32" else network().astype(dtype)
+    model.to(device.backend)
+    answer = model.freeze()
+    for start in range(8):
+        x = device.backend.asarray(IMAGES[start : start + 2]).astype(model.dtype)
+        y = answer(x)
+        np.testing.assert_array_equal(y.get(), answer.program([x])[0].get())
+        kept = y.get()
+        answer(x + x)
+        np.testing.assert_array_equal(y.get(), kept)  # the caller's, for good
+    ((bound,),) = answer._idle.values()
+    assert bound._recorded.recorded
+    assert "astype" not in bound._recorded._replay.replay.names()

@@ -6,7 +6,8 @@ run the very same code on a machine without a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from .change_layout import LayoutChange
 from .conv import Convolutions
 from .conv_pool import FusedPools
 from .dropout import Dropout
-from .graphs import Captured, Graphs
+from .graphs import Captured, Graphs, RecordedProgram
 from .launch import Launcher, address_of
 from .norm import Normalisations
 from .optimizer import Optimizers
@@ -29,7 +30,10 @@ from .pool import Pools
 from .softmax_loss import SoftmaxAndLosses
 
 if TYPE_CHECKING:
+    from ...network.program import Program
     from ...step.memory import Piece
+
+_capturing = threading.Lock()
 
 
 class CudaBackend(
@@ -82,14 +86,22 @@ class CudaBackend(
     def allocating(self, allocate: Callable[[int], Piece]) -> AbstractContextManager[None]:
         return self.graphs.allocating(allocate) if self.graphs else nullcontext()
 
+    def bind(
+        self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
+        blas_threads: int = 1,
+    ) -> Callable[[Sequence[Array]], list[Array]]:  # fmt: skip
+        program = program.cast(dtype)
+        return RecordedProgram(program, self) if self.captures else program
+
     def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         if self.graphs is None:
             return super().capture(function)
-        self.held = held = []
-        try:
-            result, replay = self.graphs.capture(function)
-        finally:
-            self.held = None
+        with _capturing:  # one thread at a time
+            self.held = held = []
+            try:
+                result, replay = self.graphs.capture(function)
+            finally:
+                self.held = None
         return result, Captured(replay, held)
 
     def write(self, values: np.ndarray, target: Array) -> None:
