@@ -286,14 +286,20 @@ class Trainer:
     def _step(self, images: Array, labels: Array) -> list[Array]:
         """Make one training step and return the batch's loss and metrics, on the device."""
         prediction = self.model.forward(images, training=True)
-        value, dprediction = traced(None, "loss", self.loss, prediction, labels, *self._scale)
+        value, dprediction, known = traced(
+            None, "loss", self.loss.measure, prediction, labels, *self._scale
+        )
         self.model.backward(dprediction)
         traced(None, "optimizer", self.optimizer.step, self.model.parameters(), *self._scale)
-        return [value, *self._measure(prediction, labels)]
+        return [value, *self._measure(prediction, labels, known)]
 
-    def _measure(self, prediction: Array, labels: Array) -> list[Array]:
+    def _measure(self, prediction: Array, labels: Array, known: dict[Metric, Array]) -> list[Array]:
+        """Return the metrics; those that came with the loss are known."""
         asarray = self.backend.xp.asarray
-        return [asarray(metric(prediction, labels)) for metric in self.metrics.values()]
+        return [
+            asarray(known[metric] if metric in known else metric(prediction, labels))
+            for metric in self.metrics.values()
+        ]
 
     # ---- using the model -------------------------------------------------------------------------
 
@@ -319,8 +325,8 @@ class Trainer:
     def _test(self, images: Array, labels: Array) -> list[Array]:
         """Return a batch's loss and metrics in inference, on the device."""
         prediction = self.model.forward(images)
-        value, _ = self.loss(prediction, labels)
-        return [value, *self._measure(prediction, labels)]
+        value, _, known = self.loss.measure(prediction, labels)
+        return [value, *self._measure(prediction, labels, known)]
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""

@@ -404,7 +404,7 @@ def test_a_profiler_sees_every_layer(device):
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet20"])
 def test_what_the_arena_saves(name):
-    """The arrays of a step take about half of the bytes that they take one beside another."""
+    """The arrays of a step share bytes: all of a step's would be nearly twice as many."""
     shape = models.USUAL[name]
     rng = np.random.default_rng(0)
     trainer = Trainer(models.make(name, 10, shape), backend="numpy", progress=False)
@@ -414,7 +414,7 @@ def test_what_the_arena_saves(name):
     )  # fmt: skip
     (step,) = trainer._steps.recordings.values()
     assert step.arena.size <= 1.1 * step.arena.least
-    assert step.arena.size < 0.55 * step.arena.naive
+    assert step.arena.size < 0.6 * step.arena.naive
 
 
 def test_names_of_a_captured_step(device):
@@ -436,8 +436,9 @@ def test_what_a_step_keeps():
     size = {"map": 4 * 16 * 8 * 8 * 8, "pooled": 4 * 16 * 4 * 4 * 8, "image": x.nbytes}
     assert rows["conv2d"].bytes == size["image"]
     assert rows["batch_norm"].bytes == size["map"] + 2 * 4 * 8  # its x, mean and variance
-    assert rows["max_pool2d"].arrays == ("uint8 16x4x4x8",)  # a place in the window, a byte each
-    assert rows["max_pool2d"].bytes == size["pooled"] / 4
+    # of a window the place of its maximum, in a byte, if ReLU lets it pass
+    assert rows["max_pool2d+re_lu"].arrays == ("uint8 16x4x4x8",)
+    assert rows["max_pool2d+re_lu"].bytes == size["pooled"] / 4
     assert memory.kept_bytes == sum(row.bytes for row in memory.kept)
     # forward's end: all that is kept is in use at once
     assert memory.kept_bytes < memory.arena.least + x.nbytes + 16 * 2**10

@@ -186,7 +186,7 @@ class Backend(ABC):
 
     @abstractmethod
     def pool_forward(
-        self, x: Array, shape: PoolShape, with_index: bool = True
+        self, x: Array, shape: PoolShape, with_index: bool = True, activation: str = "linear"
     ) -> tuple[Array, Array | None]:
         """Pool x (x_shape) -> y (y_shape), index (y_shape, ``shape.index_dtype``).
 
@@ -195,6 +195,8 @@ class Backend(ABC):
         whose maximum is -inf (minimum +inf) and whose average and sum are 0. None for averages and
         sums, and where ``with_index`` is False. An average that counts padding divides by the taps
         that fall on the input or its padding (not beyond, where ceil mode lets a window stick out).
+        ``activation``, one of ``FUSED``, is applied to a maximum or minimum; behind "relu" the
+        index of a y that is not above 0 is ``shape.taps``, so that ``pool_backward`` leaves it out.
         """
 
     @abstractmethod
@@ -251,6 +253,10 @@ class Backend(ABC):
         """dx = dy * f'; ``saved`` is y for a kind of ``FROM_OUTPUT``, else x."""
 
     @abstractmethod
+    def add(self, a: Array, b: Array, activation: str = "linear") -> Array:
+        """y = f(a + b) for arrays of one shape, with an ``activation`` of ``FUSED``."""
+
+    @abstractmethod
     def prelu_forward(self, x: Array, slope: Array, shape: NormShape) -> Array:
         """y = x where x > 0, else slope[c] * x; slope is (C,)."""
 
@@ -274,14 +280,15 @@ class Backend(ABC):
     def softmax_cross_entropy(
         self, logits: Array, targets: Array, label_smoothing: float, scale: float,
         loss_scale: Array | None = None,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Cross-entropy of softmax(logits), forward and backward in one pass.
 
         logits (rows, classes); targets int32 or int64 (rows,) of classes, or floating (rows,
         classes) of probabilities; with smoothing e they become (1 - e) * target + e / classes.
-        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits. A label outside
-        [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise. Of
-        ``loss_scale``, float64, the first number multiplies dlogits too (``gradient_scale``).
+        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits, and hits (rows,)
+        bool: whether the largest logit, of equal ones the first, is of the target's class. A label
+        outside [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise.
+        Of ``loss_scale``, float64, the first number multiplies dlogits too (``gradient_scale``).
         """
 
     @abstractmethod
@@ -296,17 +303,27 @@ class Backend(ABC):
         ``loss_scale`` as in ``softmax_cross_entropy``.
         """
 
+    @abstractmethod
+    def loss_means(self, losses: Array, hits: Array | None = None) -> tuple[Array, Array | None]:
+        """The means of a loss's ``losses``, in their dtype, and of its bool ``hits``, in float64.
+
+        Each is a 0-d array; there is one number of each at least.
+        """
+
     # ---- normalisation -----------------------------------------------------------------------
 
     @abstractmethod
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Normalise by the batch's own statistics: -> y, mean (C,), var (C,), both in Accum.
 
         ``var`` is the biased variance, the mean of (x - mean)^2, right also where |mean| is large
         beside its root: by a second pass over x, or by one that shows that none is needed.
+        ``moving``, a mean and a variance in Accum, follow those of a batch that is not empty, in
+        place: moving += (1 - momentum) * (batch - moving).
         """
 
     @abstractmethod

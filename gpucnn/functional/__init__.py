@@ -30,6 +30,7 @@ from .conv_transpose import (
 from .dense import dense_backward, dense_forward, dense_norm_infer
 from .dropout import dropout_backward, dropout_forward
 from .elementwise import (
+    add,
     arithmetic_backward,
     arithmetic_forward,
     clip_backward,
@@ -67,6 +68,7 @@ from .unpool import max_unpool_backward, max_unpool_forward, pool_places
 __all__ = [
     "activation_backward",
     "activation_forward",
+    "add",
     "arithmetic_backward",
     "arithmetic_forward",
     "batch_norm_backward",
