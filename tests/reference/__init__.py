@@ -25,7 +25,7 @@ from .normalization import (
     group_norm_forward,
 )
 from .sliding import conv_dgrad, conv_fprop, conv_wgrad, pool_backward, pool_forward
-from .training import adam_update, dropout, global_norm, philox4x32, sgd_update
+from .training import adam_update, dropout, gather_batch, global_norm, philox4x32, sgd_update
 
 __all__ = [
     "activation_backward",
@@ -39,6 +39,7 @@ __all__ = [
     "conv_fprop",
     "conv_wgrad",
     "dropout",
+    "gather_batch",
     "global_norm",
     "group_norm_backward",
     "group_norm_forward",

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..base import Array, Backend
+from ..transfers import Transfers
 from . import plans as estimated
 from .activation import Activations
+from .augment import Batches
 from .change_layout import LayoutChange
 from .conv import Convolutions
 from .conv_pool import FusedPools
@@ -24,11 +26,12 @@ from .optimizer import Optimizers
 from .plans import Planner
 from .pool import Pools
 from .softmax_loss import SoftmaxAndLosses
+from .transfers import CupyTransfers
 
 
 class CudaBackend(
     Convolutions, Pools, FusedPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
-    Dropout, Optimizers, Backend,
+    Dropout, Batches, Optimizers, Backend,
 ):  # fmt: skip
     """Raw kernels on the arrays of ``xp``.
 
@@ -57,3 +60,12 @@ class CudaBackend(
     def synchronize(self) -> None:
         if self.xp is not np:
             self.xp.cuda.Device().synchronize()
+
+    def free_memory(self) -> int:
+        if self.xp is np:
+            return super().free_memory()
+        unused, _ = self.xp.cuda.runtime.memGetInfo()
+        return unused + self.xp.get_default_memory_pool().free_bytes()
+
+    def transfers(self) -> Transfers:
+        return Transfers() if self.xp is np else CupyTransfers(self.xp)

@@ -67,6 +67,13 @@ def aligned(*arrays: Any, to: int = 16) -> bool:
     )
 
 
+def number_or_place(value: Any, dtype: Any) -> tuple[Any, Any]:
+    """Return what a kernel takes for a number of ``varying``: it, and null or where it lies."""
+    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
+        return np.dtype(dtype).type(0), value
+    return np.dtype(dtype).type(value), None
+
+
 def batch_parts(sample: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
     """Cut arrays along the batch, so that a launch over a part counts at most ``MAX_COUNT``.
 
