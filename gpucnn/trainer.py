@@ -16,11 +16,14 @@ from .backends import default_backend, get_backend
 from .backends.base import Array, Backend
 from .callbacks import Callback
 from .checkpoint import json_path
-from .data import Augmentation, Loader, Normalize, Split
+from .data import Augmentation, DeviceLoader, Loader, Normalize, Split
+from .data.device_loader import fits, why_not
+from .data.streaming import StreamedLoader, streamed
 from .history import History, Record
 from .layers.base import inference_mode
 from .losses import Loss
-from .metrics import Meter, Metric, named
+from .meter import Meter
+from .metrics import Metric, named
 from .network import Network
 from .optimizers import Optimizer
 from .progress import Silent, choose
@@ -29,6 +32,8 @@ from .tracing import traced
 from .training_state import read_state, write_state
 
 READ_EVERY = 0.1  # seconds between two readings of values on the device
+
+Source = tuple[Loader | StreamedLoader, Meter]  # of batches, and where their values go
 
 
 class Trainer:
@@ -188,6 +193,8 @@ class Trainer:
         self, loader: Loader, held_out: Loader | None, last: int, checkpoint: Path | None
     ) -> None:
         self.stop_training = False
+        train = streamed(loader, self.backend), self._meter()
+        test = held_out and (streamed(held_out, self.backend), self._meter())
         self._tell("on_train_begin")
         display = choose(self.progress)
         asked, self.model.needs_input_gradient = self.model.needs_input_gradient, False
@@ -196,7 +203,7 @@ class Trainer:
                 epoch = self.epoch + 1
                 display.start(epoch, last, len(loader))
                 self._tell("on_epoch_begin", epoch)
-                record = self._run_epoch(epoch, loader, held_out, display)
+                record = self._run_epoch(epoch, train, test, display)
                 self.history.records.append(record)
                 self._tell("on_epoch_end", epoch, record)
                 display.finish(record)
@@ -213,11 +220,10 @@ class Trainer:
             display.close()
         self._tell("on_train_end")
 
-    def _run_epoch(
-        self, epoch: int, loader: Loader, held_out: Loader | None, display: Silent
-    ) -> Record:
+    def _run_epoch(self, epoch: int, train: Source, test: Source | None, display: Silent) -> Record:
         start = read = time.perf_counter()
-        meter = self._meter(f"epoch {epoch}")
+        loader, meter = train
+        meter.begin(f"epoch {epoch}")
         self._in_epoch = True
         with closing(self._batches(loader, epoch - 1)) as batches:
             for batch, (images, labels) in enumerate(batches, 1):
@@ -226,15 +232,15 @@ class Trainer:
                     meter.add(len(images), self._step(images, labels))
                 self._tell("on_batch_end", batch)
                 if time.perf_counter() - read >= READ_EVERY:
-                    values = meter.read(self.backend)
-                    read = time.perf_counter()
-                    speed = {"images_per_second": meter.samples / (read - start)}
-                    display.update(batch, values | speed)
-        record = {"epoch": epoch} | meter.read(self.backend)
+                    values, asked, read = meter.glance(), read, time.perf_counter()
+                    if values:  # those up to the glance before
+                        speed = {"images_per_second": meter.samples / (asked - start)}
+                        display.update(batch, values | speed)
+        record = {"epoch": epoch} | meter.read()
         seconds = time.perf_counter() - start
         self._in_epoch = False
-        if held_out is not None:
-            values = self._evaluate(held_out, f"validation of epoch {epoch}")
+        if test is not None:
+            values = self._evaluate(*test, f"validation of epoch {epoch}")
             record |= {f"val_{name}": value for name, value in values.items()}
         return record | {
             "learning_rate": self.optimizer.rate_of(self.optimizer.steps - 1),
@@ -265,16 +271,19 @@ class Trainer:
         """
         data = as_samples("Trainer.evaluate", x, y)
         self._prepare(data)
-        return self._evaluate(self._loader(data, batch_size, shuffle=False), "evaluate")
+        loader = streamed(self._loader(data, batch_size, shuffle=False), self.backend)
+        return self._evaluate(loader, self._meter(), "evaluate")
 
-    def _evaluate(self, loader: Loader, where: str) -> dict[str, float]:
-        meter = self._meter(where)
+    def _evaluate(
+        self, loader: Loader | StreamedLoader, meter: Meter, where: str
+    ) -> dict[str, float]:
+        meter.begin(where)
         with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
             for images, labels in self._batches(loader, 0):
                 prediction = self.model.forward(images)
                 value, _ = self.loss(prediction, labels)
                 meter.add(len(images), [value, *self._measure(prediction, labels)])
-        return meter.read(self.backend)
+        return meter.read()
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""
@@ -347,9 +356,20 @@ class Trainer:
     def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
         if isinstance(data, Loader):
             return data
-        return Loader(data, batch_size, seed=self.seed, normalize=self.normalize, **options)
+        options |= {"seed": self.seed, "normalize": self.normalize}
+        augment, dtype = options.get("augment"), self.model.dtype
+        if (
+            self.backend.name == "cuda"
+            and not why_not(data, augment, self.normalize, dtype)
+            and fits(data, self.backend)
+        ):
+            options.pop("prefetch", None)
+            return DeviceLoader(data, batch_size, dtype=dtype, backend=self.backend, **options)
+        return Loader(data, batch_size, **options)
 
-    def _batches(self, loader: Loader, epoch: int) -> Generator[tuple[Array, Array], None, None]:
+    def _batches(
+        self, loader: Loader | StreamedLoader, epoch: int
+    ) -> Generator[tuple[Array, Array], None, None]:
         """Yield the batches of an epoch (from 0) on the backend."""
         with closing(loader.epoch(epoch)) as batches:
             while True:
@@ -359,8 +379,8 @@ class Trainer:
                 images, labels = batch
                 yield self.backend.asarray(images), self.backend.asarray(labels)
 
-    def _meter(self, where: str) -> Meter:
-        return Meter(("loss", *self.metrics), where)
+    def _meter(self) -> Meter:
+        return Meter(("loss", *self.metrics), self.backend)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:

@@ -1,9 +1,9 @@
 """Copies between host and device that the computation does not wait for.
 
-A ``Transfers`` of a backend has a stream of its own beside the one that computes, page-locked host
-memory, which alone a device copies from and to by itself, and marks: points in a stream's work that
-another stream, or the host, can wait for. This one is the host's own, where memory is all one: every
-copy is done when the call returns.
+A ``Transfers`` of a backend has a stream of its own beside the one that computes; page-locked host
+memory, which alone a device copies from and to by itself; and marks, points in a stream's work that
+another stream, or the host, can wait for. This one is the host's own, where memory is all one:
+every copy is done when the call returns.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_a_set_that_begins_inside_another_array(every_backend):
     assert same_bits(every_backend.to_numpy(y), expected[1])
 
 
-# ---- the draws are as often as they should be ------------------------------------------------------
+# ---- the draws are as often as they should be ----------------------------------------------------
 
 
 def chi_square(counts: np.ndarray) -> float:
@@ -190,7 +190,7 @@ def test_as_many_are_flipped_as_should_be_whatever_their_shift(backend, p):
         assert abs(own.mean() - p) < 4 * error
 
 
-# ---- bad input -------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_bad_input_is_named(change, error, message):
         F.gather_batch(**arguments)
 
 
-# ---- a step's values -------------------------------------------------------------------------------
+# ---- a step's values -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("columns", [1, 3, 8, 11])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +23,12 @@ class CupyTransfers(Transfers):
     def __init__(self, cupy: ModuleType) -> None:
         self.cuda = cupy.cuda
         self.device = cupy.cuda.Device()
-        # non-blocking: CuPy computes on the null stream, which others wait for unless they say so
-        self.stream = cupy.cuda.Stream(non_blocking=True)
+
+    @cached_property
+    def stream(self) -> Any:
+        """The stream of copies."""
+        # CuPy computes on the null stream, which others wait for unless they are non-blocking
+        return self.cuda.Stream(non_blocking=True)
 
     def pinned(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         dtype, count = np.dtype(dtype), math.prod(shape)
