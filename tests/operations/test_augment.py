@@ -20,6 +20,7 @@ CHANGES = {
     "shift": Changes(shift=2, fill=200),
     "shift_beyond": Changes(shift=9),
     "mirrored": Changes(shift=3, fill=None),
+    "mirrored_whole": Changes(shift=5, fill=None),
     "flip": Changes(flip=0.5),
     "always_flip": Changes(flip=1.0),
     "cutout": Changes(cutout=4, cover=99),
