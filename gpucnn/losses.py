@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .backends import backend_of
+from .backends import backend_of, package_of
 from .backends.base import Array
 from .configured import Configured, check_range
 from .functional.checks import prepare
@@ -75,7 +75,7 @@ class CrossEntropy(Loss):
                 f" probabilities of shape {shape}, at least one sample."
                 f" Received: {target.dtype.name} of shape {target.shape}"
             )
-        if not integer or not isinstance(target, np.ndarray):
+        if not integer or package_of(type(target)) != "numpy":
             return
         classes = shape[-1]
         wrong = np.flatnonzero((target < 0) | (target >= classes))

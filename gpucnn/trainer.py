@@ -28,6 +28,7 @@ from .network import Network
 from .optimizers import Optimizer
 from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
+from .step import Steps
 from .tracing import traced
 from .training_state import read_state, write_state
 
@@ -51,6 +52,9 @@ class Trainer:
             else CUDA where a GPU answers, else NumPy.
         seed: of shuffling, augmentation and the validation split. Initial weights and dropout have
             theirs from ``gpucnn.set_seed``, called before the model is made.
+        record: whether steps are planned, recorded and replayed (see ``gpucnn.step``): quicker,
+            with the same numbers, bit for bit. What cannot be recorded runs as it stands, and
+            ``recording_failure`` says why.
         progress: show a bar on a terminal, or a line an epoch elsewhere; False shows nothing.
 
     The same seeds on the same backend give the same weights, bit for bit.
@@ -77,6 +81,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         backend: str | Backend | None = None,
         seed: int = 0,
+        record: bool = True,
         progress: bool = True,
     ) -> None:
         if not isinstance(model, Network) or model.takes_many or model.gives_many:
@@ -93,12 +98,22 @@ class Trainer:
             backend = get_backend(backend)
         self.backend = backend or default_backend()
         self.seed = as_int("Trainer", "seed", seed, minimum=0)
+        self.record = record
         self.progress = progress
         self.history = History()
         self.normalize: Normalize | None = None
         self.classes: list[str] | None = None
         self.stop_training = False
         self._in_epoch = False
+        self._source: Source | None = None  # of the steps that run
+        arenas: list[Any] = []
+        self._steps = Steps(self._step, self.backend, arenas)
+        self._tests = Steps(self._test, self.backend, arenas)
+
+    @property
+    def recording_failure(self) -> str | None:
+        """Why training steps run as they stand, or None."""
+        return next((step.reason for step in self._steps.recordings.values() if step.reason), None)
 
     @property
     def epoch(self) -> int:
@@ -222,15 +237,18 @@ class Trainer:
 
     def _run_epoch(self, epoch: int, train: Source, test: Source | None, display: Silent) -> Record:
         start = read = time.perf_counter()
-        loader, meter = train
+        self._source = loader, meter = train
         meter.begin(f"epoch {epoch}")
         self._in_epoch = True
+        self._steps.under(self._circumstances())
         with closing(self._batches(loader, epoch - 1)) as batches:
-            for batch, (images, labels) in enumerate(batches, 1):
+            for batch, (size, arrays) in enumerate(batches, 1):
                 # Overflow is silent on a device, and so it is here: the meter finds what it made.
                 with np.errstate(all="ignore"):
-                    meter.add(len(images), self._step(images, labels))
-                self._tell("on_batch_end", batch)
+                    self._run(self._steps, size, arrays)
+                if self.callbacks:
+                    self._tell("on_batch_end", batch)
+                    self._steps.under(self._circumstances())
                 if time.perf_counter() - read >= READ_EVERY:
                     values, asked, read = meter.glance(), read, time.perf_counter()
                     if values:  # those up to the glance before
@@ -248,13 +266,42 @@ class Trainer:
             "seconds": time.perf_counter() - start,
         }
 
-    def _step(self, images: Array, labels: Array) -> list[Array]:
+    def _run(self, steps: Steps, size: int, batch: tuple[Array, ...]) -> None:
+        """Make a step, which leaves its values in the meter."""
+        if self.record:
+            steps(*batch, size=size)
+        else:
+            steps.function(*batch)
+        self._source[1].count(size)
+
+    def _circumstances(self) -> tuple:
+        """Return what a step's work depends on, its batch and what varies apart."""
+        settings = {**vars(self.optimizer), "learning_rate": None, "steps": None}
+        slots = settings.pop("slots")
+        layers = [
+            (layer.trainable, trainable, *map(id, (*layer.params.values(), *layer.state.values())))
+            for _, layer, trainable in self.model._walk()
+        ]
+        model = self.model.fuses, self.model.dtype, self.model.layers
+        metrics = [*self.metrics.values()]
+        return model, layers, repr(settings), id(slots), self.loss, metrics, self._source
+
+    def _step(self, *batch: Array) -> list[Array]:
         """Make one training step and return the batch's loss and metrics, on the device."""
+        images, labels = self._given(batch)
         prediction = self.model.forward(images, training=True)
         value, dprediction = traced(None, "loss", self.loss, prediction, labels)
         self.model.backward(dprediction)
         traced(None, "optimizer", self.optimizer.step, self.model.parameters())
-        return [value, *self._measure(prediction, labels)]
+        return self._noted([value, *self._measure(prediction, labels)])
+
+    def _given(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
+        """Return a step's images and labels: a DeviceLoader's batch is part of the step."""
+        return batch or traced(None, "batch", self._source[0].batch)
+
+    def _noted(self, values: list[Array]) -> list[Array]:
+        self._source[1].write(values)
+        return values
 
     def _measure(self, prediction: Array, labels: Array) -> list[Array]:
         asarray = self.backend.xp.asarray
@@ -278,12 +325,19 @@ class Trainer:
         self, loader: Loader | StreamedLoader, meter: Meter, where: str
     ) -> dict[str, float]:
         meter.begin(where)
+        self._source = loader, meter
+        self._tests.under(self._circumstances())
         with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
-            for images, labels in self._batches(loader, 0):
-                prediction = self.model.forward(images)
-                value, _ = self.loss(prediction, labels)
-                meter.add(len(images), [value, *self._measure(prediction, labels)])
+            for size, batch in self._batches(loader, 0):
+                self._run(self._tests, size, batch)
         return meter.read()
+
+    def _test(self, *batch: Array) -> list[Array]:
+        """Return a batch's loss and metrics in inference, on the device."""
+        images, labels = self._given(batch)
+        prediction = self.model.forward(images)
+        value, _ = self.loss(prediction, labels)
+        return self._noted([value, *self._measure(prediction, labels)])
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""
@@ -369,15 +423,22 @@ class Trainer:
 
     def _batches(
         self, loader: Loader | StreamedLoader, epoch: int
-    ) -> Generator[tuple[Array, Array], None, None]:
-        """Yield the batches of an epoch (from 0) on the backend."""
+    ) -> Generator[tuple[int, tuple[Array, ...]], None, None]:
+        """Yield the size of each batch of an epoch (from 0), and its images and labels.
+
+        Those of a DeviceLoader the step asks for itself.
+        """
+        if isinstance(loader, DeviceLoader) and loader.backend is self.backend:
+            loader.begin(epoch)
+            while loader.upcoming:
+                yield loader.upcoming, ()
+            return
         with closing(loader.epoch(epoch)) as batches:
             while True:
                 batch = traced(None, "data wait", next, batches, None)
                 if batch is None:
                     return
-                images, labels = batch
-                yield self.backend.asarray(images), self.backend.asarray(labels)
+                yield len(batch[0]), tuple(map(self.backend.asarray, batch))
 
     def _meter(self) -> Meter:
         return Meter(("loss", *self.metrics), self.backend)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from .transfers import Transfers
 
 if TYPE_CHECKING:
     from ..network.program import Program
+    from ..step.memory import Piece
+
+T = TypeVar("T")
 
 Array = Any
 
@@ -118,6 +121,36 @@ class Backend(ABC):
     def running(self) -> AbstractContextManager[None]:
         """Return a context for a run of many calls, as a training is one."""
         return nullcontext()
+
+    # ---- memory and recording: what gpucnn.step builds on ------------------------------------
+
+    @property
+    def captures(self) -> bool:
+        """Whether ``capture`` records what is launched, to launch it again as one."""
+        return False
+
+    @abstractmethod
+    def memory(self, size: int) -> tuple[int, Any]:
+        """Return the address of so many fresh bytes, and the object that owns them."""
+
+    def allocating(self, allocate: Callable[[int], Piece]) -> AbstractContextManager[None]:
+        """Return a context in which new arrays, large ones at least, lie in ``allocate``'s pieces.
+
+        An array refers to its piece for as long as it, or a view of it, is in use.
+        """
+        return nullcontext()
+
+    def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """Call a function, but write down what it launches in place of running that.
+
+        -> what the function returned, whose arrays have no contents yet, and a function that runs
+        all of it. Whatever cannot be written down, waiting for the device say, raises.
+        """
+        raise NotImplementedError(f"{self.name}: nothing to capture, calls have done their work")
+
+    def write(self, values: np.ndarray, target: Array) -> None:
+        """Copy a few numbers of the host to an array, in turn with the work, without waiting."""
+        target[...] = values
 
     def bind(
         self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
@@ -340,13 +373,14 @@ class Backend(ABC):
     # ---- random numbers ----------------------------------------------------------------------
 
     @abstractmethod
-    def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
+    def dropout(self, x: Array, rate: float, seed: int, offset: int | Array) -> Array:
         """Zero each element with probability ``rate``, scale the others by 1 / (1 - rate).
 
         Element i, in C order, is kept iff word i % 4 of Philox4x32-10 (Salmon et al., SC'11) with
         key (seed low, seed high) and counter (i // 4 low, i // 4 high, offset low, offset high) is
-        at least floor(rate * 2^32); seed and offset count modulo 2^64. Applied to dy with the same
-        seed and offset it is its own backward pass, and every backend draws the same numbers.
+        at least floor(rate * 2^32); seed and offset count modulo 2^64; an offset can
+        be a 0-d int64 array on the device. Applied to dy with the same seed and offset it is its
+        own backward pass, and every backend draws the same numbers.
         """
 
     # ---- data that lies on the device --------------------------------------------------------

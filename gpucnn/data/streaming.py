@@ -1,10 +1,10 @@
 """Batches that a loader makes on the host, on the device before the step asks for them.
 
 The loader's thread fills page-locked buffers, one of several in turn, and a stream of copies
-carries each to a device buffer of its own while the steps before it compute. A step finds every
-batch in the same two arrays, so that it can be recorded: one copy within the device takes it there,
-and with that the buffer is free for the next batch. (To let the step read the buffers in turn would
-save that copy, and cost a recording, with its memory, for each of them.)
+carries each to a device buffer of its own while the steps before it compute. The step reads that
+buffer. One that is recorded reads its input at one address, so that its first piece of work is to
+copy the batch there (``gpucnn.step``): to record it for each of the buffers instead would save that
+copy, and cost as many graphs, with their memory.
 """
 
 from __future__ import annotations
@@ -47,16 +47,15 @@ class StreamedLoader:
     def __init__(self, loader: Loader, backend: Backend) -> None:
         self.loader, self.backend = loader, backend
         self._transfers = backend.transfers()
-        self._arrays: tuple[Array, Array] | None = None
         self._slots: list[_Slot] = []
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[tuple[Array, Array], None, None]:
-        """Yield (images, labels) of each batch from the ``start``-th on, in the same memory.
+        """Yield (images, labels) of each batch from the ``start``-th on.
 
-        A batch must have been used, by work that is queued, when the next one is asked for. One
+        They hold until the next one is asked for: by then all work on them must be queued. One
         whose images or labels have another shape or dtype than the first's comes in new arrays.
         """
         self.loader._check_epoch(epoch, start)
@@ -64,12 +63,13 @@ class StreamedLoader:
 
     def _batches(self, epoch: int, indices: range) -> Generator[tuple[Array, Array], None, None]:
         make, depth = self.loader.maker(epoch), self.loader.prefetch
-        if self._arrays is None and indices:
-            self._allocate(make(indices[0]), depth + 1)
+        if not self._slots and indices:
+            # Here, where the computation's memory is shared out; what is made for its shape alone
+            # is made again when its turn comes. One slot is read, the others are filled meanwhile.
+            self._slots = [self._slot(make(indices[0])) for _ in range(depth + 1)]
 
         def send(index: int) -> _Slot | Pair:
             batch = make(index)
-            # depth + 1 of them: the one that is received now, and those made ahead of it
             slot = self._slots[index % len(self._slots)]
             return slot.send(batch) if slot.holds(batch) else batch
 
@@ -77,29 +77,20 @@ class StreamedLoader:
             with closing(ahead(send, indices, depth)) as sent:
                 for item in sent:
                     if isinstance(item, _Slot):
-                        yield item.receive(self._arrays)
+                        yield item.receive()
+                        item.leave()
                     else:
                         yield tuple(map(self.backend.asarray, item))
         finally:
-            for slot in self._slots:  # what nobody received is still on its way
-                slot.sent.synchronize()
+            for slot in self._slots:
+                slot.leave()
+                slot.sent.synchronize()  # what nobody received is still on its way
 
-    def _allocate(self, batch: Pair, count: int) -> None:
-        """Make all buffers at once, here where the computation's memory is shared out.
-
-        A batch is made for its shape alone, and made again when its turn comes.
-        """
+    def _slot(self, batch: Pair) -> _Slot:
         shapes = [(self.loader.batch_size, *array.shape[1:]) for array in batch]
         dtypes = [array.dtype for array in batch]
-
-        def arrays() -> tuple[Array, Array]:
-            return tuple(map(self.backend.xp.empty, shapes, dtypes))
-
-        self._arrays = arrays()
-        transfers = self._transfers
-        for _ in range(count):
-            pinned = tuple(map(transfers.pinned, shapes, dtypes))
-            self._slots.append(_Slot(transfers, pinned, arrays()))
+        pinned = tuple(map(self._transfers.pinned, shapes, dtypes))
+        return _Slot(self._transfers, pinned, tuple(map(self.backend.xp.empty, shapes, dtypes)))
 
 
 class _Slot:
@@ -107,9 +98,8 @@ class _Slot:
 
     def __init__(self, transfers: Transfers, pinned: Pair, device: tuple[Array, Array]) -> None:
         self.transfers, self.pinned, self.device = transfers, pinned, device
-        # The memory may have been another array's until now: its work comes first.
-        self.received: Mark = transfers.mark()
-        self.sent: Mark = self.received
+        self.leave()  # the memory may have been another array's until now: its work comes first
+        self.sent: Mark = self.left
         self.count = 0
 
     def holds(self, batch: Sequence[np.ndarray]) -> bool:
@@ -127,15 +117,15 @@ class _Slot:
         for array, pinned, device in zip(batch, self.pinned, self.device, strict=True):
             pinned[: self.count] = array
             self.sent = self.transfers.upload(
-                pinned[: self.count], device[: self.count], after=self.received
+                pinned[: self.count], device[: self.count], after=self.left
             )
         return self
 
-    def receive(self, arrays: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Let the computation copy the batch into ``arrays`` once it is there; return its part."""
+    def receive(self) -> tuple[Array, Array]:
+        """Let the computation wait for the batch, and return it."""
         self.transfers.wait(self.sent)
-        batch = tuple(array[: self.count] for array in arrays)
-        for target, device in zip(batch, self.device, strict=True):
-            target[...] = device[: self.count]
-        self.received = self.transfers.mark()
-        return batch
+        return tuple(device[: self.count] for device in self.device)
+
+    def leave(self) -> None:
+        """Say that the computation so far is all that reads the batch."""
+        self.left: Mark = self.transfers.mark()

@@ -24,7 +24,8 @@ def test_the_contract_is_all_abstract_but_what_is_composed_and_the_context_of_a_
     public = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction)}
     public = {name for name in public if not name.startswith("_")}
     arrays = {"arranged", "free_memory", "transfers"}
-    assert public == {*OPERATIONS, *COMPOSED, *arrays, "running", "bind"}
+    recording = {"memory", "allocating", "capture", "write"}
+    assert public == {*OPERATIONS, *COMPOSED, *arrays, *recording, "running", "bind"}
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -12,7 +12,7 @@ import numpy as np
 from ...changes import Changes
 from ..base import Array
 from .kernel import DTYPE, Axis, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller, ceil_div, number_or_place, pack_size
+from .launch import BLOCK_THREADS, KernelCaller, ceil_div, pack_size
 from .spatial import DIVISOR, check_sizes, divisor
 
 _CHANNELS: Axis = {
@@ -60,7 +60,7 @@ class Batches(KernelCaller):
         self.launch(
             GATHER(sizes[2] if sizes[2] in _CHANNELS else 0, x.dtype), (count, parts),
             BLOCK_THREADS, images, labels, order, table, x, y, _record(*sizes, changes, seed),
-            *number_or_place(place, np.int64),
+            *self._number(place),
         )  # fmt: skip
         return x, y
 
@@ -71,5 +71,9 @@ class Batches(KernelCaller):
             missing = [None] * (VALUES_OF_A_LAUNCH - len(part))
             self.launch(
                 COLLECT(), 1, 1, *part, *missing, doubles, len(part), ring, ring.shape[1], column,
-                *number_or_place(row, np.int64),
+                *self._number(row),
             )  # fmt: skip
+
+    def _number(self, value: Any) -> tuple[np.int64, Array | None]:
+        """Return what a kernel takes for a number: it, and null or where it lies."""
+        return (np.int64(0), value) if self.owns(value) else (np.int64(value), None)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..base import Array, accumulator
 from .kernel import DTYPE, Kernel, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller
+from .launch import BLOCK_THREADS, KernelCaller, address_of
 
 SGD = KernelFamily("optimizer.cu", "sgd_update", DTYPE)
 ADAM = KernelFamily("optimizer.cu", "adam_update", DTYPE)
@@ -104,23 +104,22 @@ class Optimizers(KernelCaller):
                         f" parameter, here {size} numbers of {kind.name}. Received:"
                         f" {array.dtype.name} of shape {array.shape}, strides {array.strides}"
                     )
-        addresses = [tuple(map(self._address, column)) for column in tensors]
+        addresses = [tuple(map(address_of, column)) for column in tensors]
         addresses += [(0,) * len(sizes)] * (4 - len(addresses))
         tables, key = self._tables, (dtype, *addresses, sizes, tuple(decays))
         if key in tables:
             tables.move_to_end(key)
+            if self.held is not None:
+                self.held.append(tables[key])
             return tables[key]
         entries = np.zeros((len(sizes), 6), np.int64)
         entries[:, :4] = np.array(addresses, np.uint64).T.view(np.int64)
         entries[:, 4] = sizes
         entries[:, 5] = np.array(decays, np.float64).view(np.int64)
-        tables[key] = self.xp.asarray(entries), self.xp.asarray(_chunks(sizes))
+        tables[key] = self.lasting(entries), self.lasting(_chunks(sizes))
         if len(tables) > _TABLES_KEPT:
             tables.popitem(last=False)
         return tables[key]
-
-    def _address(self, array: Array) -> int:
-        return array.ctypes.data if self.xp is np else array.data.ptr
 
 
 def _by_dtype(*columns: Sequence) -> Iterator[tuple[np.dtype, list[list]]]:
