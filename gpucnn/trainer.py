@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from inspect import signature
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -25,7 +26,7 @@ from .losses import Loss
 from .meter import Meter
 from .metrics import Metric, named
 from .network import Network
-from .optimizers import Optimizer
+from .optimizers import LossScale, Optimizer
 from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
 from .step import Steps
@@ -34,7 +35,8 @@ from .training_state import read_state, write_state
 
 READ_EVERY = 0.1  # seconds between two readings of values on the device
 
-Source = tuple[Loader | StreamedLoader, Meter]  # of batches, and where their values go
+# Where a step's batch comes from, unless it is given one, and where its values go.
+Source = tuple[Loader | StreamedLoader | None, Meter | None]
 
 
 class Trainer:
@@ -46,6 +48,8 @@ class Trainer:
         loss: a name ("cross_entropy", "mse", "mae", "huber", "binary_cross_entropy") or a Loss.
         optimizer: a name ("sgd", "adam", "adamw") or an Optimizer, which holds the learning rate or
             its schedule, weight decay and gradient clipping.
+        loss_scale: a LossScale, a number that it stays at, or None. "auto" is ``LossScale()`` for a
+            model in float16, whose gradients need it, and None for others.
         metrics: names (see ``metrics.METRICS``) or functions; by default the loss's usual ones.
         callbacks: called in this order.
         backend: "numpy", "cuda" or a Backend; the model is moved to it. By default the chosen one,
@@ -77,6 +81,7 @@ class Trainer:
         loss: str | Loss = "cross_entropy",
         optimizer: str | Optimizer = "adam",
         *,
+        loss_scale: str | float | LossScale | None = "auto",
         metrics: Iterable[str | Metric] | None = None,
         callbacks: Iterable[Callback] = (),
         backend: str | Backend | None = None,
@@ -92,6 +97,8 @@ class Trainer:
         self.model = model
         self.loss = Loss.of(loss)
         self.optimizer = Optimizer.of(optimizer)
+        self._auto_scale = loss_scale == "auto"
+        self.loss_scale = None if self._auto_scale else LossScale.of(loss_scale)
         self.metrics = named(self.loss.metrics if metrics is None else metrics)
         self.callbacks = _checked(callbacks)
         if not isinstance(backend, (Backend, NoneType)):
@@ -105,7 +112,7 @@ class Trainer:
         self.classes: list[str] | None = None
         self.stop_training = False
         self._in_epoch = False
-        self._source: Source | None = None  # of the steps that run
+        self._source: Source = (None, None)
         arenas: list[Any] = []
         self._steps = Steps(self._step, self.backend, arenas)
         self._tests = Steps(self._test, self.backend, arenas)
@@ -160,7 +167,8 @@ class Trainer:
         Raises:
             ValueError: x and y are of different lengths or empty, or do not fit the model, or a
                 Loader comes with an augmentation or a normalisation besides its own.
-            TypeError: x is a whole Dataset, or normalize is no Normalize.
+            TypeError: x is a whole Dataset, or normalize is no Normalize, or the loss takes no
+                loss scale and there is one.
             FloatingPointError: the loss became NaN or infinite. The checkpoint on disk stays that
                 of the last finished epoch.
             KeyboardInterrupt: after Ctrl-C, likewise; one line says so. ``history`` holds the
@@ -283,16 +291,16 @@ class Trainer:
             for _, layer, trainable in self.model._walk()
         ]
         model = self.model.fuses, self.model.dtype, self.model.layers
-        metrics = [*self.metrics.values()]
-        return model, layers, repr(settings), id(slots), self.loss, metrics, self._source
+        loss = self.loss, id(self.loss_scale), [*self.metrics.values()]
+        return model, layers, repr(settings), id(slots), loss, self._source
 
     def _step(self, *batch: Array) -> list[Array]:
         """Make one training step and return the batch's loss and metrics, on the device."""
         images, labels = self._given(batch)
         prediction = self.model.forward(images, training=True)
-        value, dprediction = traced(None, "loss", self.loss, prediction, labels)
+        value, dprediction = traced(None, "loss", self.loss, prediction, labels, *self._scale)
         self.model.backward(dprediction)
-        traced(None, "optimizer", self.optimizer.step, self.model.parameters())
+        traced(None, "optimizer", self.optimizer.step, self.model.parameters(), *self._scale)
         return self._noted([value, *self._measure(prediction, labels)])
 
     def _given(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
@@ -300,7 +308,10 @@ class Trainer:
         return batch or traced(None, "batch", self._source[0].batch)
 
     def _noted(self, values: list[Array]) -> list[Array]:
-        self._source[1].write(values)
+        """Return a step's values; to write them into the meter is part of the step."""
+        _, meter = self._source
+        if meter is not None:
+            meter.write(values)
         return values
 
     def _measure(self, prediction: Array, labels: Array) -> list[Array]:
@@ -388,6 +399,7 @@ class Trainer:
             Loss.from_config(saved.training["loss"]),
             Optimizer.from_config(saved.training["optimizer"]),
             metrics=saved.training["metrics"] if metrics is None else metrics,
+            loss_scale=saved.loss_scale(),
             callbacks=callbacks,
             backend=backend,
             progress=progress,
@@ -406,6 +418,19 @@ class Trainer:
         else:
             self.model.build(shape, backend=self.backend)
         self.loss.check((len(samples), *self.model.output_shape(shape)), samples.labels)
+        needs_scale = self.model.dtype == np.float16
+        if self._auto_scale and needs_scale != (self.loss_scale is not None):
+            self.loss_scale = LossScale() if needs_scale else None
+        if self.loss_scale and "loss_scale" not in signature(self.loss).parameters:
+            raise TypeError(
+                f"Trainer: the loss must take a loss_scale, {self.loss_scale}, that multiplies"
+                f" dprediction, unless the trainer's is None. Received: {self.loss!r}"
+            )
+
+    @property
+    def _scale(self) -> tuple[LossScale, ...]:
+        """Return the last argument of the loss and of the optimizer's step, if there is one."""
+        return () if self.loss_scale is None else (self.loss_scale,)
 
     def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
         if isinstance(data, Loader):

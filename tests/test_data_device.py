@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from gpucnn.optimizers import SGD
 from gpucnn.samples import Samples
 from gpucnn.varying import kept_by
 
+from .emulated_graphs import Device
+from .emulator.build import CXX
 from .training import NORMALIZE, X, Y, assert_same_training, make_trainer, measured, network
 
 RNG = np.random.default_rng(5)
@@ -149,6 +152,25 @@ def test_a_trainer_does_so_on_a_gpu_and_the_numbers_are_those_of_numpy(backend):
         expected = measured(again.fit(kept, epochs=2))
     for one, other in zip(actual, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.skipif(shutil.which(CXX) is None, reason="the emulator needs a C++ compiler")
+def test_a_recorded_step_takes_its_batch_itself():
+    """With the same bits as one that is not, and as after a stop; the last batch is smaller."""
+
+    recorded = make_trainer(optimizer=SGD(0.05), backend=Device().backend)
+    plain = make_trainer(optimizer=SGD(0.05), backend=Device().backend, record=False)
+    stopped = make_trainer(optimizer=SGD(0.05), backend=Device().backend)
+    for trainer, epochs in ((recorded, [2]), (plain, [2]), (stopped, [1, 1])):
+        with use_backend(trainer.backend):
+            for count in epochs:
+                fit(trainer, count)
+    assert recorded.recording_failure is None
+    steps = recorded._steps.recordings
+    # 108 images are 6 batches of 16 and one of 12, and no step is given any
+    assert {key: step.recorded for key, step in steps.items()} == {(16,): True, (12,): False}
+    assert_same_training(recorded, plain)
+    assert_same_training(stopped, plain)
 
 
 def loaders_of(monkeypatch, backend, **options) -> list[type]:

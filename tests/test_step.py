@@ -17,6 +17,7 @@ from gpucnn.optimizers import SGD, Adam
 from gpucnn.schedules import OneCycle
 from gpucnn.step import Arena, Lifetime, Recorded, recorded
 from gpucnn.step.arena import ALIGNMENT, aligned
+from gpucnn.step.report import step_memory
 from gpucnn.trainer import Trainer
 from tests.emulated_graphs import Device, Graph
 
@@ -426,3 +427,57 @@ def test_names_of_a_captured_step(device):
     assert isinstance(graph, Graph)
     names = graph.names()
     assert names.count("sgd_update_f32") == 1
+
+
+# ---- what is kept, and the batch around an image -------------------------------------------------
+
+
+def test_what_a_step_keeps():
+    x, y = IMAGES[:16], LABELS[:16]
+    memory = step_memory(network(), x, y)
+    rows = {row.name: row for row in reversed(memory.kept)}  # the first of a name
+    size = {"map": 4 * 16 * 8 * 8 * 8, "pooled": 4 * 16 * 4 * 4 * 8, "image": x.nbytes}
+    assert rows["conv2d"].bytes == size["image"]
+    assert rows["batch_norm"].bytes == size["map"] + 2 * 4 * 8  # its x, mean and variance
+    assert rows["max_pool2d"].arrays == ("uint8 16x4x4x8",)  # a place in the window, a byte each
+    assert rows["max_pool2d"].bytes == size["pooled"] / 4
+    assert memory.kept_bytes == sum(row.bytes for row in memory.kept)
+    # forward's end: all that is kept is in use at once
+    assert memory.kept_bytes < memory.arena.least + x.nbytes + 16 * 2**10
+    assert memory.arena.size < memory.arena.naive
+
+
+def test_the_report_leaves_the_model_alone():
+    model = network()
+    before = model.state_dict()
+    step_memory(model, IMAGES[:4], LABELS[:4])
+    after = model.state_dict()
+    assert all(np.array_equal(before[path], after[path]) for path in before)
+
+
+def test_the_report_refuses_labels_of_other_classes():
+    with pytest.raises(ValueError, match="labels must be 0 to 4"):
+        step_memory(network(), IMAGES[:2], np.array([0, 9]))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "graphs"])
+def test_the_batch_around_an_image_does_not_change_its_answer(kind, device):
+    backend = device.backend if kind == "graphs" else get_backend("numpy")
+    with use_backend(backend):
+        model = network()
+        others = IMAGES.copy()
+        others[::2] = np.random.default_rng(5).standard_normal(others[::2].shape)
+        answers, theirs = (model.predict(x, batch_size=16) for x in (IMAGES, others))
+        np.testing.assert_array_equal(answers[1::2], theirs[1::2])
+        assert (answers[::2] != theirs[::2]).any(axis=1).all()
+
+
+@pytest.mark.parametrize("batch_size", [7, 16, 64])
+def test_nor_does_its_place_on_a_gpu(batch_size, device):
+    model = network()
+    order = np.random.default_rng(6).permutation(len(IMAGES))
+    answers = model.predict(IMAGES, batch_size=batch_size)
+    np.testing.assert_array_equal(
+        model.predict(IMAGES[order], batch_size=batch_size), answers[order]
+    )
+    assert answers.shape == (40, 5)
