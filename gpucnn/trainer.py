@@ -162,6 +162,7 @@ class Trainer:
                 arguments must be those of the first call.
             prefetch: batches made ahead by a thread.
 
+        On a GPU, pictures that fit are kept and changed there: see ``gpucnn.data.DeviceLoader``.
         Losses and metrics stay on the device and are read about ten times a second.
 
         Raises:

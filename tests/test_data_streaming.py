@@ -15,6 +15,7 @@ from gpucnn.backends.transfers import Transfers
 from gpucnn.data import DeviceLoader, Flip, Loader, Normalize, Split
 from gpucnn.data.streaming import StreamedLoader, streamed
 
+from .conftest import CUDA
 from .simulated_device import Array, SimulatedDevice
 
 RNG = np.random.default_rng(0)
@@ -175,11 +176,9 @@ def test_a_download_keeps_the_order_of_the_computation():
         assert host.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("backend", [CUDA], indirect=True)
 def test_copies_run_beside_the_computation(backend):
     """While a long computation runs, a batch arrives; and one that it still reads does not."""
-    if backend.name != "cuda" or backend.xp is np:
-        pytest.skip("a GPU's streams are what is tested")
     xp, transfers = backend.xp, backend.transfers()
     host = transfers.pinned((1 << 20,), np.float32)
     host[:] = 1
