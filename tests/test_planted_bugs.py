@@ -22,6 +22,7 @@ from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma, wg
 from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
+from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
 from tests.cases import in_layout
@@ -627,6 +628,24 @@ def loss_scaling(backend: CudaBackend) -> None:
     assert scale.tolist() == [4, 1] and skipped == 1
 
 
+def augment(backend: CudaBackend) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 41, 37, 3), np.uint8)
+    flat = np.ascontiguousarray(images[:1, :3])  # mirrored as far as it goes
+    labels, table = np.arange(4), np.arange(768, dtype=np.float32).reshape(256, 3)
+    whole, mirrored = {"flip": 0.5, "cutout": 5, "cover": 9}, {"shift": 2, "fill": None}
+    for pictures, order, options in (
+        (images, [2, 0, 3, 1], mirrored | whole),
+        (images, [2, 0, 3, 1], {"shift": 2, "fill": 7, "flip": 0.5}),
+        (flat, [0] * 24, mirrored),
+    ):
+        order, count = np.array(order, np.int32), len(order) - 1
+        own = labels[: len(pictures)]
+        at = 5 * 2**32 + 1
+        got = backend.gather_batch(pictures, own, order, at, count, table, Changes(**options), 8)
+        expected = reference.gather_batch(pictures, own, order, 5, 1, count, table, 8, **options)
+        assert np.array_equal(got[0], expected[0]) and np.array_equal(got[1], expected[1])
+
+
 @dataclass(frozen=True)
 class Bug:
     """One line of a kernel file, as it is and as it is damaged."""
@@ -1077,6 +1096,19 @@ BUGS = [
     Bug("the left tail's slope on the right", gelu, "activations.cuh", "x > 0 ? 1 - left : x", "x"),
     Bug("the last pack stored as if it were whole", gelu, "pack.cuh", "i + PACK <= size", "true"),
     Bug("nine rounds of Philox", dropout, "philox.cuh", "round < 10", "round < 9"),
+    Bug("the draws are read before they are there", augment, "augment.cu",
+        "    __syncthreads();  // the table and the draws are there\n", ""),
+    Bug("mirrored about the edge, not the pixel there", augment, "augment.cu",
+        "size - 1 - abs(size - 1", "size - abs(size - 1"),
+    Bug("a column too far when flipped", augment, "augment.cu", "b.width - 1 - column",
+        "b.width - column"),
+    Bug("the place in the batch, not in the epoch", augment, "augment.cu",
+        "(unsigned)at + blockIdx.x", "blockIdx.x"),
+    Bug("the rows and columns that enter are read", augment, "augment.cu",
+        "(unsigned)from_row >= (unsigned)b.height", "from_row >= b.height"),
+    Bug("both parts of a picture begin at the first", augment, "augment.cu",
+        "blockIdx.y * BLOCK_THREADS + threadIdx.x", "threadIdx.x"),
+    Bug("elements beyond the picture are read", augment, "augment.cu", "if (first + j < size)", ""),
     Bug("chunks overlap", adam, "multi_tensor.cuh", "min(chunk.begin + CHUNK, tensor.size)",
         "tensor.size"),
     Bug("the end of a tensor unchecked", adam, "multi_tensor.cuh",

@@ -343,10 +343,13 @@ def test_twenty_recorded_steps_give_numpys_losses(device):
         with use_backend(backend):
             trainer = Trainer(network(), optimizer=SGD(0.05), backend=backend, progress=False)
             trainer._prepare(gpucnn.samples.as_samples("test", IMAGES, LABELS))
+            _, meter = trainer._source = None, trainer._meter()
             for step in range(20):
                 rows = slice(step % 5 * 8, step % 5 * 8 + 8)
                 batch = backend.asarray(IMAGES[rows]), backend.asarray(LABELS[rows])
-                seen.append(float(trainer._run(trainer._steps, *batch)[0]))
+                meter.begin(f"step {step}")
+                trainer._run(trainer._steps, 8, batch)
+                seen.append(meter.read()["loss"])
     assert trainer._steps.recordings
     # rounding errors grow from step to step
     np.testing.assert_allclose(losses["graphs"], losses["numpy"], rtol=2e-4)

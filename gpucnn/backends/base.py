@@ -11,6 +11,7 @@ float64 for float64; ``Accum`` below is that dtype.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..changes import Changes
 from ..extras import package
 from ..shapes import ConvShape, NormShape, PoolShape
+from .transfers import Transfers
 
 if TYPE_CHECKING:
     from ..network.program import Program
@@ -106,6 +109,17 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work that was started is done."""
+
+    def free_memory(self) -> int:
+        """Return about how many bytes new arrays may take; here of the host's memory."""
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # Windows and macOS do not say
+            return 2**33
+
+    def transfers(self) -> Transfers:
+        """Return a new stream of copies between the host and the current device."""
+        return Transfers()
 
     def running(self) -> AbstractContextManager[None]:
         """Return a context for a run of many calls, as a training is one."""
@@ -391,6 +405,39 @@ class Backend(ABC):
         at least floor(rate * 2^32); seed and offset count modulo 2^64; an offset can
         be a 0-d int64 array on the device. Applied to dy with the same seed and offset it is its
         own backward pass, and every backend draws the same numbers.
+        """
+
+    # ---- data that lies on the device --------------------------------------------------------
+
+    @abstractmethod
+    def gather_batch(
+        self, images: Array, labels: Array, order: Array, place: Any, count: int, table: Array,
+        changes: Changes, seed: int,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Take a batch out of a set of pictures, each changed at random -> x, y.
+
+        images (M, H, W, C) uint8, labels (M,) int64, order (N,) int32: the pictures in the order in
+        which an epoch takes them. table (256, C): what each pixel value of each channel becomes,
+        in the dtype of x. place: epoch * 2^32 + the place in the order of the batch's first
+        picture; a number, or a 0-d int64 array that holds it. The batch ends within the order.
+
+        x (count, H, W, C): the picture at place p of the epoch, shifted, flipped and covered as
+        ``changes`` says, by words of Philox4x32-10 (see ``dropout``) with the key ``seed`` and the
+        counters 2p and 2p + 1 under the offset 2^32 + epoch. Of 2p, word 0 gives the shift of the
+        rows, 1 of the columns, and 2 flips if it is below ``changes.flip_threshold``; of 2p + 1,
+        word 0 gives the row, 1 the column of the cutout's centre. One of k numbers is drawn as
+        floor(word * k / 2^32) (Lemire 2019). Row h then shows row h + draw(2 * shift + 1) - shift,
+        a column likewise once mirrored or not; the square begins size // 2 before its centre.
+
+        y (count,): their labels.
+        """
+
+    @abstractmethod
+    def collect(self, values: Sequence[Array], ring: Array, row: Any) -> None:
+        """Write values, 0-d float32 or float64, into ring[row] (rows, columns) float64, in place.
+
+        There is a value for each column. row, in [0, rows): a number, or a 0-d int64 array that
+        holds it.
         """
 
     # ---- optimizers: one launch for all tensors, in place ------------------------------------

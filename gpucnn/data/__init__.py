@@ -19,6 +19,7 @@ from typing import Any
 
 from .augment import Augmentation, Compose, Crop, Cutout, Flip, Normalize, Shift
 from .dataset import Dataset, Split
+from .device_loader import DeviceLoader
 from .loader import Loader
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Crop",
     "Cutout",
     "Dataset",
+    "DeviceLoader",
     "Flip",
     "Loader",
     "Normalize",

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base import Array, Backend, T
+from ..transfers import Transfers
 from . import plans as estimated
 from .activation import Activations
+from .augment import Batches
 from .change_layout import LayoutChange
 from .conv import Convolutions
 from .conv_pool import FusedPools
@@ -28,6 +30,7 @@ from .optimizer import Optimizers
 from .plans import Planner
 from .pool import Pools
 from .softmax_loss import SoftmaxAndLosses
+from .transfers import CupyTransfers
 
 if TYPE_CHECKING:
     from ...network.program import Program
@@ -38,7 +41,7 @@ _capturing = threading.Lock()
 
 class CudaBackend(
     Convolutions, Pools, FusedPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
-    Dropout, Optimizers, Backend,
+    Dropout, Batches, Optimizers, Backend,
 ):  # fmt: skip
     """Raw kernels on the arrays of ``xp``.
 
@@ -72,6 +75,15 @@ class CudaBackend(
     def synchronize(self) -> None:
         if hasattr(self.xp, "cuda"):
             self.xp.cuda.Device().synchronize()
+
+    def free_memory(self) -> int:
+        if not hasattr(self.xp, "cuda"):
+            return super().free_memory()
+        unused, _ = self.xp.cuda.runtime.memGetInfo()
+        return unused + self.xp.get_default_memory_pool().free_bytes()
+
+    def transfers(self) -> Transfers:
+        return CupyTransfers(self.xp) if hasattr(self.xp, "cuda") else Transfers()
 
     @property
     def captures(self) -> bool:
