@@ -21,9 +21,19 @@ struct Normaliser {
     __device__ __forceinline__ Accum operator()(Element x) const {
         return math::fma(widen(x) - mean, scale, shift);
     }
-    // Whether ReLU lets this x through: whether what memory holds of it, rounded, is above zero.
-    __device__ __forceinline__ bool active(Element x) const { return (*this)(x) > ROUNDS_TO_ZERO; }
+    // Whether ReLU lets this x through: whether what memory holds of it, rounded, is above zero, and for
+    // ReLU6 below six: see `ceiling`.
+    __device__ __forceinline__ bool active(Element x, Accum ceiling) const {
+        const Accum value = (*this)(x);
+        return value > ROUNDS_TO_ZERO && !(value >= ceiling);
+    }
 };
+
+// With `relu`, max(v, 0), and for ReLU6 min(that, 6). `ceiling` is the smallest number that memory holds as
+// six, or a NaN where there is no ceiling; a NaN v stays one.
+__device__ __forceinline__ Accum rectified(Accum v, int relu, Accum ceiling) {
+    return relu && v <= 0 ? (Accum)0 : v >= ceiling ? (Accum)6 : v;
+}
 
 // A moving statistic after a step: `share` of its way to the batch's.
 __device__ __forceinline__ Accum move_towards(Accum batch, Accum moving, Accum share) {

@@ -2,8 +2,8 @@
 // small maps. And the sum of each channel of so few, a bias's gradient. Formulas: see batch_norm.cu.
 //
 // x, residual (or null), y, dy, dx, masked: (rows, C); gamma, beta, dgamma, dbeta, sums (C,); mean, var,
-// moving_mean and moving_var (or null), in Accum. `relu`, `beta`, `y` and `masked` are as in batch_norm.cu
-// and channel_sums.cu.
+// moving_mean and moving_var (or null), in Accum. `relu`, `ceiling`, `beta`, `y` and `masked` are as in
+// batch_norm.cu and channel_sums.cu.
 //
 // A block takes LANES neighbouring channels whole, SLOTS threads to each: thread `slot` every SLOTS-th row,
 // then a tree adds what they have, then each thread goes over its rows once more, which are near by now.
@@ -56,7 +56,7 @@ __device__ __forceinline__ void each_row(const Column& at, int rows, int channel
 extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1)
 NAME(column_norm_forward)(const Element* __restrict__ x, const Element* __restrict__ residual,
                           const Element* __restrict__ gamma, const Element* __restrict__ beta, Accum epsilon, int relu,
-                          Element* __restrict__ y, Accum* __restrict__ mean, Accum* __restrict__ var,
+                          Accum ceiling, Element* __restrict__ y, Accum* __restrict__ mean, Accum* __restrict__ var,
                           Accum* __restrict__ moving_mean, Accum* __restrict__ moving_var, Accum share, int rows,
                           int channels) {
     const Column at = this_column(channels);
@@ -85,7 +85,7 @@ NAME(column_norm_forward)(const Element* __restrict__ x, const Element* __restri
     each_row(at, rows, channels, [&](long long i) {
         Accum value = of(x[i]);
         if (residual) value += widen(residual[i]);
-        y[i] = narrow(relu && value <= 0 ? (Accum)0 : value);
+        y[i] = narrow(rectified(value, relu, ceiling));
     });
 }
 
@@ -93,14 +93,15 @@ extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1)
 NAME(column_norm_backward)(const Element* __restrict__ dy, const Element* __restrict__ x,
                            const Element* __restrict__ y, const Element* __restrict__ gamma,
                            const Element* __restrict__ beta, const Accum* __restrict__ mean,
-                           const Accum* __restrict__ var, Accum epsilon, Accum inverse_count,
+                           const Accum* __restrict__ var, Accum epsilon, Accum ceiling, Accum inverse_count,
                            Element* __restrict__ dx, Element* __restrict__ dgamma, Element* __restrict__ dbeta,
                            Element* __restrict__ masked, int rows, int channels) {
     const Column at = this_column(channels);
     const int c = at.channel;
     const Normaliser of = at.exists ? normaliser(c, gamma, beta, mean, var, epsilon) : Normaliser{};
     const auto gradient = [&](long long i, Element in) {
-        const bool cut = (y && !(widen(y[i]) > 0)) || (beta && !of.active(in));
+        const Accum output = y ? widen(y[i]) : (Accum)1;
+        const bool cut = !(output > 0) || output >= ceiling || (beta && !of.active(in, ceiling));
         return cut ? (Accum)0 : widen(dy[i]);
     };
     Pair sums = {0, 0};

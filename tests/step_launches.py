@@ -35,7 +35,8 @@ class Listing:
 
     Attributes:
         kernels: the symbols of what was launched, in order.
-        arithmetic: what the arrays of ``listed_module`` were asked for besides.
+        arithmetic: what the arrays of ``listed_module`` were asked for besides: a kernel each.
+        copies: how often they were brought from the host.
     """
 
     device = 0
@@ -48,6 +49,7 @@ class Listing:
     def clear(self) -> None:
         self.kernels: list[str] = []
         self.arithmetic: list[str] = []
+        self.copies = 0
 
     def launch(
         self,
@@ -97,6 +99,9 @@ def listed_module(listing: Listing) -> ModuleType:
                 note("reshape")
             return result
 
+        def __getitem__(self, item: Any) -> Any:
+            return own(super().__getitem__(item))
+
         def __setitem__(self, *item: Any) -> None:
             note("setitem")
             super().__setitem__(*item)
@@ -145,7 +150,9 @@ def listed_module(listing: Listing) -> ModuleType:
                     if not np.may_share_memory(result, _plain(arguments[0])):
                         note(name)
                     return own(result)
-                if not on_device and name not in _FREE:
+                if not on_device and name in ("array", "asarray"):
+                    listing.copies += 1
+                elif not on_device and name not in _FREE:
                     note(name)
                 return own(found(*arguments, **options))
 
@@ -192,13 +199,14 @@ def main() -> None:
     parser.add_argument("--in-order", action="store_true", help="one line a launch")
     options = parser.parse_args()
     listing = step_of(options.network, options.batch)
-    for title, names in (("kernels", listing.kernels), ("array module", listing.arithmetic)):
+    for title, names in (("kernels", listing.kernels), ("array module's", listing.arithmetic)):
         print(f"{title}: {len(names)}")
         counted = (
             [(name, 1) for name in names] if options.in_order else Counter(names).most_common()
         )
         for name, count in counted:
             print(f"  {count:4d}  {name}")
+    print(f"copies from the host: {listing.copies}")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,9 @@ ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
 # Of "selu", for its fixed point of mean 0 and variance 1: Klambauer et al. 2017, equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
-# What a convolution or a batch norm can do to its output on the way to memory.
+# What a convolution, a sum or a max-pool can do to its output on the way to memory.
 FUSED = ("linear", "relu")
+NORM_FUSED = (*FUSED, "relu6")  # a batch norm
 
 # How exactly a convolution is computed. "strict": every product and sum in Accum, in any algorithm
 # whose error has a bound of its own, Winograd's too. "exact": by those alone that are no less exact
@@ -347,7 +348,7 @@ class Backend(ABC):
     ) -> Array:  # fmt: skip
         """y = f(gamma * (x - mean) / sqrt(var + epsilon) + beta + residual), mean, var in Accum.
 
-        f is ``activation``, one of ``FUSED``; ``residual``, of x's shape, is left out where None.
+        f is ``activation``, of ``NORM_FUSED``; ``residual``, of x's shape, is left out where None.
         """
 
     @abstractmethod
@@ -358,10 +359,11 @@ class Backend(ABC):
     ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
         """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype, and dresidual.
 
-        In training mean and var are functions of x; otherwise they are constants. Where "relu" was
-        applied, one of two is given: ``beta``, from which and x the sign of y is worked out once
-        more, bit for bit; or, where there was a residual, ``y``, and then dresidual is dy where
-        y > 0, else 0. Without ``y`` dresidual is None: behind "linear" it is dy itself.
+        In training mean and var are functions of x; otherwise they are constants. Where "relu" or
+        "relu6" was applied, one of two is given: ``beta``, from which and x it is worked out once
+        more, bit for bit, what passed; or, where there was a residual, ``y``, and then dresidual is
+        dy where y > 0 (and y < 6), else 0. Without ``y`` dresidual is None: behind "linear" it is
+        dy itself.
         """
 
     @abstractmethod
@@ -384,14 +386,11 @@ class Backend(ABC):
     ) -> Array:  # fmt: skip
         """``conv_fprop``, then ``batch_norm_infer`` of its output: one pass where there is one.
 
-        ``activation`` may be "relu6", too, which is min(max(y, 0), 6). With ``pool``, then
-        ``pool_forward``.
+        ``activation`` is one of ``NORM_FUSED``. With ``pool``, then ``pool_forward``.
         """
         y = self.conv_fprop(x, w, b, conv, "linear", math)
         shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
-        fused = activation if activation in FUSED else "linear"
-        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, fused)
-        y = y if fused == activation else self.activation_forward(y, activation, 0.0)
+        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, activation)
         return y if pool is None else self.pool_forward(y, pool, with_index=False)[0]
 
     # ---- random numbers ----------------------------------------------------------------------

@@ -11,7 +11,7 @@ computes in one pass over memory, or in an order that touches less of it:
                                    and what passed, and the gradients are the same
     convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
     dense, ReLU                    sign of the output says what passed
-    batch norm, ReLU
+    batch norm, ReLU (or ReLU6)
     batch norm, sum, ReLU          the end of a ``Residual``, or an ``Add`` of two in a ``Graph``
     sum, ReLU                      the same where no batch norm comes before
 
@@ -67,14 +67,14 @@ class Stage:
 
 
 class WithReLU(Stage):
-    """A layer that applies the ReLU behind it to its own output.
+    """A layer that applies the ReLU, or a batch norm's ReLU6, behind it to its own output.
 
     Kept for the way back: x, and y, whose sign says what passed; of a batch norm x alone, of a
     max-pool the index.
     """
 
     def _forward(self, x: Array, training: bool) -> Array:
-        return self.lead._forward(x, training, activation="relu")
+        return self.lead._forward(x, training, activation=self.layers[1].kind)
 
     def _backward(self, dy: Array, *saved: Any) -> Array:
         return self.lead._backward(dy, *saved)
@@ -281,9 +281,12 @@ def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
 def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
     can = is_conv(lead) or is_as_written(lead, Dense, BatchNorm)
-    if not can or lead.activation != "linear" or not any(map(is_relu, layers[1:2])):
+    if not can or lead.activation != "linear":
         return None
-    if isinstance(lead, BatchNorm) and any(map(_takes_maxima, layers[2:3])):
+    if not any(is_relu(layer, lead.fused[1:]) for layer in layers[1:2]):  # all but "linear"
+        return None
+    pools = is_relu(layers[1]) and any(map(_takes_maxima, layers[2:3]))
+    if isinstance(lead, BatchNorm) and pools:  # of which there are fewer
         return None
     return 2, [WithReLU(*layers[:2])]
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..backends.base import FUSED, Array, accumulator
+from ..backends.base import NORM_FUSED, Array, accumulator
 from ..layers.activation import (
     Activation,
     HardSigmoid,
@@ -257,7 +257,7 @@ class _Recorder:
         value = self._add(kind, layer, sources, **options)
         if layer.activation == "linear":
             return value
-        if layer.activation in (*FUSED, "relu6"):
+        if layer.activation in NORM_FUSED:
             self.program.operations[-1].activation = layer.activation
             return value
         softmax = layer.activation == "softmax"

@@ -225,6 +225,7 @@ def test_batch_norm_with_given_statistics(run, name, dtype, channels_last):
 
 
 TIE = 1e-3  # from zero: a sum that is nearer may round to either side of it
+NEAR_SIX = {"bfloat16": 0.1, "float16": 0.01, "float32": TIE, "float64": TIE}  # the same
 FUSED = ("image", "layer", "long", "volume")
 
 
@@ -241,9 +242,13 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
     mean, var = (a.astype(accumulator(dtype)) for a in (mean, var))
     size = magnitudes(p, s, mean, var, s.channels, (0, 1, 3)).y
     x, residual = (in_layout(a, channels_last) for a in (p.x, other))
-    for activation, r in (("relu", None), ("relu", residual), ("linear", residual)):
+    for activation, r in (
+        ("relu", None), ("relu", residual), ("linear", residual), ("relu6", None),
+        ("relu6", residual),
+    ):  # fmt: skip
         before = exact if r is None else exact + other.astype(np.float64)
-        after = np.maximum(before, 0) if activation == "relu" else before
+        after = before if activation == "linear" else np.maximum(before, 0)
+        after = np.minimum(after, 6) if activation == "relu6" else after
         most = size if r is None else size + np.abs(other.astype(np.float64))
         train = run("batch_norm_train", x, p.gamma, p.beta, EPSILON, given, activation, r)
         infer = run(
@@ -256,7 +261,8 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
             )  # fmt: skip
         if activation == "linear":
             continue
-        dy = np.where(np.abs(before) < TIE, 0, p.dy).astype(dtype)
+        at_an_edge = (np.abs(before) < TIE) | (np.abs(before - 6) < NEAR_SIX[dtype.name])
+        dy = np.where(at_an_edge, 0, p.dy).astype(dtype)
         y = None if r is None else after.astype(dtype)
         beta = p.beta if r is None else None
         terms = magnitudes(
@@ -265,11 +271,11 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
         for training in (True, False):
             results = run(
                 "batch_norm_backward", in_layout(dy, channels_last), x, p.gamma, mean, var,
-                EPSILON, training, given, "relu", beta,
+                EPSILON, training, given, activation, beta,
                 None if y is None else in_layout(y, channels_last),
             )  # fmt: skip
             expected = reference.batch_norm_backward(
-                dy, p.x, p.gamma, mean, var, EPSILON, training, s, "relu", beta, y
+                dy, p.x, p.gamma, mean, var, EPSILON, training, s, activation, beta, y
             )
             check_gradients(results, expected, terms, training, s, channels_last, dtype)
 
@@ -277,8 +283,9 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
 @pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
 @pytest.mark.parametrize("most_rows", [0, 10**6], ids=["many", "few"])
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
 def test_the_backward_pass_finds_out_what_relu_let_through(
-    run, monkeypatch, dtype, most_rows, channels_last
+    run, monkeypatch, dtype, most_rows, channels_last, activation
 ):
     """From x alone, as exactly as from y, for results around zero that round to it, too."""
     monkeypatch.setattr(columns, "MOST_ROWS", most_rows)
@@ -288,10 +295,14 @@ def test_the_backward_pass_finds_out_what_relu_let_through(
     mean = np.full(s.channels, x.astype(np.float64).mean(), var.dtype)
     tiny = np.finfo(np.float16).smallest_subnormal if dtype == np.float16 else 1e-4
     gamma, beta = np.full(s.channels, tiny, dtype), np.zeros(s.channels, dtype)
-    y = run("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s, "relu")
-    assert 0.2 < (y > 0).mean() < 0.8
-    from_x = run("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", beta)
-    from_y = run("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", None, y)
+    if activation == "relu6":  # around six, some of it a rounding below
+        gamma, beta = np.full(s.channels, 0.02, dtype), np.full(s.channels, 6, dtype)
+    y = run("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s, activation)
+    passed = (y > 0) & ((y < 6) | (activation == "relu"))
+    assert 0.2 < passed.mean() < 0.8
+    shared = dy, x, gamma, mean, var, EPSILON, True, s, activation
+    from_x = run("batch_norm_backward", *shared, beta)
+    from_y = run("batch_norm_backward", *shared, None, y)
     for ours, theirs in zip(from_x[:3], from_y[:3], strict=True):
         assert same_bits(ours, theirs)
 

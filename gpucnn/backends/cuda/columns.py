@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...shapes import NormShape
 from ..base import Array, accumulator
 from .kernel import DTYPE, KernelFamily
@@ -24,6 +26,15 @@ def are_few(shape: NormShape) -> bool:
     return 0 < rows <= MOST_ROWS and (shape.channels_last or shape.length == 1)
 
 
+def ceiling(activation: str, x: Array) -> np.floating:
+    """Return the smallest number that memory holds as 6 behind "relu6", else NaN; in Accum.
+
+    Half a step of the numbers below 6 is 2^-9 of float16's, 2^-6 of bfloat16's; 6 is even.
+    """
+    below = {"float16": 2.0**-9, "bfloat16": 2.0**-6}.get(x.dtype.name, 0.0)
+    return accumulator(x.dtype).type(6 - below if activation == "relu6" else np.nan)
+
+
 def norm_train(
     caller: KernelCaller, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
     activation: str, residual: Array | None, moving: tuple[Array, Array] | None, momentum: float,
@@ -33,15 +44,17 @@ def norm_train(
     y = caller.xp.empty_like(x)
     mean, var = (caller.xp.empty(shape.channels, sums) for _ in range(2))
     _launch(
-        caller, FORWARD, shape, x, residual, gamma, beta, sums.type(epsilon), activation == "relu",
-        y, mean, var, *(moving or (None, None)), sums.type(1 - momentum),
+        caller, FORWARD, shape, x, residual, gamma, beta, sums.type(epsilon),
+        activation != "linear", ceiling(activation, x), y, mean, var, *(moving or (None, None)),
+        sums.type(1 - momentum),
     )  # fmt: skip
     return y, mean, var
 
 
 def norm_backward(
     caller: KernelCaller, dy: Array, x: Array, gamma: Array, mean: Array, var: Array,
-    epsilon: float, training: bool, shape: NormShape, beta: Array | None, y: Array | None,
+    epsilon: float, training: bool, shape: NormShape, activation: str, beta: Array | None,
+    y: Array | None,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """``batch_norm_backward``; of beta and y that which tells what a ReLU cut."""
     number, xp = accumulator(x.dtype).type, caller.xp
@@ -49,8 +62,8 @@ def norm_backward(
     dgamma, dbeta = xp.empty_like(gamma), xp.empty_like(gamma)
     inverse_count = number(1.0 / (shape.batch * shape.length) if training else 0.0)
     _launch(
-        caller, BACKWARD, shape, dy, x, y, gamma, beta, mean, var, number(epsilon), inverse_count,
-        dx, dgamma, dbeta, masked,
+        caller, BACKWARD, shape, dy, x, y, gamma, beta, mean, var, number(epsilon),
+        ceiling(activation, x), inverse_count, dx, dgamma, dbeta, masked,
     )  # fmt: skip
     return dx, dgamma, dbeta, masked
 
