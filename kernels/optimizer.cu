@@ -28,13 +28,19 @@ NAME(sgd_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict_
     const TensorEntry tensor = table[chunk.tensor];
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
     const Accum rate = (Accum)(rate_at ? *rate_at : rate_value);
-    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += BLOCK_THREADS) {
-        const Accum p = load_parameter(tensor, i);
-        const Accum g = scale * widen(tensor.grad[i]) + (Accum)tensor.weight_decay * p;
-        const Accum v = momentum * tensor.first_slot[i] - rate * g;
+    Accum params[TOGETHER], grads[TOGETHER], velocities[TOGETHER];
+    const auto load = [&](int k, long long i) {
+        params[k] = load_parameter(tensor, i);
+        grads[k] = widen(tensor.grad[i]);
+        velocities[k] = tensor.first_slot[i];
+    };
+    each_element(chunk, tensor, load, [&](int k, long long i) {
+        const Accum p = params[k];
+        const Accum g = scale * grads[k] + (Accum)tensor.weight_decay * p;
+        const Accum v = momentum * velocities[k] - rate * g;
         tensor.first_slot[i] = v;
         store_parameter(tensor, i, p + (nesterov ? momentum * v - rate * g : v));
-    }
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
@@ -51,17 +57,24 @@ NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
     const Accum correction_1 = (Accum)(correction_1_at ? *correction_1_at : correction_1_value);
     const Accum correction_2 = (Accum)(correction_2_at ? *correction_2_at : correction_2_value);
     const Accum decay = (Accum)tensor.weight_decay;
-    for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += BLOCK_THREADS) {
-        Accum p = load_parameter(tensor, i);
-        Accum g = scale * widen(tensor.grad[i]);
+    Accum params[TOGETHER], grads[TOGETHER], first[TOGETHER], second[TOGETHER];
+    const auto load = [&](int k, long long i) {
+        params[k] = load_parameter(tensor, i);
+        grads[k] = widen(tensor.grad[i]);
+        first[k] = tensor.first_slot[i];
+        second[k] = tensor.second_slot[i];
+    };
+    each_element(chunk, tensor, load, [&](int k, long long i) {
+        Accum p = params[k];
+        Accum g = scale * grads[k];
         if (decoupled)
             p -= rate * decay * p;
         else
             g += decay * p;
-        const Accum m = beta_1 * tensor.first_slot[i] + rest_1 * g;
-        const Accum v = beta_2 * tensor.second_slot[i] + rest_2 * g * g;
+        const Accum m = beta_1 * first[k] + rest_1 * g;
+        const Accum v = beta_2 * second[k] + rest_2 * g * g;
         tensor.first_slot[i] = m;
         tensor.second_slot[i] = v;
         store_parameter(tensor, i, p - rate * (m / correction_1) / (math::sqrt(v / correction_2) + epsilon));
-    }
+    });
 }
