@@ -55,7 +55,7 @@ def load(name_or_path: str | Path = "digits", **options: Any) -> Dataset:
 
     Args:
         name_or_path: one of ``available()``; an .npz file; a folder of pictures with a folder a
-            class; a folder with the IDX files of MNIST; a folder or .tar.gz with the files of
+            class; a folder with the IDX files of MNIST; a folder or archive with the files of
             CIFAR-10. A folder that is called like a name is reached as "./digits".
         options: those of the reader: ``folder, download`` for the public sets; ``size, channels,
             test_fraction, seed`` for pictures; ``test_fraction, seed`` for .npz; ``classes`` for
