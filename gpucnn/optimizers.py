@@ -13,10 +13,13 @@ et al., "Highly Scalable Deep Learning Training System with Mixed-Precision", 20
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from fnmatch import fnmatchcase
+from itertools import compress
 from typing import Any, ClassVar
 
+from .arguments import as_number
 from .backends import backend_of
 from .backends.base import Array, Backend, accumulator
 from .configured import Configured, check_range
@@ -33,6 +36,9 @@ class Optimizer(Configured):
         weight_decay: the pull of each weight towards 0; see the kinds of optimizer.
         clip_norm: all gradients are scaled down together where their norm is larger.
         decay_all: let the decay reach parameters of one axis (biases, scales, shifts) too.
+        rate_factors: what the learning rate is multiplied by for some parameters, by patterns of
+            their paths: {"*/beta": 64.0}; the first that matches counts. The weight decay is
+            divided by it, so that it pulls as without.
 
     Attributes:
         steps: how many were made; the schedule is asked for this one next.
@@ -46,6 +52,7 @@ class Optimizer(Configured):
     weight_decay: float = 0.0
     clip_norm: float | None = None
     decay_all: bool = False
+    rate_factors: Mapping[str, float] | Sequence[tuple[str, float]] = ()
     steps: int = field(default=0, init=False)
     slots: dict[str, dict[str, Array]] = field(init=False, repr=False, compare=False)
 
@@ -55,6 +62,13 @@ class Optimizer(Configured):
         check_range(self, "weight_decay", least=0)
         if self.clip_norm is not None:
             check_range(self, "clip_norm", above=0)
+        factors = self.rate_factors
+        pairs = factors.items() if isinstance(factors, Mapping) else factors
+        # pairs, for a dictionary in a configuration stands for an object
+        self.rate_factors = tuple(
+            (pattern, as_number(type(self).__name__, "each of rate_factors", factor, above=0))
+            for pattern, factor in pairs
+        )
         self.slots = {name: {} for name in self.slot_names}
 
     @property
@@ -90,8 +104,17 @@ class Optimizer(Configured):
             norm = backend.global_norm(gradients)
             # min(1, clip / norm), and 1 for a norm of 0
             scale = backend.xp.asarray(self.clip_norm / backend.xp.maximum(norm, self.clip_norm))
-        self._update(backend, values, gradients, slots, decays, self.rate, scale)
+        factors = [self._factor(parameter.path) for parameter in parameters]
+        for factor in dict.fromkeys(factors):
+            those = [own == factor for own in factors]
+            own = [list(compress(arrays, those)) for arrays in (values, gradients, decays, *slots)]
+            decays_own = [decay / factor for decay in own[2]]
+            rate = self.rate * factor
+            self._update(backend, own[0], own[1], own[3:], decays_own, rate, scale)
         self.steps += 1
+
+    def _factor(self, path: str) -> float:
+        return next((own for pattern, own in self.rate_factors if fnmatchcase(path, pattern)), 1.0)
 
     def _update(
         self, backend: Backend, values: list[Array], gradients: list[Array],

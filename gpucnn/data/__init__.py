@@ -17,11 +17,21 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from .augment import Augmentation, Compose, Crop, Cutout, Flip, Normalize, Shift
+from .augment import (
+    AlternatingFlip,
+    Augmentation,
+    Compose,
+    Crop,
+    Cutout,
+    Flip,
+    Normalize,
+    Shift,
+)
 from .dataset import Dataset, Split
 from .loader import Loader
 
 __all__ = [
+    "AlternatingFlip",
     "Augmentation",
     "Compose",
     "Crop",

@@ -42,6 +42,17 @@ class Augmentation(Configured, ABC):
             ValueError: the images are of another shape.
         """
 
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int
+    ) -> np.ndarray:
+        """Return ``images`` changed, for those who know which they are; a ``Loader`` calls this.
+
+        Args:
+            samples: (N,), the place of each image in its split.
+            epoch: counts from 0.
+        """
+        return self(images, rng)
+
 
 @dataclass(frozen=True)
 class Shift(Augmentation):
@@ -110,6 +121,40 @@ class Flip(Augmentation):
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         _check_images(self, images)
         flipped = rng.random(len(images)) < self.p
+        return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+
+
+@dataclass(frozen=True)
+class AlternatingFlip(Augmentation):
+    """Mirror half of the images left to right in the first epoch, the other half in the second,
+    and so on in turns: each image is seen both ways in any two epochs.
+
+    It draws nothing: a hash of the image's place and ``seed`` settles its half. Only what knows
+    places and epochs can use it, a ``Loader`` or a ``Trainer``.
+
+    Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.6.
+
+    Raises:
+        ValueError: it is called without the places.
+    """
+
+    alias: ClassVar[str] = "alternating_flip"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_int(self, "seed", 0)
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        raise ValueError(
+            "AlternatingFlip: which images are mirrored depends on their places and the epoch; give"
+            " it to a Loader or a Trainer, or call in_epoch"
+        )
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int
+    ) -> np.ndarray:
+        _check_images(self, images)
+        flipped = (_hash(samples, self.seed) + np.uint64(epoch)) & np.uint64(1) == 1
         return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -233,6 +278,23 @@ class Compose(Augmentation):
         for step in self.steps:
             images = step(images, rng)
         return images
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int
+    ) -> np.ndarray:
+        for step in self.steps:
+            images = step.in_epoch(images, rng, samples, epoch)
+        return images
+
+
+def _hash(places: np.ndarray, seed: int) -> np.ndarray:
+    """Return 64 mixed bits for each place (Steele et al., "Fast splittable pseudorandom number
+    generators", 2014, SplitMix64)."""
+    golden = 0x9E3779B97F4A7C15
+    z = places.astype(np.uint64) + np.uint64((seed + 1) * golden % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def _check_int(step: Augmentation, name: str, minimum: int) -> None:
