@@ -108,9 +108,9 @@ class PiecewiseConstant(Schedule):
 class PiecewiseLinear(Schedule):
     """In straight lines through ``rates[i]`` at step ``steps[i]``; constant before and after.
 
-    >>> schedule = PiecewiseLinear(steps=(0, 10, 40), rates=(0.2, 1.0, 0.1))
+    >>> schedule = PiecewiseLinear(steps=(0, 10, 40), rates=(0.5, 1.0, 0.25))
     >>> schedule(0), schedule(5), schedule(10), schedule(25), schedule(100)
-    (0.2, 0.6, 1.0, 0.55, 0.1)
+    (0.5, 0.75, 1.0, 0.625, 0.25)
     """
 
     alias: ClassVar[str] = "piecewise_linear"

@@ -45,7 +45,9 @@ from .imagenet import (
     vgg16_bn,
 )
 from .small import digits_cnn, lenet5, mobilenet_v2_small, resnet20, vgg_small
-from .whitening import whiten, whitening_filters
+from .whitening import whiten as whiten
+from .whitening import whitening_filters as whitening_filters
+from .whitening import whitening_layer as whitening_layer
 
 MODELS: dict[str, Callable[..., Sequential]] = {
     model.__name__: model

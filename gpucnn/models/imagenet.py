@@ -106,8 +106,9 @@ def vgg(
     """Return 3x3 convolutions of so many filters, "M" for a pool, and three dense layers.
 
     Layers with weights are numbered as torchvision numbers them: "features_0", "classifier_6".
-    ``width`` is the size of the dense layers; 0 leaves out all but the last. Where torchvision pools maps of another size to 7x7,
-    there is nothing here: its weights fit pictures of 224 to 255 pixels a side.
+    ``width`` is the size of the dense layers; 0 leaves out all but the last. Where torchvision
+    pools maps of another size to 7x7, there is nothing here: its weights fit pictures of 224 to 255
+    pixels a side.
     """
     features: list[Layer] = []
     for filters in plan:

@@ -14,7 +14,7 @@ from ..arguments import as_int, as_number
 from ..layers.conv import Conv2D
 from ..network import Network
 
-LAYER = "whitening"  # the name of the layer that ``whiten`` looks for
+LAYER = "whitening"  # the name of the layer that ``whiten`` fills
 
 
 def whitening_filters(images: np.ndarray, window: int = 2, epsilon: float = 5e-4) -> np.ndarray:
@@ -56,6 +56,12 @@ def whitening_filters(images: np.ndarray, window: int = 2, epsilon: float = 5e-4
     return np.concatenate([scaled, -scaled]).reshape(-1, window, window, channels)
 
 
+def whitening_layer(model: Network) -> Conv2D | None:
+    """Return the layer of a network that ``whiten`` fills, or None where it has none."""
+    found = (layer for name, layer in model.walk() if name == LAYER)
+    return next((layer for layer in found if isinstance(layer, Conv2D)), None)
+
+
 def whiten(model: Network, images: np.ndarray) -> None:
     """Give the layer "whitening" of a network the filters of ``images``, in place.
 
@@ -65,8 +71,8 @@ def whiten(model: Network, images: np.ndarray) -> None:
     Raises:
         ValueError: the network has no such layer, or the filters do not fit it.
     """
-    layer = next((own for name, own in model.walk() if name == LAYER), None)
-    if not isinstance(layer, Conv2D) or not layer.built:
+    layer = whitening_layer(model)
+    if layer is None or not layer.built:
         raise ValueError(
             f"whiten: the network must have a built Conv2D called {LAYER!r}. Received: {model!r}"
         )
