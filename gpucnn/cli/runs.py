@@ -51,10 +51,8 @@ class Settings:
     def recipe(self) -> Recipe:
         """The recipe of the network on the data, with what was chosen otherwise."""
         recipe = recipe_for(self.model, self.data).using(self.optimizer)
-        known = {field.name for field in fields(Recipe)}
-        return replace(
-            recipe, **{k: v for k, v in asdict(self).items() if k in known - {"augment"}}
-        )
+        known = {field.name for field in fields(Recipe)} - {"augment"}
+        return replace(recipe, **{k: v for k, v in asdict(self).items() if k in known})
 
 
 def load_data(name: str, size: int | None = None, grey: bool = False) -> Dataset:
