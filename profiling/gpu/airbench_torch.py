@@ -167,12 +167,11 @@ class Training:
         self, settings: Settings, steps: int, steps_per_epoch: int,
         state: Mapping[str, np.ndarray] | None = None,
     ) -> None:  # fmt: skip
-        self.settings, self.steps, self.freeze_at = settings, steps, math.inf
+        self.settings, self.steps = settings, steps
         self.freeze_at = settings.whitening_epochs * steps_per_epoch
-        network = Network(settings)
+        network = Network(settings).to(settings.device, settings.dtype)
         if state is not None:
             network.load(state)
-        network = network.to(settings.device, settings.dtype)
         self.network = network.to(memory_format=torch.channels_last)
         if settings.dtype == torch.half:
             for module in self.network.modules():
