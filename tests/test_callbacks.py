@@ -135,7 +135,7 @@ def test_frozen_parameters_stay_as_they_are_from_an_epoch_on():
     frozen = {layer.frozen for _, layer in trainer.model.walk() if "bias" in layer.params}
     assert frozen == {("bias",)}
     for before, after, moves in zip(seen, seen[1:], (True, False, False), strict=False):
-        for path in before:
+        for path in (path for path in before if path.endswith(("/kernel", "/bias"))):
             changed = not np.array_equal(before[path], after[path])
             assert changed == (moves or not path.endswith("/bias")), path
     twin = from_config(to_config(trainer.model))
