@@ -2,8 +2,8 @@
 
 Every loss is called as ``loss(prediction, target) -> (value, dprediction)``: ``value`` is a 0-d
 array on the device, the mean over all samples (and positions), in float32, or float64 for float64
-predictions; ``dprediction`` is its gradient, of the prediction's shape and dtype. Nothing waits for
-the device.
+predictions; ``dprediction`` is its gradient, of the prediction's shape and dtype. A ``LossScale``
+given as a third argument multiplies dprediction alone. Nothing waits for the device.
 
     >>> loss = CrossEntropy(label_smoothing=0.1)
     >>> value, dlogits = loss(np.zeros((2, 10), np.float32), np.array([3, 7]))
@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .backends import backend_of
-from .backends.base import Array
+from .backends import backend_of, package_of
+from .backends.base import Array, Backend
 from .configured import Configured, check_range
 from .functional.checks import prepare
+
+if TYPE_CHECKING:
+    from .optimizers import LossScale
 
 
 class Loss(Configured):
@@ -34,7 +37,9 @@ class Loss(Configured):
 
     metrics: ClassVar[tuple[str, ...]] = ()
 
-    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array]:
         """Return (value, dprediction).
 
         Raises:
@@ -48,6 +53,10 @@ class Loss(Configured):
 
         A trainer asks for all of its data before the first step.
         """
+
+
+def _on(backend: Backend, loss_scale: LossScale | None) -> Array | None:
+    return None if loss_scale is None else loss_scale.on(backend)
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class CrossEntropy(Loss):
                 f" probabilities of shape {shape}, at least one sample."
                 f" Received: {target.dtype.name} of shape {target.shape}"
             )
-        if not integer or not isinstance(target, np.ndarray):
+        if not integer or package_of(type(target)) != "numpy":
             return
         classes = shape[-1]
         wrong = np.flatnonzero((target < 0) | (target >= classes))
@@ -86,7 +95,9 @@ class CrossEntropy(Loss):
                 f" Received: label {target.flat[wrong[0]]} at index {wrong[0]}"
             )
 
-    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array]:
         backend = backend_of("CrossEntropy", prediction=prediction, target=target)
         self.check(prediction.shape, target)
         rows, classes = math.prod(prediction.shape[:-1]), prediction.shape[-1]
@@ -100,6 +111,7 @@ class CrossEntropy(Loss):
             backend.arranged(target),
             self.label_smoothing,
             1.0 / rows,
+            _on(backend, loss_scale),
         )
         # (rows, classes) -> (..., classes)
         return backend.xp.asarray(losses.mean()), dlogits.reshape(prediction.shape)
@@ -117,14 +129,18 @@ class Pointwise(Loss):
                 f" one element. Received: prediction {shape}, target {target.shape}"
             )
 
-    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array]:
         owner = type(self).__name__
         backend = backend_of(owner, prediction=prediction, target=target)
         self.check(prediction.shape, target)
         target = target.astype(prediction.dtype, copy=False)
         _, prediction, target = prepare(owner, prediction=prediction, target=target)
         scale = 1.0 / prediction.size
-        losses, dprediction = backend.pointwise_loss(prediction, target, self.kind, scale)
+        losses, dprediction = backend.pointwise_loss(
+            prediction, target, self.kind, scale, _on(backend, loss_scale)
+        )
         return backend.xp.asarray(losses.mean()), dprediction
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from inspect import signature
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -22,9 +23,10 @@ from .layers.base import inference_mode
 from .losses import Loss
 from .metrics import Meter, Metric, named
 from .network import Network
-from .optimizers import Optimizer
+from .optimizers import LossScale, Optimizer
 from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
+from .step import Steps
 from .tracing import traced
 from .training_state import read_state, write_state
 
@@ -40,12 +42,17 @@ class Trainer:
         loss: a name ("cross_entropy", "mse", "mae", "huber", "binary_cross_entropy") or a Loss.
         optimizer: a name ("sgd", "adam", "adamw") or an Optimizer, which holds the learning rate or
             its schedule, weight decay and gradient clipping.
+        loss_scale: a LossScale, a number that it stays at, or None. "auto" is ``LossScale()`` for a
+            model in float16, whose gradients need it, and None for others.
         metrics: names (see ``metrics.METRICS``) or functions; by default the loss's usual ones.
         callbacks: called in this order.
         backend: "numpy", "cuda" or a Backend; the model is moved to it. By default the chosen one,
             else CUDA where a GPU answers, else NumPy.
         seed: of shuffling, augmentation and the validation split. Initial weights and dropout have
             theirs from ``gpucnn.set_seed``, called before the model is made.
+        record: whether steps are planned, recorded and replayed (see ``gpucnn.step``): quicker,
+            with the same numbers, bit for bit. What cannot be recorded runs as it stands, and
+            ``recording_failure`` says why.
         progress: show a bar on a terminal, or a line an epoch elsewhere; False shows nothing.
 
     The same seeds on the same backend give the same weights, bit for bit.
@@ -68,10 +75,12 @@ class Trainer:
         loss: str | Loss = "cross_entropy",
         optimizer: str | Optimizer = "adam",
         *,
+        loss_scale: str | float | LossScale | None = "auto",
         metrics: Iterable[str | Metric] | None = None,
         callbacks: Iterable[Callback] = (),
         backend: str | Backend | None = None,
         seed: int = 0,
+        record: bool = True,
         progress: bool = True,
     ) -> None:
         if not isinstance(model, Network) or model.takes_many or model.gives_many:
@@ -82,18 +91,29 @@ class Trainer:
         self.model = model
         self.loss = Loss.of(loss)
         self.optimizer = Optimizer.of(optimizer)
+        self._auto_scale = loss_scale == "auto"
+        self.loss_scale = None if self._auto_scale else LossScale.of(loss_scale)
         self.metrics = named(self.loss.metrics if metrics is None else metrics)
         self.callbacks = _checked(callbacks)
         if not isinstance(backend, (Backend, NoneType)):
             backend = get_backend(backend)
         self.backend = backend or default_backend()
         self.seed = as_int("Trainer", "seed", seed, minimum=0)
+        self.record = record
         self.progress = progress
         self.history = History()
         self.normalize: Normalize | None = None
         self.classes: list[str] | None = None
         self.stop_training = False
         self._in_epoch = False
+        arenas: list[Any] = []
+        self._steps = Steps(self._step, self.backend, arenas)
+        self._tests = Steps(self._test, self.backend, arenas)
+
+    @property
+    def recording_failure(self) -> str | None:
+        """Why training steps run as they stand, or None."""
+        return next((step.reason for step in self._steps.recordings.values() if step.reason), None)
 
     @property
     def epoch(self) -> int:
@@ -140,7 +160,8 @@ class Trainer:
         Raises:
             ValueError: x and y are of different lengths or empty, or do not fit the model, or a
                 Loader comes with an augmentation or a normalisation besides its own.
-            TypeError: x is a whole Dataset, or normalize is no Normalize.
+            TypeError: x is a whole Dataset, or normalize is no Normalize, or the loss takes no
+                loss scale and there is one.
             FloatingPointError: the loss became NaN or infinite. The checkpoint on disk stays that
                 of the last finished epoch.
             KeyboardInterrupt: after Ctrl-C, likewise; one line says so. ``history`` holds the
@@ -219,12 +240,15 @@ class Trainer:
         start = read = time.perf_counter()
         meter = self._meter(f"epoch {epoch}")
         self._in_epoch = True
+        self._steps.under(self._circumstances())
         with closing(self._batches(loader, epoch - 1)) as batches:
             for batch, (images, labels) in enumerate(batches, 1):
                 # Overflow is silent on a device, and so it is here: the meter finds what it made.
                 with np.errstate(all="ignore"):
-                    meter.add(len(images), self._step(images, labels))
-                self._tell("on_batch_end", batch)
+                    meter.add(len(images), self._run(self._steps, images, labels))
+                if self.callbacks:
+                    self._tell("on_batch_end", batch)
+                    self._steps.under(self._circumstances())
                 if time.perf_counter() - read >= READ_EVERY:
                     values = meter.read(self.backend)
                     read = time.perf_counter()
@@ -242,12 +266,32 @@ class Trainer:
             "seconds": time.perf_counter() - start,
         }
 
+    def _run(self, steps: Steps, *batch: Array) -> list[Array]:
+        """Return a step's values, in memory that the next one leaves alone."""
+        values = steps(*batch) if self.record else steps.function(*batch)
+        return [value.copy() for value in values]
+
+    def _circumstances(self) -> tuple:
+        """Return what a step's work depends on, its batch and what varies apart."""
+        settings = {**vars(self.optimizer), "learning_rate": None, "steps": None}
+        slots = settings.pop("slots")
+        layers = [
+            (
+                layer.trainable, layer.frozen, trainable,
+                *map(id, (*layer.params.values(), *layer.state.values())),
+            )
+            for _, layer, trainable in self.model._walk()
+        ]  # fmt: skip
+        model = self.model.fuses, self.model.dtype, self.model.layers
+        loss = self.loss, id(self.loss_scale), [*self.metrics.values()]
+        return model, layers, repr(settings), id(slots), loss
+
     def _step(self, images: Array, labels: Array) -> list[Array]:
         """Make one training step and return the batch's loss and metrics, on the device."""
         prediction = self.model.forward(images, training=True)
-        value, dprediction = traced(None, "loss", self.loss, prediction, labels)
+        value, dprediction = traced(None, "loss", self.loss, prediction, labels, *self._scale)
         self.model.backward(dprediction)
-        traced(None, "optimizer", self.optimizer.step, self.model.parameters())
+        traced(None, "optimizer", self.optimizer.step, self.model.parameters(), *self._scale)
         return [value, *self._measure(prediction, labels)]
 
     def _measure(self, prediction: Array, labels: Array) -> list[Array]:
@@ -269,12 +313,17 @@ class Trainer:
 
     def _evaluate(self, loader: Loader, where: str) -> dict[str, float]:
         meter = self._meter(where)
+        self._tests.under(self._circumstances())
         with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
             for images, labels in self._batches(loader, 0):
-                prediction = self.model.forward(images)
-                value, _ = self.loss(prediction, labels)
-                meter.add(len(images), [value, *self._measure(prediction, labels)])
+                meter.add(len(images), self._run(self._tests, images, labels))
         return meter.read(self.backend)
+
+    def _test(self, images: Array, labels: Array) -> list[Array]:
+        """Return a batch's loss and metrics in inference, on the device."""
+        prediction = self.model.forward(images)
+        value, _ = self.loss(prediction, labels)
+        return [value, *self._measure(prediction, labels)]
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""
@@ -325,6 +374,7 @@ class Trainer:
             Loss.from_config(saved.training["loss"]),
             Optimizer.from_config(saved.training["optimizer"]),
             metrics=saved.training["metrics"] if metrics is None else metrics,
+            loss_scale=saved.loss_scale(),
             callbacks=callbacks,
             backend=backend,
             progress=progress,
@@ -343,6 +393,19 @@ class Trainer:
         else:
             self.model.build(shape, backend=self.backend)
         self.loss.check((len(samples), *self.model.output_shape(shape)), samples.labels)
+        needs_scale = self.model.dtype == np.float16
+        if self._auto_scale and needs_scale != (self.loss_scale is not None):
+            self.loss_scale = LossScale() if needs_scale else None
+        if self.loss_scale and "loss_scale" not in signature(self.loss).parameters:
+            raise TypeError(
+                f"Trainer: the loss must take a loss_scale, {self.loss_scale}, that multiplies"
+                f" dprediction, unless the trainer's is None. Received: {self.loss!r}"
+            )
+
+    @property
+    def _scale(self) -> tuple[LossScale, ...]:
+        """Return the last argument of the loss and of the optimizer's step, if there is one."""
+        return () if self.loss_scale is None else (self.loss_scale,)
 
     def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
         if isinstance(data, Loader):

@@ -259,7 +259,7 @@ def test_no_parameters_are_no_step():
         (lambda: SGD(0.1, clip_norm=0.0), "SGD: clip_norm must be .*Received: clip_norm=0.0"),
         (lambda: Adam(beta_2=float("nan")), "Adam: beta_2 must be .*nan"),
         (lambda: AdamW(weight_decay=-1), "AdamW: weight_decay must be .*-1"),
-        (lambda: Optimizer.of("rmsprop"), "optimizer must be one of 'sgd', 'adam', 'adamw'"),
+        (lambda: Optimizer.of("rmsprop"), "optimizer must be one of 'adam', 'adamw', 'sgd'"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

@@ -546,8 +546,8 @@ def adam(backend: CudaBackend) -> None:
     grads = [random("g", p.shape) for p in params]
     m, v = ([np.zeros(p.shape, np.float32) for p in params] for _ in range(2))
     settings = dict(
-        learning_rate=0.1, beta_1=0.9, beta_2=0.99, epsilon=1e-6, step=1, decoupled=True,
-        grad_scale=None,
+        learning_rate=0.1, beta_1=0.9, beta_2=0.99, epsilon=1e-6, correction_1=0.1,
+        correction_2=0.01, decoupled=True, grad_scale=None,
     )  # fmt: skip
     expected = [p - 0.1 * np.sign(g) * (np.abs(g) / (np.abs(g) + 1e-6))
                 for p, g in zip(params, map(np.float64, grads), strict=True)]  # fmt: skip
@@ -559,7 +559,39 @@ def adam(backend: CudaBackend) -> None:
 def global_norm(backend: CudaBackend) -> None:
     grads = [random("g", (9000,)), random("h", (3, 5))]
     exact = np.sqrt(sum((np.float64(g) ** 2).sum() for g in grads))
-    assert_close(backend.global_norm(grads), exact, reduction=4)
+    close(backend.gradient_scale(grads)[0], exact, dtype=np.float64, reduction=9015)
+
+
+def masters(backend: CudaBackend) -> None:
+    """One that is up to date but for an element, and of a rate that float16 cannot follow."""
+    p, master = np.ones(5000, np.float16), np.full(5000, 1.0001, np.float32)
+    p[7] = 2.0
+    backend.sgd_update(
+        [p], [np.ones(5000, np.float16)], [np.zeros(5000, np.float32)], [0.0], grad_scale=None,
+        learning_rate=1e-4, momentum=0.0, nesterov=False, masters=[master],
+    )  # fmt: skip
+    assert_close(master, np.where(np.arange(5000) == 7, 2.0, 1.0001) - 1e-4, reduction=3)
+    np.testing.assert_array_equal(p, master.astype(np.float16))
+
+
+def loss_scaling(backend: CudaBackend) -> None:
+    """An overflow, and then Adam's first step, which is the learning rate."""
+    p, m, v = (np.zeros(300, np.float32) for _ in range(3))
+    scale, skipped = np.array([8.0, 0.0]), np.zeros(1)
+    for step, value in enumerate((np.inf, 4.0), 1):
+        grads = [np.full(300, value, np.float32)]
+        _, factor, *corrections = backend.gradient_scale(
+            grads, loss_scale=scale, growth_interval=9, skipped=skipped, step=step,
+            betas=(0.9, 0.99),
+        )  # fmt: skip
+        backend.adam_update(
+            [p], grads, [m], [v], [0.0], learning_rate=0.1, beta_1=0.9, beta_2=0.99, epsilon=1e-6,
+            correction_1=corrections[0], correction_2=corrections[1], decoupled=False,
+            grad_scale=factor,
+        )  # fmt: skip
+    assert_close(p, np.full(300, -0.1), reduction=12, magnitude=1.0)
+    assert_close(m, np.full(300, 0.1), reduction=4)  # a gradient of 4 over a scale of 4
+    assert scale.tolist() == [4, 1] and skipped == 1
 
 
 @dataclass(frozen=True)
@@ -994,6 +1026,20 @@ BUGS = [
         "min(chunk.begin + CHUNK, tensor.size)", "chunk.begin + CHUNK"),
     Bug("squares are not squared", global_norm, "global_norm.cu", "sum += value * value",
         "sum += value"),
+    Bug("a parameter that was changed is not", masters, "multi_tensor.cuh",
+        "widen(narrow(master)) == p ? master : p", "master"),
+    Bug("the master is left behind", masters, "multi_tensor.cuh",
+        "    if (tensor.master) tensor.master[i] = p;\n", ""),
+    Bug("the rounding is added to, not the master", masters, "multi_tensor.cuh",
+        "if (!tensor.master) return p;", "return p;"),
+    Bug("gradients that overflowed are taken", loss_scaling, "optimizer.cu",
+        "    if (grad_scale && *grad_scale == 0) return;\n", ""),
+    Bug("skipped steps count as made", loss_scaling, "gradient_scale.cu",
+        " - (skipped ? *skipped : 0)", ""),
+    Bug("the scale stays after an overflow", loss_scaling, "gradient_scale.cu",
+        "growth_interval > 0 ? scale / 2 : scale", "scale"),
+    Bug("gradients keep the scale", loss_scaling, "gradient_scale.cu",
+        "clip_norm / norm : 1) / scale", "clip_norm / norm : 1)"),
 ]  # fmt: skip
 CHECKS = sorted({bug.check for bug in BUGS}, key=lambda check: check.__name__)
 

@@ -36,8 +36,8 @@ EPSILON, SMOOTHING, SCALE = 1e-3, 0.1, 0.37
 DECAYS = (0.05, 0.0, 0.01)
 SGD = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
 ADAM = {
-    "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.98, "epsilon": 1e-3, "step": 2,
-    "decoupled": True,
+    "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.98, "epsilon": 1e-3,
+    "correction_1": 0.19, "correction_2": 0.0396, "decoupled": True,
 }  # fmt: skip
 
 
@@ -212,8 +212,9 @@ def updates(dtype: np.dtype) -> Iterator[Call]:
     shapes, accum = ((3, 5, 7), (1,), (2, 2051)), accumulator(dtype)
     params, grads = ([random(n, shape, dtype) for shape in shapes] for n in ("p", "g"))
     states = [[random(n, shape, accum, 0) for shape in shapes] for n in ("m", "v")]
-    norm = np.float64 if dtype == np.float64 else np.float32
-    yield Call("global_norm", (grads,), {}, lambda: np.array(reference.global_norm(grads), norm))
+    norm = np.array(reference.global_norm(grads))
+    yield Call("gradient_scale", (grads,), {"clip_norm": 0.1}, lambda: [norm, 0.1 / norm])
+    masters = None if accum == dtype else [np.zeros(shape, accum) for shape in shapes]
     for operation, settings, count in (("sgd_update", SGD, 1), ("adam_update", ADAM, 2)):
         kept = states[:count]
 
@@ -224,7 +225,8 @@ def updates(dtype: np.dtype) -> Iterator[Call]:
             return [array for column in zip(*updated, strict=True) for array in column]
 
         arguments = (params, grads, *kept, DECAYS)
-        yield Call(operation, arguments, {"grad_scale": None, **settings}, expected, 2 + count)
+        keywords = {"grad_scale": None, "masters": masters, **settings}
+        yield Call(operation, arguments, keywords, expected, 2 + count)
 
 
 def run(backend: Backend, given: Call) -> list[np.ndarray]:
@@ -236,13 +238,14 @@ def run(backend: Backend, given: Call) -> list[np.ndarray]:
         return [moved(a) for a in argument] if isinstance(argument, list) else argument
 
     arguments = [moved(argument) for argument in given.arguments]
+    keywords = {name: moved(argument) for name, argument in given.keywords.items()}
     if given.algorithm:
         problem = problem_of(given, backend.launcher.architecture)
         plans = filter(Plan.is_legal, given.algorithm.plans(problem))
         plan = min(plans, key=lambda plan: given.algorithm.cost(problem, plan))
         results = given.algorithm.run(backend, problem, plan, *arguments[:-1])
     else:
-        results = getattr(backend, given.operation)(*arguments, **given.keywords)
+        results = getattr(backend, given.operation)(*arguments, **keywords)
     if given.in_place:
         params, _, *states = arguments[: given.in_place]  # the second are the gradients
         results = [array for group in (params, *states) for array in group]

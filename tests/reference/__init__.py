@@ -25,7 +25,14 @@ from .normalization import (
     group_norm_forward,
 )
 from .sliding import conv_dgrad, conv_fprop, conv_wgrad, pool_backward, pool_forward
-from .training import adam_update, dropout, global_norm, philox4x32, sgd_update
+from .training import (
+    adam_update,
+    dropout,
+    global_norm,
+    gradient_scale,
+    philox4x32,
+    sgd_update,
+)
 
 __all__ = [
     "activation_backward",
@@ -40,6 +47,7 @@ __all__ = [
     "conv_wgrad",
     "dropout",
     "global_norm",
+    "gradient_scale",
     "group_norm_backward",
     "group_norm_forward",
     "philox4x32",

@@ -43,6 +43,14 @@ def global_norm(arrays: Sequence[np.ndarray]) -> float:
     return math.sqrt(sum(v * v for a in arrays for v in a.astype(np.float64).ravel().tolist()))
 
 
+def gradient_scale(
+    arrays: Sequence[np.ndarray], scale: float = 1.0, clip_norm: float = math.inf
+) -> tuple[float, float]:
+    """Return the norm of gradients of a scaled loss, and what to multiply them by."""
+    norm = global_norm(arrays) / scale
+    return norm, min(1.0, clip_norm / norm if norm else 1.0) / scale
+
+
 def sgd_update(
     p: np.ndarray, grad: np.ndarray, v: np.ndarray, weight_decay: float, *, learning_rate: float,
     momentum: float, nesterov: bool, grad_scale: float,
@@ -56,8 +64,8 @@ def sgd_update(
 
 def adam_update(
     p: np.ndarray, grad: np.ndarray, m: np.ndarray, v: np.ndarray, weight_decay: float, *,
-    learning_rate: float, beta_1: float, beta_2: float, epsilon: float, step: int,
-    decoupled: bool, grad_scale: float,
+    learning_rate: float, beta_1: float, beta_2: float, epsilon: float, correction_1: float,
+    correction_2: float, decoupled: bool, grad_scale: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Kingma and Ba 2015, or Loshchilov and Hutter 2019 if decoupled: new p, m, v of one tensor."""
     p, grad, m, v = (a.astype(np.float64) for a in (p, grad, m, v))
@@ -68,5 +76,5 @@ def adam_update(
         g = g + weight_decay * p
     m = beta_1 * m + (1 - beta_1) * g
     v = beta_2 * v + (1 - beta_2) * g**2
-    m_hat, v_hat = m / (1 - beta_1**step), v / (1 - beta_2**step)
+    m_hat, v_hat = m / correction_1, v / correction_2
     return p - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v

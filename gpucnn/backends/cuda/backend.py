@@ -6,24 +6,30 @@ run the very same code on a machine without a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base import Array, Backend
+from ..base import Array, Backend, T
 from . import plans as estimated
 from .activation import Activations
 from .change_layout import LayoutChange
 from .conv import Convolutions
 from .conv_pool import FusedPools
 from .dropout import Dropout
-from .launch import Launcher
+from .graphs import Captured, Graphs
+from .launch import Launcher, address_of
 from .norm import Normalisations
 from .optimizer import Optimizers
 from .plans import Planner
 from .pool import Pools
 from .softmax_loss import SoftmaxAndLosses
+
+if TYPE_CHECKING:
+    from ...step.memory import Piece
 
 
 class CudaBackend(
@@ -36,14 +42,19 @@ class CudaBackend(
         xp: the array module, ``cupy`` (or ``numpy`` under an emulator).
         launcher: runs the kernels.
         plans: chooses how a convolution is computed.
+        graphs: captures what is launched; by default nothing does.
     """
 
     name = "cuda"
 
-    def __init__(self, xp: ModuleType, launcher: Launcher, plans: Planner = estimated) -> None:
+    def __init__(
+        self, xp: ModuleType, launcher: Launcher, plans: Planner = estimated,
+        graphs: Graphs | None = None,
+    ) -> None:  # fmt: skip
         self.xp = xp
         self.launcher = launcher
         self.plans = plans
+        self.graphs = graphs
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, self.xp.ndarray)
@@ -55,5 +66,34 @@ class CudaBackend(
         return array.get() if hasattr(array, "get") else np.array(array, order="C")
 
     def synchronize(self) -> None:
-        if self.xp is not np:
+        if hasattr(self.xp, "cuda"):
             self.xp.cuda.Device().synchronize()
+
+    @property
+    def captures(self) -> bool:
+        return self.graphs is not None
+
+    def memory(self, size: int) -> tuple[int, Any]:
+        if self.graphs is not None:
+            return self.graphs.memory(size)
+        owner = self.xp.empty(size, np.uint8)
+        return address_of(owner), owner
+
+    def allocating(self, allocate: Callable[[int], Piece]) -> AbstractContextManager[None]:
+        return self.graphs.allocating(allocate) if self.graphs else nullcontext()
+
+    def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        if self.graphs is None:
+            return super().capture(function)
+        self.held = held = []
+        try:
+            result, replay = self.graphs.capture(function)
+        finally:
+            self.held = None
+        return result, Captured(replay, held)
+
+    def write(self, values: np.ndarray, target: Array) -> None:
+        if isinstance(target, np.ndarray):
+            target[...] = values
+        else:  # of pageable memory, so few bytes are copied to the driver's before this returns
+            target.data.copy_from_host_async(values.ctypes.data, values.nbytes)

@@ -64,8 +64,9 @@ class SoftmaxAndLosses(KernelCaller):
         return dx
 
     def softmax_cross_entropy(
-        self, logits: Array, targets: Array, label_smoothing: float, scale: float
-    ) -> tuple[Array, Array]:
+        self, logits: Array, targets: Array, label_smoothing: float, scale: float,
+        loss_scale: Array | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         sums = accumulator(logits.dtype)
         losses = self.xp.empty(logits.shape[:1], sums)
         dlogits = self.xp.empty_like(logits)
@@ -73,19 +74,20 @@ class SoftmaxAndLosses(KernelCaller):
         held = LONGEST_ROW_OF_A_WARP < logits.shape[1] <= longest_held(logits.dtype.itemsize)
         self._launch_rows(
             CROSS_ENTROPY, (kind,), logits, logits, targets, sums.type(label_smoothing),
-            sums.type(scale), losses, dlogits, held=held,
+            sums.type(scale), loss_scale, losses, dlogits, held=held,
         )  # fmt: skip
         return losses, dlogits
 
     def pointwise_loss(
-        self, prediction: Array, target: Array, kind: str, scale: float
-    ) -> tuple[Array, Array]:
+        self, prediction: Array, target: Array, kind: str, scale: float,
+        loss_scale: Array | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         sums = accumulator(prediction.dtype)
         losses = self.xp.empty(prediction.shape, sums)
         gradient = self.xp.empty_like(prediction)
         self.launch_packs(
             POINTWISE(kind, prediction.dtype), prediction, prediction, target,
-            sums.type(scale), losses, gradient,
+            sums.type(scale), loss_scale, losses, gradient,
         )  # fmt: skip
         return losses, gradient
 

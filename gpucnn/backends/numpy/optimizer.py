@@ -11,20 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .blocks import ALONE, BLOCK, flat, pieces, share, wide
+from ..base import Masters, Number
+from .blocks import ALONE, BLOCK, flat, pieces, rounded, share, wide
 from .convolution.workspace import workspace
 
+PATIENCE = 64  # steps that are skipped in a row, as in kernels/gradient_scale.cu
 
-def _flat_blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
+Tensors = Sequence[np.ndarray | None]
+
+
+def _flat_blocks(*arrays: np.ndarray | None) -> Iterator[list[np.ndarray | None]]:
     """Yield views of the same block of each array, in the memory order of the first."""
-    flats = flat(arrays[0], *arrays)
+    flats = [None if array is None else flat(arrays[0], array)[0] for array in arrays]
     for piece in pieces(flats[0].size, BLOCK):
-        yield [vector[piece] for vector in flats]
+        yield [None if vector is None else vector[piece] for vector in flats]
 
 
 def _blocks_of_all(
-    decays: Sequence[float], *lists: Sequence[np.ndarray]
-) -> list[tuple[list[np.ndarray], float]]:
+    decays: Sequence[float], *lists: Tensors
+) -> list[tuple[list[np.ndarray | None], float]]:
     """Return the blocks of all tensors, each with its weight decay."""
     return [
         (block, float(decay))
@@ -37,31 +42,48 @@ def _scratch(name: str, like: np.ndarray) -> np.ndarray:
     return workspace.take(f"optimizer {name}", like.shape, like.dtype)
 
 
+def _start(param: np.ndarray, master: np.ndarray | None) -> np.ndarray:
+    """Return what an update starts from, and may change: the master, brought up to date."""
+    if master is None:
+        return wide(param)
+    np.copyto(master, wide(param), where=rounded(master, param.dtype) != param)
+    return master
+
+
 class Optimizers:
-    """``global_norm``, ``sgd_update`` and ``adam_update``."""
+    """``gradient_scale``, ``sgd_update`` and ``adam_update``."""
 
-    def global_norm(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        double = any(array.dtype == np.float64 for array in arrays)
-        parts = [part for array in arrays for (part,) in _flat_blocks(array)]
-        squares = np.empty(len(parts))
-
-        def fill(place: int) -> None:
-            squares[place] = np.square(parts[place], dtype=np.float64).sum()
-
-        share(fill, range(len(parts)))
-        return np.array(math.sqrt(squares.sum()), np.float64 if double else np.float32)
+    def gradient_scale(
+        self, grads: Sequence[np.ndarray], *, clip_norm: float | None = None,
+        loss_scale: np.ndarray | None = None, growth_interval: int | None = None,
+        skipped: np.ndarray | None = None, step: Number = 1, betas: Sequence[float] = (),
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
+        scale = 1.0 if loss_scale is None else float(loss_scale[0])
+        norm = _norm(grads) / scale
+        t = float(step) - (0 if skipped is None else float(skipped[0]))
+        factor = (clip_norm / norm if clip_norm and norm > clip_norm else 1.0) / scale
+        if not math.isfinite(norm):
+            hopeless = loss_scale is None or loss_scale[1] <= -PATIENCE
+            factor = math.nan if hopeless else 0.0
+        if loss_scale is not None:
+            _adapt(loss_scale, growth_interval, math.isfinite(norm))
+            skipped += not math.isfinite(norm)
+        return tuple(map(np.array, (norm, factor, *(1 - beta**t for beta in betas))))
 
     def sgd_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray],
-        velocities: Sequence[np.ndarray], weight_decays: Sequence[float], *, learning_rate: float,
+        velocities: Sequence[np.ndarray], weight_decays: Sequence[float], *, learning_rate: Number,
         momentum: float, nesterov: bool, grad_scale: np.ndarray | None,
+        masters: Masters = None,
     ) -> None:  # fmt: skip
         rate, momentum = float(learning_rate), float(momentum)
         scale = 1.0 if grad_scale is None else float(grad_scale)
+        if scale == 0:
+            return
 
         def update(block: tuple) -> None:
-            (param, gradient, velocity), decay = block
-            value, gradient = wide(param), wide(gradient)
+            (param, gradient, velocity, master), decay = block
+            value, gradient = _start(param, master), wide(gradient)
             step = np.multiply(gradient, rate * scale, out=_scratch("step", value))
             if decay:
                 step += np.multiply(value, rate * decay, out=_scratch("term", value))
@@ -75,24 +97,27 @@ class Optimizers:
             if value is not param:
                 param[...] = value
 
-        _share(update, _blocks_of_all(weight_decays, params, grads, velocities))
+        masters = masters or [None] * len(params)
+        _share(update, _blocks_of_all(weight_decays, params, grads, velocities, masters))
 
     def adam_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray], m: Sequence[np.ndarray],
-        v: Sequence[np.ndarray], weight_decays: Sequence[float], *, learning_rate: float,
-        beta_1: float, beta_2: float, epsilon: float, step: int, decoupled: bool,
-        grad_scale: np.ndarray | None,
+        v: Sequence[np.ndarray], weight_decays: Sequence[float], *, learning_rate: Number,
+        beta_1: float, beta_2: float, epsilon: float, correction_1: Number, correction_2: Number,
+        decoupled: bool, grad_scale: np.ndarray | None, masters: Masters = None,
     ) -> None:  # fmt: skip
         rate, beta_1, beta_2, epsilon = map(float, (learning_rate, beta_1, beta_2, epsilon))
         scale = 1.0 if grad_scale is None else float(grad_scale)
+        if scale == 0:
+            return
         # m' = m / (1 - beta_1^t) and v' = v / root^2 are free of their start at 0:
         # rate m' / (sqrt(v') + epsilon) = rate_now m / (sqrt(v) + epsilon root)
-        root = math.sqrt(1 - beta_2**step)
-        rate_now = rate * root / (1 - beta_1**step)
+        root = math.sqrt(correction_2)
+        rate_now = rate * root / float(correction_1)
 
         def update(block: tuple) -> None:
-            (param, gradient, first, second), decay = block
-            value, gradient = wide(param), wide(gradient)
+            (param, gradient, first, second, master), decay = block
+            value, gradient = _start(param, master), wide(gradient)
             g, term = _scratch("step", value), _scratch("term", value)
             np.multiply(gradient, scale, out=g)
             if decay and not decoupled:
@@ -113,7 +138,31 @@ class Optimizers:
             if value is not param:
                 param[...] = value
 
-        _share(update, _blocks_of_all(weight_decays, params, grads, m, v))
+        masters = masters or [None] * len(params)
+        _share(update, _blocks_of_all(weight_decays, params, grads, m, v, masters))
+
+
+def _norm(arrays: Sequence[np.ndarray]) -> float:
+    """Return sqrt of the sum of all squares."""
+    parts = [part for array in arrays for (part,) in _flat_blocks(array)]
+    squares = np.empty(len(parts))
+
+    def fill(place: int) -> None:
+        squares[place] = np.square(parts[place], dtype=np.float64).sum()
+
+    share(fill, range(len(parts)))
+    return math.sqrt(squares.sum())
+
+
+def _adapt(loss_scale: np.ndarray, growth_interval: int | None, finite: bool) -> None:
+    """Change a loss scale [scale, streak] after a step whose gradients are finite or not."""
+    scale, streak = loss_scale.tolist()
+    streak = max(streak, 0) + 1 if finite else min(streak, 0) - 1
+    if growth_interval and not finite:
+        scale /= 2
+    elif growth_interval and streak >= growth_interval:
+        scale, streak = 2 * scale, 0
+    loss_scale[:] = scale, streak
 
 
 def _share(update: Callable[[tuple], None], blocks: list[tuple[list[np.ndarray], float]]) -> None:
