@@ -19,7 +19,7 @@ from .callbacks import Callback
 from .checkpoint import json_path
 from .data import Augmentation, Loader, Normalize, Split
 from .history import History, Record
-from .layers.base import inference_mode
+from .layers.base import Layer, inference_mode
 from .losses import Loss
 from .metrics import Meter, Metric, named
 from .network import Network
@@ -277,8 +277,8 @@ class Trainer:
         slots = settings.pop("slots")
         layers = [
             (
-                layer.trainable, layer.frozen, trainable,
-                *map(id, (*layer.params.values(), *layer.state.values())),
+                layer.trainable, layer.frozen, trainable, layer.counters.get("seed"),
+                *map(id, _arrays_of(layer)),
             )
             for _, layer, trainable in self.model._walk()
         ]  # fmt: skip
@@ -429,6 +429,10 @@ class Trainer:
         for callback in self.callbacks:
             callback.trainer = self
             getattr(callback, event)(*arguments)
+
+
+def _arrays_of(layer: Layer) -> list[Array]:
+    return [*layer.params.values(), *layer.state.values()]
 
 
 def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
