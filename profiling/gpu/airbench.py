@@ -144,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--data", default="cifar10", help="its name or path")
-    parser.add_argument("--dtype", default="float32", help="gpucnn's")
+    parser.add_argument("--dtype", default="float16", help="gpucnn's")
     parser.add_argument("--peer-dtype", default="half", help="PyTorch's")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--epochs", type=int, help="in place of ten, and of PyTorch's 9.9")
