@@ -2,7 +2,8 @@
 
     python -m profiling.gpu.airbench [--runs 5] [--data cifar10] [--compile] [--out FOLDER]
 
-Each side warms up with a short training that does not count; then they train in turn, run by run.
+Each side warms up with an epoch that does not count, or with a whole training where it is compiled;
+then they train in turn, run by run.
 A row is a run: the seconds of the training, with the whitening and no evaluation in it, and the
 accuracy on the test images by six views and by one. airbench-<date>-<commit>.json keeps them.
 """
@@ -109,7 +110,7 @@ def sides(options: argparse.Namespace, dataset: Dataset, epochs: int | None) -> 
 
 
 def measure(options: argparse.Namespace, dataset: Dataset, results: Results) -> None:
-    for warm in sides(options, dataset, epochs=1).values():
+    for warm in sides(options, dataset, options.epochs if options.compile else 1).values():
         warm(0)
     runs = sides(options, dataset, options.epochs)
     for seed in range(1, options.runs + 1):

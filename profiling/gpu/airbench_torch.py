@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -155,6 +156,22 @@ def norm(filters: int) -> nn.BatchNorm2d:
     return made
 
 
+def placed(settings: Settings) -> Network:
+    """Return a new network on the device; with half precision its norms are in float32."""
+    network = Network(settings).to(settings.device, settings.dtype)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and settings.dtype == torch.half:
+            module.float()
+    return network.to(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=1)
+def compiled(settings: Settings) -> tuple[Network, Callable[[Tensor], Tensor]]:
+    """Return a network, and itself compiled: all runs share it, for that takes minutes."""
+    network = placed(settings)
+    return network, torch.compile(network, mode="max-autotune")
+
+
 class Training:
     """A network and its optimizer, step by step (section 3.4).
 
@@ -169,17 +186,15 @@ class Training:
     ) -> None:  # fmt: skip
         self.settings, self.steps = settings, steps
         self.freeze_at = settings.whitening_epochs * steps_per_epoch
-        network = Network(settings).to(settings.device, settings.dtype)
+        self.network = placed(settings)
+        self.run: Callable[[Tensor], Tensor] = self.network
+        if settings.compiled:
+            fresh = self.network.state_dict()
+            self.network, self.run = compiled(settings)
+            self.network.load_state_dict(fresh)
+            self.network.whitening.bias.requires_grad = True
         if state is not None:
-            network.load(state)
-        self.network = network.to(memory_format=torch.channels_last)
-        if settings.dtype == torch.half:
-            for module in self.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.float()
-        self.run: Callable[[Tensor], Tensor] = (
-            torch.compile(self.network, mode="max-autotune") if settings.compiled else self.network
-        )
+            self.network.load(state)
         self.made = 0
         # Nesterov's steps are 1 + 1 / (1 - momentum) times the gradient's.
         scale = 1024 * (1 + 1 / (1 - settings.momentum))
@@ -198,10 +213,12 @@ class Training:
             nesterov=True,
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.slow = [tensor.clone() for tensor in self._tensors()]
+        self.slow: list[Tensor] = []
 
     def step(self, images: Tensor, labels: Tensor, share: float | None = None) -> Tensor:
         """Make a step and return the mean loss; ``share`` is the rate's, by default scheduled."""
+        if self.made == 0:
+            self.slow = [tensor.clone() for tensor in self._tensors()]
         if self.made == self.freeze_at:
             self.network.whitening.bias.requires_grad = False
         self.network.train()
