@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arguments import as_choice, as_int, as_number
+from ..backends.numpy.dropout import philox
 from ..configured import Configured
 
 
@@ -129,8 +130,8 @@ class AlternatingFlip(Augmentation):
     """Mirror half of the images left to right in the first epoch, the other half in the second,
     and so on in turns: each image is seen both ways in any two epochs.
 
-    It draws nothing: a hash of the image's place and ``seed`` settles its half. Only what knows
-    places and epochs can use it, a ``Loader`` or a ``Trainer``.
+    It draws nothing: the image's place and ``seed`` settle its half. Only what knows places and
+    epochs can use it, a ``Loader`` or a ``Trainer``.
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.6.
 
@@ -154,7 +155,8 @@ class AlternatingFlip(Augmentation):
         self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int
     ) -> np.ndarray:
         _check_images(self, images)
-        flipped = (_hash(samples, self.seed) + np.uint64(epoch)) & np.uint64(1) == 1
+        first = philox(samples.astype(np.uint64), 2**33, self.seed)[:, 2] < 2**31
+        flipped = first == (epoch % 2 == 0)
         return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -285,16 +287,6 @@ class Compose(Augmentation):
         for step in self.steps:
             images = step.in_epoch(images, rng, samples, epoch)
         return images
-
-
-def _hash(places: np.ndarray, seed: int) -> np.ndarray:
-    """Return 64 mixed bits for each place (Steele et al., "Fast splittable pseudorandom number
-    generators", 2014, SplitMix64)."""
-    golden = 0x9E3779B97F4A7C15
-    z = places.astype(np.uint64) + np.uint64((seed + 1) * golden % 2**64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def _check_int(step: Augmentation, name: str, minimum: int) -> None:
