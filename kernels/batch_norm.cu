@@ -18,6 +18,7 @@
 // forward x -> y (and the residual), one of x before it in training; backward dy, x -> dx and before it
 // dy, x (with a residual dy, x, y -> d).
 #include "batch_norm.cuh"
+#include "norm_geometry.cuh"
 #include "pack.cuh"
 
 // Packs of each array that are under way at once, and blocks that find room on a multiprocessor at least, as

@@ -29,9 +29,10 @@
 //   tree adds what they have. Shared memory: 32 KB at most.
 // channel_sums_finish: a block adds LANES numbers, PARTS threads to each, of which one adds every
 //   PARTS-th partial in ascending order; a tree adds what they have. The sums are in Accum; where
-//   `rounded` is not null, it gets them in Element, too. 4 * 256 * sizeof(Accum) bytes at most.
+//   `rounded` is not null, it gets them in Element, too. Where `moving_mean` and
+//   `moving_var` are not null, MOMENTS moves them by `share` of their way to the batch's. 4 * 256 * sizeof(Accum) bytes at most.
 #include "batch_norm.cuh"
-#include "moments.cuh"
+#include "norm_geometry.cuh"
 #include "pack.cuh"
 
 #define SUM 1
@@ -269,7 +270,8 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
 // partial (parts, C)
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(channel_sums_finish)(const Sums* __restrict__ partial, Accum* __restrict__ sums, Element* __restrict__ rounded,
-                          int parts, int channels) {
+                          Accum* __restrict__ moving_mean, Accum* __restrict__ moving_var, Accum share, int parts,
+                          int channels) {
     __shared__ Sums tree[PARTS][LANES];
     const int lane = threadIdx.x % LANES, part = threadIdx.x / LANES, c = blockIdx.x * LANES + lane;
     Sums sum = {};
@@ -286,8 +288,13 @@ NAME(channel_sums_finish)(const Sums* __restrict__ partial, Accum* __restrict__ 
     if (part != 0 || c >= channels) return;
     sum = tree[0][lane];  // this thread itself made the last addition
 #if TERM == MOMENTS
-    sums[c] = sum.pivot + sum.distance;
-    sums[channels + c] = sum.deviations / sum.count;
+    const Accum mean = sum.pivot + sum.distance, var = sum.deviations / sum.count;
+    sums[c] = mean;
+    sums[channels + c] = var;
+    if (moving_mean) {
+        moving_mean[c] = move_towards(mean, moving_mean[c], share);
+        moving_var[c] = move_towards(var, moving_var[c], share);
+    }
 #else
 #pragma unroll
     for (int q = 0; q < TERMS; ++q) {

@@ -46,7 +46,14 @@ PLANS: dict[str, tuple[Chain, list[str]]] = {
     ),
     "norm, relu, pool": (
         lambda: [L.BatchNorm(), L.ReLU(), L.MaxPool2D(2), L.ReLU()],
-        ["Layer: batch_norm", "Layer: max_pool2d", "Layer: re_lu", "Layer: re_lu"],
+        ["Layer: batch_norm", "WithReLU: max_pool2d+re_lu", "Layer: re_lu"],
+    ),
+    "norm, pool, relu": (
+        lambda: [L.BatchNorm(), L.MaxPool2D(2), L.ReLU(), L.AveragePool2D(2), L.ReLU()],
+        [
+            "Layer: batch_norm", "WithReLU: max_pool2d+re_lu", "Layer: average_pool2d",
+            "Layer: re_lu",
+        ],
     ),
     "norm, relu": (lambda: [L.BatchNorm(), L.ReLU()], ["WithReLU: batch_norm+re_lu"]),
     "conv, norm, relu": (

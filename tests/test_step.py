@@ -344,10 +344,13 @@ def test_twenty_recorded_steps_give_numpys_losses(device):
         with use_backend(backend):
             trainer = Trainer(network(), optimizer=SGD(0.05), backend=backend, progress=False)
             trainer._prepare(gpucnn.samples.as_samples("test", IMAGES, LABELS))
+            _, meter = trainer._source = None, trainer._meter()
             for step in range(20):
                 rows = slice(step % 5 * 8, step % 5 * 8 + 8)
                 batch = backend.asarray(IMAGES[rows]), backend.asarray(LABELS[rows])
-                seen.append(float(trainer._run(trainer._steps, *batch)[0]))
+                meter.begin(f"step {step}")
+                trainer._run(trainer._steps, 8, batch)
+                seen.append(meter.read()["loss"])
     assert trainer._steps.recordings
     # rounding errors grow from step to step
     np.testing.assert_allclose(losses["graphs"], losses["numpy"], rtol=2e-4)
@@ -405,7 +408,7 @@ def test_a_profiler_sees_every_layer(device):
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet20"])
 def test_what_the_arena_saves(name):
-    """The arrays of a step take about half of the bytes that they take one beside another."""
+    """The arrays of a step share bytes: all of a step's would be nearly twice as many."""
     shape = models.USUAL[name]
     rng = np.random.default_rng(0)
     trainer = Trainer(models.make(name, 10, shape), backend="numpy", progress=False)
@@ -415,7 +418,7 @@ def test_what_the_arena_saves(name):
     )  # fmt: skip
     (step,) = trainer._steps.recordings.values()
     assert step.arena.size <= 1.1 * step.arena.least
-    assert step.arena.size < 0.55 * step.arena.naive
+    assert step.arena.size < 0.6 * step.arena.naive
 
 
 def test_names_of_a_captured_step(device):
@@ -437,8 +440,9 @@ def test_what_a_step_keeps():
     size = {"map": 4 * 16 * 8 * 8 * 8, "pooled": 4 * 16 * 4 * 4 * 8, "image": x.nbytes}
     assert rows["conv2d"].bytes == size["image"]
     assert rows["batch_norm"].bytes == size["map"] + 2 * 4 * 8  # its x, mean and variance
-    assert rows["max_pool2d"].arrays == ("uint8 16x4x4x8",)  # a place in the window, a byte each
-    assert rows["max_pool2d"].bytes == size["pooled"] / 4
+    # of a window the place of its maximum, in a byte, if ReLU lets it pass
+    assert rows["max_pool2d+re_lu"].arrays == ("uint8 16x4x4x8",)
+    assert rows["max_pool2d+re_lu"].bytes == size["pooled"] / 4
     assert memory.kept_bytes == sum(row.bytes for row in memory.kept)
     # forward's end: all that is kept is in use at once
     assert memory.kept_bytes < memory.arena.least + x.nbytes + 16 * 2**10
@@ -479,3 +483,20 @@ def test_nor_does_its_place_on_a_gpu(batch_size, device):
         model.predict(IMAGES[order], batch_size=batch_size), answers[order]
     )
     assert answers.shape == (40, 5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_frozen_network_is_a_graph(dtype, device):
+    model = network() if dtype == "float32" else network().astype(dtype)
+    model.to(device.backend)
+    answer = model.freeze()
+    for start in range(8):
+        x = device.backend.asarray(IMAGES[start : start + 2]).astype(model.dtype)
+        y = answer(x)
+        np.testing.assert_array_equal(y.get(), answer.program([x])[0].get())
+        kept = y.get()
+        answer(x + x)
+        np.testing.assert_array_equal(y.get(), kept)  # the caller's, for good
+    ((bound,),) = answer._idle.values()
+    assert bound._recorded.recorded
+    assert "astype" not in bound._recorded._replay.replay.names()

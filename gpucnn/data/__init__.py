@@ -28,6 +28,7 @@ from .augment import (
     Shift,
 )
 from .dataset import Dataset, Split
+from .device_loader import DeviceLoader
 from .loader import Loader
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Crop",
     "Cutout",
     "Dataset",
+    "DeviceLoader",
     "Flip",
     "Loader",
     "Normalize",

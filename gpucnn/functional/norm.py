@@ -22,6 +22,8 @@ def batch_norm_train(
     axis: int = -1,
     activation: str = "linear",
     residual: Array | None = None,
+    moving: tuple[Array, Array] | None = None,
+    momentum: float = 0.99,
     owner: str = "batch_norm",
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel by the mean and variance of its own batch.
@@ -33,13 +35,16 @@ def batch_norm_train(
         gamma, beta: (C,), of x's dtype.
         activation: f, "linear", or "relu" in the same pass over y.
         residual: as x, added before f in the same pass, or None.
+        moving: a mean and a variance (C,) that follow the batch's, changed in place: each keeps
+            ``momentum`` of itself and takes 1 - momentum of the batch's. None for neither.
 
     Returns:
         y: as x; mean (C,) and the biased variance (C,).
 
     Raises:
-        ValueError: gamma or beta is not (C,), residual not of x's shape, axis neither the last nor
-            1, or the activation another one.
+        ValueError: gamma, beta or a moving statistic is not (C,), residual not of x's shape, axis
+            neither the last nor 1, the activation another one, or a moving statistic not
+            contiguous.
         TypeError: the arrays differ in dtype or device, or are not floating.
 
     Example:
@@ -55,7 +60,25 @@ def batch_norm_train(
     shape = channel_shape(owner, x, axis)
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
     expect_shape(owner, x.shape, residual=residual)
-    return backend.batch_norm_train(x, gamma, beta, epsilon, shape, activation, residual)
+    if moving is not None:
+        moving = _in_place(owner, x, shape, *moving)
+    return backend.batch_norm_train(
+        x, gamma, beta, epsilon, shape, activation, residual, moving, momentum
+    )
+
+
+def _in_place(owner: str, x: Array, shape: NormShape, mean: Array, var: Array) -> tuple[Array, ...]:
+    """Return the moving statistics as they are, once it is clear that they can be changed so."""
+    given = {"moving_mean": mean, "moving_var": var}
+    arranged = prepare_statistics(owner, x, **given)
+    expect_shape(owner, (shape.channels,), **given)
+    for (name, array), same in zip(given.items(), arranged, strict=True):
+        if same is not array:
+            raise ValueError(
+                f"{owner}: {name} is changed in place and must be C-contiguous."
+                f" Received: strides {array.strides}"
+            )
+    return arranged
 
 
 def batch_norm_infer(

@@ -112,10 +112,8 @@ class BatchNorm(_Norm, Activated):
         options |= {"activation": own, "residual": residual}
         training = training and self.trainable
         if training:
-            y, *batch = F.batch_norm_train(x, gamma, beta, **options)
-            for old, new in zip(statistics, batch, strict=True):
-                old += (1 - self.momentum) * (new - old)
-            statistics = batch
+            options |= {"moving": statistics, "momentum": self.momentum}
+            y, *statistics = F.batch_norm_train(x, gamma, beta, **options)
         else:
             y = F.batch_norm_infer(x, gamma, beta, *statistics, **options)
         kept = None

@@ -116,7 +116,7 @@ class _Survey:
 
 
 def _arrays(saved: Any) -> Iterator[Array]:
-    if hasattr(saved, "nbytes") and hasattr(saved, "shape"):
+    if hasattr(saved, "nbytes") and not isinstance(saved, np.generic):
         yield saved
     elif isinstance(saved, (tuple, list)):
         for item in saved:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.base import accumulator
-from gpucnn.backends.cuda import norm
+from gpucnn.backends.cuda import columns, norm
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, NORMS, in_layout, random
@@ -118,6 +118,37 @@ def check_batch_norm(run, s: NormShape, p: SimpleNamespace, channels_last: bool)
 def test_batch_norm(run, name, dtype, channels_last):
     s = NORMS[name]
     check_batch_norm(run, s, problem(s, DTYPES[dtype]), channels_last)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["image", "layer", "long"])
+def test_moving_statistics_follow_in_place(every_backend, name, dtype):
+    """And nothing else changes by it."""
+    s = NORMS[name]
+    p = problem(s, DTYPES[dtype])
+    accum = accumulator(p.x.dtype)
+    x, gamma, beta = map(every_backend.asarray, (p.x, p.gamma, p.beta))
+    before = [random(what, (s.channels,), accum, 0.5, 3) for what in ("moving mean", "moving var")]
+    moving = tuple(map(every_backend.asarray, [array.copy() for array in before]))
+    alone = every_backend.batch_norm_train(x, gamma, beta, EPSILON, s)
+    got = every_backend.batch_norm_train(x, gamma, beta, EPSILON, s, moving=moving, momentum=0.9)
+    for a, b in zip(alone, got, strict=True):
+        assert same_bits(*map(every_backend.to_numpy, (a, b)))
+    for old, new, batch in zip(before, moving, got[1:], strict=True):
+        old, batch = old.astype(np.float64), every_backend.to_numpy(batch).astype(np.float64)
+        assert_close(
+            every_backend.to_numpy(new), old + (1 - 0.9) * (batch - old), dtype=accum,
+            reduction=ROUNDINGS, magnitude=np.abs(old) + np.abs(batch),
+        )  # fmt: skip
+
+
+def test_an_empty_batch_moves_no_statistics(every_backend):
+    s = NormShape(0, 3, 4, 1, True)
+    x, ones = every_backend.asarray(np.ones((0, 4, 3), np.float32)), np.ones(3, np.float32)
+    moving = tuple(every_backend.asarray(ones.copy()) for _ in range(2))
+    given = map(every_backend.asarray, (ones, ones))
+    every_backend.batch_norm_train(x, *given, EPSILON, s, moving=moving, momentum=0.5)
+    assert all((every_backend.to_numpy(array) == 1).all() for array in moving)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -244,9 +275,13 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+@pytest.mark.parametrize("most_rows", [0, 10**6], ids=["many", "few"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_backward_pass_finds_out_what_relu_let_through(run, dtype, channels_last):
+def test_the_backward_pass_finds_out_what_relu_let_through(
+    run, monkeypatch, dtype, most_rows, channels_last
+):
     """From x alone, as exactly as from y, for results around zero that round to it, too."""
+    monkeypatch.setattr(columns, "MOST_ROWS", most_rows)
     s, dtype = replace(NORMS["long"], channels_last=channels_last), DTYPES[dtype]
     x, dy = (in_layout(a, channels_last) for a in (problem(s, dtype).x, problem(s, dtype).dy))
     var = np.ones(s.channels, accumulator(dtype))
@@ -321,6 +356,18 @@ def test_bias_grad(run, name, dtype, channels_last):
         got, reference.bias_grad(dy, s), dtype=dy.dtype, reduction=s.batch * s.length,
         magnitude=terms,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("most_rows", [0, 10**6], ids=["many", "few"])
+def test_channels_of_few_numbers_by_the_kernels_for_many_and_back(
+    run, monkeypatch, name, dtype, most_rows
+):
+    monkeypatch.setattr(columns, "MOST_ROWS", most_rows)
+    test_batch_norm(run, name, dtype, True)
+    test_batch_norm_with_residual_and_relu(run, name, dtype, True)
+    test_bias_grad(run, name, dtype, True)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -121,11 +121,13 @@ class ChannelSums(KernelCaller):
     """What a bias's gradient, the norms and PReLU share."""
 
     def _channel_sums(
-        self, term: str, a: Array, shape: NormShape, *, epsilon: float = 0.0, **arrays: Array
-    ) -> tuple[Array, Array | None]:
+        self, term: str, a: Array, shape: NormShape, *, epsilon: float = 0.0,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0, **arrays: Array,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
         """Return (terms, C) sums in Accum, one or two terms, and as ``a``, but of moments.
 
-        ``arrays`` are those that the term has a use for, by their names in the kernel.
+        ``arrays`` are those that the term has a use for, by their names in the kernel; moments
+        change ``moving`` in place.
         """
         sums = accumulator(a.dtype)
         gradient, moments = term.endswith("gradient"), term == "moments"
@@ -148,6 +150,7 @@ class ChannelSums(KernelCaller):
         rounded = None if moments or a.dtype == sums else self.xp.empty(result.shape, a.dtype)
         self.launch(
             SUMS_FINISH(*choice), ceil_div(shape.channels, FINISHED), BLOCK_THREADS, partial,
-            result, rounded, summing.parts, shape.channels,
+            result, rounded, *(moving or (None, None)), sums.type(1 - momentum), summing.parts,
+            shape.channels,
         )  # fmt: skip
         return result, result if a.dtype == sums else rounded

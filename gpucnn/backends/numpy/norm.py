@@ -87,8 +87,13 @@ class Normalisations:
     def batch_norm_train(
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: np.ndarray | None = None,
+        moving: tuple[np.ndarray, np.ndarray] | None = None, momentum: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         mean, var = (value.astype(accumulator(x.dtype)) for value in _statistics(x, shape))
+        for old, new in zip(moving if moving and x.size else (), (mean, var), strict=False):
+            way = np.subtract(new, old, out=workspace.take("moving", old.shape, old.dtype))
+            way *= 1 - momentum
+            old += way
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 
