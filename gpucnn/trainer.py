@@ -288,9 +288,12 @@ class Trainer:
         settings = {**vars(self.optimizer), "learning_rate": None, "steps": None}
         slots = settings.pop("slots")
         layers = [
-            (layer.trainable, trainable, layer.counters.get("seed"), *map(id, _arrays_of(layer)))
+            (
+                layer.trainable, layer.frozen, trainable, layer.counters.get("seed"),
+                *map(id, _arrays_of(layer)),
+            )
             for _, layer, trainable in self.model._walk()
-        ]
+        ]  # fmt: skip
         model = self.model.fuses, self.model.dtype, self.model.layers
         loss = self.loss, id(self.loss_scale), [*self.metrics.values()]
         return model, layers, repr(settings), id(slots), loss, self._source

@@ -104,6 +104,39 @@ def test_decay_all_decays_biases_and_norms_too(backend):
         assert_close(ours[path], value, reduction=20 * STEPS, magnitude=1.0 + abs(value), what=path)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_rate_factors_scale_a_rate_and_not_its_decay(backend, kind):
+    factors = {"*/bias": 8.0, "norm/*": 0.5, "*/kernel": 1.0}
+
+    def torch_group(path: str, value: torch.Tensor) -> dict:
+        factor = 8.0 if path == "conv/bias" else 0.5 if path == "norm/gamma" else 1.0
+        return {"params": [value], "lr": 0.01 * factor, "weight_decay": 0.05 / factor}
+
+    values = {path: torch.nn.Parameter(torch.tensor(v)) for path, v in random_arrays(0).items()}
+    groups = [torch_group(path, value) for path, value in values.items()]
+    options = {"rate_factors": factors, "weight_decay": 0.05, "decay_all": True}
+    if kind == "sgd":
+        ours, theirs = SGD(0.01, momentum=0.9, **options), torch.optim.SGD(groups, momentum=0.9)
+    else:
+        ours, theirs = AdamW(0.01, **options), torch.optim.AdamW(groups, eps=1e-7)
+    twin = Optimizer.from_config(json.loads(json.dumps(ours.config())))
+    assert twin == ours and twin.rate_factors == tuple(factors.items())
+    changed = run(backend, twin, range(STEPS), random_arrays(0))
+    for step in range(STEPS):
+        for path, gradient in random_arrays(100 + step).items():
+            values[path].grad = torch.tensor(gradient)
+        theirs.step()
+    for path, value in values.items():
+        expected = value.detach().numpy()
+        magnitude = 1.0 + abs(expected)
+        assert_close(changed[path], expected, reduction=20 * STEPS, magnitude=magnitude, what=path)
+
+
+def test_a_rate_factor_that_is_no_positive_number_is_refused():
+    with pytest.raises(ValueError, match=r"SGD: each of rate_factors must be .* Received.*0"):
+        SGD(0.1, rate_factors={"*/bias": 0.0})
+
+
 @pytest.mark.parametrize("clip_norm", [0.5, 1e6])
 def test_clipping_bounds_the_norm_of_all_gradients_together(backend, clip_norm):
     ours = run(backend, SGD(1.0, clip_norm=clip_norm), range(1), random_arrays(0))

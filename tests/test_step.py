@@ -318,6 +318,7 @@ OPTIMIZERS = {
     "sgd": lambda: SGD(OneCycle(0.1, 16), momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": lambda: Adam(OneCycle(0.01, 16)),
     "clipped": lambda: SGD(0.1, clip_norm=0.5),
+    "factors": lambda: SGD(OneCycle(0.1, 16), momentum=0.9, rate_factors={"*/beta": 8.0}),
 }
 
 

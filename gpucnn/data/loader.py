@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..arguments import as_int
+from .augment import Augmentation
 from .dataset import Split
 
 T = TypeVar("T")
@@ -115,8 +116,11 @@ class Loader:
         def make(index: int) -> tuple[np.ndarray, np.ndarray]:
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
             images, labels = self.split.images[chosen], self.split.labels[chosen]
-            if self.augment is not None:
-                images = self.augment(images, self._rng(AUGMENT, epoch, index))
+            rng = self._rng(AUGMENT, epoch, index)
+            if isinstance(self.augment, Augmentation):
+                images = self.augment.in_epoch(images, rng, chosen, epoch)
+            elif self.augment is not None:
+                images = self.augment(images, rng)
             if self.normalize is not None:
                 images = self.normalize(images)
             return images, labels
