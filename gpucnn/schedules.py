@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from .arguments import as_number, integers
 from .configured import Configured, check_range
 
@@ -100,6 +102,36 @@ class PiecewiseConstant(Schedule):
     def __call__(self, step: int) -> float:
         passed = sum(step >= boundary for boundary in self.boundaries)
         return self.rates[passed]
+
+
+@dataclass(frozen=True)
+class PiecewiseLinear(Schedule):
+    """In straight lines through ``rates[i]`` at step ``steps[i]``; constant before and after.
+
+    >>> schedule = PiecewiseLinear(steps=(0, 10, 40), rates=(0.5, 1.0, 0.25))
+    >>> schedule(0), schedule(5), schedule(10), schedule(25), schedule(100)
+    (0.5, 0.75, 1.0, 0.625, 0.25)
+    """
+
+    alias: ClassVar[str] = "piecewise_linear"
+    steps: Sequence[int]
+    rates: Sequence[float]
+
+    def __post_init__(self) -> None:
+        steps = integers(self.steps)
+        rates = self.rates if isinstance(self.rates, Sequence) else ()
+        if not steps or len(rates) != len(steps) or sorted(set(steps)) != list(steps):
+            raise ValueError(
+                "PiecewiseLinear: steps must rise, at least one, and rates be as many."
+                f" Received: steps={self.steps}, rates={self.rates}"
+            )
+        rates = [as_number("PiecewiseLinear", "each of rates", rate, least=0) for rate in rates]
+        # lists from JSON compare equal to the tuples given
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "rates", tuple(rates))
+
+    def __call__(self, step: int) -> float:
+        return float(np.interp(step, self.steps, self.rates))
 
 
 def _anneal(start: float, end: float, progress: float) -> float:

@@ -7,6 +7,9 @@
 //
 //   index[n, p, q, c] = (t*R + r)*S + s, or T*R*S for a window without any input
 //
+// With g.relu, y = max(y, 0), a NaN staying one, and the index of what is not above zero is T*R*S: no input
+// gets its gradient.
+//
 // x (N, D, H, W, C) or (N, C, D, H, W); y, index (N, O, P, Q, C) or (N, C, O, P, Q); index, of
 // index_bytes each, may be null. One thread computes one unit of y, and asks for all inputs of a
 // window of 2x2 or 3x3 before it uses the first. A launch counts fewer than 2^31 units.
@@ -144,7 +147,10 @@ extern "C" __global__ void NAME(pool_forward)(const Input* __restrict__ x, Outpu
         for (int j = 0; j < RESULTS; ++j) pooled.value[j] /= divided_by;
     }
 #pragma unroll
-    for (int j = 0; j < RESULTS; ++j) results.at[j] = narrow(pooled.value[j]);
+    for (int j = 0; j < RESULTS; ++j) {
+        if (SELECTS && g.relu && !(pooled.value[j] > 0)) pooled.tap[j] = pixels(g.window) * ACROSS;
+        results.at[j] = narrow(SELECTS && g.relu && pooled.value[j] <= 0 ? (Accum)0 : pooled.value[j]);
+    }
     y[i] = results;
     if (!SELECTS || !index) return;
     if (g.index_bytes == 1)

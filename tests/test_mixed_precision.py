@@ -30,7 +30,7 @@ OPTIMIZERS = {
     "sgd": lambda: SGD(StepDecay(0.1, steps=2), momentum=0.9, weight_decay=0.01),
     "adam_clipped": lambda: Adam(StepDecay(0.1, steps=2), clip_norm=2.0),
     "adamw": lambda: AdamW(0.1, decay_all=True),
-    "muon": lambda: Muon(StepDecay(0.01, steps=2), weight_decay=0.1, vector_rate=2.0),
+    "muon": lambda: Muon(StepDecay(0.01, steps=2), weight_decay=0.1),
     "lookahead": lambda: SGD(0.1, momentum=0.9, lookahead=Lookahead(3)),
 }
 optimizers = pytest.mark.parametrize("name", OPTIMIZERS)

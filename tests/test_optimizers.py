@@ -120,9 +120,9 @@ def test_lookahead_takes_a_share_of_every_third_step(backend):
 def test_muon(backend, nesterov):
     """Kernels by reference, in one iteration, where float64 leaves no doubt; vectors as by SGD."""
     settings = {"momentum": 0.9, "nesterov": nesterov}
-    optimizer = Muon(0.1, weight_decay=0.05, iterations=1, vector_rate=3.0, **settings)
+    optimizer = Muon(0.1, weight_decay=0.05, iterations=1, **settings)
     ours = run(backend, optimizer, range(3), random_arrays(0))
-    vectors = run(backend, SGD(0.1 * 3.0, **settings), range(3), random_arrays(0))
+    vectors = run(backend, SGD(0.1, **settings), range(3), random_arrays(0))
     for path, value in random_arrays(0).items():
         if not is_kernel(path):
             np.testing.assert_array_equal(ours[path], vectors[path])
@@ -156,6 +156,39 @@ def test_muon_leaves_weights_without_a_gradient(backend):
 def test_what_is_no_lookahead_is_refused():
     with pytest.raises(TypeError, match="SGD: lookahead must be a Lookahead or None"):
         SGD(0.1, lookahead=5)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_rate_factors_scale_a_rate_and_not_its_decay(backend, kind):
+    factors = {"*/bias": 8.0, "norm/*": 0.5, "*/kernel": 1.0}
+
+    def torch_group(path: str, value: torch.Tensor) -> dict:
+        factor = 8.0 if path == "conv/bias" else 0.5 if path == "norm/gamma" else 1.0
+        return {"params": [value], "lr": 0.01 * factor, "weight_decay": 0.05 / factor}
+
+    values = {path: torch.nn.Parameter(torch.tensor(v)) for path, v in random_arrays(0).items()}
+    groups = [torch_group(path, value) for path, value in values.items()]
+    options = {"rate_factors": factors, "weight_decay": 0.05, "decay_all": True}
+    if kind == "sgd":
+        ours, theirs = SGD(0.01, momentum=0.9, **options), torch.optim.SGD(groups, momentum=0.9)
+    else:
+        ours, theirs = AdamW(0.01, **options), torch.optim.AdamW(groups, eps=1e-7)
+    twin = Optimizer.from_config(json.loads(json.dumps(ours.config())))
+    assert twin == ours and twin.rate_factors == tuple(factors.items())
+    changed = run(backend, twin, range(STEPS), random_arrays(0))
+    for step in range(STEPS):
+        for path, gradient in random_arrays(100 + step).items():
+            values[path].grad = torch.tensor(gradient)
+        theirs.step()
+    for path, value in values.items():
+        expected = value.detach().numpy()
+        magnitude = 1.0 + abs(expected)
+        assert_close(changed[path], expected, reduction=20 * STEPS, magnitude=magnitude, what=path)
+
+
+def test_a_rate_factor_that_is_no_positive_number_is_refused():
+    with pytest.raises(ValueError, match=r"SGD: each of rate_factors must be .* Received.*0"):
+        SGD(0.1, rate_factors={"*/bias": 0.0})
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, 1e6])
@@ -288,7 +321,6 @@ def test_no_parameters_are_no_step():
         (lambda: Adam(beta_2=float("nan")), "Adam: beta_2 must be .*nan"),
         (lambda: AdamW(weight_decay=-1), "AdamW: weight_decay must be .*-1"),
         (lambda: Muon(iterations=0), "Muon: iterations must be .*0"),
-        (lambda: Muon(vector_rate=-1), "Muon: vector_rate must be .*-1"),
         (lambda: Lookahead(0), "Lookahead: period must be .*0"),
         (lambda: Lookahead(share=0.0), "Lookahead: share must be .*Received: share=0.0"),
         (

@@ -11,20 +11,26 @@ float64 for float64; ``Accum`` below is that dtype.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..changes import Changes
 from ..extras import package
 from ..shapes import ConvShape, NormShape, PoolShape
+from .transfers import Transfers
 
 if TYPE_CHECKING:
     from ..network.program import Program
+    from ..step.memory import Piece
+
+T = TypeVar("T")
 
 Array = Any
 # Differs from step to step: by value, or a 0-d float64 array on the device (see gpucnn.varying).
@@ -44,8 +50,9 @@ ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
 # Of "selu", for its fixed point of mean 0 and variance 1: Klambauer et al. 2017, equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
-# What a convolution or a batch norm can do to its output on the way to memory.
+# What a convolution, a sum or a max-pool can do to its output on the way to memory.
 FUSED = ("linear", "relu")
+NORM_FUSED = (*FUSED, "relu6")  # a batch norm
 
 # How exactly a convolution is computed. "strict": every product and sum in Accum, in any algorithm
 # whose error has a bound of its own, Winograd's too. "exact": by those alone that are no less exact
@@ -104,9 +111,50 @@ class Backend(ABC):
     def synchronize(self) -> None:
         """Wait until all work that was started is done."""
 
+    def free_memory(self) -> int:
+        """Return about how many bytes new arrays may take; here of the host's memory."""
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # Windows and macOS do not say
+            return 2**33
+
+    def transfers(self) -> Transfers:
+        """Return a new stream of copies between the host and the current device."""
+        return Transfers()
+
     def running(self) -> AbstractContextManager[None]:
         """Return a context for a run of many calls, as a training is one."""
         return nullcontext()
+
+    # ---- memory and recording: what gpucnn.step builds on ------------------------------------
+
+    @property
+    def captures(self) -> bool:
+        """Whether ``capture`` records what is launched, to launch it again as one."""
+        return False
+
+    @abstractmethod
+    def memory(self, size: int) -> tuple[int, Any]:
+        """Return the address of so many fresh bytes, and the object that owns them."""
+
+    def allocating(self, allocate: Callable[[int], Piece]) -> AbstractContextManager[None]:
+        """Return a context in which new arrays, large ones at least, lie in ``allocate``'s pieces.
+
+        An array refers to its piece for as long as it, or a view of it, is in use.
+        """
+        return nullcontext()
+
+    def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """Call a function, but write down what it launches in place of running that.
+
+        -> what the function returned, whose arrays have no contents yet, and a function that runs
+        all of it. Whatever cannot be written down, waiting for the device say, raises.
+        """
+        raise NotImplementedError(f"{self.name}: nothing to capture, calls have done their work")
+
+    def write(self, values: np.ndarray, target: Array) -> None:
+        """Copy a few numbers of the host to an array, in turn with the work, without waiting."""
+        target[...] = values
 
     def bind(
         self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
@@ -153,7 +201,7 @@ class Backend(ABC):
 
     @abstractmethod
     def pool_forward(
-        self, x: Array, shape: PoolShape, with_index: bool = True
+        self, x: Array, shape: PoolShape, with_index: bool = True, activation: str = "linear"
     ) -> tuple[Array, Array | None]:
         """Pool x (x_shape) -> y (y_shape), index (y_shape, ``shape.index_dtype``).
 
@@ -162,6 +210,8 @@ class Backend(ABC):
         whose maximum is -inf (minimum +inf) and whose average and sum are 0. None for averages and
         sums, and where ``with_index`` is False. An average that counts padding divides by the taps
         that fall on the input or its padding (not beyond, where ceil mode lets a window stick out).
+        ``activation``, one of ``FUSED``, is applied to a maximum or minimum; behind "relu" the
+        index of a y that is not above 0 is ``shape.taps``, so that ``pool_backward`` leaves it out.
         """
 
     @abstractmethod
@@ -218,6 +268,10 @@ class Backend(ABC):
         """dx = dy * f'; ``saved`` is y for a kind of ``FROM_OUTPUT``, else x."""
 
     @abstractmethod
+    def add(self, a: Array, b: Array, activation: str = "linear") -> Array:
+        """y = f(a + b) for arrays of one shape, with an ``activation`` of ``FUSED``."""
+
+    @abstractmethod
     def prelu_forward(self, x: Array, slope: Array, shape: NormShape) -> Array:
         """y = x where x > 0, else slope[c] * x; slope is (C,)."""
 
@@ -241,14 +295,15 @@ class Backend(ABC):
     def softmax_cross_entropy(
         self, logits: Array, targets: Array, label_smoothing: float, scale: float,
         loss_scale: Array | None = None,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Cross-entropy of softmax(logits), forward and backward in one pass.
 
         logits (rows, classes); targets int32 or int64 (rows,) of classes, or floating (rows,
         classes) of probabilities; with smoothing e they become (1 - e) * target + e / classes.
-        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits. A label outside
-        [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise. Of
-        ``loss_scale``, float64, the first number multiplies dlogits too (``gradient_scale``).
+        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits, and hits (rows,)
+        bool: whether the largest logit, of equal ones the first, is of the target's class. A label
+        outside [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise.
+        Of ``loss_scale``, float64, the first number multiplies dlogits too (``gradient_scale``).
         """
 
     @abstractmethod
@@ -263,17 +318,27 @@ class Backend(ABC):
         ``loss_scale`` as in ``softmax_cross_entropy``.
         """
 
+    @abstractmethod
+    def loss_means(self, losses: Array, hits: Array | None = None) -> tuple[Array, Array | None]:
+        """The means of a loss's ``losses``, in their dtype, and of its bool ``hits``, in float64.
+
+        Each is a 0-d array; there is one number of each at least.
+        """
+
     # ---- normalisation -----------------------------------------------------------------------
 
     @abstractmethod
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Normalise by the batch's own statistics: -> y, mean (C,), var (C,), both in Accum.
 
         ``var`` is the biased variance, the mean of (x - mean)^2, right also where |mean| is large
         beside its root: by a second pass over x, or by one that shows that none is needed.
+        ``moving``, a mean and a variance in Accum, follow those of a batch that is not empty, in
+        place: moving += (1 - momentum) * (batch - moving).
         """
 
     @abstractmethod
@@ -283,7 +348,7 @@ class Backend(ABC):
     ) -> Array:  # fmt: skip
         """y = f(gamma * (x - mean) / sqrt(var + epsilon) + beta + residual), mean, var in Accum.
 
-        f is ``activation``, one of ``FUSED``; ``residual``, of x's shape, is left out where None.
+        f is ``activation``, of ``NORM_FUSED``; ``residual``, of x's shape, is left out where None.
         """
 
     @abstractmethod
@@ -294,10 +359,11 @@ class Backend(ABC):
     ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
         """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype, and dresidual.
 
-        In training mean and var are functions of x; otherwise they are constants. Where "relu" was
-        applied, one of two is given: ``beta``, from which and x the sign of y is worked out once
-        more, bit for bit; or, where there was a residual, ``y``, and then dresidual is dy where
-        y > 0, else 0. Without ``y`` dresidual is None: behind "linear" it is dy itself.
+        In training mean and var are functions of x; otherwise they are constants. Where "relu" or
+        "relu6" was applied, one of two is given: ``beta``, from which and x it is worked out once
+        more, bit for bit, what passed; or, where there was a residual, ``y``, and then dresidual is
+        dy where y > 0 (and y < 6), else 0. Without ``y`` dresidual is None: behind "linear" it is
+        dy itself.
         """
 
     @abstractmethod
@@ -320,26 +386,57 @@ class Backend(ABC):
     ) -> Array:  # fmt: skip
         """``conv_fprop``, then ``batch_norm_infer`` of its output: one pass where there is one.
 
-        ``activation`` may be "relu6", too, which is min(max(y, 0), 6). With ``pool``, then
-        ``pool_forward``.
+        ``activation`` is one of ``NORM_FUSED``. With ``pool``, then ``pool_forward``.
         """
         y = self.conv_fprop(x, w, b, conv, "linear", math)
         shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
-        fused = activation if activation in FUSED else "linear"
-        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, fused)
-        y = y if fused == activation else self.activation_forward(y, activation, 0.0)
+        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, activation)
         return y if pool is None else self.pool_forward(y, pool, with_index=False)[0]
 
     # ---- random numbers ----------------------------------------------------------------------
 
     @abstractmethod
-    def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
+    def dropout(self, x: Array, rate: float, seed: int, offset: int | Array) -> Array:
         """Zero each element with probability ``rate``, scale the others by 1 / (1 - rate).
 
         Element i, in C order, is kept iff word i % 4 of Philox4x32-10 (Salmon et al., SC'11) with
         key (seed low, seed high) and counter (i // 4 low, i // 4 high, offset low, offset high) is
-        at least floor(rate * 2^32); seed and offset count modulo 2^64. Applied to dy with the same
-        seed and offset it is its own backward pass, and every backend draws the same numbers.
+        at least floor(rate * 2^32); seed and offset count modulo 2^64; an offset can
+        be a 0-d int64 array on the device. Applied to dy with the same seed and offset it is its
+        own backward pass, and every backend draws the same numbers.
+        """
+
+    # ---- data that lies on the device --------------------------------------------------------
+
+    @abstractmethod
+    def gather_batch(
+        self, images: Array, labels: Array, order: Array, place: Any, count: int, table: Array,
+        changes: Changes, seed: int,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Take a batch out of a set of pictures, each changed at random -> x, y.
+
+        images (M, H, W, C) uint8, labels (M,) int64, order (N,) int32: the pictures in the order in
+        which an epoch takes them. table (256, C): what each pixel value of each channel becomes,
+        in the dtype of x. place: epoch * 2^32 + the place in the order of the batch's first
+        picture; a number, or a 0-d int64 array that holds it. The batch ends within the order.
+
+        x (count, H, W, C): the picture at place p of the epoch, shifted, flipped and covered as
+        ``changes`` says, by words of Philox4x32-10 (see ``dropout``) with the key ``seed`` and the
+        counters 2p and 2p + 1 under the offset 2^32 + epoch. Of 2p, word 0 gives the shift of the
+        rows, 1 of the columns, and 2 flips if it is below ``changes.flip_threshold``; of 2p + 1,
+        word 0 gives the row, 1 the column of the cutout's centre. One of k numbers is drawn as
+        floor(word * k / 2^32) (Lemire 2019). Row h then shows row h + draw(2 * shift + 1) - shift,
+        a column likewise once mirrored or not; the square begins size // 2 before its centre.
+
+        y (count,): their labels.
+        """
+
+    @abstractmethod
+    def collect(self, values: Sequence[Array], ring: Array, row: Any) -> None:
+        """Write values, 0-d float32 or float64, into ring[row] (rows, columns) float64, in place.
+
+        There is a value for each column. row, in [0, rows): a number, or a 0-d int64 array that
+        holds it.
         """
 
     # ---- optimizers: one launch for all tensors, in place ------------------------------------

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arguments import as_choice, as_int, as_number
+from ..backends.numpy.dropout import philox
 from ..configured import Configured
 
 
@@ -41,6 +42,17 @@ class Augmentation(Configured, ABC):
         Raises:
             ValueError: the images are of another shape.
         """
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int
+    ) -> np.ndarray:
+        """Return ``images`` changed, for those who know which they are; a ``Loader`` calls this.
+
+        Args:
+            samples: (N,), the place of each image in its split.
+            epoch: counts from 0.
+        """
+        return self(images, rng)
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,41 @@ class Flip(Augmentation):
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         _check_images(self, images)
         flipped = rng.random(len(images)) < self.p
+        return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+
+
+@dataclass(frozen=True)
+class AlternatingFlip(Augmentation):
+    """Mirror half of the images left to right in the first epoch, the other half in the second,
+    and so on in turns: each image is seen both ways in any two epochs.
+
+    It draws nothing: the image's place and ``seed`` settle its half. Only what knows places and
+    epochs can use it, a ``Loader`` or a ``Trainer``.
+
+    Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.6.
+
+    Raises:
+        ValueError: it is called without the places.
+    """
+
+    alias: ClassVar[str] = "alternating_flip"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_int(self, "seed", 0)
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        raise ValueError(
+            "AlternatingFlip: which images are mirrored depends on their places and the epoch; give"
+            " it to a Loader or a Trainer, or call in_epoch"
+        )
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int
+    ) -> np.ndarray:
+        _check_images(self, images)
+        first = philox(samples.astype(np.uint64), 2**33, self.seed)[:, 2] < 2**31
+        flipped = first == (epoch % 2 == 0)
         return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -232,6 +279,13 @@ class Compose(Augmentation):
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for step in self.steps:
             images = step(images, rng)
+        return images
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int
+    ) -> np.ndarray:
+        for step in self.steps:
+            images = step.in_epoch(images, rng, samples, epoch)
         return images
 
 

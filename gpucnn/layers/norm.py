@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import functional as F
 from ..arguments import as_choice, as_int, as_number, integers
-from ..backends.base import Array
+from ..backends.base import NORM_FUSED, Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
 from .activation import Activated
@@ -76,7 +76,8 @@ class BatchNorm(_Norm, Activated):
 
     Args:
         momentum: the share of the moving statistics that a step keeps, in [0, 1).
-        activation: f, a name (see ``Activation``) or None; "relu" costs nothing on its way.
+        activation: f, a name (see ``Activation``) or None; "relu" and "relu6" cost nothing on
+            their way.
         epsilon: added to the variance.
         axis: where the channels lie: the last axis, or 1 for channels-first maps.
         gamma_initializer, beta_initializer: a name, or a function (shape, generator) -> array.
@@ -86,6 +87,7 @@ class BatchNorm(_Norm, Activated):
     """
 
     arguments = ("momentum", "activation", *_Norm.arguments)
+    fused = NORM_FUSED
 
     def __init__(
         self, *, momentum: float = 0.99, activation: str | None = None, **options: Any
@@ -112,10 +114,8 @@ class BatchNorm(_Norm, Activated):
         options |= {"activation": own, "residual": residual}
         training = training and self.trainable
         if training:
-            y, *batch = F.batch_norm_train(x, gamma, beta, **options)
-            for old, new in zip(statistics, batch, strict=True):
-                old += (1 - self.momentum) * (new - old)
-            statistics = batch
+            options |= {"moving": statistics, "momentum": self.momentum}
+            y, *statistics = F.batch_norm_train(x, gamma, beta, **options)
         else:
             y = F.batch_norm_infer(x, gamma, beta, *statistics, **options)
         kept = None
@@ -134,7 +134,7 @@ class BatchNorm(_Norm, Activated):
         own = activation if activation in self.fused else "linear"
         if own != activation:
             dy = self._deactivate(dy, kept, activation)
-        relu = own == "relu"
+        relu = own != "linear"
         dx, self.grads["gamma"], self.grads["beta"], dresidual = F.batch_norm_backward(
             dy,
             x,

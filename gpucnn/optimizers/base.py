@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
+from itertools import compress
 from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arguments import as_number
 from ..backends import backend_of
 from ..backends.base import Array, Backend, Number, accumulator
 from ..configured import Configured, check_range
@@ -34,6 +37,9 @@ class Optimizer(Configured):
         weight_decay: the pull of each weight towards 0; see the kinds of optimizer.
         clip_norm: all gradients are scaled down together where their norm is larger.
         decay_all: let the decay reach parameters of one axis (biases, scales, shifts) too.
+        rate_factors: what the learning rate is multiplied by for some parameters, by patterns of
+            their paths: {"*/beta": 64.0}; the first that matches counts. The weight decay is
+            divided by it, so that it pulls as without.
         lookahead: a ``Lookahead``, or None.
 
     Attributes:
@@ -49,6 +55,7 @@ class Optimizer(Configured):
     weight_decay: float = 0.0
     clip_norm: float | None = None
     decay_all: bool = False
+    rate_factors: Mapping[str, float] | Sequence[tuple[str, float]] = ()
     lookahead: Lookahead | None = None
     steps: int = field(default=0, init=False)
     slots: dict[str, dict[str, Array]] = field(init=False, repr=False, compare=False)
@@ -61,6 +68,13 @@ class Optimizer(Configured):
         check_range(self, "weight_decay", least=0)
         if self.clip_norm is not None:
             check_range(self, "clip_norm", above=0)
+        factors = self.rate_factors
+        pairs = factors.items() if isinstance(factors, Mapping) else factors
+        # pairs, for a dictionary in a configuration stands for an object
+        self.rate_factors = tuple(
+            (pattern, as_number(type(self).__name__, "each of rate_factors", factor, above=0))
+            for pattern, factor in pairs
+        )
         if not isinstance(self.lookahead, (Lookahead, NoneType)):
             raise TypeError(
                 f"{type(self).__name__}: lookahead must be a Lookahead or None."
@@ -115,15 +129,26 @@ class Optimizer(Configured):
         masters = [self._master(parameter, backend) for parameter in parameters]
         decays = [self.weight_decay if v.ndim > 1 or self.decay_all else 0.0 for v in values]
         grad_scale, corrections = self._decide(backend, gradients, loss_scale)
-        self._update(
-            backend, [values, gradients, *slots, decays], varying(self._next_rate, np.float64),
-            corrections, grad_scale=grad_scale, masters=masters,
-        )  # fmt: skip
+        factors = [self._factor(parameter.path) for parameter in parameters]
+        distinct = list(dict.fromkeys(factors))
+        for factor in distinct:
+            chosen = [own == factor for own in factors]
+            *tensors, own_masters = (
+                [*compress(items, chosen)] for items in (values, gradients, *slots, decays, masters)
+            )
+            tensors[-1] = [decay / factor for decay in tensors[-1]]
+            rate = varying(partial(self._next_rate, factor, factor == distinct[-1]), np.float64)
+            self._update(
+                backend, tensors, rate, corrections, grad_scale=grad_scale, masters=own_masters
+            )
         if self.lookahead is not None:
             share = varying(lambda: self.lookahead.at(self.steps), np.float64)
             backend.lookahead_update(
                 values, slow, share=share, grad_scale=grad_scale, masters=masters
             )
+
+    def _factor(self, path: str) -> float:
+        return next((own for pattern, own in self.rate_factors if fnmatchcase(path, pattern)), 1.0)
 
     @property
     def _betas(self) -> tuple[float, ...]:
@@ -162,10 +187,11 @@ class Optimizer(Configured):
     def _correction(self, beta: float) -> float:
         return 1 - beta ** (self.steps + 1)
 
-    def _next_rate(self) -> float:
-        """Count the step, the last of its numbers; return its rate."""
-        self.steps += 1
-        return self.rate_of(self.steps - 1)
+    def _next_rate(self, factor: float, last: bool) -> float:
+        """Return the step's rate times a factor; with the last of its numbers, count the step."""
+        rate = self.rate * factor
+        self.steps += last
+        return rate
 
     def _slot(self, name: str, path: str, value: Array, backend: Backend) -> Array:
         """Return the slot of a parameter, which follows its device and its dtype.

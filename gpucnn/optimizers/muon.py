@@ -6,14 +6,11 @@ from dataclasses import KW_ONLY, dataclass
 from math import sqrt
 from typing import ClassVar
 
-import numpy as np
-
 from ..arguments import as_int
 from ..backends.base import Array, Backend
 from ..configured import check_range
 from ..schedules import Schedule
 from ..shapes import ConvShape
-from ..varying import varying
 from .base import Optimizer
 
 # Of the polynomial that brings singular values from (0, 1] to between 0.7 and 1.2: Jordan's, so
@@ -30,15 +27,15 @@ class Muon(Optimizer):
     matrix (K, ... * C), and orthogonal(u) about U V^T of its singular value decomposition U S V^T
     (K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024). It makes
     the length of a step one of the learning rate and the shape alone, however large the gradients
-    are. Parameters of one axis take the steps of ``SGD`` with the same momentum and the learning
-    rate times ``vector_rate``. The other arguments are those of every ``Optimizer``.
+    are. Parameters of one axis take the steps of ``SGD`` with the same momentum. The other
+    arguments are those of every ``Optimizer``.
 
     Args:
         iterations: of Newton-Schulz; each is three products of matrices.
 
     Example:
-        >>> Muon(0.02).config()["vector_rate"]
-        1.0
+        >>> Muon(0.02, rate_factors={"*/bias": 5.0}).rate
+        0.02
     """
 
     alias: ClassVar[str] = "muon"
@@ -49,12 +46,10 @@ class Muon(Optimizer):
     momentum: float = 0.95
     nesterov: bool = True
     iterations: int = 5
-    vector_rate: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "momentum", least=0, below=1)
-        check_range(self, "vector_rate", least=0)
         as_int("Muon", "iterations", self.iterations)
 
     def _update(self, backend, tensors, rate, corrections, grad_scale, masters) -> None:
@@ -73,7 +68,6 @@ class Muon(Optimizer):
             )
         if vectors:
             *tensors, kept = map(list, zip(*vectors, strict=True))
-            rate = varying(lambda: self.vector_rate * self.rate_of(self.steps - 1), np.float64)
             backend.sgd_update(
                 *tensors, learning_rate=rate, momentum=self.momentum, nesterov=self.nesterov,
                 grad_scale=grad_scale, masters=kept,

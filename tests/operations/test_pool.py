@@ -80,6 +80,31 @@ def test_backward(run, name, mode, dtype, channels_last):
     assert_close(got, dx, dtype=dy.dtype, reduction=2 * windows_over_one_input, magnitude=terms)
 
 
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+def test_relu_cuts_and_the_index_leaves_out_what_it_cuts(run, name, mode, channels_last):
+    s = replace(POOLS[name], mode=mode, channels_last=channels_last)
+    x, y, index, _ = (in_layout(a, channels_last) for a in forward(name, mode, "float32"))
+    got, place = run("pool_forward", x, s, True, "relu")
+    assert_close(got, np.maximum(y, 0).astype(x.dtype), magnitude=0)
+    assert_close(place, np.where(y > 0, index, s.taps), dtype=s.index_dtype, what="index")
+    dy = random(f"{name} dy", y.shape, x.dtype)
+    through = run("pool_backward", dy, place, s)
+    masked = run("pool_backward", np.where(y > 0, dy, 0).astype(x.dtype), place, s)
+    assert_close(through, masked, magnitude=0)
+
+
+def test_relu_lets_a_nan_be_but_not_its_gradient(run):
+    for name in ("overlapping", "units", "halves", "global", "global_long"):
+        s = replace(POOLS[name], mode="max")
+        x = np.full(s.x_shape, np.nan, np.float32)
+        y, index = run("pool_forward", x, s, True, "relu")
+        whole, _ = run("pool_forward", x, s)
+        assert_close(np.isnan(y), np.isnan(whole))
+        assert (index == s.taps).all()
+
+
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_first_of_equal_ones_is_chosen(run, mode, channels_last):

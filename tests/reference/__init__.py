@@ -28,6 +28,7 @@ from .sliding import conv_dgrad, conv_fprop, conv_wgrad, pool_backward, pool_for
 from .training import (
     adam_update,
     dropout,
+    gather_batch,
     global_norm,
     gradient_scale,
     lookahead_update,
@@ -49,6 +50,7 @@ __all__ = [
     "conv_fprop",
     "conv_wgrad",
     "dropout",
+    "gather_batch",
     "global_norm",
     "gradient_scale",
     "group_norm_backward",

@@ -39,6 +39,42 @@ def dropout(x: np.ndarray, rate: float, seed: int, offset: int) -> np.ndarray:
     return np.array(y, np.float64).reshape(x.shape)
 
 
+def gather_batch(
+    images: np.ndarray, labels: np.ndarray, order: np.ndarray, epoch: int, first: int, count: int,
+    table: np.ndarray, seed: int, *, shift: int = 0, fill: int | None = 0, flip: float = 0.0,
+    cutout: int = 0, cover: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Pictures order[first:first + count], each shifted, flipped and covered; and their labels."""
+    _, height, width, channels = images.shape
+    x = np.empty((count, height, width, channels), table.dtype)
+    for n in range(count):
+        first_block, second_block = (
+            philox4x32(
+                [block % WORD, block // WORD, epoch, 1], [seed % WORD, seed // WORD % WORD]
+            )
+            for block in (2 * (first + n), 2 * (first + n) + 1)
+        )  # fmt: skip
+        down, right = (first_block[i] * (2 * shift + 1) // WORD - shift for i in (0, 1))
+        flipped = first_block[2] / WORD < flip
+        top = second_block[0] * height // WORD - cutout // 2
+        left = second_block[1] * width // WORD - cutout // 2
+        for h, w, c in np.ndindex(x.shape[1:]):
+            row, column = h + down, (width - 1 - w if flipped else w) + right
+            if fill is None:
+                row, column = (
+                    -i if i < 0 else 2 * (size - 1) - i if i >= size else i
+                    for i, size in ((row, height), (column, width))
+                )
+            if top <= h < top + cutout and left <= w < left + cutout:
+                pixel = cover
+            elif 0 <= row < height and 0 <= column < width:
+                pixel = images[order[first + n], row, column, c]
+            else:
+                pixel = fill
+            x[n, h, w, c] = table[pixel, c]
+    return x, labels[order[first : first + count]]
+
+
 def global_norm(arrays: Sequence[np.ndarray]) -> float:
     return math.sqrt(sum(v * v for a in arrays for v in a.astype(np.float64).ravel().tolist()))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..base import Array, Masters, Number, accumulator
 from .kernel import DTYPE, Kernel, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller, ceil_div
+from .launch import BLOCK_THREADS, KernelCaller, address_of, ceil_div
 
 SGD = KernelFamily("optimizer.cu", "sgd_update", DTYPE)
 ADAM = KernelFamily("optimizer.cu", "adam_update", DTYPE)
@@ -175,24 +175,25 @@ class Optimizers(KernelCaller):
                         f" parameter, here {size} numbers of {kind.name}. Received:"
                         f" {array.dtype.name} of shape {array.shape}, strides {array.strides}"
                     )
-        addresses = [tuple(map(self._address, column)) for column in columns]
+        addresses = [tuple(map(_address, column)) for column in columns]
         tables, key = self._tables, (dtype, *addresses, sizes, tuple(decays))
         if key in tables:
             tables.move_to_end(key)
+            if self.held is not None:
+                self.held.append(tables[key])
             return tables[key]
         entries = np.zeros((len(sizes), 7), np.int64)
         entries[:, :5] = np.array(addresses, np.uint64).T.view(np.int64)
         entries[:, 5] = sizes
         entries[:, 6] = np.array(decays, np.float64).view(np.int64)
-        tables[key] = self.xp.asarray(entries), self.xp.asarray(_chunks(sizes))
+        tables[key] = self.lasting(entries), self.lasting(_chunks(sizes))
         if len(tables) > _TABLES_KEPT:
             tables.popitem(last=False)
         return tables[key]
 
-    def _address(self, array: Array | None) -> int:
-        if array is None:
-            return 0
-        return array.ctypes.data if self.xp is np else array.data.ptr
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else address_of(array)
 
 
 def _by_dtype(*columns: Sequence) -> Iterator[tuple[np.dtype, list[list]]]:

@@ -34,7 +34,7 @@ BACKWARD = {
     "shared_cells": KernelFamily("pool_cells.cu", "pool_shared_cells", REDUCTION, _UNIT, DTYPE),
 }
 
-_NUMBERS = ("depth", "average", "count_padding", "index_bytes")
+_NUMBERS = ("depth", "average", "count_padding", "index_bytes", "relu")
 _PER_AXIS = (
     "input", "window", "output", "stride", "dilation", "cells", "reach", "pad", "pad_after",
 )  # fmt: skip
@@ -54,7 +54,7 @@ def _largest_map(shape: PoolShape) -> int:
 
 
 @lru_cache(maxsize=1024)
-def pool_record(shape: PoolShape, plan: PoolPlan) -> np.ndarray:
+def pool_record(shape: PoolShape, plan: PoolPlan, relu: bool = False) -> np.ndarray:
     """Return a shape, seen in a plan's units, as the struct that the kernels take by value.
 
     Raises:
@@ -73,7 +73,7 @@ def pool_record(shape: PoolShape, plan: PoolPlan) -> np.ndarray:
         seen.input, seen.window, seen.output, seen.strides, seen.dilation, cells(seen), reach,
         before, after,
     )  # fmt: skip
-    numbers = (seen.channels, seen.mode == "average", seen.count_padding, index_bytes)
+    numbers = (seen.channels, seen.mode == "average", seen.count_padding, index_bytes, relu)
     record = np.zeros(1, _GEOMETRY)
     for name, number in zip(_NUMBERS, numbers, strict=True):
         record[name] = number
@@ -90,22 +90,23 @@ class Pools(KernelCaller):
     """``pool_forward`` and ``pool_backward``."""
 
     def pool_forward(
-        self, x: Array, shape: PoolShape, with_index: bool = True
+        self, x: Array, shape: PoolShape, with_index: bool = True, activation: str = "linear"
     ) -> tuple[Array, Array | None]:
         y = self.xp.empty(shape.y_shape, x.dtype)
         selects = shape.mode in ("max", "min")
         index = self.xp.empty(shape.y_shape, shape.index_dtype) if selects and with_index else None
         plan = forward_plan(shape, x.dtype.itemsize, aligned(x))
         if plan.kernel == "whole":
-            whole_forward(self, x, y, index, shape, plan.width)
+            whole_forward(self, x, y, index, shape, plan.width, activation == "relu")
             return y, index
+        record = pool_record(shape, plan, activation == "relu")
         mode, strips = shape.mode if selects else "sum", plan.kernel == "strips"
         kernel = (STRIPS if strips else FORWARD)(mode, plan.unit, x.dtype)
         for parts in batch_parts(_largest_map(shape), x, y, index):
             if strips:
-                self._launch_strips(kernel, shape, plan, *parts)
+                self._launch_strips(kernel, shape, record, *parts)
             else:
-                self._launch_units(kernel, shape, plan, *parts)
+                self._launch_units(kernel, shape, plan, record, *parts)
         return y, index
 
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
@@ -116,20 +117,22 @@ class Pools(KernelCaller):
                 rows_backward(self, dy_part, index_part, part, shape)
             else:
                 kernel = BACKWARD[plan.kernel](index is not None, plan.unit, dy.dtype)
-                self._launch_units(kernel, shape, plan, dy_part, index_part, part)
+                record = pool_record(shape, plan)
+                self._launch_units(kernel, shape, plan, record, dy_part, index_part, part)
         return dx
 
     def _launch_strips(
-        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, *arrays: Array | None
+        self, kernel: Kernel, shape: PoolShape, record: np.ndarray, *arrays: Array | None
     ) -> None:
         strips = strips_of_a_row(shape)
         count = len(arrays[0]) * shape.channels * shape.output[0] * strips
         by_strips = np.array([divisor(max(1, strips))], DIVISOR)
-        self.launch_elements(kernel, count, *arrays, count, pool_record(shape, plan), by_strips)
+        self.launch_elements(kernel, count, *arrays, count, record, by_strips)
 
     def _launch_units(
-        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, *arrays: Array | None
-    ) -> None:
+        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, record: np.ndarray,
+        *arrays: Array | None,
+    ) -> None:  # fmt: skip
         """Launch a thread for each unit of samples; the arrays are in the kernel's order."""
         count = len(arrays[0]) * units_of_a_sample(shape, plan)
-        self.launch_elements(kernel, count, *arrays, count, pool_record(shape, plan))
+        self.launch_elements(kernel, count, *arrays, count, record)
