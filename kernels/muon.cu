@@ -78,7 +78,7 @@ NAME(muon_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
     if (grad_scale && *grad_scale == 0) return;
     const Chunk chunk = chunks[blockIdx.x];
     const TensorEntry tensor = table[chunk.tensor];
-    const Accum rate = (Accum)(rate_at ? *rate_at : rate_value);
+    const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     Accum params[TOGETHER], steps[TOGETHER];
     const auto load = [&](int k, long long i) {
         params[k] = load_parameter(tensor, i);

@@ -15,7 +15,7 @@
 // s: one number, or null for 1; where it is 0 nothing is changed at all (gradient_scale.cu).
 // Arithmetic, slots and masters are in Accum; p is the master, where there is one, and the parameter its
 // rounding (Micikevicius et al., "Mixed precision training", ICLR 2018).
-// rate and the corrections, 1 - beta^step, are a number each, or lie at an address that is not null: one
+// rate, which each tensor has a factor of, and the corrections, 1 - beta^step, are a number each, or lie at an address that is not null: one
 // launch is recorded for all steps. They are doubles, which lose no digits on the way.
 // grid: one block a chunk; CHUNK elements, CHUNK / BLOCK_THREADS a thread.
 #include "math.cuh"
@@ -29,7 +29,7 @@ NAME(sgd_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict_
     const Chunk chunk = chunks[blockIdx.x];
     const TensorEntry tensor = table[chunk.tensor];
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
-    const Accum rate = (Accum)(rate_at ? *rate_at : rate_value);
+    const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     Accum params[TOGETHER], grads[TOGETHER], velocities[TOGETHER];
     const auto load = [&](int k, long long i) {
         params[k] = load_parameter(tensor, i);
@@ -55,7 +55,7 @@ NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
     const Chunk chunk = chunks[blockIdx.x];
     const TensorEntry tensor = table[chunk.tensor];
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
-    const Accum rate = (Accum)(rate_at ? *rate_at : rate_value);
+    const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     const Accum correction_1 = (Accum)(correction_1_at ? *correction_1_at : correction_1_value);
     const Accum correction_2 = (Accum)(correction_2_at ? *correction_2_at : correction_2_value);
     const Accum decay = (Accum)tensor.weight_decay;

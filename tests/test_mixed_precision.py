@@ -27,7 +27,9 @@ from .training import NORMALIZE, X, Y, assert_same_training, fit, make_trainer, 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NARROW = [np.dtype(np.float16), BFLOAT16]
 OPTIMIZERS = {
-    "sgd": lambda: SGD(StepDecay(0.1, steps=2), momentum=0.9, weight_decay=0.01),
+    "sgd": lambda: SGD(
+        StepDecay(0.1, steps=2), momentum=0.9, weight_decay=0.01, rate_factors={"p1": 8.0}
+    ),
     "adam_clipped": lambda: Adam(StepDecay(0.1, steps=2), clip_norm=2.0),
     "adamw": lambda: AdamW(0.1, decay_all=True),
     "muon": lambda: Muon(StepDecay(0.01, steps=2), weight_decay=0.1),

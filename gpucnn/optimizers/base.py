@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import compress
 from types import NoneType
 from typing import Any, ClassVar
 
@@ -130,17 +129,11 @@ class Optimizer(Configured):
         decays = [self.weight_decay if v.ndim > 1 or self.decay_all else 0.0 for v in values]
         grad_scale, corrections = self._decide(backend, gradients, loss_scale)
         factors = [self._factor(parameter.path) for parameter in parameters]
-        distinct = list(dict.fromkeys(factors))
-        for factor in distinct:
-            chosen = [own == factor for own in factors]
-            *tensors, own_masters = (
-                [*compress(items, chosen)] for items in (values, gradients, *slots, decays, masters)
-            )
-            tensors[-1] = [decay / factor for decay in tensors[-1]]
-            rate = varying(partial(self._next_rate, factor, factor == distinct[-1]), np.float64)
-            self._update(
-                backend, tensors, rate, corrections, grad_scale=grad_scale, masters=own_masters
-            )
+        decays = [decay / factor for decay, factor in zip(decays, factors, strict=True)]
+        self._update(
+            backend, [values, gradients, *slots, decays], varying(self._next_rate, np.float64),
+            corrections, grad_scale=grad_scale, masters=masters, rate_factors=factors,
+        )  # fmt: skip
         if self.lookahead is not None:
             share = varying(lambda: self.lookahead.at(self.steps), np.float64)
             backend.lookahead_update(
@@ -187,11 +180,10 @@ class Optimizer(Configured):
     def _correction(self, beta: float) -> float:
         return 1 - beta ** (self.steps + 1)
 
-    def _next_rate(self, factor: float, last: bool) -> float:
-        """Return the step's rate times a factor; with the last of its numbers, count the step."""
-        rate = self.rate * factor
-        self.steps += last
-        return rate
+    def _next_rate(self) -> float:
+        """Count the step, the last of its numbers; return its rate."""
+        self.steps += 1
+        return self.rate_of(self.steps - 1)
 
     def _slot(self, name: str, path: str, value: Array, backend: Backend) -> Array:
         """Return the slot of a parameter, which follows its device and its dtype.

@@ -52,25 +52,28 @@ class Muon(Optimizer):
         check_range(self, "momentum", least=0, below=1)
         as_int("Muon", "iterations", self.iterations)
 
-    def _update(self, backend, tensors, rate, corrections, grad_scale, masters) -> None:
-        rows = list(zip(*tensors, masters, strict=True))
+    def _update(
+        self, backend, tensors, rate, corrections, grad_scale, masters, rate_factors
+    ) -> None:
+        rows = list(zip(*tensors, masters, rate_factors, strict=True))
         matrices = [row for row in rows if row[0].ndim > 1 and row[0].size]
         vectors = [row for row in rows if row[0].ndim <= 1]
         if matrices:
-            values, gradients, velocities, decays, kept = map(list, zip(*matrices, strict=True))
+            values, gradients, velocities, decays, kept, factors = zip(*matrices, strict=True)
             directions = backend.muon_direction(
                 gradients, velocities, momentum=self.momentum, nesterov=self.nesterov,
                 grad_scale=grad_scale,
             )  # fmt: skip
             steps = [orthogonal(backend, u, self.iterations) for u in directions]
             backend.muon_update(
-                values, steps, decays, learning_rate=rate, grad_scale=grad_scale, masters=kept
-            )
+                values, steps, decays, learning_rate=rate, grad_scale=grad_scale, masters=kept,
+                rate_factors=factors,
+            )  # fmt: skip
         if vectors:
-            *tensors, kept = map(list, zip(*vectors, strict=True))
+            *tensors, kept, factors = zip(*vectors, strict=True)
             backend.sgd_update(
                 *tensors, learning_rate=rate, momentum=self.momentum, nesterov=self.nesterov,
-                grad_scale=grad_scale, masters=kept,
+                grad_scale=grad_scale, masters=kept, rate_factors=factors,
             )  # fmt: skip
 
 

@@ -214,6 +214,24 @@ def test_numbers_may_lie_on_the_device(every_backend, operation, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operation", [*UPDATES, "muon_update"])
+def test_a_factor_of_the_rate_is_as_another_rate(every_backend, operation, dtype):
+    if operation in UPDATES:
+        (groups, decays), settings = drawn(operation, DTYPES[dtype]), UPDATES[operation][1]
+    else:
+        groups = [tensors("p", DTYPES[dtype]), tensors("step", DTYPES[dtype])]
+        decays, settings = [0.05] * len(SHAPES), {"learning_rate": 0.1}
+    factors = [1.0, 2.0, 0.5, 64.0, 0.1, 3.0]
+    together, apart = moved(every_backend, groups), moved(every_backend, groups)
+    update = getattr(every_backend, operation)
+    update(*together, decays, grad_scale=None, rate_factors=factors, **settings)
+    for i, factor in enumerate(factors):
+        own = settings | {"learning_rate": settings["learning_rate"] * factor}
+        update(*([group[i]] for group in apart), decays[i : i + 1], grad_scale=None, **own)
+    assert all(map(same_bits, fetched(every_backend, together), fetched(every_backend, apart)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @updates
 def test_a_scale_of_zero_changes_nothing(every_backend, operation, dtype):
     groups, decays = drawn(operation, DTYPES[dtype])
