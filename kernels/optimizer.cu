@@ -15,8 +15,8 @@
 // s: one number, or null for 1; where it is 0 nothing is changed at all (gradient_scale.cu).
 // Arithmetic, slots and masters are in Accum; p is the master, where there is one, and the parameter its
 // rounding (Micikevicius et al., "Mixed precision training", ICLR 2018).
-// rate, which each tensor has a factor of, and the corrections, 1 - beta^step, are a number each, or lie at an address that is not null: one
-// launch is recorded for all steps. They are doubles, which lose no digits on the way.
+// rate, which each tensor has a factor of, and the corrections, 1 - beta^step, are a number each, or lie at
+// an address that is not null: one launch is recorded for all steps. They are doubles, which lose no digits.
 // grid: one block a chunk; CHUNK elements, CHUNK / BLOCK_THREADS a thread.
 #include "math.cuh"
 #include "multi_tensor.cuh"
