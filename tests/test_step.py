@@ -13,7 +13,7 @@ from gpucnn.backends import get_backend, use_backend
 from gpucnn.callbacks import LambdaCallback
 from gpucnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
 from gpucnn.network import Residual, Sequential
-from gpucnn.optimizers import SGD, Adam
+from gpucnn.optimizers import SGD, Adam, Lookahead, LossScale, Muon
 from gpucnn.schedules import OneCycle
 from gpucnn.step import Arena, Lifetime, Recorded, recorded
 from gpucnn.step.arena import ALIGNMENT, aligned
@@ -271,7 +271,7 @@ def test_varying_numbers_have_64_bits(device):
 # ---- training ------------------------------------------------------------------------------------
 
 
-def network() -> Sequential:
+def network(dtype=None) -> Sequential:
     gpucnn.set_seed(3)
     return Sequential(
         [
@@ -286,6 +286,7 @@ def network() -> Sequential:
             Dense(5),
         ],
         input_shape=(8, 8, 3),
+        dtype=dtype,
     )
 
 
@@ -319,6 +320,7 @@ OPTIMIZERS = {
     "adam": lambda: Adam(OneCycle(0.01, 16)),
     "clipped": lambda: SGD(0.1, clip_norm=0.5),
     "factors": lambda: SGD(OneCycle(0.1, 16), momentum=0.9, rate_factors={"*/beta": 8.0}),
+    "muon": lambda: Muon(OneCycle(0.1, 16), lookahead=Lookahead(3)),
 }
 
 
@@ -330,6 +332,27 @@ def test_a_recorded_training_is_the_same_bit_for_bit(optimizer, device):
     assert recorded.recording_failure is None
     assert [step.recorded for step in recorded._steps.recordings.values()] == [True, False]
     assert same(recorded, plain)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_recorded_training_in_sixteen_bits_is_the_same(dtype, device):
+    """With scales that grow and shrink, steps that are skipped, and Adam's count of the others."""
+    trainers = []
+    for record in (True, False):
+        trainer = Trainer(
+            network(dtype), optimizer=Adam(OneCycle(0.01, 16)), backend=device.backend,
+            loss_scale=LossScale(2.0**20, growth_interval=3) if dtype == "float16" else "auto",
+            record=record, progress=False,
+        )  # fmt: skip
+        trainer.fit(IMAGES, LABELS, epochs=2, batch_size=4, validation_split=0.25)
+        trainers.append(trainer)
+    assert trainers[0].recording_failure is None
+    assert same(*trainers)
+    states = [trainer.loss_scale and trainer.loss_scale.state_dict() for trainer in trainers]
+    assert states[0] == states[1]
+    assert trainers[0].optimizer.skipped == trainers[1].optimizer.skipped
+    if dtype == "float16":
+        assert 1 < trainers[0].optimizer.skipped < 14  # of 16
 
 
 def test_on_numpy_too():

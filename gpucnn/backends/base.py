@@ -36,6 +36,7 @@ Array = Any
 # Differs from step to step: by value, or a 0-d float64 array on the device (see gpucnn.varying).
 Number = Any
 Masters = Sequence[Array | None] | None
+Factors = Sequence[float] | None
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -465,7 +466,7 @@ class Backend(ABC):
     def sgd_update(
         self, params: Sequence[Array], grads: Sequence[Array], velocities: Sequence[Array],
         weight_decays: Sequence[float], *, learning_rate: Number, momentum: float, nesterov: bool,
-        grad_scale: Array | None, masters: Masters = None,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         """Sutskever's momentum, in place on params, velocities and masters (both Accum).
 
@@ -474,7 +475,7 @@ class Backend(ABC):
         p is the master, where there is one, and the parameter becomes its rounding; an element of a
         master whose rounding is not the parameter is out of date: p is the parameter there.
         ``grad_scale`` is a 0-d float64 array on the device or None for 1; where it is 0, nothing is
-        changed.
+        changed. A tensor's learning rate is ``learning_rate`` times its factor.
         """
 
     @abstractmethod
@@ -482,7 +483,7 @@ class Backend(ABC):
         self, params: Sequence[Array], grads: Sequence[Array], m: Sequence[Array],
         v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: Number, beta_1: float,
         beta_2: float, epsilon: float, correction_1: Number, correction_2: Number, decoupled: bool,
-        grad_scale: Array | None, masters: Masters = None,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         """Adam (Kingma & Ba 2015), in place on params, m, v and masters (Accum).
 
@@ -490,5 +491,43 @@ class Backend(ABC):
         (Loshchilov & Hutter 2019): p -= learning_rate * weight_decay * p first. Then
         m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
         p -= learning_rate * (m / correction_1) / (sqrt(v / correction_2) + epsilon), where
-        correction_i is 1 - beta_i^step. Masters and ``grad_scale`` as in ``sgd_update``.
+        correction_i is 1 - beta_i^step. The rest as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def lookahead_update(
+        self, params: Sequence[Array], slow: Sequence[Array], *, share: Number,
+        grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        """Lookahead (Zhang et al. 2019), in place on params, slow (Accum) and masters.
+
+        slow += share * (p - slow); p = slow; where share is 0 nothing is changed. Masters and
+        ``grad_scale``, which scales nothing here, as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def muon_direction(
+        self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
+        nesterov: bool, grad_scale: Array | None,
+    ) -> list[Array]:  # fmt: skip
+        """Momentum, in place on the velocities (Accum): v = momentum * v + grad_scale * grad.
+
+        -> for each u = v, or with Nesterov grad_scale * grad + momentum * v, over its own norm, as
+        the gradient; 0 where the norm is. Where ``grad_scale`` is 0, nothing is changed, and what
+        comes is not to be used.
+        """
+
+    @abstractmethod
+    def newton_schulz(self, a: Array, b: Array, coefficients: Sequence[float]) -> Array:
+        """c0 I + c1 a + c2 b for square matrices (n, n) and three coefficients."""
+
+    @abstractmethod
+    def muon_update(
+        self, params: Sequence[Array], steps: Sequence[Array], weight_decays: Sequence[float], *,
+        learning_rate: Number, grad_scale: Array | None, masters: Masters = None,
+        rate_factors: Factors = None,
+    ) -> None:  # fmt: skip
+        """p -= learning_rate * (step + weight_decay * p), in place on params and masters (Accum).
+
+        steps are as params; ``grad_scale`` scales nothing here. The rest as in ``sgd_update``.
         """
