@@ -1,17 +1,23 @@
 """airbench94: whitening, its initial filters, and the same steps as the peer in PyTorch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import gpucnn
 from gpucnn import models
+from gpucnn.backends import use_backend
+from gpucnn.data import Normalize, Split
 from gpucnn.initializers import initialize
 from gpucnn.losses import CrossEntropy
 from gpucnn.models.airbench import airbench94
 from gpucnn.recipes import recipe_for
 from profiling.gpu.airbench_torch import Network, Settings, Training
 
+from .emulated_graphs import Device
+from .test_step import same
 from .tolerance import assert_close
 
 WIDTHS = (8, 16, 12)
@@ -145,3 +151,30 @@ def test_the_whitening_bias_is_trained_for_some_epochs(images):
     assert before["whitening/bias"].any()
     np.testing.assert_array_equal(after["whitening/bias"], before["whitening/bias"])
     assert not np.array_equal(after["classifier/kernel"], before["classifier/kernel"])
+
+
+def test_the_recipe_is_recorded_on_the_device_before_and_after_the_bias_is_frozen():
+    """Data, flips, crops, rates and whatever else there is: replays are what plain steps are."""
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), np.arange(4))
+    normalize, trainers = Normalize.of(split.images), []
+    recipe = replace(recipe_for("airbench94", "cifar10"), epochs=5, batch_size=2)
+    device = Device()
+    with use_backend(device.backend):
+        for record in (True, False):
+            gpucnn.set_seed(0)
+            model = airbench94(10, (32, 32, 3), "float32", (2, 4, 3))
+            models.whiten(model, normalize(split.images))
+            trainer = gpucnn.Trainer(
+                model, recipe.make_loss(), recipe.make_optimizer(images=4), record=record,
+                callbacks=recipe.make_callbacks(), backend=device.backend, progress=False,
+            )  # fmt: skip
+            trainer.fit(
+                split, epochs=5, batch_size=2, validation_split=0.0, augment=recipe.augment,
+                normalize=normalize,
+            )  # fmt: skip
+            trainers.append(trainer)
+    recorded = trainers[0]._steps.recordings.values()
+    assert [step.recorded for step in recorded] == [True] and not trainers[0].recording_failure
+    assert models.whitening_layer(trainers[0].model).frozen == ("kernel", "bias")
+    assert same(*trainers)

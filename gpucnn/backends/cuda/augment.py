@@ -27,19 +27,8 @@ VALUES_OF_A_LAUNCH = 8  # as in kernels/collect.cu
 # struct PictureBatch of kernels/augment.cu
 _BATCH = np.dtype(
     [(name, "u8") for name in ("seed", "flip_below")]
-    + [
-        (name, "i4")
-        for name in (
-            "height",
-            "width",
-            "channels",
-            "shift",
-            "fill",
-            "cutout",
-            "cover",
-            "alternating",
-        )
-    ]
+    + [(name, "i4") for name in ("height", "width", "channels", "shift", "fill", "cutout", "cover")]
+    + [("alternating", "i4")]
     + [(name, DIVISOR) for name in ("by_width", "by_channels")],
     align=True,
 )
