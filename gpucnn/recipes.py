@@ -93,7 +93,9 @@ class Recipe:
         if self.schedule == "cosine":
             return Cosine(peak, steps)
         if self.schedule == "staircase":
-            return PiecewiseConstant((steps // 2, 3 * steps // 4), (peak, peak / 10, peak / 100))
+            half = max(steps // 2, 1)
+            falls = half, max(3 * steps // 4, half + 1)
+            return PiecewiseConstant(falls, (peak, peak / 10, peak / 100))
         if self.schedule == "triangle":
             top = max(round(0.23 * steps), 1)
             return PiecewiseLinear((0, top, max(steps, top + 1)), (0.2 * peak, peak, 0.07 * peak))
