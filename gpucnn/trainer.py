@@ -46,8 +46,8 @@ class Trainer:
         model: a network of one input and one output. One that is not built yet is built for the
             data, in float32 unless it has a dtype.
         loss: a name ("cross_entropy", "mse", "mae", "huber", "binary_cross_entropy") or a Loss.
-        optimizer: a name ("sgd", "adam", "adamw") or an Optimizer, which holds the learning rate or
-            its schedule, weight decay and gradient clipping.
+        optimizer: a name ("sgd", "adam", "adamw", "muon") or an Optimizer, which holds the learning
+            rate or its schedule, weight decay and gradient clipping.
         loss_scale: a LossScale, a number that it stays at, or None. "auto" is ``LossScale()`` for a
             model in float16, whose gradients need it, and None for others.
         metrics: names (see ``metrics.METRICS``) or functions; by default the loss's usual ones.

@@ -628,6 +628,20 @@ def loss_scaling(backend: CudaBackend) -> None:
     assert scale.tolist() == [4, 1] and skipped == 1
 
 
+def muon(backend: CudaBackend) -> None:
+    grads = [random("g", (3, 5)), random("h", (9, 1000))]
+    velocities = [random("v", g.shape) for g in grads]
+    expected = [reference.muon_momentum(g, v, 0.9, True, 1.0)[0]
+                for g, v in zip(grads, velocities, strict=True)]  # fmt: skip
+    got = backend.muon_direction(grads, velocities, momentum=0.9, nesterov=True, grad_scale=None)
+    for direction, u in zip(got, expected, strict=True):
+        norm = reference.global_norm([u])
+        assert_close(direction, u / norm, reduction=12, magnitude=4 / norm)
+    a, b = random("a", (17, 17)), random("b", (17, 17))
+    got = backend.newton_schulz(a, b, (3.0, -4.0, 2.0))
+    assert_close(got, 3 * np.eye(17) - 4.0 * a + 2.0 * b, reduction=4, magnitude=9.0)
+
+
 def augment(backend: CudaBackend) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 41, 37, 3), np.uint8)
     flat = np.ascontiguousarray(images[:1, :3])  # mirrored as far as it goes
@@ -1131,6 +1145,10 @@ BUGS = [
         "growth_interval > 0 ? scale / 2 : scale", "scale"),
     Bug("gradients keep the scale", loss_scaling, "gradient_scale.cu",
         "clip_norm / norm : 1) / scale", "clip_norm / norm : 1)"),
+    Bug("another tensor's norm", muon, "muon.cu", "blockIdx.x - chunk.begin / CHUNK", "0"),
+    Bug("the look ahead twice", muon, "muon.cu",
+        "momentum * velocities[k] : velocities[k]", "velocities[k] : velocities[k]"),
+    Bug("ones in a column", muon, "muon.cu", "i / n == i % n", "i % n == 0"),
 ]  # fmt: skip
 CHECKS = sorted({bug.check for bug in BUGS}, key=lambda check: check.__name__)
 

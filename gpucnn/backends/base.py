@@ -494,3 +494,41 @@ class Backend(ABC):
         p -= learning_rate * (m / correction_1) / (sqrt(v / correction_2) + epsilon), where
         correction_i is 1 - beta_i^step. Masters and ``grad_scale`` as in ``sgd_update``.
         """
+
+    @abstractmethod
+    def lookahead_update(
+        self, params: Sequence[Array], slow: Sequence[Array], *, share: Number,
+        grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        """Lookahead (Zhang et al. 2019), in place on params, slow (Accum) and masters.
+
+        slow += share * (p - slow); p = slow; where share is 0 nothing is changed. Masters and
+        ``grad_scale``, which scales nothing here, as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def muon_direction(
+        self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
+        nesterov: bool, grad_scale: Array | None,
+    ) -> list[Array]:  # fmt: skip
+        """Momentum, in place on the velocities (Accum): v = momentum * v + grad_scale * grad.
+
+        -> for each u = v, or with Nesterov grad_scale * grad + momentum * v, over its own norm, as
+        the gradient; 0 where the norm is. Where ``grad_scale`` is 0, nothing is changed, and what
+        comes is not to be used.
+        """
+
+    @abstractmethod
+    def newton_schulz(self, a: Array, b: Array, coefficients: Sequence[float]) -> Array:
+        """c0 I + c1 a + c2 b for square matrices (n, n) and three coefficients."""
+
+    @abstractmethod
+    def muon_update(
+        self, params: Sequence[Array], steps: Sequence[Array], weight_decays: Sequence[float], *,
+        learning_rate: Number, grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        """p -= learning_rate * (step + weight_decay * p), in place on params and masters (Accum).
+
+        steps are as params. Masters and ``grad_scale``, which scales nothing here, as in
+        ``sgd_update``.
+        """

@@ -227,6 +227,31 @@ def updates(dtype: np.dtype) -> Iterator[Call]:
         arguments = (params, grads, *kept, DECAYS)
         keywords = {"grad_scale": None, "masters": masters, **settings}
         yield Call(operation, arguments, keywords, expected, 2 + count)
+    common = {"grad_scale": None, "masters": masters}
+    slow = states[0]
+    expected = [reference.lookahead_update(*t, 0.3) for t in zip(params, slow, strict=True)]
+    yield Call("lookahead_update", (params, slow), {"share": 0.3, **common}, lambda: expected, 2)
+    yield from muon(params, grads, slow, common)
+
+
+def muon(
+    params: list[np.ndarray], grads: list[np.ndarray], velocities: list[np.ndarray],
+    common: dict[str, Any],
+) -> Iterator[Call]:  # fmt: skip
+    momenta = [
+        reference.muon_momentum(g, v, 0.9, True, 1.0)[0]
+        for g, v in zip(grads, velocities, strict=True)
+    ]
+    directions = [u / reference.global_norm([u]) for u in momenta]
+    settings = {"momentum": 0.9, "nesterov": True, "grad_scale": None}
+    yield Call("muon_direction", (grads, velocities), settings, lambda: directions)
+    a, b = (random(name, (37, 37), params[0].dtype) for name in "ab")
+    polynomial = 3 * np.eye(37) - 4 * a.astype(np.float64) + 2 * b.astype(np.float64)
+    yield Call("newton_schulz", (a, b, (3.0, -4.0, 2.0)), {}, lambda: polynomial)
+    tensors = zip(params, grads, DECAYS, strict=True)
+    updated = [p - 0.1 * (g + decay * p.astype(np.float64)) for p, g, decay in tensors]
+    settings = {"learning_rate": 0.1, **common}
+    yield Call("muon_update", (params, grads, DECAYS), settings, lambda: updated, 2)
 
 
 def run(backend: Backend, given: Call) -> list[np.ndarray]:

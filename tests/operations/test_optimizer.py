@@ -229,6 +229,29 @@ def test_a_scale_of_zero_changes_nothing(every_backend, operation, dtype):
     )
 
 
+# ---- lookahead -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lookahead(every_backend, dtype):
+    """Three times: not at all, from masters and slow weights, and from what came of it."""
+    dtype, accum = DTYPES[dtype], accumulator(DTYPES[dtype])
+    wide, slow = tensors("p", accum), tensors("slow", accum)
+    device = moved(every_backend, [[a.astype(dtype) for a in wide], slow, wide])
+    kept = device[2] if accum != dtype else None
+    for share in (0.0, 0.3, every_backend.asarray(np.array(0.3))):
+        every_backend.lookahead_update(*device[:2], share=share, grad_scale=None, masters=kept)
+        for i, mean in enumerate(slow):
+            got, got_mean = (every_backend.to_numpy(group[i]) for group in device[:2])
+            if isinstance(share, float) and share == 0:
+                assert same_bits(got, wide[i].astype(dtype)) and same_bits(got_mean, mean)
+                continue
+            expected = reference.lookahead_update(wide[i], mean, 0.3)
+            assert_close(got_mean, expected, dtype=accum, reduction=4, magnitude=3.0)
+            assert same_bits(got, got_mean.astype(dtype))
+            wide[i] = slow[i] = got_mean
+
+
 # ---- the norm of all gradients, and what follows from it -------------------------------------
 
 

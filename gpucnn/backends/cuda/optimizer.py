@@ -1,4 +1,4 @@
-"""Optimizer steps over all tensors at once (kernels/{optimizer,global_norm,gradient_scale}.cu)."""
+"""Optimizer steps over all tensors at once (kernels/{optimizer,muon,gradient_scale}.cu)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import numpy as np
 
 from ..base import Array, Masters, Number, accumulator
 from .kernel import DTYPE, Kernel, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller, address_of
+from .launch import BLOCK_THREADS, KernelCaller, address_of, ceil_div
 
 SGD = KernelFamily("optimizer.cu", "sgd_update", DTYPE)
 ADAM = KernelFamily("optimizer.cu", "adam_update", DTYPE)
+LOOKAHEAD = KernelFamily("optimizer.cu", "lookahead_update", DTYPE)
+MUON_MOMENTUM = KernelFamily("muon.cu", "muon_momentum", DTYPE)
+MUON_DIRECTION = KernelFamily("muon.cu", "muon_direction", DTYPE)
+NEWTON_SCHULZ = KernelFamily("muon.cu", "newton_schulz", DTYPE)
+MUON = KernelFamily("muon.cu", "muon_update", DTYPE)
 SQUARES = KernelFamily("global_norm.cu", "global_norm_squares", DTYPE)
 GRADIENT_SCALE = KernelFamily("gradient_scale.cu", "gradient_scale", {"float64": DTYPE["float64"]})
 
@@ -26,7 +31,7 @@ Column = Sequence[Array | None]
 
 
 class Optimizers(KernelCaller):
-    """``gradient_scale``, ``sgd_update`` and ``adam_update``."""
+    """``gradient_scale``, and the updates of the optimizers."""
 
     def gradient_scale(
         self, grads: Sequence[Array], *, clip_norm: float | None = None,
@@ -80,6 +85,52 @@ class Optimizers(KernelCaller):
                 ADAM(dtype), tensors, masters, decays, grad_scale, *self._varying(learning_rate),
                 *map(accumulator(dtype).type, settings), *self._varying(correction_1),
                 *self._varying(correction_2), decoupled,
+            )  # fmt: skip
+
+    def lookahead_update(
+        self, params: Sequence[Array], slow: Sequence[Array], *, share: Number,
+        grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        for dtype, (values, means, kept) in _by_dtype(
+            params, slow, masters or [None] * len(params)
+        ):
+            self._launch_table(
+                LOOKAHEAD(dtype), (values, values, means), kept, [0.0] * len(values), grad_scale,
+                *self._varying(share),
+            )  # fmt: skip
+
+    def muon_direction(
+        self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
+        nesterov: bool, grad_scale: Array | None,
+    ) -> list[Array]:  # fmt: skip
+        directions = [self.xp.empty_like(grad) for grad in grads]
+        for dtype, tensors in _by_dtype(directions, grads, velocities):
+            decays = [0.0] * len(tensors[0])
+            partial = self.xp.empty(sum(ceil_div(a.size, CHUNK) for a in tensors[0]), np.float64)
+            for family in (MUON_MOMENTUM, MUON_DIRECTION):
+                self._launch_table(
+                    family(dtype), tensors, [], decays, grad_scale,
+                    accumulator(dtype).type(momentum), nesterov, partial,
+                )  # fmt: skip
+        return directions
+
+    def newton_schulz(self, a: Array, b: Array, coefficients: Sequence[float]) -> Array:
+        out = self.xp.empty_like(a)
+        self.launch_elements(
+            NEWTON_SCHULZ(a.dtype), a.size, a, b, *map(accumulator(a.dtype).type, coefficients),
+            out, len(a), np.int64(a.size),
+        )  # fmt: skip
+        return out
+
+    def muon_update(
+        self, params: Sequence[Array], steps: Sequence[Array], weight_decays: Sequence[float], *,
+        learning_rate: Number, grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        columns = params, steps, masters or [None] * len(params), weight_decays
+        for dtype, (values, group, kept, decays) in _by_dtype(*columns):
+            self._launch_table(
+                MUON(dtype), (values, group), kept, decays, grad_scale,
+                *self._varying(learning_rate),
             )  # fmt: skip
 
     def _varying(self, number: Number) -> tuple[np.float64, Array | None]:

@@ -1,7 +1,7 @@
 """Updates of parameters in place, in blocks: each array passes through memory once.
 
 Sutskever et al. 2013 (momentum, in the form whose velocity holds the learning rate), Kingma & Ba
-2015 (Adam), Loshchilov & Hutter 2019 (AdamW).
+2015 (Adam), Loshchilov & Hutter 2019 (AdamW), Zhang et al. 2019 (Lookahead), Jordan 2024 (Muon).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _start(param: np.ndarray, master: np.ndarray | None) -> np.ndarray:
 
 
 class Optimizers:
-    """``gradient_scale``, ``sgd_update`` and ``adam_update``."""
+    """``gradient_scale``, and the updates of the optimizers."""
 
     def gradient_scale(
         self, grads: Sequence[np.ndarray], *, clip_norm: float | None = None,
@@ -140,6 +140,69 @@ class Optimizers:
 
         masters = masters or [None] * len(params)
         _share(update, _blocks_of_all(weight_decays, params, grads, m, v, masters))
+
+    def lookahead_update(
+        self, params: Sequence[np.ndarray], slow: Sequence[np.ndarray], *, share: Number,
+        grad_scale: np.ndarray | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        share_now = float(share)
+        if share_now == 0 or (grad_scale is not None and grad_scale == 0):
+            return
+
+        def update(block: tuple) -> None:
+            (param, mean, master), _ = block
+            value = _start(param, master)
+            mean += share_now * (value - mean)
+            if master is not None:
+                master[...] = mean
+            param[...] = mean
+
+        masters = masters or [None] * len(params)
+        _share(update, _blocks_of_all([0.0] * len(params), params, slow, masters))
+
+    def muon_direction(
+        self, grads: Sequence[np.ndarray], velocities: Sequence[np.ndarray], *, momentum: float,
+        nesterov: bool, grad_scale: np.ndarray | None,
+    ) -> list[np.ndarray]:  # fmt: skip
+        scale = 1.0 if grad_scale is None else float(grad_scale)
+        if scale == 0:
+            return list(grads)
+        directions = []
+        for grad, velocity in zip(grads, velocities, strict=True):
+            step = wide(grad) * scale
+            velocity *= momentum
+            velocity += step
+            u = step + momentum * velocity if nesterov else velocity
+            norm = _norm([u])
+            directions.append(rounded(u / norm if norm else np.zeros_like(u), grad.dtype))
+        return directions
+
+    def newton_schulz(
+        self, a: np.ndarray, b: np.ndarray, coefficients: Sequence[float]
+    ) -> np.ndarray:
+        c0, c1, c2 = coefficients
+        out = c1 * wide(a) + c2 * wide(b)
+        out[np.diag_indices(len(out))] += c0
+        return rounded(out, a.dtype)
+
+    def muon_update(
+        self, params: Sequence[np.ndarray], steps: Sequence[np.ndarray],
+        weight_decays: Sequence[float], *, learning_rate: Number, grad_scale: np.ndarray | None,
+        masters: Masters = None,
+    ) -> None:  # fmt: skip
+        rate = float(learning_rate)
+        if grad_scale is not None and grad_scale == 0:
+            return
+
+        def update(block: tuple) -> None:
+            (param, step, master), decay = block
+            value = _start(param, master)
+            value -= rate * (wide(step) + decay * value)
+            if value is not param:
+                param[...] = value
+
+        masters = masters or [None] * len(params)
+        _share(update, _blocks_of_all(weight_decays, params, steps, masters))
 
 
 def _norm(arrays: Sequence[np.ndarray]) -> float:
