@@ -110,21 +110,19 @@ def test_filters_and_scales_that_are_not_trained(images):
 
 
 def test_steps_of_the_recipe_are_those_of_the_peer(images):
-    """Decay, momentum, the faster biases and smoothed labels, at one rate and in float64."""
+    """Decay, momentum, faster biases, Lookahead and smoothed labels, at one rate, in float64."""
     model, labels = made(images), np.random.default_rng(2).integers(0, 10, len(images))
     count = len(images)
-    settings = Settings(
-        batch_size=count, widths=WIDTHS, device="cpu", dtype=torch.double, lookahead=False
-    )
-    peer = Training(settings, steps=6, steps_per_epoch=6, state=model.state_dict())
+    settings = Settings(batch_size=count, widths=WIDTHS, device="cpu", dtype=torch.double)
+    peer = Training(settings, steps=10, steps_per_epoch=10, state=model.state_dict())
     recipe = recipe_for("airbench94", "cifar10")
-    optimizer, loss = recipe.make_optimizer(images=50_000), recipe.make_loss()
+    optimizer, loss = recipe.make_optimizer(images=1000), recipe.make_loss()  # of ten steps
     assert isinstance(loss, CrossEntropy)
     # The peer's loss is a sum, so that its steps grow with the batch.
     optimizer.learning_rate = recipe.peak * count / recipe.batch_size
     theirs = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
     values = []
-    for _ in range(5):
+    for _ in range(8):  # the slow weights follow after the fifth
         value, gradient = loss(model.forward(images, training=True), labels)
         model.backward(gradient)
         optimizer.step(model.parameters())
