@@ -89,6 +89,14 @@ def test_dirac_filters_copy_their_channels(filters, groups):
     assert rest.size == 0 or (abs(rest).max() <= bound and rest.std() > 0.4 * bound)
 
 
+def test_dirac_is_for_kernels_of_any_dtype():
+    layer = gpucnn.Conv1D(2, 3, padding=1, use_bias=False, kernel_initializer="dirac")
+    x = np.random.default_rng(0).standard_normal((2, 5, 2)) + 1j
+    np.testing.assert_array_equal(layer.forward(x), x)
+    with pytest.raises(ValueError, match=r"dirac: is for kernels, .* Received: shape \(3,\)"):
+        gpucnn.BatchNorm(gamma_initializer="dirac").build((3,))
+
+
 def test_a_number_is_an_initializer_that_json_keeps():
     values = initialize("test", 0.25, (2, 3), (1, 1), np.dtype(np.float32))
     np.testing.assert_array_equal(values, np.full((2, 3), 0.25, np.float32))
