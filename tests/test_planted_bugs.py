@@ -650,6 +650,7 @@ def augment(backend: CudaBackend) -> None:
     for pictures, order, options in (
         (images, [2, 0, 3, 1], mirrored | whole),
         (images, [2, 0, 3, 1], {"shift": 2, "fill": 7, "flip": 0.5}),
+        (images, [2, 0, 3, 1], {"alternating": True}),
         (flat, [0] * 24, mirrored),
     ):
         order, count = np.array(order, np.int32), len(order) - 1
@@ -1116,6 +1117,7 @@ BUGS = [
         "size - 1 - abs(size - 1", "size - abs(size - 1"),
     Bug("a column too far when flipped", augment, "augment.cu", "b.width - 1 - column",
         "b.width - column"),
+    Bug("every epoch's turn is the first's", augment, "augment.cu", "epoch % 2 == 0", "true"),
     Bug("the place in the batch, not in the epoch", augment, "augment.cu",
         "(unsigned)at + blockIdx.x", "blockIdx.x"),
     Bug("the rows and columns that enter are read", augment, "augment.cu",

@@ -35,6 +35,13 @@ def test_rates_rise_to_the_peak_and_end_far_below(recipe):
     assert recipe.make_loss().label_smoothing == recipe.label_smoothing
 
 
+@pytest.mark.parametrize("recipe", EVERY.values(), ids=["-".join(pair) for pair in EVERY])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_the_shortest_training_has_rates_too(recipe, epochs):
+    optimizer = replace(recipe, epochs=epochs).make_optimizer(images=1)
+    assert all(0 <= optimizer.rate_of(step) <= recipe.peak for step in range(epochs))
+
+
 def test_resnet20s_rate_falls_where_the_paper_says():
     recipe = recipe_for("resnet20", "cifar10")
     optimizer = recipe.make_optimizer(images=45_000)

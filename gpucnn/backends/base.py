@@ -425,7 +425,9 @@ class Backend(ABC):
         ``changes`` says, by words of Philox4x32-10 (see ``dropout``) with the key ``seed`` and the
         counters 2p and 2p + 1 under the offset 2^32 + epoch. Of 2p, word 0 gives the shift of the
         rows, 1 of the columns, and 2 flips if it is below ``changes.flip_threshold``; of 2p + 1,
-        word 0 gives the row, 1 the column of the cutout's centre. One of k numbers is drawn as
+        word 0 gives the row, 1 the column of the cutout's centre. Where ``changes.alternating``,
+        word 2 of the picture's number under the offset 2^33 says instead whether it is mirrored in
+        even epochs, if it is below 2^31, or in odd ones. One of k numbers is drawn as
         floor(word * k / 2^32) (Lemire 2019). Row h then shows row h + draw(2 * shift + 1) - shift,
         a column likewise once mirrored or not; the square begins size // 2 before its centre.
 
