@@ -367,6 +367,19 @@ class Backend(ABC):
         dy itself.
         """
 
+    def batch_norm_pool_train(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
+        pool: PoolShape, activation: str = "linear", with_index: bool = True,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
+    ) -> tuple[Array, Array | None, Array, Array]:  # fmt: skip
+        """``batch_norm_train``, then ``pool_forward`` of its output: -> y, index, mean, var.
+
+        ``activation`` is the pooling's. One pass over x less where there is a kernel for both.
+        """
+        options = {"moving": moving, "momentum": momentum}
+        y, mean, var = self.batch_norm_train(x, gamma, beta, epsilon, shape, **options)
+        return *self.pool_forward(y, pool, with_index, activation), mean, var
+
     @abstractmethod
     def group_norm_forward(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
