@@ -9,6 +9,7 @@ import pytest
 from gpucnn import data, models
 from gpucnn.cli.runs import read_begin
 from gpucnn.data import cifar, public
+from gpucnn.models.airbench import airbench94
 from gpucnn.recipes import BY_DATA, OTHERS, PAIRS, RATES, recipe_for
 
 from .test_cli import run
@@ -80,7 +81,9 @@ def tiny_cifar(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_fast_recipe_from_training_to_a_prediction(tiny_cifar):
+def test_the_fast_recipe_from_training_to_a_test(tiny_cifar, monkeypatch):
+    narrow = partial(airbench94, widths=(8, 8, 8))
+    monkeypatch.setitem(models.MODELS, "airbench94", narrow)
     output = run("train", "--model", "airbench94", "--data", "cifar10", "--batch-size", 20)
     assert "10 epochs in batches of 20, sgd up to 1.46484, flips in turns and crops" in output
     assert "labels smoothed by 0.2, 6 views of a test image" in output
