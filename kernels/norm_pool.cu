@@ -13,11 +13,12 @@
 #include "batch_norm.cuh"
 #include "pool_window.cuh"
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
-NAME(norm_pool_forward)(const Input* __restrict__ x, const Element* __restrict__ gamma,
-                        const Element* __restrict__ beta, const Accum* __restrict__ mean,
-                        const Accum* __restrict__ var, Accum epsilon, Output* __restrict__ y,
-                        void* __restrict__ index, int count, int stride, const __grid_constant__ PoolGeometry g) {
+// Without __launch_bounds__: told of them, ptxas spills registers of which there are enough.
+extern "C" __global__ void NAME(norm_pool_forward)(const Input* __restrict__ x, const Element* __restrict__ gamma,
+                                                   const Element* __restrict__ beta, const Accum* __restrict__ mean,
+                                                   const Accum* __restrict__ var, Accum epsilon,
+                                                   Output* __restrict__ y, void* __restrict__ index, int count,
+                                                   int stride, const __grid_constant__ PoolGeometry g) {
     const long long first = global_thread();
     if (first >= stride) return;
     int unit;  // of the pixel
@@ -26,7 +27,7 @@ NAME(norm_pool_forward)(const Input* __restrict__ x, const Element* __restrict__
 #pragma unroll
     for (int j = 0; j < WIDTH; ++j) of[j] = normaliser(unit * WIDTH + j, gamma, beta, mean, var, epsilon);
     for (long long i = first; i < count; i += stride)
-        pool_unit(x, y, index, i, g, [&](const Input& input) {
+        pool_unit<WIDTH <= 4>(x, y, index, i, g, [&](const Input& input) {
             Input normal;
 #pragma unroll
             for (int j = 0; j < WIDTH; ++j) normal.at[j] = narrow(of[j](input.at[j]));

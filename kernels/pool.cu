@@ -21,5 +21,5 @@ extern "C" __global__ void NAME(pool_forward)(const Input* __restrict__ x, Outpu
                                               void* __restrict__ index, int count,
                                               const __grid_constant__ PoolGeometry g) {
     const long long i = global_thread();
-    if (i < count) pool_unit(x, y, index, i, g, [](const Input& input) { return input; });
+    if (i < count) pool_unit<true>(x, y, index, i, g, [](const Input& input) { return input; });
 }

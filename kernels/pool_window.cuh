@@ -82,8 +82,9 @@ template <class Index> __device__ __forceinline__ void store_index(void* index, 
     ((Neighbours<Index, RESULTS>*)index)[i] = taps;
 }
 
-// Unit i of y, and of the index where that is not null; `read` is applied to each unit of x.
-template <class Read>
+// Unit i of y, and of the index where that is not null; `read` is applied to each unit of x. THREES says whether
+// all inputs of a 3x3 window are held at once, which takes nine units of registers.
+template <bool THREES, class Read>
 __device__ __forceinline__ void pool_unit(const Input* x, Output* y, void* index, unsigned i, const PoolGeometry& g,
                                           const Read& read) {
     Place out;
@@ -117,7 +118,7 @@ __device__ __forceinline__ void pool_unit(const Input* x, Output* y, void* index
         tap.axis[1] = tap.axis[2] = 0;
         if (whole && rows == 2 && columns == 2 / ACROSS) {
             take_plane<2, 2 / ACROSS>(pooled, plane, row_step, column_step, number_of(g, tap), read);
-        } else if (UNIT != PAIRS && whole && rows == 3 && columns == 3) {
+        } else if (THREES && UNIT != PAIRS && whole && rows == 3 && columns == 3) {
             take_plane<3, 3>(pooled, plane, row_step, column_step, number_of(g, tap), read);
         } else {
             for (tap.axis[1] = taps[1].begin; tap.axis[1] < taps[1].end; ++tap.axis[1]) {
