@@ -184,7 +184,7 @@ def test_a_recorded_step_takes_its_batch_itself():
             for count in epochs:
                 fit(trainer, count)
     assert recorded.recording_failure is None
-    steps = recorded._steps.recordings
+    steps = recorded.training_step.steps.recordings
     # 108 images are 6 batches of 16 and one of 12, and no step is given any
     assert {key: step.recorded for key, step in steps.items()} == {(16,): True, (12,): False}
     assert_same_training(recorded, plain)

@@ -180,7 +180,7 @@ def test_the_recipe_is_recorded_on_the_device_before_and_after_the_bias_is_froze
                 normalize=normalize,
             )  # fmt: skip
             trainers.append(trainer)
-    recorded = trainers[0]._steps.recordings.values()
+    recorded = trainers[0].training_step.steps.recordings.values()
     assert [step.recorded for step in recorded] == [True] and not trainers[0].recording_failure
     assert models.whitening_layer(trainers[0].model).frozen == ("kernel", "bias")
     assert same(*trainers)

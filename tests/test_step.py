@@ -330,7 +330,10 @@ def test_a_recorded_training_is_the_same_bit_for_bit(optimizer, device):
     recorded = training(device.backend, optimizer=made())
     plain = training(device.backend, record=False, optimizer=made())
     assert recorded.recording_failure is None
-    assert [step.recorded for step in recorded._steps.recordings.values()] == [True, False]
+    assert [step.recorded for step in recorded.training_step.steps.recordings.values()] == [
+        True,
+        False,
+    ]
     assert same(recorded, plain)
 
 
@@ -367,14 +370,15 @@ def test_twenty_recorded_steps_give_numpys_losses(device):
         with use_backend(backend):
             trainer = Trainer(network(), optimizer=SGD(0.05), backend=backend, progress=False)
             trainer._prepare(gpucnn.samples.as_samples("test", IMAGES, LABELS))
-            _, meter = trainer._source = None, trainer._meter()
+            meter = trainer._meter()
+            trainer.training_step.begin(None, meter)
             for step in range(20):
                 rows = slice(step % 5 * 8, step % 5 * 8 + 8)
                 batch = backend.asarray(IMAGES[rows]), backend.asarray(LABELS[rows])
                 meter.begin(f"step {step}")
-                trainer._run(trainer._steps, 8, batch)
+                trainer.training_step(8, batch)
                 seen.append(meter.read()["loss"])
-    assert trainer._steps.recordings
+    assert trainer.training_step.steps.recordings
     # rounding errors grow from step to step
     np.testing.assert_allclose(losses["graphs"], losses["numpy"], rtol=2e-4)
     assert losses["numpy"][-1] < losses["numpy"][0]
@@ -404,7 +408,7 @@ def test_a_change_from_outside_is_heeded(device):
         trainer.fit(IMAGES, LABELS, epochs=2, batch_size=2, validation_split=0)
         results.append(trainer)
     assert same(*results)
-    assert any(step.recorded for step in results[0]._steps.recordings.values())
+    assert any(step.recorded for step in results[0].training_step.steps.recordings.values())
 
 
 def test_a_metric_that_waits_leaves_the_training_as_it_is(device):
@@ -439,14 +443,14 @@ def test_what_the_arena_saves(name):
         rng.standard_normal((48, *shape), np.float32), rng.integers(0, 10, 48), epochs=1,
         batch_size=16, validation_split=0,
     )  # fmt: skip
-    (step,) = trainer._steps.recordings.values()
+    (step,) = trainer.training_step.steps.recordings.values()
     assert step.arena.size <= 1.1 * step.arena.least
     assert step.arena.size < 0.6 * step.arena.naive
 
 
 def test_names_of_a_captured_step(device):
     trainer = training(device.backend)
-    step = next(iter(trainer._steps.recordings.values()))
+    step = next(iter(trainer.training_step.steps.recordings.values()))
     graph = step._replay.replay
     assert isinstance(graph, Graph)
     names = graph.names()

@@ -39,7 +39,7 @@ def measure(name: str, batch: int = BATCH, turns: int = TURNS) -> float:
     x = rng.standard_normal((batch, *models.USUAL[name]), np.float32)
     y = rng.integers(0, 10, batch)
     planned, plain = trainer_of(name, True), trainer_of(name, False)
-    steps = (lambda: planned._steps(x, y), lambda: plain._step(x, y))
+    steps = (lambda: planned.training_step.steps(x, y), lambda: plain.training_step.work(x, y))
     ratios = []
     with planned.backend.running():
         for turn in range(WARM_UP + turns):
