@@ -266,6 +266,8 @@ class Trainer:
         record = {"epoch": epoch} | meter.read()
         seconds = time.perf_counter() - start
         self._in_epoch = False
+        if epoch == 1 and (why := self.recording_failure):
+            display.say(f"steps are not recorded but run one by one: {why}")
         if test is not None:
             values = self._evaluate(*test, f"validation of epoch {epoch}")
             record |= {f"val_{name}": value for name, value in values.items()}

@@ -105,14 +105,16 @@ def test_decay_all_decays_biases_and_norms_too(backend):
         assert_close(ours[path], value, reduction=20 * STEPS, magnitude=1.0 + abs(value), what=path)
 
 
-def test_lookahead_takes_a_share_of_every_third_step(backend):
-    ours = run(backend, SGD(0.1, lookahead=Lookahead(3, share=0.25)), range(7), random_arrays(0))
+@pytest.mark.parametrize("share", [0.25, StepDecay(0.5, steps=6)])
+def test_lookahead_takes_a_share_of_every_third_step(backend, share):
+    ours = run(backend, SGD(0.1, lookahead=Lookahead(3, share=share)), range(7), random_arrays(0))
+    shares = {2: 0.25, 5: 0.25} if share == 0.25 else {2: 0.5, 5: 0.05}
     for path, slow in random_arrays(0).items():
         fast = slow
         for step in range(7):
             fast = fast - 0.1 * random_arrays(100 + step)[path]
-            if step in (2, 5):
-                fast = slow = slow + 0.25 * (fast - slow)
+            if step in shares:
+                fast = slow = slow + shares[step] * (fast - slow)
         assert_close(ours[path], fast, reduction=20, magnitude=1.0 + abs(slow), what=path)
 
 
@@ -242,6 +244,7 @@ def test_slots_are_wide_and_parameters_keep_their_dtype(backend, name, make):
         lambda: AdamW(),
         lambda: Muon(0.1),
         lambda: SGD(0.1, lookahead=Lookahead(3, share=0.4)),
+        lambda: SGD(0.1, lookahead=Lookahead(3, share=StepDecay(0.4, steps=6))),
     ],
 )
 def test_a_restored_optimizer_continues_bit_for_bit(backend, make):

@@ -462,10 +462,10 @@ def test_what_a_step_keeps():
     rows = {row.name: row for row in reversed(memory.kept)}  # the first of a name
     size = {"map": 4 * 16 * 8 * 8 * 8, "pooled": 4 * 16 * 4 * 4 * 8, "image": x.nbytes}
     assert rows["conv2d"].bytes == size["image"]
-    assert rows["batch_norm"].bytes == size["map"] + 2 * 4 * 8  # its x, mean and variance
-    # of a window the place of its maximum, in a byte, if ReLU lets it pass
-    assert rows["max_pool2d+re_lu"].arrays == ("uint8 16x4x4x8",)
-    assert rows["max_pool2d+re_lu"].bytes == size["pooled"] / 4
+    # the norm's x, mean and variance, and of a window the place of its maximum, in a byte
+    pooled = rows["batch_norm+re_lu+max_pool2d"]
+    assert pooled.arrays == ("uint8 16x4x4x8", "float32 16x8x8x8", "float32 8", "float32 8")
+    assert pooled.bytes == size["pooled"] / 4 + size["map"] + 2 * 4 * 8
     assert memory.kept_bytes == sum(row.bytes for row in memory.kept)
     # forward's end: all that is kept is in use at once
     assert memory.kept_bytes < memory.arena.least + x.nbytes + 16 * 2**10

@@ -367,6 +367,19 @@ class Backend(ABC):
         dy itself.
         """
 
+    def batch_norm_pool_train(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
+        pool: PoolShape, activation: str = "linear", with_index: bool = True,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
+    ) -> tuple[Array, Array | None, Array, Array]:  # fmt: skip
+        """``batch_norm_train``, then ``pool_forward`` of its output: -> y, index, mean, var.
+
+        ``activation`` is the pooling's. One pass over x less where there is a kernel for both.
+        """
+        options = {"moving": moving, "momentum": momentum}
+        y, mean, var = self.batch_norm_train(x, gamma, beta, epsilon, shape, **options)
+        return *self.pool_forward(y, pool, with_index, activation), mean, var
+
     @abstractmethod
     def group_norm_forward(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
@@ -425,7 +438,9 @@ class Backend(ABC):
         ``changes`` says, by words of Philox4x32-10 (see ``dropout``) with the key ``seed`` and the
         counters 2p and 2p + 1 under the offset 2^32 + epoch. Of 2p, word 0 gives the shift of the
         rows, 1 of the columns, and 2 flips if it is below ``changes.flip_threshold``; of 2p + 1,
-        word 0 gives the row, 1 the column of the cutout's centre. One of k numbers is drawn as
+        word 0 gives the row, 1 the column of the cutout's centre. Where ``changes.alternating``,
+        word 2 of the picture's number under the offset 2^33 says instead whether it is mirrored in
+        even epochs, if it is below 2^31, or in odd ones. One of k numbers is drawn as
         floor(word * k / 2^32) (Lemire 2019). Row h then shows row h + draw(2 * shift + 1) - shift,
         a column likewise once mirrored or not; the square begins size // 2 before its centre.
 

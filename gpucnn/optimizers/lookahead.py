@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ..arguments import as_int
 from ..configured import Configured, check_range
+from ..schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Lookahead(Configured):
     slow += share * (p - slow); p = slow. In between the optimizer goes on as ever; its slots stay
     (Zhang et al., "Lookahead optimizer: k steps forward, 1 step back", NeurIPS 2019). An argument
     of every optimizer; the slow weights are its slot "slow", float32, and begin at the weights of
-    the first step.
+    the first step. The share is a number or a ``Schedule`` of the steps made; where it is 0,
+    nothing is changed.
 
     Example:
         >>> from gpucnn.optimizers import SGD
@@ -27,12 +29,15 @@ class Lookahead(Configured):
     alias: ClassVar[str] = "lookahead"
 
     period: int = 6
-    share: float = 0.5
+    share: float | Schedule = 0.5
 
     def __post_init__(self) -> None:
         as_int("Lookahead", "period", self.period)
-        check_range(self, "share", above=0)
+        if not isinstance(self.share, Schedule):
+            check_range(self, "share", above=0)
 
     def at(self, steps: int) -> float:
         """Return the share once so many steps are made: 0 for most."""
-        return 0.0 if steps % self.period else self.share
+        if steps % self.period:
+            return 0.0
+        return self.share(steps) if isinstance(self.share, Schedule) else self.share

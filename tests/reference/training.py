@@ -42,7 +42,7 @@ def dropout(x: np.ndarray, rate: float, seed: int, offset: int) -> np.ndarray:
 def gather_batch(
     images: np.ndarray, labels: np.ndarray, order: np.ndarray, epoch: int, first: int, count: int,
     table: np.ndarray, seed: int, *, shift: int = 0, fill: int | None = 0, flip: float = 0.0,
-    cutout: int = 0, cover: int = 0,
+    alternating: bool = False, cutout: int = 0, cover: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Pictures order[first:first + count], each shifted, flipped and covered; and their labels."""
     _, height, width, channels = images.shape
@@ -56,6 +56,9 @@ def gather_batch(
         )  # fmt: skip
         down, right = (first_block[i] * (2 * shift + 1) // WORD - shift for i in (0, 1))
         flipped = first_block[2] / WORD < flip
+        if alternating:
+            own = philox4x32([int(order[first + n]), 0, 0, 2], [seed % WORD, seed // WORD % WORD])
+            flipped = (own[2] / WORD < 0.5) != (epoch % 2)
         top = second_block[0] * height // WORD - cutout // 2
         left = second_block[1] * width // WORD - cutout // 2
         for h, w, c in np.ndindex(x.shape[1:]):
