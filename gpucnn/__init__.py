@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 # Loaded on first use: where each name lives. A module's own name is the module.
 _LATER = {
+    "LossScale": "optimizers",
     "Trainer": "trainer",
     "as_torch_module": "interop.torch",
     "load": "checkpoint",

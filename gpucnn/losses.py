@@ -2,8 +2,8 @@
 
 Every loss is called as ``loss(prediction, target) -> (value, dprediction)``: ``value`` is a 0-d
 array on the device, the mean over all samples (and positions), in float32, or float64 for float64
-predictions; ``dprediction`` is its gradient, of the prediction's shape and dtype. Nothing waits for
-the device.
+predictions; ``dprediction`` is its gradient, of the prediction's shape and dtype. A ``LossScale``
+given as a third argument multiplies dprediction alone. Nothing waits for the device.
 
     >>> loss = CrossEntropy(label_smoothing=0.1)
     >>> value, dlogits = loss(np.zeros((2, 10), np.float32), np.array([3, 7]))
@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .backends import backend_of
-from .backends.base import Array
+from .backends import backend_of, package_of
+from .backends.base import Array, Backend
 from .configured import Configured, check_range
 from .functional.checks import prepare
 from .metrics import Metric, accuracy
+
+if TYPE_CHECKING:
+    from .optimizers import LossScale
 
 
 class Loss(Configured):
@@ -35,7 +38,9 @@ class Loss(Configured):
 
     metrics: ClassVar[tuple[str, ...]] = ()
 
-    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array]:
         """Return (value, dprediction).
 
         Raises:
@@ -44,18 +49,24 @@ class Loss(Configured):
         """
         raise NotImplementedError
 
-    def measure(self, prediction: Array, target: Array) -> tuple[Array, Array, dict[Metric, Array]]:
+    def measure(
+        self, prediction: Array, target: Array, *loss_scale: LossScale
+    ) -> tuple[Array, Array, dict[Metric, Array]]:
         """Return (value, dprediction, metrics): what a trainer asks for.
 
         The metrics, by their functions, are those that the pass over the prediction gives, too.
         """
-        return *self(prediction, target), {}
+        return *self(prediction, target, *loss_scale), {}
 
     def check(self, shape: tuple[int, ...], target: Array) -> None:
         """Raise a ValueError where a target does not fit predictions of this shape.
 
         A trainer asks for all of its data before the first step.
         """
+
+
+def _on(backend: Backend, loss_scale: LossScale | None) -> Array | None:
+    return None if loss_scale is None else loss_scale.on(backend)
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class CrossEntropy(Loss):
 
     def check(self, shape: tuple[int, ...], target: Array) -> None:
         self._check_shape(shape, target)
-        if isinstance(target, np.ndarray):
+        if package_of(type(target)) == "numpy":
             self._check_labels(shape[-1], target)
 
     def _check_shape(self, shape: tuple[int, ...], target: Array) -> None:
@@ -100,10 +111,14 @@ class CrossEntropy(Loss):
                 f" Received: label {target.flat[wrong[0]]} at index {wrong[0]}"
             )
 
-    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
-        return self.measure(prediction, target)[:2]
+    def __call__(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array]:
+        return self.measure(prediction, target, loss_scale)[:2]
 
-    def measure(self, prediction: Array, target: Array) -> tuple[Array, Array, dict[Metric, Array]]:
+    def measure(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array, dict[Metric, Array]]:
         backend = backend_of("CrossEntropy", prediction=prediction, target=target)
         self._check_shape(prediction.shape, target)
         if backend.name == "numpy":  # a device's labels would have to be waited for
@@ -121,6 +136,7 @@ class CrossEntropy(Loss):
             backend.arranged(target),
             self.label_smoothing,
             1.0 / rows,
+            _on(backend, loss_scale),
         )
         value, share = backend.loss_means(losses, hits)
         # (rows, classes) -> (..., classes)
@@ -139,14 +155,18 @@ class Pointwise(Loss):
                 f" one element. Received: prediction {shape}, target {target.shape}"
             )
 
-    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array]:
         owner = type(self).__name__
         backend = backend_of(owner, prediction=prediction, target=target)
         self.check(prediction.shape, target)
         target = target.astype(prediction.dtype, copy=False)
         _, prediction, target = prepare(owner, prediction=prediction, target=target)
         scale = 1.0 / prediction.size
-        losses, dprediction = backend.pointwise_loss(prediction, target, self.kind, scale)
+        losses, dprediction = backend.pointwise_loss(
+            prediction, target, self.kind, scale, _on(backend, loss_scale)
+        )
         return backend.loss_means(losses)[0], dprediction
 
 

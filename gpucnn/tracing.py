@@ -35,6 +35,10 @@ def traced(subject: Any, what: str, function: Callable[..., Any], *arguments: An
     return _observer(subject, what, function, arguments)
 
 
+def is_observed() -> bool:
+    return _observer is not None
+
+
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
     """Let an observer look on inside the body, in place of NVTX."""

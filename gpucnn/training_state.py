@@ -11,6 +11,7 @@ from . import checkpoint
 from .callbacks import Callback
 from .data import Normalize
 from .network import Network
+from .optimizers import LossScale
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def write_state(trainer: Trainer, path: str | Path) -> Path:
     """Write a checkpoint that ``read_state`` continues from; return its JSON file."""
-    optimizer = trainer.optimizer.state_dict()
+    optimizer, scale = trainer.optimizer.state_dict(), trainer.loss_scale
     arrays = {"model": trainer.model.state_dict()}
     for slot, members in optimizer["slots"].items():
         arrays[f"optimizer.{slot}"] = {
@@ -35,6 +36,8 @@ def write_state(trainer: Trainer, path: str | Path) -> Path:
         "loss": trainer.loss.config(),
         "optimizer": trainer.optimizer.config(),
         "steps": optimizer["steps"],
+        "skipped": optimizer["skipped"],
+        "loss_scale": scale and {"arguments": scale.config(), "state": scale.state_dict()},
         "metrics": list(trainer.metrics),
         "seed": trainer.seed,
         "callbacks": callbacks,
@@ -59,6 +62,11 @@ class SavedState:
         """Build the network."""
         return checkpoint.model_of(self.file, self.info, self.arrays)
 
+    def loss_scale(self) -> LossScale | None:
+        """Return a loss scale with the arguments of the checkpoint's."""
+        saved = self.training.get("loss_scale")
+        return saved and LossScale.from_config(saved["arguments"])
+
     def restore(self, trainer: Trainer) -> None:
         """Give a trainer with the same architecture and kind of optimizer this state.
 
@@ -79,8 +87,13 @@ class SavedState:
             trainer.model.load_state_dict(self.arrays["model"])
         except ValueError as error:
             raise ValueError(f"{self.file}: {error}") from error
-        slots = {name: self._group(f"optimizer.{name}") for name in trainer.optimizer.slot_names}
-        trainer.optimizer.load_state_dict({"steps": self.training["steps"], "slots": slots})
+        slots = {name: self._group(f"optimizer.{name}") for name in trainer.optimizer.slots}
+        skipped = self.training.get("skipped", 0)  # earlier versions had none
+        trainer.optimizer.load_state_dict(
+            {"steps": self.training["steps"], "skipped": skipped, "slots": slots}
+        )
+        if self.loss_scale() and trainer.loss_scale:
+            trainer.loss_scale.load_state_dict(self.training["loss_scale"]["state"])
         for key, callback in _keyed(trainer.callbacks):
             if key in self.training["callbacks"]:
                 values = self.training["callbacks"][key]

@@ -24,6 +24,7 @@ __device__ __forceinline__ double exp2(double v) { return ::exp2(v); }
 __device__ __forceinline__ double expm1(double v) { return ::expm1(v); }
 __device__ __forceinline__ double log(double v) { return ::log(v); }
 __device__ __forceinline__ double log1p(double v) { return ::log1p(v); }
+__device__ __forceinline__ double pow(double v, double power) { return ::pow(v, power); }
 __device__ __forceinline__ double tanh(double v) { return ::tanh(v); }
 __device__ __forceinline__ double sqrt(double v) { return ::sqrt(v); }
 __device__ __forceinline__ double rsqrt(double v) { return ::rsqrt(v); }

@@ -1,6 +1,6 @@
 // Losses element by element, with their gradients.
 //
-//   losses[i] = loss(z[i], t[i])      dz[i] = scale * dloss/dz
+//   losses[i] = loss(z[i], t[i])      dz[i] = scale * dloss/dz, scale times *loss_scale where not null
 //
 // z, t, dz: `count` elements in any shape; losses as many in Accum. One thread takes PACK elements.
 // Macro: LOSS, one of the structs below.
@@ -41,10 +41,12 @@ struct BceLogits {
 };
 
 extern "C" __global__ void NAME(pointwise_loss)(const Element* __restrict__ z, const Element* __restrict__ t,
-                                                Accum scale, Accum* __restrict__ losses, Element* __restrict__ dz,
+                                                Accum scale, const double* __restrict__ loss_scale,
+                                                Accum* __restrict__ losses, Element* __restrict__ dz,
                                                 long long count) {
     const long long i = first_of_pack();
     if (i >= count) return;
+    if (loss_scale) scale *= (Accum)*loss_scale;
     const Pack<Element> prediction = load_pack(z, i, count), target = load_pack(t, i, count);
     Pack<Accum> loss;
     Pack<Element> gradient;

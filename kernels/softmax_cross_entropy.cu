@@ -3,11 +3,12 @@
 //
 //   target'[i] = (1 - smoothing) * target[i] + smoothing / classes
 //   losses     = - sum over i of target'[i] * log softmax(logits)[i]          0 * log 0 being 0
-//   dlogits[i] = scale * (softmax(logits)[i] - target'[i])
+//   dlogits[i] = scale * (softmax(logits)[i] - target'[i])      scale times *loss_scale, where not null
 //   hits       = argmax(logits) == argmax(target), the label; of equal ones the first, and a NaN is largest
 //
-// logits, dlogits (rows, classes); losses (rows,) in Accum; hits (rows,), 0 or 1; targets (rows,) of class numbers, 32 or 64
-// bits, or (rows, classes) of probabilities. A class number outside [0, classes) makes its row NaN.
+// logits, dlogits (rows, classes); losses (rows,) in Accum; hits (rows,), 0 or 1; targets (rows,) of
+// class numbers, 32 or 64 bits, or (rows, classes) of probabilities. A class number outside
+// [0, classes) makes its row NaN.
 // ROW_THREADS threads compute a row. Shared memory: see row_reduce.cuh. A kernel that HOLDS a row's
 // logits, HELD a thread at most, asks for all of them at once, in packs, and keeps them; the order of
 // the sums does not follow from where the rows begin in memory.
@@ -87,10 +88,12 @@ __device__ __forceinline__ void hold(Accum (&values)[HELD], const Element* row, 
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(softmax_cross_entropy)(const Element* __restrict__ logits, const TARGET* __restrict__ targets, Accum smoothing,
-                            Accum scale, Accum* __restrict__ losses, unsigned char* __restrict__ hits,
-                            Element* __restrict__ dlogits, int rows, int classes) {
+                            Accum scale, const double* __restrict__ loss_scale, Accum* __restrict__ losses,
+                            unsigned char* __restrict__ hits, Element* __restrict__ dlogits, int rows,
+                            int classes) {
     const int row = this_row();
     if (row >= rows) return;
+    if (loss_scale) scale *= (Accum)*loss_scale;
     logits += (long long)row * classes;
     dlogits += (long long)row * classes;
     RowTarget<TARGET> row_target(targets, row, classes);

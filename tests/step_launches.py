@@ -188,7 +188,7 @@ def step_of(name: str, batch: int = 8, **options: Any) -> Listing:
         labels = backend.xp.zeros(batch, np.int64)
         for _ in range(2):
             listing.clear()
-            trainer._step(images, labels)
+            trainer.training_step.work(images, labels)
     return listing
 
 

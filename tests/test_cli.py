@@ -302,6 +302,12 @@ def test_summary(newest):
     assert "61,932" in run("summary", "--model", "lenet5")
 
 
+def test_plan():
+    output = run("plan", "lenet5", "--batch-size", 16)
+    assert re.search(r"batch_norm\+re_lu\+max_pool2d +uint8 16x14x14x6, float32 16x28x28x6", output)
+    assert re.search(r"arena +[\d.]+ MB for \d+ arrays of [\d.]+ MB in all", output)
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_export(trained, folder, first):
     layout = ["--channels-first"] if first else []
@@ -584,8 +590,8 @@ def test_the_benchmark_says_what_was_disturbed_and_left_out(fake_bench, monkeypa
 
 def test_help_names_every_command():
     output = run("--help")
-    names = "train", "evaluate", "predict", "filters", "summary", "profile", "tune", "bench", "info"
-    for name in names:
+    names = "train evaluate predict filters summary plan profile tune bench info"
+    for name in names.split():
         assert re.search(rf"{name} +[A-Z]", output)
         assert "Usage: " in run(name, "--help")
 

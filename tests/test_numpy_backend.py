@@ -171,8 +171,8 @@ def test_an_update_needs_no_memory_of_the_parameters_size(one_thread):
     np.square(v, out=v)
     sgd = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "grad_scale": None}
     adam = {
-        "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-7, "step": 1,
-        "decoupled": False, "grad_scale": None,
+        "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-7,
+        "correction_1": 0.1, "correction_2": 0.01, "decoupled": False, "grad_scale": None,
     }  # fmt: skip
     limit = 1 << 20
     assert peak(lambda: backend.sgd_update([param], [gradient], [m], [0.1], **sgd)) < limit

@@ -197,7 +197,8 @@ def test_adams_first_step_is_the_learning_rate():
     zero = np.zeros(2)
     p, m, v = reference.adam_update(
         zero, np.array([1e-3, -50.0]), zero, zero, 0.0, learning_rate=0.1, beta_1=0.9,
-        beta_2=0.99, epsilon=0.0, step=1, decoupled=False, grad_scale=1.0,
+        beta_2=0.99, epsilon=0.0, correction_1=0.1, correction_2=0.01, decoupled=False,
+        grad_scale=1.0,
     )  # fmt: skip
     assert p == pytest.approx([-0.1, 0.1])
     assert m == pytest.approx([1e-4, -5]) and v == pytest.approx([1e-8, 25])

@@ -259,6 +259,7 @@ def test_adam(decoupled):
         optimizer.step()
         p, m, v = reference.adam_update(
             p, g, m, v, 0.01, learning_rate=0.1, beta_1=0.8, beta_2=0.95, epsilon=1e-3,
-            step=step + 1, decoupled=decoupled, grad_scale=1.0,
+            correction_1=1 - 0.8 ** (step + 1), correction_2=1 - 0.95 ** (step + 1),
+            decoupled=decoupled, grad_scale=1.0,
         )  # fmt: skip
         close(p, tp.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import gpucnn
-from gpucnn.backends.numpy import workers
+from gpucnn.backends.numpy import threads, workers
 from gpucnn.backends.numpy.convolution import pointwise
 from gpucnn.backends.numpy.threads import at_most, one_blas_thread
 from gpucnn.callbacks import LambdaCallback
@@ -97,6 +98,39 @@ def test_the_least_of_several_limits_counts():
         assert blas_threads() == {2}
         pool.submit(other.__exit__, None, None, None).result()
         assert blas_threads() == {4}
+
+
+class FakeMKL:
+    """Its thread-local number alone: 0 where the process's counts, as in the library."""
+
+    def __init__(self):
+        self.numbers = {}
+
+    def __call__(self, threads: int) -> int:
+        before = self.numbers.get(threading.get_ident(), 0)
+        self.numbers[threading.get_ident()] = threads
+        return before
+
+
+def test_mkl_is_limited_in_each_thread_that_computes(monkeypatch, three_workers):
+    mkl = FakeMKL()
+    monkeypatch.setattr(threads, "_mkl_setters", lambda: [mkl])
+    seen = {}
+    me = threading.get_ident()
+
+    def look(part: int) -> None:
+        time.sleep(0.002)  # so that others take parts
+        seen[threading.get_ident()] = mkl.numbers[threading.get_ident()]
+
+    with one_blas_thread(), at_most(3):
+        workers.run(look, 60)
+    assert len(seen) > 1
+    assert set(seen.values()) == {1}
+    assert mkl.numbers[me] == 0  # the process's number again
+    mkl(2)
+    with at_most(4):
+        assert mkl.numbers[me] == 2
+    assert mkl.numbers[me] == 2
 
 
 @pytest.mark.parametrize("size", [2, 20_000])

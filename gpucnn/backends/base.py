@@ -11,22 +11,32 @@ float64 for float64; ``Accum`` below is that dtype.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..changes import Changes
 from ..extras import package
 from ..shapes import ConvShape, NormShape, PoolShape
+from .transfers import Transfers
 
 if TYPE_CHECKING:
     from ..network.program import Program
+    from ..step.memory import Piece
+
+T = TypeVar("T")
 
 Array = Any
+# Differs from step to step: by value, or a 0-d float64 array on the device (see gpucnn.varying).
+Number = Any
+Masters = Sequence[Array | None] | None
+Factors = Sequence[float] | None
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -102,9 +112,50 @@ class Backend(ABC):
     def synchronize(self) -> None:
         """Wait until all work that was started is done."""
 
+    def free_memory(self) -> int:
+        """Return about how many bytes new arrays may take; here of the host's memory."""
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # Windows and macOS do not say
+            return 2**33
+
+    def transfers(self) -> Transfers:
+        """Return a new stream of copies between the host and the current device."""
+        return Transfers()
+
     def running(self) -> AbstractContextManager[None]:
         """Return a context for a run of many calls, as a training is one."""
         return nullcontext()
+
+    # ---- memory and recording: what gpucnn.step builds on ------------------------------------
+
+    @property
+    def captures(self) -> bool:
+        """Whether ``capture`` records what is launched, to launch it again as one."""
+        return False
+
+    @abstractmethod
+    def memory(self, size: int) -> tuple[int, Any]:
+        """Return the address of so many fresh bytes, and the object that owns them."""
+
+    def allocating(self, allocate: Callable[[int], Piece]) -> AbstractContextManager[None]:
+        """Return a context in which new arrays, large ones at least, lie in ``allocate``'s pieces.
+
+        An array refers to its piece for as long as it, or a view of it, is in use.
+        """
+        return nullcontext()
+
+    def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """Call a function, but write down what it launches in place of running that.
+
+        -> what the function returned, whose arrays have no contents yet, and a function that runs
+        all of it. Whatever cannot be written down, waiting for the device say, raises.
+        """
+        raise NotImplementedError(f"{self.name}: nothing to capture, calls have done their work")
+
+    def write(self, values: np.ndarray, target: Array) -> None:
+        """Copy a few numbers of the host to an array, in turn with the work, without waiting."""
+        target[...] = values
 
     def bind(
         self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
@@ -243,8 +294,9 @@ class Backend(ABC):
 
     @abstractmethod
     def softmax_cross_entropy(
-        self, logits: Array, targets: Array, label_smoothing: float, scale: float
-    ) -> tuple[Array, Array, Array]:
+        self, logits: Array, targets: Array, label_smoothing: float, scale: float,
+        loss_scale: Array | None = None,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Cross-entropy of softmax(logits), forward and backward in one pass.
 
         logits (rows, classes); targets int32 or int64 (rows,) of classes, or floating (rows,
@@ -252,16 +304,19 @@ class Backend(ABC):
         -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits, and hits (rows,)
         bool: whether the largest logit, of equal ones the first, is of the target's class. A label
         outside [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise.
+        Of ``loss_scale``, float64, the first number multiplies dlogits too (``gradient_scale``).
         """
 
     @abstractmethod
     def pointwise_loss(
-        self, prediction: Array, target: Array, kind: str, scale: float
-    ) -> tuple[Array, Array]:
+        self, prediction: Array, target: Array, kind: str, scale: float,
+        loss_scale: Array | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         """One of ``POINTWISE_LOSSES``, elementwise: -> losses in Accum, scale * dloss/dprediction.
 
         With d = prediction - target: mse d^2; mae |d|; huber d^2/2 for |d| <= 1, else |d| - 1/2;
         bce_logits max(z,0) - z*t + log(1 + exp(-|z|)), the cross-entropy of sigmoid(z).
+        ``loss_scale`` as in ``softmax_cross_entropy``.
         """
 
     @abstractmethod
@@ -355,47 +410,139 @@ class Backend(ABC):
     # ---- random numbers ----------------------------------------------------------------------
 
     @abstractmethod
-    def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
+    def dropout(self, x: Array, rate: float, seed: int, offset: int | Array) -> Array:
         """Zero each element with probability ``rate``, scale the others by 1 / (1 - rate).
 
         Element i, in C order, is kept iff word i % 4 of Philox4x32-10 (Salmon et al., SC'11) with
         key (seed low, seed high) and counter (i // 4 low, i // 4 high, offset low, offset high) is
-        at least floor(rate * 2^32); seed and offset count modulo 2^64. Applied to dy with the same
-        seed and offset it is its own backward pass, and every backend draws the same numbers.
+        at least floor(rate * 2^32); seed and offset count modulo 2^64; an offset can
+        be a 0-d int64 array on the device. Applied to dy with the same seed and offset it is its
+        own backward pass, and every backend draws the same numbers.
+        """
+
+    # ---- data that lies on the device --------------------------------------------------------
+
+    @abstractmethod
+    def gather_batch(
+        self, images: Array, labels: Array, order: Array, place: Any, count: int, table: Array,
+        changes: Changes, seed: int,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Take a batch out of a set of pictures, each changed at random -> x, y.
+
+        images (M, H, W, C) uint8, labels (M,) int64, order (N,) int32: the pictures in the order in
+        which an epoch takes them. table (256, C): what each pixel value of each channel becomes,
+        in the dtype of x. place: epoch * 2^32 + the place in the order of the batch's first
+        picture; a number, or a 0-d int64 array that holds it. The batch ends within the order.
+
+        x (count, H, W, C): the picture at place p of the epoch, shifted, flipped and covered as
+        ``changes`` says, by words of Philox4x32-10 (see ``dropout``) with the key ``seed`` and the
+        counters 2p and 2p + 1 under the offset 2^32 + epoch. Of 2p, word 0 gives the shift of the
+        rows, 1 of the columns, and 2 flips if it is below ``changes.flip_threshold``; of 2p + 1,
+        word 0 gives the row, 1 the column of the cutout's centre. Where ``changes.alternating``,
+        word 2 of the picture's number under the offset 2^33 says instead whether it is mirrored in
+        even epochs, if it is below 2^31, or in odd ones. One of k numbers is drawn as
+        floor(word * k / 2^32) (Lemire 2019). Row h then shows row h + draw(2 * shift + 1) - shift,
+        a column likewise once mirrored or not; the square begins size // 2 before its centre.
+
+        y (count,): their labels.
+        """
+
+    @abstractmethod
+    def collect(self, values: Sequence[Array], ring: Array, row: Any) -> None:
+        """Write values, 0-d float32 or float64, into ring[row] (rows, columns) float64, in place.
+
+        There is a value for each column. row, in [0, rows): a number, or a 0-d int64 array that
+        holds it.
         """
 
     # ---- optimizers: one launch for all tensors, in place ------------------------------------
 
     @abstractmethod
-    def global_norm(self, arrays: Sequence[Array]) -> Array:
-        """sqrt of the sum of squares over all the arrays, summed in float64.
+    def gradient_scale(
+        self, grads: Sequence[Array], *, clip_norm: float | None = None,
+        loss_scale: Array | None = None, growth_interval: int | None = None,
+        skipped: Array | None = None, step: Number = 1, betas: Sequence[float] = (),
+    ) -> tuple[Array, ...]:  # fmt: skip
+        """What the gradients of a step, all together, say about it; decided where they lie.
 
-        -> a 0-d array on the device, float32, or float64 if any of the arrays is.
+        -> 0-d float64 arrays: norm, factor, and 1 - beta^(step - skipped) for each of two ``betas``
+        at most. norm is sqrt of the sum of all squares, summed in float64, over the loss scale;
+        factor = min(1, clip_norm / norm) / loss scale is the ``grad_scale`` of the updates, or NaN
+        where the norm is not finite.
+
+        ``loss_scale`` is float64 [scale, streak], the streak counts good steps in a row or, below
+        0, skipped ones. Where the norm is not finite factor is then 0, ``skipped`` (float64, one
+        number) is counted up, and the scale is halved; after 64 in a row factor is NaN all the
+        same. At a streak of ``growth_interval`` the scale is doubled and the streak begins anew;
+        None is a scale that stays. All in place.
         """
 
     @abstractmethod
     def sgd_update(
         self, params: Sequence[Array], grads: Sequence[Array], velocities: Sequence[Array],
-        weight_decays: Sequence[float], *, learning_rate: float, momentum: float, nesterov: bool,
-        grad_scale: Array | None,
+        weight_decays: Sequence[float], *, learning_rate: Number, momentum: float, nesterov: bool,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
-        """Sutskever's momentum, in place on params and velocities (Accum).
+        """Sutskever's momentum, in place on params, velocities and masters (both Accum).
 
         g = grad_scale * grad + weight_decay * p; v = momentum * v - learning_rate * g;
         p += v, or with Nesterov p += momentum * v - learning_rate * g.
-        ``grad_scale`` is a 0-d array on the device (gradient clipping) or None for 1.
+        p is the master, where there is one, and the parameter becomes its rounding; an element of a
+        master whose rounding is not the parameter is out of date: p is the parameter there.
+        ``grad_scale`` is a 0-d float64 array on the device or None for 1; where it is 0, nothing is
+        changed. A tensor's learning rate is ``learning_rate`` times its factor.
         """
 
     @abstractmethod
     def adam_update(
         self, params: Sequence[Array], grads: Sequence[Array], m: Sequence[Array],
-        v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: float, beta_1: float,
-        beta_2: float, epsilon: float, step: int, decoupled: bool, grad_scale: Array | None,
+        v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: Number, beta_1: float,
+        beta_2: float, epsilon: float, correction_1: Number, correction_2: Number, decoupled: bool,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
-        """Adam (Kingma & Ba 2015), in place on params, m and v (both Accum); step counts from 1.
+        """Adam (Kingma & Ba 2015), in place on params, m, v and masters (Accum).
 
         g = grad_scale * grad; not decoupled: g += weight_decay * p (L2); decoupled, AdamW
         (Loshchilov & Hutter 2019): p -= learning_rate * weight_decay * p first. Then
         m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
-        p -= learning_rate * (m / (1-b1^step)) / (sqrt(v / (1-b2^step)) + epsilon).
+        p -= learning_rate * (m / correction_1) / (sqrt(v / correction_2) + epsilon), where
+        correction_i is 1 - beta_i^step. The rest as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def lookahead_update(
+        self, params: Sequence[Array], slow: Sequence[Array], *, share: Number,
+        grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        """Lookahead (Zhang et al. 2019), in place on params, slow (Accum) and masters.
+
+        slow += share * (p - slow); p = slow; where share is 0 nothing is changed. Masters and
+        ``grad_scale``, which scales nothing here, as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def muon_direction(
+        self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
+        nesterov: bool, grad_scale: Array | None,
+    ) -> list[Array]:  # fmt: skip
+        """Momentum, in place on the velocities (Accum): v = momentum * v + grad_scale * grad.
+
+        -> for each u = v, or with Nesterov grad_scale * grad + momentum * v, over its own norm, as
+        the gradient; 0 where the norm is. Where ``grad_scale`` is 0, nothing is changed, and what
+        comes is not to be used.
+        """
+
+    @abstractmethod
+    def newton_schulz(self, a: Array, b: Array, coefficients: Sequence[float]) -> Array:
+        """c0 I + c1 a + c2 b for square matrices (n, n) and three coefficients."""
+
+    @abstractmethod
+    def muon_update(
+        self, params: Sequence[Array], steps: Sequence[Array], weight_decays: Sequence[float], *,
+        learning_rate: Number, grad_scale: Array | None, masters: Masters = None,
+        rate_factors: Factors = None,
+    ) -> None:  # fmt: skip
+        """p -= learning_rate * (step + weight_decay * p), in place on params and masters (Accum).
+
+        steps are as params; ``grad_scale`` scales nothing here. The rest as in ``sgd_update``.
         """

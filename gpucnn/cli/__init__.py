@@ -17,6 +17,7 @@ from .evaluate import evaluate
 from .export import export
 from .filters import filters
 from .info import info
+from .plan import plan
 from .predict import predict
 from .profile import profile
 from .summary import summary
@@ -53,5 +54,17 @@ def _options(
     pass
 
 
-for command in (train, evaluate, predict, export, filters, summary, profile, tune, bench, info):
+for command in (
+    train,
+    evaluate,
+    predict,
+    export,
+    filters,
+    summary,
+    plan,
+    profile,
+    tune,
+    bench,
+    info,
+):
     app.command()(command)

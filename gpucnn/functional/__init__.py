@@ -19,6 +19,7 @@ from .activation import (
     saves_output,
 )
 from .arrange import pad_backward, pad_forward, slice_backward, take_backward, take_forward
+from .batch import collect, gather_batch
 from .conv import conv_backward, conv_forward, conv_shape
 from .conv_norm import conv_norm_infer
 from .conv_pool import conv_pool_backward, conv_pool_forward, conv_pool_shapes
@@ -80,6 +81,7 @@ __all__ = [
     "channels_last",
     "clip_backward",
     "clip_forward",
+    "collect",
     "conv_backward",
     "conv_forward",
     "conv_norm_infer",
@@ -97,6 +99,7 @@ __all__ = [
     "dropout_forward",
     "elementwise_backward",
     "elementwise_forward",
+    "gather_batch",
     "global_pool_backward",
     "global_pool_forward",
     "global_pool_shape",

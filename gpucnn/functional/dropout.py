@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..arguments import as_int, as_number
 from ..backends.base import Array
 from .checks import prepare
 
 
 def dropout_forward(
-    x: Array, rate: float, *, seed: int, offset: int = 0, owner: str = "dropout"
+    x: Array, rate: float, *, seed: int, offset: int | Array = 0, owner: str = "dropout"
 ) -> Array:
     """Zero each element with probability ``rate`` and scale the others by 1 / (1 - rate).
 
@@ -18,22 +20,22 @@ def dropout_forward(
     Args:
         x: any shape.
         rate: in [0, 1).
-        seed: 64 bits. offset: 64 bits; count it up at each call for fresh numbers.
+        seed: 64 bits. offset: 64 bits; count it up at each call for fresh numbers. It may lie on
+            the device, a 0-d array of int64, whose value counts when the mask is drawn.
 
     Returns:
         y: as x.
     """
     rate = as_number(owner, "rate", rate, least=0, below=1)
-    seed, offset = (
-        as_int(owner, name, value, minimum=0)
-        for name, value in (("seed", seed), ("offset", offset))
-    )
+    seed = as_int(owner, "seed", seed, minimum=0)
     backend, x = prepare(owner, x=x)
+    if not (backend.owns(offset) and offset.shape == () and offset.dtype == np.int64):
+        offset = as_int(owner, "offset", offset, minimum=0)
     return backend.dropout(x, rate, seed, offset)
 
 
 def dropout_backward(
-    dy: Array, rate: float, *, seed: int, offset: int = 0, owner: str = "dropout"
+    dy: Array, rate: float, *, seed: int, offset: int | Array = 0, owner: str = "dropout"
 ) -> Array:
     """Return dx: dy under the forward's mask and scale, drawn again from seed and offset."""
     return dropout_forward(dy, rate, seed=seed, offset=offset, owner=owner)

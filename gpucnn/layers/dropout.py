@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import functional as F
 from ..arguments import as_int, as_number
 from ..backends.base import Array
 from ..initializers import draw_seed
+from ..varying import varying
 from .base import Layer
 
 
@@ -41,13 +44,16 @@ class Dropout(Layer):
         if not training or self.rate == 0:
             self._save(None)
             return x
-        call = self.counters["calls"]
+        call = varying(self._next_call, np.int64)
         y = F.dropout_forward(x, self.rate, seed=self.seed, offset=call, owner=self.label)
-        self.counters["calls"] += 1
         self._save(call)
         return y
 
-    def _backward(self, dy: Array, call: int | None) -> Array:
+    def _next_call(self) -> int:
+        self.counters["calls"] += 1
+        return self.counters["calls"] - 1
+
+    def _backward(self, dy: Array, call: int | Array | None) -> Array:
         if call is None:
             return dy
         return F.dropout_backward(dy, self.rate, seed=self.seed, offset=call, owner=self.label)

@@ -162,12 +162,14 @@ class Network(Layer):
     def parameters(self) -> Iterator[Parameter]:
         """Yield the trainable parameters in a fixed order, for an optimizer.
 
-        ``trainable = False`` on a layer or on a nested network leaves its parameters out.
+        ``trainable = False`` on a layer or on a nested network leaves its parameters out, and so
+        does a layer's ``frozen`` those that it names.
         """
         for path, layer, trainable in self._walk():
             if trainable:
                 for key in layer.params:
-                    yield Parameter(f"{path}/{key}", layer, key)
+                    if key not in layer.frozen:
+                        yield Parameter(f"{path}/{key}", layer, key)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return copies of all arrays on the host, by path: "conv2d/kernel", "dropout/calls".
@@ -239,6 +241,10 @@ class Network(Layer):
         NumPy out, as for a tensor of another library on the host. A graph of several inputs takes a
         list, one of several outputs returns a list.
 
+        What else is in a sample's batch does not change its answer, not a bit. On CUDA its place
+        does not either: the last of several batches is filled up, for kernels are chosen by the
+        batch's size. On NumPy the BLAS may round in another way at another place.
+
         Raises:
             ValueError: x holds no samples.
         """
@@ -259,8 +265,11 @@ class Network(Layer):
         with backend.running(), inference_mode():
             for start in range(0, count, batch_size):
                 batch = [backend.asarray(item[start : start + batch_size]) for item in xs]
+                rest = len(batch[0])
+                if start and rest < batch_size and backend.name == "cuda":
+                    batch = [_filled_up(item, batch_size, backend) for item in batch]
                 y = self.forward(batch if self.takes_many else batch[0])
-                ys = y if isinstance(y, list) else [y]
+                ys = [part[:rest] for part in (y if isinstance(y, list) else [y])]
                 answers.append([_brought_home(part, backend, on_host) for part in ys])
         xp = np if on_host else get_backend("cuda").xp
         joined = [xp.concatenate(parts) for parts in zip(*answers, strict=True)]
@@ -343,6 +352,13 @@ class Network(Layer):
     def __repr__(self) -> str:
         count = f"{self.parameter_count():,} parameters" if self.built else "not built"
         return f"<{self.label}: {len(self.layers)} layers, {count}>"
+
+
+def _filled_up(x: Array, batch_size: int, backend: Backend) -> Array:
+    """Return (n, ...) as (batch_size, ...), zeros behind."""
+    filled = backend.xp.zeros((batch_size, *x.shape[1:]), x.dtype)
+    filled[: len(x)] = x
+    return filled
 
 
 def _brought_home(y: Array, backend: Backend, on_host: bool) -> Array:

@@ -21,9 +21,10 @@ Arrays = dict[str, Any]
 
 EPSILON = 1e-3
 SGD = {"learning_rate": 1e-4, "momentum": 0.9, "nesterov": False}
+ADAM_STEP = 10
 ADAM = {
-    "learning_rate": 1e-4, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "step": 10,
-    "decoupled": True,
+    "learning_rate": 1e-4, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8,
+    "correction_1": 1 - 0.9**ADAM_STEP, "correction_2": 1 - 0.999**ADAM_STEP, "decoupled": True,
 }  # fmt: skip
 WEIGHT_DECAY = 0.01
 

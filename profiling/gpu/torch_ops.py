@@ -315,7 +315,7 @@ def adam_update(case: Case, i: Inputs) -> Call:
     m, v = ([t.clone() for t in states] for states in i["states"])
     device, settings = params[0].device, ours.ADAM
     # the call itself counts the steps up, from that of ours less one
-    steps = [torch.tensor(settings["step"] - 1.0, device=device) for _ in params]
+    steps = [torch.tensor(ours.ADAM_STEP - 1.0, device=device) for _ in params]
 
     def call() -> tuple[Tensor, ...]:
         torch._foreach_add_(steps, 1)

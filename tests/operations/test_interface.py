@@ -25,7 +25,9 @@ CLASSES = [NumpyBackend, CudaBackend]
 def test_the_contract_is_all_abstract_but_what_is_composed_and_the_context_of_a_run():
     public = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction)}
     public = {name for name in public if not name.startswith("_")}
-    assert public == {*OPERATIONS, *COMPOSED, "arranged", "running", "bind"}
+    arrays = {"arranged", "free_memory", "transfers"}
+    recording = {"memory", "allocating", "capture", "write"}
+    assert public == {*OPERATIONS, *COMPOSED, *arrays, *recording, "running", "bind"}
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -25,7 +25,18 @@ from .normalization import (
     group_norm_forward,
 )
 from .sliding import conv_dgrad, conv_fprop, conv_wgrad, pool_backward, pool_forward
-from .training import adam_update, dropout, global_norm, philox4x32, sgd_update
+from .training import (
+    adam_update,
+    dropout,
+    gather_batch,
+    global_norm,
+    gradient_scale,
+    lookahead_update,
+    muon_momentum,
+    orthogonal,
+    philox4x32,
+    sgd_update,
+)
 
 __all__ = [
     "activation_backward",
@@ -39,9 +50,14 @@ __all__ = [
     "conv_fprop",
     "conv_wgrad",
     "dropout",
+    "gather_batch",
     "global_norm",
+    "gradient_scale",
     "group_norm_backward",
     "group_norm_forward",
+    "lookahead_update",
+    "muon_momentum",
+    "orthogonal",
     "philox4x32",
     "pointwise_loss",
     "pool_backward",

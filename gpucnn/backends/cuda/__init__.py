@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .backend import CudaBackend
 from .compiler import CupyLauncher
+from .graphs import CupyGraphs
 from .launch import Launcher
 from .tuning import TunedPlans
 
@@ -32,4 +33,4 @@ def cupy_backend() -> CudaBackend:
     if not devices:
         raise RuntimeError("the CUDA backend needs a GPU, and CUDA finds none")
     launcher = CupyLauncher()
-    return CudaBackend(cupy, launcher, TunedPlans(launcher))
+    return CudaBackend(cupy, launcher, TunedPlans(launcher), CupyGraphs())

@@ -14,11 +14,12 @@ DROPOUT = KernelFamily("dropout.cu", "dropout", DTYPE)
 class Dropout(KernelCaller):
     """``dropout``."""
 
-    def dropout(self, x: Array, rate: float, seed: int, offset: int) -> Array:
+    def dropout(self, x: Array, rate: float, seed: int, offset: int | Array) -> Array:
         y = self.xp.empty_like(x)
+        number, place = (0, offset) if self.owns(offset) else (offset, None)
         self.launch_packs(
             DROPOUT(x.dtype), x, x, y, np.uint32(int(rate * 2**32)),
             accumulator(x.dtype).type(1 / (1 - rate)), np.uint64(seed % 2**64),
-            np.uint64(offset % 2**64),
+            np.uint64(int(number) % 2**64), place,
         )  # fmt: skip
         return y

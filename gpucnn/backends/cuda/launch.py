@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
+from .graphs import Graphs
 from .kernel import Kernel
 from .tensor_map import TensorMap
 
@@ -58,13 +60,13 @@ def pack_size(array: Any) -> int:
     return 8 if array.dtype.itemsize == 2 else 4
 
 
+def address_of(array: Any) -> int:
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
 def aligned(*arrays: Any, to: int = 16) -> bool:
     """Return whether arrays begin at multiples of ``to`` bytes: a view can lie anywhere."""
-    return all(
-        (a.ctypes.data if isinstance(a, np.ndarray) else a.data.ptr) % to == 0
-        for a in arrays
-        if a is not None
-    )
+    return all(address_of(a) % to == 0 for a in arrays if a is not None)
 
 
 def batch_parts(sample: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
@@ -87,6 +89,8 @@ class KernelCaller:
 
     xp: ModuleType
     launcher: Launcher
+    graphs: Graphs | None = None
+    held: list[Any] | None = None  # tables that a graph reads which is being captured
 
     def launch(
         self,
@@ -123,8 +127,13 @@ class KernelCaller:
         """Return ``make(key)`` on the device, a small table that is made once and kept."""
         place = (make, key, self.launcher.device)
         if place not in self._constants:
-            self._constants[place] = self.xp.asarray(make(key))
+            self._constants[place] = self.lasting(make(key))
         return self._constants[place]
+
+    def lasting(self, table: np.ndarray) -> Any:
+        """Bring a table to the device, to memory that no step takes over."""
+        with self.graphs.allocating(None) if self.graphs else nullcontext():
+            return self.xp.asarray(table)
 
     @cached_property
     def _constants(self) -> dict[tuple, Any]:

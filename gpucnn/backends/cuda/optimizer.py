@@ -1,148 +1,123 @@
-"""Optimizer steps over all tensors at once (kernels/{optimizer,global_norm}.cu)."""
+"""Optimizer steps over all tensors at once (kernels/{optimizer,muon,gradient_scale}.cu)."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..base import Array, accumulator
-from .kernel import DTYPE, Kernel, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller
+from ..base import Array, Factors, Masters, Number, accumulator
+from .kernel import DTYPE, KernelFamily
+from .launch import BLOCK_THREADS
+from .multi_tensor import MultiTensor, chunk_count, groups
 
 SGD = KernelFamily("optimizer.cu", "sgd_update", DTYPE)
 ADAM = KernelFamily("optimizer.cu", "adam_update", DTYPE)
+LOOKAHEAD = KernelFamily("optimizer.cu", "lookahead_update", DTYPE)
+MUON_MOMENTUM = KernelFamily("muon.cu", "muon_momentum", DTYPE)
+MUON_DIRECTION = KernelFamily("muon.cu", "muon_direction", DTYPE)
+NEWTON_SCHULZ = KernelFamily("muon.cu", "newton_schulz", DTYPE)
+MUON = KernelFamily("muon.cu", "muon_update", DTYPE)
 SQUARES = KernelFamily("global_norm.cu", "global_norm_squares", DTYPE)
-FINISH = KernelFamily("global_norm.cu", "global_norm_finish", DTYPE)
-
-CHUNK = 4096  # as in kernels/multi_tensor.cuh
-# Gradients that return to the memory pool come back at a few addresses, so few tables recur.
-_TABLES_KEPT = 16
-
-Columns = Sequence[Sequence[Array]]
+GRADIENT_SCALE = KernelFamily("gradient_scale.cu", "gradient_scale", {"float64": DTYPE["float64"]})
 
 
-class Optimizers(KernelCaller):
-    """``global_norm``, ``sgd_update`` and ``adam_update``."""
+class Optimizers(MultiTensor):
+    """``gradient_scale``, and the updates of the optimizers."""
 
-    def global_norm(self, arrays: Sequence[Array]) -> Array:
-        tables = []
-        for dtype, (grads,) in _by_dtype(arrays):
-            tables.append((dtype, grads, self._table((grads, grads), [0.0] * len(grads))))
-        partial = self.xp.empty(sum(len(chunks) for _, _, (_, chunks) in tables), np.float64)
+    def gradient_scale(
+        self, grads: Sequence[Array], *, clip_norm: float | None = None,
+        loss_scale: Array | None = None, growth_interval: int | None = None,
+        skipped: Array | None = None, step: Number = 1, betas: Sequence[float] = (),
+    ) -> tuple[Array, ...]:  # fmt: skip
+        found = list(groups(grads, grads))
+        partial = self.xp.empty(sum(chunk_count(rows) for _, rows in found), np.float64)
         begin = 0
-        for dtype, grads, (table, chunks) in tables:
-            end = begin + len(chunks)
-            self.launch(
-                SQUARES(dtype), len(chunks), BLOCK_THREADS, table, chunks, partial[begin:end],
-                pointees=grads,
-            )  # fmt: skip
+        for dtype, rows in found:
+            end = begin + chunk_count(rows)
+            self.launch_rows(SQUARES(dtype), rows, partial[begin:end])
             begin = end
-        double = any(array.dtype == np.float64 for array in arrays)
-        norm = self.xp.empty((), np.float64 if double else np.float32)
-        self.launch(FINISH(norm.dtype), 1, BLOCK_THREADS, partial, np.int64(partial.size), norm)
-        return norm
+        decision = self.xp.empty(4, np.float64)
+        beta_1, beta_2 = (*betas, 0.0, 0.0)[:2]
+        self.launch(
+            GRADIENT_SCALE("float64"), 1, BLOCK_THREADS, partial, np.int64(partial.size),
+            np.float64(clip_norm or 0), loss_scale, np.float64(growth_interval or 0), skipped,
+            *self._varying(step), np.float64(beta_1), np.float64(beta_2), decision,
+        )  # fmt: skip
+        # (4,) -> () each
+        return tuple(decision[i : i + 1].reshape(()) for i in range(2 + len(betas)))
 
     def sgd_update(
         self, params: Sequence[Array], grads: Sequence[Array], velocities: Sequence[Array],
-        weight_decays: Sequence[float], *, learning_rate: float, momentum: float, nesterov: bool,
-        grad_scale: Array | None,
+        weight_decays: Sequence[float], *, learning_rate: Number, momentum: float, nesterov: bool,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
-        for dtype, (*tensors, decays) in _by_dtype(params, grads, velocities, weight_decays):
-            number = accumulator(dtype)
-            self._launch_table(
-                SGD(dtype), tensors, decays, _scale(grad_scale, number),
-                number.type(learning_rate), number.type(momentum), nesterov,
+        for dtype, rows in groups(
+            params, grads, velocities, weight_decays=weight_decays, masters=masters,
+            rate_factors=rate_factors,
+        ):  # fmt: skip
+            self.launch_rows(
+                SGD(dtype), rows, grad_scale, *self._varying(learning_rate),
+                accumulator(dtype).type(momentum), nesterov,
             )  # fmt: skip
 
     def adam_update(
         self, params: Sequence[Array], grads: Sequence[Array], m: Sequence[Array],
-        v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: float, beta_1: float,
-        beta_2: float, epsilon: float, step: int, decoupled: bool, grad_scale: Array | None,
+        v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: Number, beta_1: float,
+        beta_2: float, epsilon: float, correction_1: Number, correction_2: Number, decoupled: bool,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
-        for dtype, (*tensors, decays) in _by_dtype(params, grads, m, v, weight_decays):
-            number = accumulator(dtype)
-            settings = (
-                learning_rate, beta_1, 1 - beta_1, beta_2, 1 - beta_2, epsilon,
-                1 - beta_1**step, 1 - beta_2**step,
+        settings = beta_1, 1 - beta_1, beta_2, 1 - beta_2, epsilon
+        for dtype, rows in groups(
+            params, grads, m, v, weight_decays=weight_decays, masters=masters,
+            rate_factors=rate_factors,
+        ):  # fmt: skip
+            self.launch_rows(
+                ADAM(dtype), rows, grad_scale, *self._varying(learning_rate),
+                *map(accumulator(dtype).type, settings), *self._varying(correction_1),
+                *self._varying(correction_2), decoupled,
             )  # fmt: skip
-            self._launch_table(
-                ADAM(dtype), tensors, decays, _scale(grad_scale, number),
-                *map(number.type, settings), decoupled,
-            )  # fmt: skip
 
-    def _launch_table(
-        self, kernel: Kernel, tensors: Columns, decays: Sequence[float], *arguments: Any
-    ) -> None:
-        table, chunks = self._table(tensors, decays)
-        pointees = [array for column in tensors for array in column]
-        self.launch(
-            kernel, len(chunks), BLOCK_THREADS, table, chunks, *arguments, pointees=pointees
-        )
+    def lookahead_update(
+        self, params: Sequence[Array], slow: Sequence[Array], *, share: Number,
+        grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        for dtype, rows in groups(params, params, slow, masters=masters):
+            self.launch_rows(LOOKAHEAD(dtype), rows, grad_scale, *self._varying(share))
 
-    @cached_property
-    def _tables(self) -> OrderedDict[tuple, tuple[Array, Array]]:
-        return OrderedDict()
+    def muon_direction(
+        self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
+        nesterov: bool, grad_scale: Array | None,
+    ) -> list[Array]:  # fmt: skip
+        directions = [self.xp.empty_like(grad) for grad in grads]
+        for dtype, rows in groups(directions, grads, velocities):
+            partial = self.xp.empty(chunk_count(rows), np.float64)
+            for family in (MUON_MOMENTUM, MUON_DIRECTION):
+                self.launch_rows(
+                    family(dtype), rows, grad_scale, accumulator(dtype).type(momentum), nesterov,
+                    partial,
+                )  # fmt: skip
+        return directions
 
-    def _table(self, tensors: Columns, decays: Sequence[float]) -> tuple[Array, Array]:
-        """Return the device's TensorEntry and Chunk tables; ``tensors`` are two to four columns.
+    def newton_schulz(self, a: Array, b: Array, coefficients: Sequence[float]) -> Array:
+        out = self.xp.empty_like(a)
+        self.launch_elements(
+            NEWTON_SCHULZ(a.dtype), a.size, a, b, *map(accumulator(a.dtype).type, coefficients),
+            out, len(a), np.int64(a.size),
+        )  # fmt: skip
+        return out
 
-        Raises:
-            ValueError: an array is not contiguous or unlike its parameter; kernels see addresses.
-        """
-        dtype = tensors[0][0].dtype
-        kinds = (dtype, dtype, accumulator(dtype), accumulator(dtype))
-        sizes = tuple(array.size for array in tensors[0])
-        for column, kind in zip(tensors, kinds, strict=False):
-            for array, size in zip(column, sizes, strict=True):
-                if array.size != size or array.dtype != kind or not array.flags.c_contiguous:
-                    raise ValueError(
-                        "optimizer: gradients and slots must be C-contiguous and as large as their"
-                        f" parameter, here {size} numbers of {kind.name}. Received:"
-                        f" {array.dtype.name} of shape {array.shape}, strides {array.strides}"
-                    )
-        addresses = [tuple(map(self._address, column)) for column in tensors]
-        addresses += [(0,) * len(sizes)] * (4 - len(addresses))
-        tables, key = self._tables, (dtype, *addresses, sizes, tuple(decays))
-        if key in tables:
-            tables.move_to_end(key)
-            return tables[key]
-        entries = np.zeros((len(sizes), 6), np.int64)
-        entries[:, :4] = np.array(addresses, np.uint64).T.view(np.int64)
-        entries[:, 4] = sizes
-        entries[:, 5] = np.array(decays, np.float64).view(np.int64)
-        tables[key] = self.xp.asarray(entries), self.xp.asarray(_chunks(sizes))
-        if len(tables) > _TABLES_KEPT:
-            tables.popitem(last=False)
-        return tables[key]
+    def muon_update(
+        self, params: Sequence[Array], steps: Sequence[Array], weight_decays: Sequence[float], *,
+        learning_rate: Number, grad_scale: Array | None, masters: Masters = None,
+        rate_factors: Factors = None,
+    ) -> None:  # fmt: skip
+        for dtype, rows in groups(
+            params, steps, weight_decays=weight_decays, masters=masters, rate_factors=rate_factors
+        ):
+            self.launch_rows(MUON(dtype), rows, grad_scale, *self._varying(learning_rate))
 
-    def _address(self, array: Array) -> int:
-        return array.ctypes.data if self.xp is np else array.data.ptr
-
-
-def _by_dtype(*columns: Sequence) -> Iterator[tuple[np.dtype, list[list]]]:
-    """Split parallel lists by the dtype of the first, for a launch handles one; drop the empty."""
-    rows = defaultdict(list)
-    for row in zip(*columns, strict=True):
-        if row[0].size:
-            rows[row[0].dtype].append(row)
-    for dtype, group in rows.items():
-        yield dtype, [list(column) for column in zip(*group, strict=True)]
-
-
-def _scale(grad_scale: Array | None, number: np.dtype) -> Array | None:
-    return None if grad_scale is None else grad_scale.astype(number, copy=False)
-
-
-def _chunks(sizes: Sequence[int]) -> np.ndarray:
-    """Return (tensor, first element) for each chunk of tensors of these sizes.
-
-    >>> _chunks((2, 5000)).tolist()
-    [[0, 0], [1, 0], [1, 4096]]
-    """
-    begins = [np.arange(0, size, CHUNK, np.int64) for size in sizes]
-    tensors = np.repeat(np.arange(len(sizes)), [len(begin) for begin in begins])
-    return np.column_stack((tensors, np.concatenate(begins)))
+    def _varying(self, number: Number) -> tuple[np.float64, Array | None]:
+        """Return a kernel's two parameters, a number and an address that prevails unless null."""
+        placed = isinstance(number, self.xp.ndarray)
+        return (np.float64(0), number) if placed else (np.float64(number), None)

@@ -70,8 +70,9 @@ class SoftmaxAndLosses(KernelCaller):
         return dx
 
     def softmax_cross_entropy(
-        self, logits: Array, targets: Array, label_smoothing: float, scale: float
-    ) -> tuple[Array, Array, Array]:
+        self, logits: Array, targets: Array, label_smoothing: float, scale: float,
+        loss_scale: Array | None = None,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         sums = accumulator(logits.dtype)
         losses = self.xp.empty(logits.shape[:1], sums)
         hits = self.xp.empty(losses.shape, bool)
@@ -80,19 +81,20 @@ class SoftmaxAndLosses(KernelCaller):
         held = LONGEST_ROW_OF_A_WARP < logits.shape[1] <= longest_held(logits.dtype.itemsize)
         self._launch_rows(
             CROSS_ENTROPY, (kind,), logits, logits, targets, sums.type(label_smoothing),
-            sums.type(scale), losses, hits, dlogits, held=held,
+            sums.type(scale), loss_scale, losses, hits, dlogits, held=held,
         )  # fmt: skip
         return losses, dlogits, hits
 
     def pointwise_loss(
-        self, prediction: Array, target: Array, kind: str, scale: float
-    ) -> tuple[Array, Array]:
+        self, prediction: Array, target: Array, kind: str, scale: float,
+        loss_scale: Array | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         sums = accumulator(prediction.dtype)
         losses = self.xp.empty(prediction.shape, sums)
         gradient = self.xp.empty_like(prediction)
         self.launch_packs(
             POINTWISE(kind, prediction.dtype), prediction, prediction, target,
-            sums.type(scale), losses, gradient,
+            sums.type(scale), loss_scale, losses, gradient,
         )  # fmt: skip
         return losses, gradient
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base import Array, Backend
-from . import memory
+from . import buffers, memory
 from .activation import Activations
+from .augment import Batches
 from .change_layout import LayoutChange
 from .conv_fused import FusedConvolutions
 from .dropout import Dropout
@@ -29,13 +30,14 @@ from .threads import one_blas_thread
 
 if TYPE_CHECKING:
     from ...network.program import Program
+    from ...step.memory import Piece
 
 __all__ = ["NumpyBackend"]
 
 
 class NumpyBackend(
     FusedConvolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
-    Optimizers, Backend,
+    Batches, Optimizers, Backend,
 ):  # fmt: skip
     """Every operation of the library on ``numpy.ndarray``.
 
@@ -68,6 +70,14 @@ class NumpyBackend(
     def running(self) -> AbstractContextManager[None]:
         return one_blas_thread()
 
+    def memory(self, size: int) -> tuple[int, Any]:
+        with buffers.taken_from(None):
+            owner = buffers.empty((max(size, buffers.SMALL),), np.uint8)
+        return owner.ctypes.data, owner
+
+    def allocating(self, allocate: Callable[[int], Piece]) -> AbstractContextManager[None]:
+        return buffers.taken_from(allocate)
+
     def bind(
         self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
         blas_threads: int = 1,
@@ -75,8 +85,11 @@ class NumpyBackend(
         return program if dtype.kind == "c" else Tape(program, shapes, dtype, blas_threads)
 
 
-# Those that compute, and are not left to be composed of others.
-_NOT_OPERATIONS = {"owns", "asarray", "arranged", "to_numpy", "synchronize", "running", "bind"}
+# Those that do not compute.
+_NOT_OPERATIONS = {
+    "owns", "asarray", "arranged", "to_numpy", "synchronize", "running", "memory", "allocating",
+    "bind",
+}  # fmt: skip
 for _name, _method in inspect.getmembers(Backend, inspect.isfunction):
     _own = getattr(NumpyBackend, _name)
     if _own is not _method and not _name.startswith("_") and _name not in _NOT_OPERATIONS:

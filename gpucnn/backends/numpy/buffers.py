@@ -17,7 +17,9 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +47,7 @@ class _Buffer:
         return sys.getrefcount(self.memory) == _IDLE
 
 
+_allocate: ContextVar[Callable[[int], Any] | None] = ContextVar("gpucnn_allocate", default=None)
 _buffers: dict[int, list[_Buffer]] = {}  # by size; of each the one taken last comes last
 _requests = itertools.count(1)
 _lock = threading.Lock()
@@ -71,6 +74,8 @@ def empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL or not _COUNTED:
         return np.empty(shape, dtype)
+    if (allocate := _allocate.get()) is not None:
+        return np.ndarray(shape, dtype, np.asarray(allocate(size)))
     buffer = _taken(_rounded(size))
     return np.ndarray(shape, dtype, buffer, -buffer.ctypes.data % ALIGNMENT)
 
@@ -106,6 +111,19 @@ def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
     (2, 0, 1, 3)
     """
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+@contextmanager
+def taken_from(allocate: Callable[[int], Any] | None) -> Iterator[None]:
+    """Let large arrays lie in the pieces of memory that ``allocate`` returns for their sizes.
+
+    With None they lie in buffers again.
+    """
+    token = _allocate.set(allocate)
+    try:
+        yield
+    finally:
+        _allocate.reset(token)
 
 
 def clear() -> None:

@@ -57,8 +57,10 @@ def philox(counters: np.ndarray, offset: int, seed: int) -> np.ndarray:
 class Dropout:
     """``dropout``."""
 
-    def dropout(self, x: np.ndarray, rate: float, seed: int, offset: int) -> np.ndarray:
-        y = buffers.empty_like(x)
+    def dropout(
+        self, x: np.ndarray, rate: float, seed: int, offset: int | np.ndarray
+    ) -> np.ndarray:
+        y, offset = buffers.empty_like(x), int(offset)
         threshold, scale = np.uint32(int(rate * 2**32)), 1 / (1 - float(rate))
 
         def fill(block: tuple[slice, ...]) -> None:

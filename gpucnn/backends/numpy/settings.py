@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .threads import one_blas_thread
+from .threads import limit_this_thread, one_blas_thread
 
 BUFFER = 1024  # elements
 SILENT = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
@@ -29,6 +29,7 @@ def settle() -> None:
     """Set NumPy for a thread of the backend's own."""
     np.seterr(**SILENT)
     np.setbufsize(BUFFER)
+    limit_this_thread(1)
 
 
 @contextmanager

@@ -21,6 +21,10 @@ def _shifted(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     return np.subtract(x, x.max(-1, keepdims=True, initial=-np.inf), out=out)  # may be empty
 
 
+def _scaled(scale: float, loss_scale: np.ndarray | None) -> float:
+    return float(scale) if loss_scale is None else float(scale) * float(loss_scale[0])
+
+
 class SoftmaxAndLosses:
     """Softmax, its cross-entropy, the losses of ``POINTWISE_LOSSES``, and their means."""
 
@@ -56,8 +60,10 @@ class SoftmaxAndLosses:
         return dx
 
     def softmax_cross_entropy(
-        self, logits: np.ndarray, targets: np.ndarray, label_smoothing: float, scale: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, logits: np.ndarray, targets: np.ndarray, label_smoothing: float, scale: float,
+        loss_scale: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        scale = _scaled(scale, loss_scale)
         losses = np.empty(len(logits), accumulator(logits.dtype))
         hits = np.empty(len(logits), bool)
         gradient = buffers.empty(logits.shape, logits.dtype)
@@ -68,7 +74,7 @@ class SoftmaxAndLosses:
             z = _shifted(logits[rows])
             out = gradient[rows] if gradient.dtype == z.dtype else np.empty_like(z)
             losses[rows] = _cross_entropy(z, targets[rows], float(label_smoothing), out)
-            out *= float(scale)
+            out *= scale
             if out.dtype != gradient.dtype:
                 gradient[rows] = out
 
@@ -81,8 +87,10 @@ class SoftmaxAndLosses:
         return np.asarray(losses.mean()), None if hits is None else np.asarray(hits.mean())
 
     def pointwise_loss(
-        self, prediction: np.ndarray, target: np.ndarray, kind: str, scale: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, prediction: np.ndarray, target: np.ndarray, kind: str, scale: float,
+        loss_scale: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        scale = _scaled(scale, loss_scale)
         losses = np.empty_like(prediction, accumulator(prediction.dtype))
         gradient = buffers.empty_like(prediction)
         flats = flat(prediction, prediction, target, losses, gradient)
@@ -90,7 +98,7 @@ class SoftmaxAndLosses:
         def fill(piece: slice) -> None:
             p, t, loss, slope = (vector[piece] for vector in flats)
             loss[...], part = _POINTWISE[kind](wide(p), wide(t))
-            slope[...] = part * float(scale)
+            slope[...] = part * scale
 
         share(fill, pieces(prediction.size, BLOCK))
         return losses, gradient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -19,6 +20,10 @@ def _libraries() -> list[Any]:
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
+def _is_mkl(library: Any) -> bool:
+    return library.internal_api == "mkl"
+
+
 class _Limit(threading.local):
     """A context manager; each thread's own, so that only the outermost of nested ones costs."""
 
@@ -30,11 +35,13 @@ class _Limit(threading.local):
     def __enter__(self) -> None:
         if self.depth == 0:
             _enter(self.most)
+            self.before = limit_this_thread(self.most)
         self.depth += 1
 
     def __exit__(self, *error: object) -> None:
         self.depth -= 1
         if self.depth == 0:
+            _restore_this_thread(self.before)
             _leave(self.most)
 
 
@@ -67,6 +74,31 @@ def one_blas_thread() -> AbstractContextManager[None]:
     return at_most(1)
 
 
+def limit_this_thread(most: int) -> list[int]:
+    """Give the BLAS at most so many threads in calls from this thread; return what it had.
+
+    MKL alone is told so in each thread: its number for the whole process does not reach those that
+    begin later, and there it starts others beside them. What it had is 0 where nothing was set.
+    """
+    before = [set_threads(most) for set_threads in _mkl_setters()]
+    for set_threads, had in zip(_mkl_setters(), before, strict=True):
+        set_threads(min(had or most, most))
+    return before
+
+
+def _restore_this_thread(before: list[int]) -> None:
+    for set_threads, had in zip(_mkl_setters(), before, strict=True):
+        set_threads(had)
+
+
+@cache
+def _mkl_setters() -> list[Callable[[int], int]]:
+    """Return MKL's function that sets a thread's own number, and returns what it was before."""
+    return [
+        library.dynlib.MKL_Set_Num_Threads_Local for library in _libraries() if _is_mkl(library)
+    ]
+
+
 def _enter(most: int) -> None:
     with _lock:
         least = min(_limits, default=most + 1)
@@ -83,8 +115,12 @@ def _leave(most: int) -> None:
 
 
 def _settle() -> None:
-    """Give each library as many threads as all who are inside allow, and as it had before."""
-    for library in _libraries() if _limits else [*_before]:
+    """Give each library as many threads as all who are inside allow, and as it had before.
+
+    MKL, of which every thread takes care itself, apart.
+    """
+    shared = [library for library in _libraries() if not _is_mkl(library)]
+    for library in shared if _limits else [*_before]:
         threads = library.get_num_threads()
         if threads != _given.get(library, threads):
             del _before[library]  # somebody has changed it since

@@ -1,0 +1,130 @@
+"""What a training step keeps in memory: for the way back, and in all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backends.base import Array
+from ..losses import Loss
+from ..network import Network
+from ..optimizers import Optimizer
+from ..tracing import observing
+from .arena import Arena
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a layer, or layers that run as one, keep from forward to backward.
+
+    Attributes:
+        name: theirs, "conv2d+re_lu+max_pool2d".
+        arrays: each as text, "float32 64x28x28x6", "uint8 64x14x14x6".
+        bytes: of those that no stage before it keeps, too.
+        shared: how many of the arrays another stage keeps, too.
+    """
+
+    name: str
+    arrays: tuple[str, ...]
+    bytes: int
+    shared: int
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """The memory of a training step, its parameters and the optimizer's slots apart.
+
+    Attributes:
+        kept: of each stage, in the order in which they run.
+        arena: of all arrays of a step; ``arena.size`` bytes serve for ``arena.naive``.
+    """
+
+    kept: tuple[Kept, ...]
+    arena: Arena
+
+    @property
+    def kept_bytes(self) -> int:
+        return sum(row.bytes for row in self.kept)
+
+
+def step_memory(
+    model: Network, x: Array, y: Array, loss: str | Loss = "cross_entropy",
+    optimizer: str | Optimizer = "sgd",
+) -> StepMemory:  # fmt: skip
+    """Plan the memory of training steps on batches like (x, y), with a copy of the model.
+
+    Raises:
+        ValueError: x or y does not fit the model or the loss.
+
+    Example:
+        >>> from gpucnn import Conv2D, Dense, Flatten, MaxPool2D, Sequential
+        >>> layers = [Conv2D(8, 3, activation="relu"), MaxPool2D(2), Flatten(), Dense(10)]
+        >>> model = Sequential(layers, input_shape=(30, 30, 1))
+        >>> x, y = np.zeros((64, 30, 30, 1), np.float32), np.zeros(64, np.int64)
+        >>> for row in step_memory(model, x, y).kept:
+        ...     print(row.name, *row.arrays, row.bytes, sep=", ")
+        conv2d+max_pool2d, float32 64x30x30x1, float32 64x14x14x8, uint8 64x14x14x8, 732160
+        flatten, 0
+        dense, float32 64x1568, 401408
+    """
+    from ..trainer import Trainer  # which imports this package
+
+    trainer = Trainer(
+        copy.deepcopy(model), loss, copy.deepcopy(optimizer), metrics=(), backend=model.backend,
+        progress=False,
+    )  # fmt: skip
+    backend, survey = trainer.backend, _Survey()
+    trainer.model.needs_input_gradient = False
+    batch = backend.asarray(x), backend.asarray(y)
+    trainer.loss.check((len(x), *trainer.model.output_shape(tuple(x.shape[1:]))), np.asarray(y))
+    with backend.running(), np.errstate(all="ignore"):
+        with observing(survey):
+            trainer.training_step.work(*batch)
+        for _ in range(2):
+            trainer.training_step.steps(*batch)
+    (step,) = trainer.training_step.steps.recordings.values()
+    return StepMemory(tuple(survey.kept()), step.arena)
+
+
+class _Survey:
+    """Looks at what each layer has saved when its forward is over."""
+
+    def __init__(self) -> None:
+        self._saved: list[tuple[str, list[Array]]] = []
+
+    def __call__(self, subject: Any, what: str, function: Any, arguments: tuple) -> Any:
+        result = function(*arguments)
+        layer = getattr(subject, "lead", subject)
+        if what == "forward" and not isinstance(subject, Network):
+            parameters = {id(array) for array in layer.params.values()}
+            saved = [a for a in _arrays(layer._saved) if id(a) not in parameters]
+            self._saved.append((subject.name, saved))
+        return result
+
+    def kept(self) -> Iterator[Kept]:
+        seen: dict[int, Any] = {}
+        for name, arrays in self._saved:
+            owners = {id(owner): (owner, a.nbytes) for a in arrays for owner in [_owner(a)]}
+            fresh = {key: nbytes for key, (_, nbytes) in owners.items() if key not in seen}
+            seen.update(owners)
+            texts = tuple(f"{a.dtype.name} {'x'.join(map(str, a.shape))}" for a in arrays)
+            yield Kept(name, texts, sum(fresh.values()), len(owners) - len(fresh))
+
+
+def _arrays(saved: Any) -> Iterator[Array]:
+    if hasattr(saved, "nbytes") and not isinstance(saved, np.generic):
+        yield saved
+    elif isinstance(saved, (tuple, list)):
+        for item in saved:
+            yield from _arrays(item)
+
+
+def _owner(array: Array) -> Any:
+    """Return what stands for the memory of an array and of all views of it."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
