@@ -25,7 +25,7 @@ from gpucnn.trainer import Trainer
 
 # Of the array module, those that start nothing: they make views, or memory that nobody has written.
 _FREE = {
-    "arange", "array_split", "broadcast_to", "empty", "empty_like", "expand_dims", "moveaxis",
+    "array_split", "broadcast_to", "empty", "empty_like", "expand_dims", "moveaxis",
     "ndarray", "split", "swapaxes",
 }  # fmt: skip
 
