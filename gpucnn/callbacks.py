@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,26 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, epoch: int, record: Record) -> None:
         self.trainer.history.to_csv(self.path)
+
+
+class Freeze(Callback):
+    """Leave parameters alone after so many epochs.
+
+    Args:
+        pattern: of the parameters' paths, as "stem/*" or "*/bias".
+        after: the number of epochs in which they are trained.
+    """
+
+    def __init__(self, pattern: str, after: int) -> None:
+        self.pattern = pattern
+        self.after = as_int("Freeze", "after", after, minimum=0)
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        if epoch <= self.after:
+            return
+        for path, layer in self.trainer.model.walk():
+            own = (key for key in layer.params if fnmatchcase(f"{path}/{key}", self.pattern))
+            layer.frozen = tuple(dict.fromkeys((*layer.frozen, *own)))
 
 
 class Best(Callback):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import numpy as np
 
 from .arguments import as_choice, as_int
 
-Initializer = str | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
+Initializer = str | float | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 _generator = np.random.default_rng(0)
 
@@ -44,6 +45,27 @@ def _scaled(scale: float, mode: str, normal: bool) -> Callable:
     return draw
 
 
+def _dirac(
+    shape: tuple[int, ...], fans: tuple[int, int], generator: np.random.Generator
+) -> np.ndarray:
+    """Filters (K, R, S, C/groups) that copy a channel each, as long as there are channels.
+
+    Further filters of a group are those of "torch_uniform".
+    (Zagoruyko & Komodakis, "DiracNets", 2017; partly so in Jordan, "94% on CIFAR-10 in 3.29
+    Seconds on a Single GPU", 2024, section 3.3.)
+    """
+    if len(shape) < 2:
+        raise ValueError(f"dirac: is for kernels, of two axes or more. Received: shape {shape}")
+    values = _scaled(1 / 3, "in", False)(shape, fans, generator)
+    count, *window, channels = shape
+    in_group = fans[1] // math.prod(window) if window else count  # filters of a group
+    places = np.arange(count) % max(in_group, 1)  # each filter's in its group
+    copies = np.flatnonzero(places < channels)
+    values[copies] = 0.0
+    values[(copies, *(size // 2 for size in window), places[copies])] = 1.0
+    return values
+
+
 _SCALED = {
     "he_normal": _scaled(2.0, "in", True),
     "he_uniform": _scaled(2.0, "in", False),
@@ -51,13 +73,17 @@ _SCALED = {
     "glorot_uniform": _scaled(1.0, "average", False),
     "lecun_normal": _scaled(1.0, "in", True),
     "lecun_uniform": _scaled(1.0, "in", False),
+    "torch_uniform": _scaled(1 / 3, "in", False),  # +-1/sqrt(fan in), PyTorch's default
+    "dirac": _dirac,
 }
 _CONSTANT = {"zeros": 0.0, "ones": 1.0}
 NAMES = (*_SCALED, *_CONSTANT)
 
 
 def check_initializer(owner: str, name: str, value: Initializer) -> Initializer:
-    """Return ``value`` if it is an initializer's name or a callable (shape, generator) -> array."""
+    """Return ``value`` if it is a name, a number, or a function (shape, generator) -> array."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
     return value if callable(value) else as_choice(owner, name, value, NAMES)
 
 
@@ -77,10 +103,12 @@ def initialize(
                 f"{owner}: the initializer must return an array of shape {shape}."
                 f" Received: shape {values.shape}"
             )
-    elif initializer in _CONSTANT:
-        values = np.full(shape, _CONSTANT[initializer])
+    elif isinstance(initializer, float) or initializer in _CONSTANT:
+        values = np.full(shape, _CONSTANT.get(initializer, initializer))
     else:
         values = _SCALED[initializer](shape, fans, _generator)
-        if np.dtype(dtype).kind == "c":  # the variance in equal shares (Trabelsi et al. 2018)
+        if (
+            np.dtype(dtype).kind == "c" and initializer != "dirac"
+        ):  # the variance in equal shares (Trabelsi et al. 2018)
             values = (values + 1j * _SCALED[initializer](shape, fans, _generator)) / math.sqrt(2)
     return values.astype(dtype)

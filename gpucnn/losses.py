@@ -23,6 +23,7 @@ from .backends import backend_of, package_of
 from .backends.base import Array, Backend
 from .configured import Configured, check_range
 from .functional.checks import prepare
+from .metrics import Metric, accuracy
 
 if TYPE_CHECKING:
     from .optimizers import LossScale
@@ -47,6 +48,15 @@ class Loss(Configured):
             TypeError: prediction and target lie on different devices.
         """
         raise NotImplementedError
+
+    def measure(
+        self, prediction: Array, target: Array, *loss_scale: LossScale
+    ) -> tuple[Array, Array, dict[Metric, Array]]:
+        """Return (value, dprediction, metrics): what a trainer asks for.
+
+        The metrics, by their functions, are those that the pass over the prediction gives, too.
+        """
+        return *self(prediction, target, *loss_scale), {}
 
     def check(self, shape: tuple[int, ...], target: Array) -> None:
         """Raise a ValueError where a target does not fit predictions of this shape.
@@ -77,6 +87,11 @@ class CrossEntropy(Loss):
         check_range(self, "label_smoothing", least=0, below=1)
 
     def check(self, shape: tuple[int, ...], target: Array) -> None:
+        self._check_shape(shape, target)
+        if package_of(type(target)) == "numpy":
+            self._check_labels(shape[-1], target)
+
+    def _check_shape(self, shape: tuple[int, ...], target: Array) -> None:
         integer = target.dtype.kind in "iu"
         if target.shape != (shape[:-1] if integer else shape) or 0 in shape:
             raise ValueError(
@@ -84,9 +99,10 @@ class CrossEntropy(Loss):
                 f" probabilities of shape {shape}, at least one sample."
                 f" Received: {target.dtype.name} of shape {target.shape}"
             )
-        if not integer or package_of(type(target)) != "numpy":
+
+    def _check_labels(self, classes: int, target: np.ndarray) -> None:
+        if target.dtype.kind not in "iu":
             return
-        classes = shape[-1]
         wrong = np.flatnonzero((target < 0) | (target >= classes))
         if wrong.size:
             raise ValueError(
@@ -98,23 +114,33 @@ class CrossEntropy(Loss):
     def __call__(
         self, prediction: Array, target: Array, loss_scale: LossScale | None = None
     ) -> tuple[Array, Array]:
+        return self.measure(prediction, target, loss_scale)[:2]
+
+    def measure(
+        self, prediction: Array, target: Array, loss_scale: LossScale | None = None
+    ) -> tuple[Array, Array, dict[Metric, Array]]:
         backend = backend_of("CrossEntropy", prediction=prediction, target=target)
-        self.check(prediction.shape, target)
+        self._check_shape(prediction.shape, target)
+        if backend.name == "numpy":  # a device's labels would have to be waited for
+            self._check_labels(prediction.shape[-1], target)
         rows, classes = math.prod(prediction.shape[:-1]), prediction.shape[-1]
         if target.dtype.kind in "iu":
-            target = target.astype(np.int64, copy=False).reshape(rows)  # (...) -> (rows,)
+            if target.dtype not in (np.int32, np.int64):
+                target = target.astype(np.int64)
+            target = target.reshape(rows)  # (...) -> (rows,)
         else:
             target = target.astype(prediction.dtype, copy=False).reshape(rows, classes)
         _, logits = prepare("CrossEntropy", prediction=prediction)
-        losses, dlogits = backend.softmax_cross_entropy(
+        losses, dlogits, hits = backend.softmax_cross_entropy(
             logits.reshape(rows, classes),
             backend.arranged(target),
             self.label_smoothing,
             1.0 / rows,
             _on(backend, loss_scale),
         )
+        value, share = backend.loss_means(losses, hits)
         # (rows, classes) -> (..., classes)
-        return backend.xp.asarray(losses.mean()), dlogits.reshape(prediction.shape)
+        return value, dlogits.reshape(prediction.shape), {accuracy: share}
 
 
 class Pointwise(Loss):
@@ -141,7 +167,7 @@ class Pointwise(Loss):
         losses, dprediction = backend.pointwise_loss(
             prediction, target, self.kind, scale, _on(backend, loss_scale)
         )
-        return backend.xp.asarray(losses.mean()), dprediction
+        return backend.loss_means(losses)[0], dprediction
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ name is the function's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from .backends import backend_of
-from .backends.base import Array, Backend
+from .backends.base import Array
 
 Metric = Callable[[Array, Array], Array]
 
@@ -104,51 +103,3 @@ def confusion_matrix(
         )
     counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes)  # (classes * classes,) -> (true, predicted)
-
-
-class Meter:
-    """Means of values that every batch adds; they stay on the device until ``read``.
-
-    Args:
-        names: of the values, the loss first.
-        where: opens the error about a loss that is not finite ("epoch 3").
-    """
-
-    def __init__(self, names: Iterable[str], where: str) -> None:
-        self.totals = dict.fromkeys(names, 0.0)
-        self.where = where
-        self.samples = 0
-        self.batches = 0
-        self._unread: list[tuple[int, list[Array]]] = []
-
-    def add(self, samples: int, values: list[Array]) -> None:
-        """Take the values of a batch, 0-d arrays that are means over so many samples."""
-        self._unread.append((samples, values))
-
-    def read(self, backend: Backend) -> dict[str, float]:
-        """Return the means so far; waits for the device.
-
-        Raises:
-            FloatingPointError: a loss is NaN or infinite; the text names its batch.
-        """
-        if self._unread:
-            counts, values = zip(*self._unread, strict=True)
-            self._unread = []
-            for name, column in zip(self.totals, zip(*values, strict=True), strict=True):
-                numbers = backend.to_numpy(backend.xp.stack(column)).tolist()
-                if name == "loss":
-                    self._check(numbers)
-                for count, number in zip(counts, numbers, strict=True):
-                    self.totals[name] += count * number
-            self.samples += sum(counts)
-            self.batches += len(counts)
-        return {name: total / self.samples for name, total in self.totals.items()}
-
-    def _check(self, losses: list[float]) -> None:
-        for batch, loss in enumerate(losses, self.batches + 1):
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"{self.where}, batch {batch}: the loss is {loss}. Try a smaller learning rate,"
-                    " clip_norm on the optimizer, or normalised inputs; checkpoints on disk are"
-                    " as they were"
-                )

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from .arguments import as_number, integers
 from .configured import Configured, check_range
 
@@ -102,6 +104,36 @@ class PiecewiseConstant(Schedule):
         return self.rates[passed]
 
 
+@dataclass(frozen=True)
+class PiecewiseLinear(Schedule):
+    """In straight lines through ``rates[i]`` at step ``steps[i]``; constant before and after.
+
+    >>> schedule = PiecewiseLinear(steps=(0, 10, 40), rates=(0.5, 1.0, 0.25))
+    >>> schedule(0), schedule(5), schedule(10), schedule(25), schedule(100)
+    (0.5, 0.75, 1.0, 0.625, 0.25)
+    """
+
+    alias: ClassVar[str] = "piecewise_linear"
+    steps: Sequence[int]
+    rates: Sequence[float]
+
+    def __post_init__(self) -> None:
+        steps = integers(self.steps)
+        rates = self.rates if isinstance(self.rates, Sequence) else ()
+        if not steps or len(rates) != len(steps) or sorted(set(steps)) != list(steps):
+            raise ValueError(
+                "PiecewiseLinear: steps must rise, at least one, and rates be as many."
+                f" Received: steps={self.steps}, rates={self.rates}"
+            )
+        rates = [as_number("PiecewiseLinear", "each of rates", rate, least=0) for rate in rates]
+        # lists from JSON compare equal to the tuples given
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "rates", tuple(rates))
+
+    def __call__(self, step: int) -> float:
+        return float(np.interp(step, self.steps, self.rates))
+
+
 def _anneal(start: float, end: float, progress: float) -> float:
     """Half a cosine from ``start`` (progress 0) to ``end`` (progress 1)."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
@@ -122,6 +154,30 @@ class Cosine(Schedule):
 
     def __call__(self, step: int) -> float:
         return _anneal(self.learning_rate, self.final, min(step / self.steps, 1.0))
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """From ``learning_rate`` to ``final`` by (step / steps)^power, then constant.
+
+    >>> schedule = Polynomial(1.0, steps=10, final=0.5, power=2)
+    >>> schedule(0), schedule(5), schedule(10), schedule(20)
+    (1.0, 0.875, 0.5, 0.5)
+    """
+
+    alias: ClassVar[str] = "polynomial"
+    learning_rate: float
+    steps: int
+    final: float = 0.0
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "power", above=0)
+
+    def __call__(self, step: int) -> float:
+        progress = min(step / self.steps, 1.0) ** self.power
+        return self.learning_rate + (self.final - self.learning_rate) * progress
 
 
 @dataclass(frozen=True)

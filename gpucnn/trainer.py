@@ -15,22 +15,28 @@ import numpy as np
 from .arguments import as_int, as_number
 from .backends import default_backend, get_backend
 from .backends.base import Array, Backend
+from .batch_steps import EvaluationStep, TrainingStep
 from .callbacks import Callback
 from .checkpoint import json_path
-from .data import Augmentation, Loader, Normalize, Split
+from .data import Augmentation, DeviceLoader, Loader, Normalize, Split
+from .data.device_loader import fits, why_not
+from .data.streaming import StreamedLoader, streamed
 from .history import History, Record
-from .layers.base import Layer, inference_mode
+from .layers.base import inference_mode
 from .losses import Loss
-from .metrics import Meter, Metric, named
+from .meter import Meter
+from .metrics import Metric, named
 from .network import Network
 from .optimizers import LossScale, Optimizer
 from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
-from .step import Steps
 from .tracing import traced
 from .training_state import read_state, write_state
 
 READ_EVERY = 0.1  # seconds between two readings of values on the device
+
+# Where a step's batch comes from, unless it is given one, and where its values go.
+Source = tuple[Loader | StreamedLoader, Meter]
 
 
 class Trainer:
@@ -40,8 +46,8 @@ class Trainer:
         model: a network of one input and one output. One that is not built yet is built for the
             data, in float32 unless it has a dtype.
         loss: a name ("cross_entropy", "mse", "mae", "huber", "binary_cross_entropy") or a Loss.
-        optimizer: a name ("sgd", "adam", "adamw") or an Optimizer, which holds the learning rate or
-            its schedule, weight decay and gradient clipping.
+        optimizer: a name ("sgd", "adam", "adamw", "muon") or an Optimizer, which holds the learning
+            rate or its schedule, weight decay and gradient clipping.
         loss_scale: a LossScale, a number that it stays at, or None. "auto" is ``LossScale()`` for a
             model in float16, whose gradients need it, and None for others.
         metrics: names (see ``metrics.METRICS``) or functions; by default the loss's usual ones.
@@ -60,6 +66,7 @@ class Trainer:
     Attributes:
         history: a record for each finished epoch.
         normalize, classes: what ``fit`` was given; checkpoints keep them.
+        training_step, evaluation_step: what is done with a batch.
         stop_training: set to True by a callback, it ends ``fit`` after the epoch.
 
     Example:
@@ -107,13 +114,14 @@ class Trainer:
         self.stop_training = False
         self._in_epoch = False
         arenas: list[Any] = []
-        self._steps = Steps(self._step, self.backend, arenas)
-        self._tests = Steps(self._test, self.backend, arenas)
+        self.training_step = TrainingStep(self, arenas)
+        self.evaluation_step = EvaluationStep(self, arenas)
 
     @property
     def recording_failure(self) -> str | None:
         """Why training steps run as they stand, or None."""
-        return next((step.reason for step in self._steps.recordings.values() if step.reason), None)
+        recordings = self.training_step.steps.recordings.values()
+        return next((recorded.reason for recorded in recordings if recorded.reason), None)
 
     @property
     def epoch(self) -> int:
@@ -155,6 +163,7 @@ class Trainer:
                 arguments must be those of the first call.
             prefetch: batches made ahead by a thread.
 
+        On a GPU, pictures that fit are kept and changed there: see ``gpucnn.data.DeviceLoader``.
         Losses and metrics stay on the device and are read about ten times a second.
 
         Raises:
@@ -209,6 +218,8 @@ class Trainer:
         self, loader: Loader, held_out: Loader | None, last: int, checkpoint: Path | None
     ) -> None:
         self.stop_training = False
+        train = streamed(loader, self.backend), self._meter()
+        test = held_out and (streamed(held_out, self.backend), self._meter())
         self._tell("on_train_begin")
         display = choose(self.progress)
         asked, self.model.needs_input_gradient = self.model.needs_input_gradient, False
@@ -217,7 +228,7 @@ class Trainer:
                 epoch = self.epoch + 1
                 display.start(epoch, last, len(loader))
                 self._tell("on_epoch_begin", epoch)
-                record = self._run_epoch(epoch, loader, held_out, display)
+                record = self._run_epoch(epoch, train, test, display)
                 self.history.records.append(record)
                 self._tell("on_epoch_end", epoch, record)
                 display.finish(record)
@@ -234,66 +245,38 @@ class Trainer:
             display.close()
         self._tell("on_train_end")
 
-    def _run_epoch(
-        self, epoch: int, loader: Loader, held_out: Loader | None, display: Silent
-    ) -> Record:
+    def _run_epoch(self, epoch: int, train: Source, test: Source | None, display: Silent) -> Record:
         start = read = time.perf_counter()
-        meter = self._meter(f"epoch {epoch}")
+        loader, meter = train
+        meter.begin(f"epoch {epoch}")
         self._in_epoch = True
-        self._steps.under(self._circumstances())
+        self.training_step.begin(*train)
         with closing(self._batches(loader, epoch - 1)) as batches:
-            for batch, (images, labels) in enumerate(batches, 1):
+            for batch, (size, arrays) in enumerate(batches, 1):
                 # Overflow is silent on a device, and so it is here: the meter finds what it made.
                 with np.errstate(all="ignore"):
-                    meter.add(len(images), self._run(self._steps, images, labels))
+                    self.training_step(size, arrays)
                 if self.callbacks:
                     self._tell("on_batch_end", batch)
-                    self._steps.under(self._circumstances())
+                    self.training_step.begin(*train)  # a callback may have changed anything
                 if time.perf_counter() - read >= READ_EVERY:
-                    values = meter.read(self.backend)
-                    read = time.perf_counter()
-                    speed = {"images_per_second": meter.samples / (read - start)}
-                    display.update(batch, values | speed)
-        record = {"epoch": epoch} | meter.read(self.backend)
+                    values, asked, read = meter.glance(), read, time.perf_counter()
+                    if values:  # those up to the glance before
+                        speed = {"images_per_second": meter.samples / (asked - start)}
+                        display.update(batch, values | speed)
+        record = {"epoch": epoch} | meter.read()
         seconds = time.perf_counter() - start
         self._in_epoch = False
-        if held_out is not None:
-            values = self._evaluate(held_out, f"validation of epoch {epoch}")
+        if epoch == 1 and (why := self.recording_failure):
+            display.say(f"steps are not recorded but run one by one: {why}")
+        if test is not None:
+            values = self._evaluate(*test, f"validation of epoch {epoch}")
             record |= {f"val_{name}": value for name, value in values.items()}
         return record | {
             "learning_rate": self.optimizer.rate_of(self.optimizer.steps - 1),
             "images_per_second": meter.samples / seconds,
             "seconds": time.perf_counter() - start,
         }
-
-    def _run(self, steps: Steps, *batch: Array) -> list[Array]:
-        """Return a step's values, in memory that the next one leaves alone."""
-        values = steps(*batch) if self.record else steps.function(*batch)
-        return [value.copy() for value in values]
-
-    def _circumstances(self) -> tuple:
-        """Return what a step's work depends on, its batch and what varies apart."""
-        settings = {**vars(self.optimizer), "learning_rate": None, "steps": None}
-        slots = settings.pop("slots")
-        layers = [
-            (layer.trainable, trainable, layer.counters.get("seed"), *map(id, _arrays_of(layer)))
-            for _, layer, trainable in self.model._walk()
-        ]
-        model = self.model.fuses, self.model.dtype, self.model.layers
-        loss = self.loss, id(self.loss_scale), [*self.metrics.values()]
-        return model, layers, repr(settings), id(slots), loss
-
-    def _step(self, images: Array, labels: Array) -> list[Array]:
-        """Make one training step and return the batch's loss and metrics, on the device."""
-        prediction = self.model.forward(images, training=True)
-        value, dprediction = traced(None, "loss", self.loss, prediction, labels, *self._scale)
-        self.model.backward(dprediction)
-        traced(None, "optimizer", self.optimizer.step, self.model.parameters(), *self._scale)
-        return [value, *self._measure(prediction, labels)]
-
-    def _measure(self, prediction: Array, labels: Array) -> list[Array]:
-        asarray = self.backend.xp.asarray
-        return [asarray(metric(prediction, labels)) for metric in self.metrics.values()]
 
     # ---- using the model -------------------------------------------------------------------------
 
@@ -306,21 +289,18 @@ class Trainer:
         """
         data = as_samples("Trainer.evaluate", x, y)
         self._prepare(data)
-        return self._evaluate(self._loader(data, batch_size, shuffle=False), "evaluate")
+        loader = streamed(self._loader(data, batch_size, shuffle=False), self.backend)
+        return self._evaluate(loader, self._meter(), "evaluate")
 
-    def _evaluate(self, loader: Loader, where: str) -> dict[str, float]:
-        meter = self._meter(where)
-        self._tests.under(self._circumstances())
+    def _evaluate(
+        self, loader: Loader | StreamedLoader, meter: Meter, where: str
+    ) -> dict[str, float]:
+        meter.begin(where)
+        self.evaluation_step.begin(loader, meter)
         with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
-            for images, labels in self._batches(loader, 0):
-                meter.add(len(images), self._run(self._tests, images, labels))
-        return meter.read(self.backend)
-
-    def _test(self, images: Array, labels: Array) -> list[Array]:
-        """Return a batch's loss and metrics in inference, on the device."""
-        prediction = self.model.forward(images)
-        value, _ = self.loss(prediction, labels)
-        return [value, *self._measure(prediction, labels)]
+            for size, batch in self._batches(loader, 0):
+                self.evaluation_step(size, batch)
+        return meter.read()
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""
@@ -399,37 +379,46 @@ class Trainer:
                 f" dprediction, unless the trainer's is None. Received: {self.loss!r}"
             )
 
-    @property
-    def _scale(self) -> tuple[LossScale, ...]:
-        """Return the last argument of the loss and of the optimizer's step, if there is one."""
-        return () if self.loss_scale is None else (self.loss_scale,)
-
     def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
         if isinstance(data, Loader):
             return data
-        return Loader(data, batch_size, seed=self.seed, normalize=self.normalize, **options)
+        options |= {"seed": self.seed, "normalize": self.normalize}
+        augment, dtype = options.get("augment"), self.model.dtype
+        if (
+            self.backend.name == "cuda"
+            and not why_not(data, augment, self.normalize, dtype)
+            and fits(data, self.backend)
+        ):
+            options.pop("prefetch", None)
+            return DeviceLoader(data, batch_size, dtype=dtype, backend=self.backend, **options)
+        return Loader(data, batch_size, **options)
 
-    def _batches(self, loader: Loader, epoch: int) -> Generator[tuple[Array, Array], None, None]:
-        """Yield the batches of an epoch (from 0) on the backend."""
+    def _batches(
+        self, loader: Loader | StreamedLoader, epoch: int
+    ) -> Generator[tuple[int, tuple[Array, ...]], None, None]:
+        """Yield the size of each batch of an epoch (from 0), and its images and labels.
+
+        Those of a DeviceLoader the step asks for itself.
+        """
+        if isinstance(loader, DeviceLoader) and loader.backend is self.backend:
+            loader.begin(epoch)
+            while loader.upcoming:
+                yield loader.upcoming, ()
+            return
         with closing(loader.epoch(epoch)) as batches:
             while True:
                 batch = traced(None, "data wait", next, batches, None)
                 if batch is None:
                     return
-                images, labels = batch
-                yield self.backend.asarray(images), self.backend.asarray(labels)
+                yield len(batch[0]), tuple(map(self.backend.asarray, batch))
 
-    def _meter(self, where: str) -> Meter:
-        return Meter(("loss", *self.metrics), where)
+    def _meter(self) -> Meter:
+        return Meter(("loss", *self.metrics), self.backend)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:
             callback.trainer = self
             getattr(callback, event)(*arguments)
-
-
-def _arrays_of(layer: Layer) -> list[Array]:
-    return [*layer.params.values(), *layer.state.values()]
 
 
 def _checked(callbacks: Iterable[Callback]) -> list[Callback]:

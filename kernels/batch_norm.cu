@@ -5,8 +5,8 @@
 //   y    = f(gamma[c] * xhat + beta[c] + residual)
 //   dx   = gamma[c] / sqrt(var[c] + epsilon) * (d - (dbeta[c] + xhat * dgamma[c]) / count)
 //
-// f is the identity or, with `relu`, max(v, 0), a NaN staying one; d is dy where f's output is above
-// zero and 0 elsewhere. Without a residual that follows from x (`beta` is then given); with one, the
+// f is the identity or, with `relu`, max(v, 0), a NaN staying one, below a `ceiling` where that is no NaN
+// (see batch_norm.cuh); d is dy where f's output is above zero and below the ceiling, and 0 elsewhere. Without a residual that follows from x (`beta` is then given); with one, the
 // sums have read y and written d, which is then given as dy (`beta` is null): it is also the gradient
 // of the residual. With fixed statistics the second term of dx is absent: inverse_count is then 0.
 //
@@ -18,6 +18,7 @@
 // forward x -> y (and the residual), one of x before it in training; backward dy, x -> dx and before it
 // dy, x (with a residual dy, x, y -> d).
 #include "batch_norm.cuh"
+#include "norm_geometry.cuh"
 #include "pack.cuh"
 
 // Packs of each array that are under way at once, and blocks that find room on a multiprocessor at least, as
@@ -43,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, BLOCKS)
 NAME(batch_norm_forward)(const Element* __restrict__ x, const Element* __restrict__ residual,
                          const Element* __restrict__ gamma, const Element* __restrict__ beta,
                          const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon, int relu,
-                         Element* __restrict__ y, long long count, int stride,
+                         Accum ceiling, Element* __restrict__ y, long long count, int stride,
                          const __grid_constant__ NormGeometry g) {
     if (first_of_pack() >= stride) return;
     int channels[PACK];
@@ -67,7 +68,7 @@ NAME(batch_norm_forward)(const Element* __restrict__ x, const Element* __restric
             for (int j = 0; j < PACK; ++j) {
                 Accum value = of[j](in[k].at[j]);
                 if (with.residual) value += widen(other[k].at[j]);
-                out.at[j] = narrow(relu && value <= 0 ? (Accum)0 : value);
+                out.at[j] = narrow(rectified(value, relu, ceiling));
             }
             packs.store(y, k, out);
         }
@@ -83,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, BLOCKS)
 NAME(batch_norm_backward)(const Element* __restrict__ dy, const Element* __restrict__ x,
                           const Element* __restrict__ gamma, const Element* __restrict__ beta,
                           const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon,
-                          const Accum* __restrict__ sums, Accum inverse_count, Element* __restrict__ dx,
+                          Accum ceiling, const Accum* __restrict__ sums, Accum inverse_count, Element* __restrict__ dx,
                           long long count, int stride, const __grid_constant__ NormGeometry g) {
     if (first_of_pack() >= stride) return;
     int channels[PACK];
@@ -112,7 +113,7 @@ NAME(batch_norm_backward)(const Element* __restrict__ dy, const Element* __restr
             Pack<Element> out;
 #pragma unroll
             for (int j = 0; j < PACK; ++j) {
-                const bool passed = !beta || of[j].active(in[k].at[j]);
+                const bool passed = !beta || of[j].active(in[k].at[j], ceiling);
                 const Accum d = passed ? widen(gradient[k].at[j]) : (Accum)0;
                 const Accum through = math::fma(slope[j], widen(in[k].at[j]) - of[j].mean, centre[j]);
                 out.at[j] = narrow(math::fma(of[j].scale, d, through));

@@ -10,8 +10,8 @@
 //   GROUP_GRADIENT       a                  a * (x - mean[n][group of c]) / sqrt(var[n][group of c] + epsilon)
 //   SLOPE                a * min(x, 0)
 //
-// d is a or, behind a ReLU, a where its output was above zero and 0 elsewhere: `beta` is given where
-// x tells that (see batch_norm.cuh); `y`, the output, where a residual was added, too, and d is then
+// d is a or, behind a ReLU, a where its output was above zero (and below a `ceiling` where that is no NaN,
+// see batch_norm.cuh) and 0 elsewhere: `beta` is given where x tells that; `y`, the output, where a residual was added, too, and d is then
 // written to `masked`.
 //
 // MOMENTS takes one pass: a thread adds up what its numbers differ by from the first of them, and the
@@ -29,9 +29,10 @@
 //   tree adds what they have. Shared memory: 32 KB at most.
 // channel_sums_finish: a block adds LANES numbers, PARTS threads to each, of which one adds every
 //   PARTS-th partial in ascending order; a tree adds what they have. The sums are in Accum; where
-//   `rounded` is not null, it gets them in Element, too. 4 * 256 * sizeof(Accum) bytes at most.
+//   `rounded` is not null, it gets them in Element, too. Where `moving_mean` and
+//   `moving_var` are not null, MOMENTS moves them by `share` of their way to the batch's. 4 * 256 * sizeof(Accum) bytes at most.
 #include "batch_norm.cuh"
-#include "moments.cuh"
+#include "norm_geometry.cuh"
 #include "pack.cuh"
 
 #define SUM 1
@@ -125,13 +126,15 @@ template <Which WHICH, int COUNT> struct Steps {
     }
 };
 
-struct Unmasked { static const bool masked = false; };
-struct Masked { static const bool masked = true; };
+// How a thread goes: what a ReLU6 costs in registers no other shall pay.
+struct Plain { static const bool masked = false, capped = false; };
+struct Capped { static const bool masked = false, capped = true; };
+struct Masked { static const bool masked = true, capped = true; };
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, BLOCKS)
 NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x, const Element* __restrict__ y,
                    const Element* __restrict__ gamma, const Element* __restrict__ beta,
-                   const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon,
+                   const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon, Accum ceiling,
                    Element* __restrict__ masked, Sums* __restrict__ partial, long long count,
                    const __grid_constant__ NormGeometry g, const __grid_constant__ Summing s) {
     __shared__ Sums tree[WIDTH][BLOCK_THREADS];
@@ -183,8 +186,10 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
                 const int w = CHANNELS_LAST ? j : 0;
                 const bool inside = steps.inside(span[k], k, j);
                 const Accum in = inside ? widen(inputs[k].at[j]) : (Accum)0;
-                const bool cut = TERM == BATCH_GRADIENT && ((with.masked && !(widen(outputs[k].at[j]) > 0)) ||
-                                                            (beta && !of[w].active(inputs[k].at[j])));
+                const Accum output = widen(outputs[k].at[j]), most = with.capped ? ceiling : math::not_a_number();
+                const bool cut =
+                    TERM == BATCH_GRADIENT && ((with.masked && (!(output > 0) || output >= most)) ||
+                                               (beta && !of[w].active(inputs[k].at[j], most)));
                 const Accum value = inside && !cut ? widen(values[k].at[j]) : (Accum)0;
                 if (with.masked) values[k].at[j] = narrow(value);
                 if (TERM == MOMENTS) {
@@ -227,7 +232,7 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
     divide(whole - begin, s.by_slots, before);
     const unsigned rest = whole + (slot < before ? slot + slots : slot) - before;
     const auto take_all = [&](auto with) {
-        const int AT_ONCE = with.masked && UNROLL > 1 ? UNROLL / 2 : UNROLL;
+        const int AT_ONCE = with.capped && UNROLL > 1 ? UNROLL / 2 : UNROLL;
         const int OF_REST = CHANNELS_LAST ? 1 : (AT_ONCE + 1) / 2;
         unsigned step = begin + slot;
         for (; step + (AT_ONCE - 1) * slots < whole; step += AT_ONCE * slots)
@@ -238,8 +243,10 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
     };
     if (TERM == BATCH_GRADIENT && y)
         take_all(Masked());
+    else if (TERM == BATCH_GRADIENT && ceiling == ceiling)
+        take_all(Capped());
     else
-        take_all(Unmasked());
+        take_all(Plain());
 
 #pragma unroll
     for (int w = 0; w < WIDTH; ++w) {
@@ -269,7 +276,8 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
 // partial (parts, C)
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(channel_sums_finish)(const Sums* __restrict__ partial, Accum* __restrict__ sums, Element* __restrict__ rounded,
-                          int parts, int channels) {
+                          Accum* __restrict__ moving_mean, Accum* __restrict__ moving_var, Accum share, int parts,
+                          int channels) {
     __shared__ Sums tree[PARTS][LANES];
     const int lane = threadIdx.x % LANES, part = threadIdx.x / LANES, c = blockIdx.x * LANES + lane;
     Sums sum = {};
@@ -286,8 +294,13 @@ NAME(channel_sums_finish)(const Sums* __restrict__ partial, Accum* __restrict__ 
     if (part != 0 || c >= channels) return;
     sum = tree[0][lane];  // this thread itself made the last addition
 #if TERM == MOMENTS
-    sums[c] = sum.pivot + sum.distance;
-    sums[channels + c] = sum.deviations / sum.count;
+    const Accum mean = sum.pivot + sum.distance, var = sum.deviations / sum.count;
+    sums[c] = mean;
+    sums[channels + c] = var;
+    if (moving_mean) {
+        moving_mean[c] = move_towards(mean, moving_mean[c], share);
+        moving_var[c] = move_towards(var, moving_var[c], share);
+    }
 #else
 #pragma unroll
     for (int q = 0; q < TERMS; ++q) {

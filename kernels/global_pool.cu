@@ -31,7 +31,7 @@ struct GlobalGeometry {
     int pitch;      // elements from a unit of a column to the next
     int per_split;  // units
     int columns, width, slots, splits, aligned;
-    int minimum, average, index_bytes;
+    int minimum, average, index_bytes, relu;
     Divisor by_lanes;  // neighbouring threads: columns of a block, or slots of a row
     Divisor by_units;  // units of a pixel: columns of an image
 };
@@ -102,13 +102,15 @@ __device__ __forceinline__ void walk(const GlobalGeometry& g, const Element* col
 }
 
 __device__ __forceinline__ void store(const GlobalGeometry& g, Element* y, void* index, long long i,
-                                      const Found& found) {
+                                      Found found) {
+    const int length = g.units * (CHANNELS_LAST ? 1 : g.width);
     if (!SELECTS) {
-        const Accum length = (Accum)g.units * (CHANNELS_LAST ? 1 : g.width);
-        y[i] = narrow(g.average ? found.value / length : found.value);
+        y[i] = narrow(g.average ? found.value / (Accum)length : found.value);
         return;
     }
-    y[i] = narrow(g.minimum ? -found.value : found.value);
+    if (g.minimum) found.value = -found.value;
+    if (g.relu && !(found.value > 0)) found.index = length;  // no input gets the gradient
+    y[i] = narrow(g.relu && found.value <= 0 ? (Accum)0 : found.value);
     if (!index) return;
     if (g.index_bytes == 1)
         ((unsigned char*)index)[i] = (unsigned char)found.index;

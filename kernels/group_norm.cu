@@ -10,6 +10,7 @@
 // mean, var (N, G) in Accum. grid: N * G. One block one group, which its threads walk together
 // three times (mean, variance, output); sums by a tree in shared memory, 256 * sizeof(Accum) bytes.
 #include "block_sum.cuh"
+#include "moments.cuh"
 #include "norm_geometry.cuh"
 
 // One group of one sample; element e of it, counted along memory.

@@ -24,3 +24,6 @@ __device__ __forceinline__ Moments operator+(const Moments& a, const Moments& b)
     const Accum apart = (b.pivot - a.pivot) + (b.distance - a.distance);
     return {count, a.pivot, a.distance + apart * share, a.deviations + b.deviations + apart * apart * a.count * share};
 }
+
+// 1 / sqrt(var + epsilon)
+__device__ __forceinline__ Accum inverse_deviation(Accum var, Accum epsilon) { return math::rsqrt(var + epsilon); }

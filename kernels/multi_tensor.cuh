@@ -12,6 +12,7 @@ struct TensorEntry {
     Accum* master;  // or null
     long long size;
     double weight_decay;
+    double rate_factor;  // of the learning rate
 };
 
 struct Chunk {
@@ -20,6 +21,25 @@ struct Chunk {
 
 __device__ __forceinline__ long long chunk_end(const Chunk& chunk, const TensorEntry& tensor) {
     return min(chunk.begin + CHUNK, tensor.size);
+}
+
+// Calls load(k, i), and then store(k, i), for each element i of a chunk that this thread takes, TOGETHER at a
+// time: k counts them. What is asked for together arrives together, and no store stands between two loads.
+const int TOGETHER = 4;
+
+template <class Load, class Store>
+__device__ __forceinline__ void each_element(const Chunk& chunk, const TensorEntry& tensor, const Load& load,
+                                             const Store& store) {
+    static_assert(CHUNK % (TOGETHER * BLOCK_THREADS) == 0, "threads take equally many elements of a whole chunk");
+    const long long end = chunk_end(chunk, tensor);
+    for (long long first = chunk.begin + threadIdx.x; first < end; first += TOGETHER * BLOCK_THREADS) {
+#pragma unroll
+        for (int k = 0; k < TOGETHER; ++k)
+            if (first + k * BLOCK_THREADS < end) load(k, first + k * BLOCK_THREADS);
+#pragma unroll
+        for (int k = 0; k < TOGETHER; ++k)
+            if (first + k * BLOCK_THREADS < end) store(k, first + k * BLOCK_THREADS);
+    }
 }
 
 // What an update starts from. A master counts as long as the parameter is its rounding: a parameter that

@@ -5,7 +5,6 @@
 #pragma once
 #include "common.cuh"
 #include "divisor.cuh"
-#include "math.cuh"
 
 struct NormGeometry {
     int batch, channels, length, groups, group_channels;
@@ -18,6 +17,3 @@ __device__ __forceinline__ int channel(const NormGeometry& g, unsigned i) {
     divide(CHANNELS_LAST ? i : divide(i, g.by_length), g.by_channels, c);
     return c;
 }
-
-// 1 / sqrt(var + epsilon)
-__device__ __forceinline__ Accum inverse_deviation(Accum var, Accum epsilon) { return math::rsqrt(var + epsilon); }

@@ -37,7 +37,7 @@ typedef Elements<WIDTH> Input;
 typedef Elements<RESULTS> Output;
 
 struct PoolGeometry {
-    int depth, average, count_padding, index_bytes;
+    int depth, average, count_padding, index_bytes, relu;
     int input[AXES], window[AXES], output[AXES], stride[AXES], dilation[AXES];
     int cells[AXES];  // into which the strides cut the map and the padding before it
     int reach[AXES];  // inputs from a window's first to its last

@@ -92,7 +92,8 @@ NAME(pool_strips)(const Element* __restrict__ x, Element* __restrict__ y, U8* __
     for (int j = 0; j < STRIP; ++j) {
         const Place at = {{0, out.axis[1], out.axis[2] + j}};
         if (!SELECTS && g.average && taps.begin < taps.end) best[j] /= taps_counted(g, at);
-        results.at[j] = narrow(best[j]);
+        if (SELECTS && g.relu && !(best[j] > 0)) chosen[j] = TAPS * TAPS;
+        results.at[j] = narrow(SELECTS && g.relu && best[j] <= 0 ? (Accum)0 : best[j]);
         places.at[j] = (U8)chosen[j];
     }
     const long long o = ((long long)map * g.output[1] + out.axis[1]) * g.output[2] + out.axis[2];

@@ -2,7 +2,7 @@
 // for short rows, a whole block for long ones. The order is fixed: a butterfly of shuffles in each
 // warp, then the warps in ascending order. Every thread of a row gets the same bits.
 //
-// Shared memory, where a block computes a row: one Accum a warp for each kind of reduction, 128 bytes.
+// Shared memory, where a block computes a row: one number a warp for each kind of reduction, 128 bytes.
 // Macro: ROW_THREADS, 32 or BLOCK_THREADS.
 #pragma once
 #include "common.cuh"
@@ -24,14 +24,19 @@ struct Largest {
     __device__ Accum operator()(Accum a, Accum b) const { return a > b ? a : b; }
 };
 
+struct First {
+    __device__ int operator()(int a, int b) const { return a < b ? a : b; }
+};
+
 // All threads of a row must come here.
-template <class Operation> __device__ __forceinline__ Accum row_reduce(Accum value, Operation operation) {
+template <class Number, class Operation>
+__device__ __forceinline__ Number row_reduce(Number value, Operation operation) {
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2)
         value = operation(value, __shfl_xor_sync(0xffffffff, value, mask));
     if constexpr (ROW_THREADS > 32) {
         const int WARPS = ROW_THREADS / 32;
-        __shared__ Accum of_warp[WARPS];
+        __shared__ Number of_warp[WARPS];
         if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
         __syncthreads();  // every warp's value is there
         value = of_warp[0];

@@ -14,8 +14,17 @@ from matplotlib.colors import to_rgb
 
 from gpucnn import progress
 from gpucnn.backends import use_backend
-from gpucnn.callbacks import EVENTS, Best, Callback, CSVLogger, EarlyStopping, LambdaCallback
+from gpucnn.callbacks import (
+    EVENTS,
+    Best,
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    Freeze,
+    LambdaCallback,
+)
 from gpucnn.history import History
+from gpucnn.layers import from_config, to_config
 from gpucnn.plots import style
 from gpucnn.trainer import Trainer
 
@@ -113,6 +122,25 @@ def test_early_stopping_may_leave_the_last_weights():
     assert trainer.epoch == 3
     for name, value in trainer.model.state_dict().items():
         np.testing.assert_array_equal(value, last[name], err_msg=name)
+
+
+def test_frozen_parameters_stay_as_they_are_from_an_epoch_on():
+    seen = []
+
+    class Keep(Callback):
+        def on_epoch_end(self, epoch, record):
+            seen.append(self.trainer.model.state_dict())
+
+    trainer = fit(Freeze("*/bias", after=2), Keep(), epochs=4)
+    frozen = {layer.frozen for _, layer in trainer.model.walk() if "bias" in layer.params}
+    assert frozen == {("bias",)}
+    for before, after, moves in zip(seen, seen[1:], (True, False, False), strict=False):
+        for path in (path for path in before if path.endswith(("/kernel", "/bias"))):
+            changed = not np.array_equal(before[path], after[path])
+            assert changed == (moves or not path.endswith("/bias")), path
+    twin = from_config(to_config(trainer.model))
+    paths = [parameter.path for parameter in twin.parameters()]
+    assert paths and not any(path.endswith("bias") for path in paths)
 
 
 def test_a_monitor_that_is_not_recorded_is_named():

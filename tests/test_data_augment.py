@@ -5,7 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from gpucnn.data import Augmentation, Compose, Crop, Cutout, Flip, Normalize, Shift
+from gpucnn.data import (
+    AlternatingFlip,
+    Augmentation,
+    Compose,
+    Crop,
+    Cutout,
+    Flip,
+    Loader,
+    Normalize,
+    Shift,
+    Split,
+)
 
 STEPS = [
     Shift(2),
@@ -110,6 +121,32 @@ def test_flip_has_its_probability():
     assert np.array_equal(Flip(0.0)(images, np.random.default_rng(1)), images)
 
 
+def test_alternating_flips_take_turns_whatever_the_order_and_the_batches():
+    images = np.zeros((400, 1, 2, 1), np.uint8)
+    images[:, 0, 0] = np.arange(400)[:, None] % 250 + 1  # the label says which image it is
+    split = Split(images, np.arange(400))
+
+    def flipped(epoch, batch_size, seed=0):
+        augment = Compose([Shift(0), AlternatingFlip()])
+        found = np.zeros(400, bool)
+        for x, labels in Loader(split, batch_size, seed=seed, augment=augment).epoch(epoch):
+            found[labels] = x[:, 0, 1, 0] > 0
+        return found
+
+    first = flipped(0, 64)
+    assert 150 < first.sum() < 250  # five deviations of sqrt(400 / 4)
+    np.testing.assert_array_equal(flipped(1, 64), ~first)
+    np.testing.assert_array_equal(flipped(2, 64), first)
+    np.testing.assert_array_equal(flipped(2, 37), first)
+    other = flipped(0, 64, seed=1)
+    assert 150 < (other == first).sum() < 250
+
+
+def test_alternating_flips_need_the_places():
+    with pytest.raises(ValueError, match=r"AlternatingFlip: which images .* in_epoch"):
+        AlternatingFlip()(batch(), np.random.default_rng(0))
+
+
 def test_normalize_by_hand():
     images = np.array([10, 20, 30, 40], np.uint8).reshape(1, 1, 2, 2)
     result = Normalize((10, 20), (5, 10))(images)
@@ -147,7 +184,12 @@ def test_compose_passes_one_generator_on():
 
 @pytest.mark.parametrize(
     "step",
-    [*STEPS, Normalize((1, 2), (3, 4)), Compose([Shift(1), Compose([Flip()]), Normalize(1, 2)])],
+    [
+        *STEPS,
+        AlternatingFlip(),
+        Normalize((1, 2), (3, 4)),
+        Compose([Shift(1), Compose([Flip()]), Normalize(1, 2)]),
+    ],
     ids=repr,
 )
 def test_config_survives_json(step):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import pickle
 import struct
@@ -9,6 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpucnn import data
 from gpucnn.data import cifar
@@ -59,6 +61,13 @@ def python2_pickle(images: np.ndarray, labels: np.ndarray) -> bytes:
     )  # fmt: skip
 
 
+def picture(images: np.ndarray) -> bytes:
+    """A PNG with the 1024 pixels of one image in each row."""
+    stream = io.BytesIO()
+    Image.fromarray(images.reshape(len(images), -1, 3)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def files(version: str) -> dict[str, bytes]:
     if version == "bin":
         names = "\n".join(cifar.CLASSES) + "\n\n"
@@ -66,9 +75,21 @@ def files(version: str) -> dict[str, bytes]:
             "batches.meta.txt": names.encode(),
             "readme.html": b"<html>",
         }
+    if version == "png":
+        train = [int(n) for name, (_, y) in batches().items() if name != "test_batch" for n in y]
+        test = [int(n) for n in batches()["test_batch"][1]]
+        return {f"{name}.png": picture(x) for name, (x, _) in batches().items()} | {
+            "train_lables.json": json.dumps(train).encode(),
+            "test_lables.json": json.dumps(test).encode(),
+            "package.json": b"{}",
+        }
     return {name: python2_pickle(*batch) for name, batch in batches().items()} | {
         "batches.meta": b"not read"
     }
+
+
+FOLDERS = {"bin": "cifar-10-batches-bin", "py": "cifar-10-batches-py", "png": "package"}
+ARCHIVES = dict(zip(FOLDERS, cifar.ARCHIVES, strict=True))
 
 
 def write_folder(folder, version):
@@ -81,7 +102,7 @@ def write_folder(folder, version):
 def write_archive(path, version):
     with tarfile.open(path, "w:gz") as archive:
         for name, content in files(version).items():
-            member = tarfile.TarInfo(f"cifar-10-batches-{version}/{name}")
+            member = tarfile.TarInfo(f"{FOLDERS[version]}/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return path
@@ -97,12 +118,12 @@ def check(loaded):
     assert loaded.classes[3] == "cat" and loaded.name == "cifar10"
 
 
-@pytest.mark.parametrize("version", ["bin", "py"])
+@pytest.mark.parametrize("version", FOLDERS)
 def test_folder_its_parent_and_archive_give_the_same(tmp_path, version):
-    folder = write_folder(tmp_path / f"cifar-10-batches-{version}", version)
+    folder = write_folder(tmp_path / FOLDERS[version], version)
     check(data.load(folder, **LOAD))
     check(data.load(tmp_path, **LOAD))
-    name = {"bin": "cifar-10-binary.tar.gz", "py": "cifar-10-python.tar.gz"}[version]
+    name = ARCHIVES[version]
     archive = write_archive(tmp_path / name, version)
     check(data.load(archive, **LOAD))
     (tmp_path / "alone").mkdir()
@@ -183,6 +204,33 @@ def test_a_pickle_of_something_else_is_told_with_the_files_name(tmp_path, batch,
     with pytest.raises(ValueError, match=message) as error:
         data.load(tmp_path, **LOAD)
     assert str(error.value).startswith(str(tmp_path / "data_batch_4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data_batch_2.png", b"no picture", "data_batch_2.png: not a readable picture"),
+        ("data_batch_2.png", picture(np.zeros((3, 32, 32, 3), np.uint8)), "expected 4 images"),
+        ("test_lables.json", b"[1, 2", "test_lables.json: not a readable list"),
+        ("test_lables.json", b"[1, 2, 3, 10]", "must be 0 to 9. Received: 10 at index 3"),
+        ("test_lables.json", b"[1, 2, 3]", "test_lables.json must hold .* 4 images. Received: 3"),
+    ],
+)
+def test_damaged_pictures_and_labels_are_told_with_the_files_name(tmp_path, name, content, message):
+    write_folder(tmp_path, "png")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        data.load(tmp_path, **LOAD)
+
+
+def test_pictures_of_another_shape_and_missing_labels_are_told(tmp_path):
+    write_folder(tmp_path, "png")
+    (tmp_path / "train_lables.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"Missing: train_lables\.json"):
+        data.load(tmp_path, **LOAD)
+    Image.new("L", (1024, 4)).save(tmp_path / "test_batch.png")
+    with pytest.raises(ValueError, match=r"1024 pixels .* Received: uint8 \(4, 1024\)"):
+        data.load(tmp_path, **LOAD)
 
 
 class Hostile:

@@ -84,8 +84,9 @@ def test_download_can_be_forbidden(home):
 
 def test_every_file_has_a_hash_over_https():
     for known in public.SETS.values():
-        assert known.url.startswith("https://")
-        for value in known.hashes.values():
+        places = {known.url: known.hashes, **known.others}
+        assert all(url.startswith("https://") for url in places)
+        for value in (value for hashes in places.values() for value in hashes.values()):
             assert re.fullmatch("sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", value)
 
 
@@ -140,6 +141,17 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(served, home):
 def test_a_failed_download_is_told_with_its_address(served):
     (served / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"http://127\S+/t10k-labels\S+: 404"):
+        data.load("mnist")
+
+
+def test_another_place_is_asked_where_the_first_does_not_answer(served, home, monkeypatch):
+    known = public.SETS["mnist"]
+    elsewhere = replace(known, url=f"{known.url}/gone", others={known.url: known.hashes})
+    monkeypatch.setitem(public.SETS, "mnist", elsewhere)
+    assert len(data.load("mnist").train) > 0
+    (served / "t10k-labels-idx1-ubyte.gz").unlink()
+    (home / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"gone/t\S+: 404.*; http://127\S+/t10k\S+: 404"):
         data.load("mnist")
 
 

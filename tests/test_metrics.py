@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpucnn.metrics import Meter, accuracy, binary_accuracy, confusion_matrix, named, top_5_accuracy
+from gpucnn.metrics import accuracy, binary_accuracy, confusion_matrix, named, top_5_accuracy
 
 
 def test_accuracy_counts_the_largest(backend):
@@ -64,25 +64,3 @@ def test_confusion_matrix_refuses(labels, predicted, classes, message):
 
 def test_metrics_by_name():
     assert named(["accuracy", abs]) == {"accuracy": accuracy, "abs": abs}
-
-
-def test_a_meter_weighs_batches_by_their_samples(backend):
-    meter = Meter(("loss", "accuracy"), "epoch 1")
-    value = backend.xp.asarray
-    meter.add(3, [value(np.float32(1.0)), value(0.5)])
-    assert meter.read(backend) == {"loss": 1.0, "accuracy": 0.5}
-    meter.add(1, [value(np.float32(5.0)), value(1.0)])
-    meter.add(4, [value(np.float32(0.0)), value(0.0)])
-    assert meter.read(backend) == {"loss": 1.0, "accuracy": 2.5 / 8}
-    assert meter.read(backend) == {"loss": 1.0, "accuracy": 2.5 / 8}
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_meter_names_the_batch_of_a_bad_loss(backend, bad):
-    meter = Meter(("loss",), "epoch 7")
-    meter.add(1, [backend.xp.asarray(1.0)])
-    meter.read(backend)
-    for loss in (1.0, bad, 1.0):
-        meter.add(1, [backend.xp.asarray(loss)])
-    with pytest.raises(FloatingPointError, match=f"epoch 7, batch 3: the loss is {bad}"):
-        meter.read(backend)

@@ -20,6 +20,16 @@ MOBILE_WIDTHS = (16, 24, 24, 32, 32, 64, 64, 96)
         ("lenet5", 150 + 12 + 2_400 + 32 + 48_000 + 240 + 10_080 + 168 + 850),
         # He et al. 2016, table 6, say 0.27 M
         ("resnet20", 272_474),
+        # Jordan 2024, section 3.1, says 1.97 M; PyTorch counts the norms' frozen scales, too
+        ("airbench94", 1_972_792),
+        # as https://github.com/kuangliu/pytorch-cifar's
+        ("resnet18_cifar", 11_173_962),
+        ("resnet50_cifar", 23_520_842),
+        ("vgg11_cifar", 9_231_114),
+        ("vgg13_cifar", 9_416_010),
+        ("vgg16_cifar", 14_728_266),
+        # torchvision's of ten classes: strides change no weight
+        ("mobilenet_v2_cifar", 2_236_682),
         # stem and first block: conv 3x3x3x16, norm, depthwise 3x3 on 16, norm, conv 16 -> 16, norm;
         # blocks of a, 6a -> b: 6a(a + 2 + 9 + 2 + b) + 2b; conv 96 -> 384, norm, dense 384 -> 10
         (
@@ -34,8 +44,10 @@ def test_parameter_counts(name, parameters):
     assert models.make(name, 10, models.USUAL[name]).parameter_count() == parameters
 
 
-# Those for ImageNet are held against torchvision's in test_interop_weights.
-SMALL = [name for name, shape in models.USUAL.items() if shape[0] <= 32]
+# Those for ImageNet are held against torchvision's in test_interop_weights; those for CIFAR are
+# made by the same functions.
+SMALL = ("digits_cnn", "lenet5", "vgg_small", "resnet20", "mobilenet_v2_small", "airbench94")
+CIFAR = [name for name in models.MODELS if name.endswith("_cifar")]
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -51,6 +63,15 @@ def test_a_step_lowers_the_loss(name, dtype):
     assert model.forward(x).shape == (12, 3)
     assert model.forward(x).dtype == dtype
     assert history["loss"][-1] < 0.8 * history["loss"][0]
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_the_last_maps_of_a_cifar_network_are_as_large_as_its_paper_has_them(name):
+    model = models.make(name, 10, (32, 32, 3))
+    steps, shape = model._flow((32, 32, 3))
+    last = [step.output_shape for step in steps if len(step.output_shape) == 3][-1]
+    assert shape == (10,)
+    assert last[:2] == ((1, 1) if name.startswith("vgg") else (4, 4))
 
 
 def test_names_are_given_by_the_size_of_the_images():

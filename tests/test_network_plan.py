@@ -46,9 +46,23 @@ PLANS: dict[str, tuple[Chain, list[str]]] = {
     ),
     "norm, relu, pool": (
         lambda: [L.BatchNorm(), L.ReLU(), L.MaxPool2D(2), L.ReLU()],
-        ["Layer: batch_norm", "Layer: max_pool2d", "Layer: re_lu", "Layer: re_lu"],
+        ["NormPool: batch_norm+re_lu+max_pool2d", "Layer: re_lu"],
+    ),
+    "norm, pool, relu": (
+        lambda: [L.BatchNorm(), L.MaxPool2D(2), L.ReLU(), L.AveragePool2D(2), L.ReLU()],
+        [
+            "NormPool: batch_norm+max_pool2d+re_lu", "Layer: average_pool2d", "Layer: re_lu",
+        ],
     ),
     "norm, relu": (lambda: [L.BatchNorm(), L.ReLU()], ["WithReLU: batch_norm+re_lu"]),
+    "norm, pool": (
+        lambda: [L.BatchNorm(), L.MaxPool2D(2), L.MaxPool2D(2), L.ReLU()],
+        ["NormPool: batch_norm+max_pool2d", "WithReLU: max_pool2d+re_lu"],
+    ),
+    "norm, relu6": (
+        lambda: [L.BatchNorm(), L.ReLU(max_value=6), L.MaxPool2D(2)],
+        ["WithReLU: batch_norm+re_lu", "Layer: max_pool2d"],
+    ),
     "conv, norm, relu": (
         lambda: [L.Conv2D(3, 3), L.BatchNorm(), L.ReLU(), L.Dense(3), L.BatchNorm()],
         ["ConvNorm: conv2d+batch_norm+re_lu", "ConvNorm: dense+batch_norm"],
@@ -194,6 +208,14 @@ def sums() -> Graph:
     return Graph(x, [L.ReLU()(stretched), L.MaxPool2D(2)(L.ReLU()(both))])
 
 
+def sum_and_relu() -> Graph:
+    """Two sums of two; the second one is read by the first's ReLU's reader, too."""
+    x = Input((8, 9, 2))
+    h = L.ReLU()(L.Add()([L.Conv2D(3, 1)(x), L.Conv2D(3, 1)(x)]))
+    g = L.Add()([h, L.Conv2D(3, 1)(h)])
+    return Graph(x, L.Add()([L.ReLU()(g), L.Activation("tanh")(g)]))
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
     "conv, relu, pool": lambda: chain(L.Conv2D(4, 3), L.ReLU(), L.MaxPool2D(2)),
     "conv, pool, relu": lambda: chain(L.Conv2D(4, 3), L.MaxPool2D(3, strides=2), L.ReLU()),
@@ -225,6 +247,17 @@ NETWORKS: dict[str, Callable[[], Network]] = {
         L.Conv2D(3, 1),
         Residual([L.Conv2D(4, 1), L.ReLU(), L.BatchNorm()], [L.Conv2D(4, 1), L.BatchNorm()]),
     ),
+    "sum without a norm, relu": lambda: chain(
+        L.Conv2D(3, 1), Residual([L.Conv2D(3, 3, padding="same")], None, L.ReLU())
+    ),
+    "norm, relu6": lambda: chain(
+        L.BatchNorm(beta_initializer=lambda shape, _: np.full(shape, 5.0)), L.ReLU(max_value=6)
+    ),
+    "pool, relu": lambda: chain(
+        L.Conv2D(4, 3, activation="tanh"), L.MaxPool2D((3, 2), strides=2), L.ReLU(),
+        L.Conv2D(4, 1, activation="tanh"), L.ReLU(), L.MaxPool2D(2),
+    ),
+    "graph of a sum and a relu": sum_and_relu,
     "sum, tanh": lambda: Residual([L.BatchNorm()], None, "tanh"),
     "graph": forked,
     "graph of sums": sums,

@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda import CudaBackend, norm
+from gpucnn.backends.cuda import CudaBackend, columns, norm
+from gpucnn.backends.cuda import norm_pool as norm_pool_module
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma, wgmma_wgrad
 from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
+from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
 from tests.cases import in_layout
@@ -281,6 +283,9 @@ def pooled(backend: CudaBackend, shape: PoolShape, x: np.ndarray) -> None:
         if selects:
             index = in_layout(index, shape.channels_last).astype(shape.index_dtype)
             assert (place == index).all()
+            got, place = backend.pool_forward(x, shape, activation="relu")
+            assert_close(got, np.maximum(y, 0), magnitude=0)
+            assert (place == np.where(y > 0, index, shape.taps)).all()
         got = backend.pool_backward(dy, index if selects else None, shape)
     assert_close(got, dx, reduction=2 * last.taps, magnitude=terms)
 
@@ -407,6 +412,21 @@ def pool_packed(backend: CudaBackend) -> None:
     pooled(backend, shape, x)
 
 
+def norm_pool(backend: CudaBackend) -> None:
+    shape = PoolShape.of((2, 10, 9, 6), 3, mode="max", rank=2, strides=2, padding=((1, 1), (0, 1)))
+    norm = NormShape.of(shape.x_shape)
+    x, gamma, beta = random("x", shape.x_shape), random("gamma", (6,)), random("beta", (6,))
+    normal, *statistics = reference.batch_norm_train(x, gamma, beta, 1e-3, norm)
+    y, _ = reference.pool_forward(normal, shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "MOST_ROWS", 0)
+        patch.setattr(norm_pool_module, "THREADS_WANTED", 20)
+        got, _, *found = backend.batch_norm_pool_train(x, gamma, beta, 1e-3, norm, shape, "relu")
+    expected = (np.maximum(y, 0), *statistics)
+    for value, exact in zip((got, *found), expected, strict=True):
+        assert_close(value, exact, reduction=180, magnitude=np.abs(exact) + 2)
+
+
 def pool_strips(backend: CudaBackend) -> None:
     for padding in (1, ((1, 1), (0, 0))):
         shape = PoolShape.of((2, 7, 24, 3), 3, mode="max", rank=2, strides=2, padding=padding)
@@ -433,7 +453,9 @@ def global_pool(backend: CudaBackend) -> None:
     for channels_last in (True, False):
         shape = PoolShape.of((2, 19, 7, 8), (19, 7), mode="max", rank=2)
         shape = replace(shape, channels_last=channels_last)
-        pooled(backend, shape, np.round(3 * random("x", (2, 19, 7, 8))))
+        x = np.round(3 * random("x", (2, 19, 7, 8)))
+        x[..., ::3] -= 4  # below zero
+        pooled(backend, shape, x)
         pooled(backend, replace(shape, mode="average"), random("x", (2, 19, 7, 8)))
 
 
@@ -480,13 +502,27 @@ def conv_pool_wgrad(backend: CudaBackend) -> None:
     assert_close(db, dz.sum((0, 1, 2)), magnitude=0)
 
 
-def batch_norm(backend: CudaBackend) -> None:
+def batch_norm(backend: CudaBackend, most_rows: int = 0) -> None:
     x = random("x", NORM.axes) + np.float32(3)
     gamma, beta = random("gamma", (37,)), random("beta", (37,))
     y, mean, var = reference.batch_norm_train(x, gamma, beta, 1e-3, NORM)
-    got = backend.batch_norm_train(x, gamma, beta, 1e-3, NORM)
-    for value, expected in zip(got, (y, mean, var), strict=True):
+    moving = np.zeros(37, np.float32), np.ones(37, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "MOST_ROWS", most_rows)
+        got = backend.batch_norm_train(x, gamma, beta, 1e-3, NORM, moving=moving, momentum=0.75)
+    wanted = y, mean, var, mean / 4, 0.75 + var / 4
+    for value, expected in zip((*got, *moving), wanted, strict=True):
         assert_close(value, expected, reduction=210, magnitude=np.abs(expected) + 3)
+
+
+def column_norm(backend: CudaBackend) -> None:
+    batch_norm(backend, most_rows=210)
+    x, y, dy = (random(name, NORM.axes) for name in ("x", "y", "dy"))
+    gamma, mean, var = random("gamma", (37,)), random("mean", (37,)), random("var", (37,), low=0.5)
+    given = dy, x, gamma, mean, var, 1e-3, True, NORM, "relu", None, y
+    expected = reference.batch_norm_backward(*given)
+    for value, exact in zip(backend.batch_norm_backward(*given), expected, strict=True):
+        assert_close(value, exact, reduction=210, magnitude=np.abs(exact) + 6)
 
 
 def fused_norm(backend: CudaBackend) -> None:
@@ -519,12 +555,26 @@ def group_norm(backend: CudaBackend) -> None:
 
 
 def cross_entropy(backend: CudaBackend) -> None:
-    for classes in (302, 1100):  # held by a warp, and shared by a block
-        logits, labels = random("logits", (5, classes)), np.array([0, 299, 17, 4, 255], np.int32)
+    for classes in (37, 302, 1100):  # a warp's, held by one, and shared by a block
+        logits, labels = random("logits", (5, classes)), np.array([0, 36, 17, 4, 25], np.int32)
+        logits[1, [4, 36]] = logits[2, [17, 20]] = 2  # the first of two, which is the label once
         losses, dlogits = reference.softmax_cross_entropy(logits, labels, 0.1, 0.5)
         got = backend.softmax_cross_entropy(logits, labels, 0.1, 0.5)
         assert_close(got[0], losses, reduction=classes, magnitude=np.abs(losses) + 1)
         assert_close(got[1], dlogits, reduction=classes, magnitude=np.abs(dlogits) + 0.01)
+        assert got[2].tolist() == (logits.argmax(1) == labels).tolist()
+
+
+def means(backend: CudaBackend) -> None:
+    losses, hits = random("losses", (20011,)), random("hits", (20011,)) > 0.3
+    mean, share = backend.loss_means(losses, hits)
+    assert_close(mean, losses.mean(dtype=np.float64), reduction=20011, magnitude=1)
+    assert share == hits.mean()
+
+
+def add(backend: CudaBackend) -> None:
+    a, b = random("a", (1003,)), random("b", (1003,))
+    assert_close(backend.add(a, b, "relu"), np.maximum(a + b, 0), magnitude=0)
 
 
 def gelu(backend: CudaBackend) -> None:
@@ -592,6 +642,39 @@ def loss_scaling(backend: CudaBackend) -> None:
     assert_close(p, np.full(300, -0.1), reduction=12, magnitude=1.0)
     assert_close(m, np.full(300, 0.1), reduction=4)  # a gradient of 4 over a scale of 4
     assert scale.tolist() == [4, 1] and skipped == 1
+
+
+def muon(backend: CudaBackend) -> None:
+    grads = [random("g", (3, 5)), random("h", (9, 1000))]
+    velocities = [random("v", g.shape) for g in grads]
+    expected = [reference.muon_momentum(g, v, 0.9, True, 1.0)[0]
+                for g, v in zip(grads, velocities, strict=True)]  # fmt: skip
+    got = backend.muon_direction(grads, velocities, momentum=0.9, nesterov=True, grad_scale=None)
+    for direction, u in zip(got, expected, strict=True):
+        norm = reference.global_norm([u])
+        assert_close(direction, u / norm, reduction=12, magnitude=4 / norm)
+    a, b = random("a", (17, 17)), random("b", (17, 17))
+    got = backend.newton_schulz(a, b, (3.0, -4.0, 2.0))
+    assert_close(got, 3 * np.eye(17) - 4.0 * a + 2.0 * b, reduction=4, magnitude=9.0)
+
+
+def augment(backend: CudaBackend) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 41, 37, 3), np.uint8)
+    flat = np.ascontiguousarray(images[:1, :3])  # mirrored as far as it goes
+    labels, table = np.arange(4), np.arange(768, dtype=np.float32).reshape(256, 3)
+    whole, mirrored = {"flip": 0.5, "cutout": 5, "cover": 9}, {"shift": 2, "fill": None}
+    for pictures, order, options in (
+        (images, [2, 0, 3, 1], mirrored | whole),
+        (images, [2, 0, 3, 1], {"shift": 2, "fill": 7, "flip": 0.5}),
+        (images, [2, 0, 3, 1], {"alternating": True}),
+        (flat, [0] * 24, mirrored),
+    ):
+        order, count = np.array(order, np.int32), len(order) - 1
+        own = labels[: len(pictures)]
+        at = 5 * 2**32 + 1
+        got = backend.gather_batch(pictures, own, order, at, count, table, Changes(**options), 8)
+        expected = reference.gather_batch(pictures, own, order, 5, 1, count, table, 8, **options)
+        assert np.array_equal(got[0], expected[0]) and np.array_equal(got[1], expected[1])
 
 
 @dataclass(frozen=True)
@@ -923,12 +1006,23 @@ BUGS = [
         " && place < 4) bias_sums", ") bias_sums"),
     Bug("the rows below the map are summed", conv_pool_wgrad, "conv_direct_wgrad.cu",
         "min(2 * g.quads[0], g.output[0] - 2 * tile.row)", "2 * g.quads[0] + 2"),
-    Bug("a later equal maximum wins", pool, "pool.cu", "value <= best", "value < best"),
-    Bug("the last of the equal ones of 3x3", pool_packed, "pool.cu",
+    Bug("a later equal maximum wins", pool, "pool_window.cuh", "value <= best", "value < best"),
+    Bug("the last of the equal ones of 3x3", pool_packed, "pool_window.cuh",
         "int t = TAPS - 2; t >= 0; --t", "int t = 0; t < TAPS - 1; ++t"),
-    Bug("a NaN among 3x3 lost", pool_packed, "pool.cu", "if (sum != sum)", "if (false)"),
+    Bug("a NaN among 3x3 lost", pool_packed, "pool_window.cuh", "if (sum != sum)", "if (false)"),
+    Bug("the channels of the first thread", norm_pool, "norm_pool.cu",
+        "normaliser(unit * WIDTH + j,", "normaliser(j,"),
+    Bug("units of another pixel's channels", norm_pool, "norm_pool.cu", "i += stride",
+        "i += stride + 1"),
     Bug("the column beside a strip left out", pool_strips, "pool_strips.cu",
         "rows[r].beside_exists ? widen(rows[r].beside) : worst", "worst"),
+    Bug("what the ReLU has cut keeps its place", pool_packed, "pool_window.cuh",
+        "if (SELECTS && g.relu && !(pooled.value[j] > 0)) pooled.tap[j]",
+        "if (false) pooled.tap[j]"),
+    Bug("what the ReLU has cut in a strip keeps its place", pool_strips, "pool_strips.cu",
+        "if (SELECTS && g.relu && !(best[j] > 0)) chosen[j]", "if (false) chosen[j]"),
+    Bug("the ReLU of a map forgotten", global_pool, "global_pool.cu",
+        "narrow(g.relu && found.value <= 0 ? (Accum)0 : found.value)", "narrow(found.value)"),
     Bug("the column of padding is read", pool_strips, "pool_strips.cu",
         "row[rows[r].beside_exists ? beside : first]", "row[beside]"),
     Bug("rows of padding are counted", pool_strips, "pool_strips.cu",
@@ -986,6 +1080,16 @@ BUGS = [
         "(b.pivot - a.pivot) + ", ""),
     Bug("two sets as if their means were one", batch_norm, "moments.cuh",
         " + apart * apart * a.count * share", ""),
+    Bug("moving statistics that stand still", batch_norm, "batch_norm.cuh",
+        "math::fma(share, batch - moving, moving)", "moving"),
+    Bug("rows beyond the last are counted", column_norm, "column_norm.cu",
+        "(rows - at.slot + SLOTS - 1) / SLOTS", "(rows + SLOTS - 1) / SLOTS"),
+    Bug("no barrier in a column's tree", column_norm, "column_norm.cu",
+        "        __syncthreads();  // the level below is complete\n", ""),
+    Bug("no barrier behind a column's tree", column_norm, "column_norm.cu",
+        "    __syncthreads();  // the sum is there\n", ""),
+    Bug("the gradient of what the ReLU has cut", column_norm, "column_norm.cu",
+        "(y && !(widen(y[i]) > 0))", "(y && !(widen(y[i]) != 0))"),
     Bug("no barrier in the finish's tree", batch_norm, "channel_sums.cu",
         "        __syncthreads();  // the parts of this level are there\n", ""),
     Bug("the end of the row before is counted", fused_norm, "channel_sums.cu",
@@ -1014,12 +1118,33 @@ BUGS = [
     Bug("a lane's packs side by side", cross_entropy, "softmax_cross_entropy.cu",
         "(k / PACK * ROW_THREADS + first_column()) * PACK",
         "(k / PACK + first_column()) * PACK"),
+    Bug("the last of the largest logits", cross_entropy, "softmax_cross_entropy.cu",
+        "v > value ||", "v >= value ||"),
+    Bug("the place of the largest in the last thread", cross_entropy, "row_reduce.cuh",
+        "return a < b ? a : b; }", "return a > b ? a : b; }"),
+    Bug("a block's losses are all the others', too", means, "loss_means.cu",
+        "min(count - first, (long long)per_block)", "count - first"),
+    Bug("negative sums pass", add, "add.cu", "relu && sum <= 0", "relu && sum > 9"),
     Bug("no barrier before the warps' values are read", cross_entropy, "row_reduce.cuh",
         "        __syncthreads();  // every warp's value is there\n", ""),
     Bug("a digit of a coefficient", gelu, "activations.cuh", "0.0157442", "0.0156442"),
     Bug("the left tail's slope on the right", gelu, "activations.cuh", "x > 0 ? 1 - left : x", "x"),
     Bug("the last pack stored as if it were whole", gelu, "pack.cuh", "i + PACK <= size", "true"),
     Bug("nine rounds of Philox", dropout, "philox.cuh", "round < 10", "round < 9"),
+    Bug("the draws are read before they are there", augment, "augment.cu",
+        "    __syncthreads();  // the table and the draws are there\n", ""),
+    Bug("mirrored about the edge, not the pixel there", augment, "augment.cu",
+        "size - 1 - abs(size - 1", "size - abs(size - 1"),
+    Bug("a column too far when flipped", augment, "augment.cu", "b.width - 1 - column",
+        "b.width - column"),
+    Bug("every epoch's turn is the first's", augment, "augment.cu", "epoch % 2 == 0", "true"),
+    Bug("the place in the batch, not in the epoch", augment, "augment.cu",
+        "(unsigned)at + blockIdx.x", "blockIdx.x"),
+    Bug("the rows and columns that enter are read", augment, "augment.cu",
+        "(unsigned)from_row >= (unsigned)b.height", "from_row >= b.height"),
+    Bug("both parts of a picture begin at the first", augment, "augment.cu",
+        "blockIdx.y * BLOCK_THREADS + threadIdx.x", "threadIdx.x"),
+    Bug("elements beyond the picture are read", augment, "augment.cu", "if (first + j < size)", ""),
     Bug("chunks overlap", adam, "multi_tensor.cuh", "min(chunk.begin + CHUNK, tensor.size)",
         "tensor.size"),
     Bug("the end of a tensor unchecked", adam, "multi_tensor.cuh",
@@ -1040,6 +1165,10 @@ BUGS = [
         "growth_interval > 0 ? scale / 2 : scale", "scale"),
     Bug("gradients keep the scale", loss_scaling, "gradient_scale.cu",
         "clip_norm / norm : 1) / scale", "clip_norm / norm : 1)"),
+    Bug("another tensor's norm", muon, "muon.cu", "blockIdx.x - chunk.begin / CHUNK", "0"),
+    Bug("the look ahead twice", muon, "muon.cu",
+        "momentum * velocities[k] : velocities[k]", "velocities[k] : velocities[k]"),
+    Bug("ones in a column", muon, "muon.cu", "i / n == i % n", "i % n == 0"),
 ]  # fmt: skip
 CHECKS = sorted({bug.check for bug in BUGS}, key=lambda check: check.__name__)
 

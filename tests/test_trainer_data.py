@@ -204,7 +204,7 @@ def test_a_normalisation_that_no_checkpoint_can_keep_is_refused():
     ("options", "message"),
     [
         ({"loss": "hinge"}, "loss must be one of 'cross_entropy'.*Received: 'hinge'"),
-        ({"optimizer": "newton"}, "optimizer must be one of 'sgd'.*Received: 'newton'"),
+        ({"optimizer": "newton"}, "optimizer must be one of 'adam'.*Received: 'newton'"),
         ({"metrics": ["beauty"]}, "metrics must be of accuracy.*Received: 'beauty'"),
         ({"seed": -1}, "Trainer: seed must be .*Received: seed=-1"),
     ],

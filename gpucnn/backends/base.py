@@ -11,6 +11,7 @@ float64 for float64; ``Accum`` below is that dtype.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..changes import Changes
 from ..extras import package
 from ..shapes import ConvShape, NormShape, PoolShape
+from .transfers import Transfers
 
 if TYPE_CHECKING:
     from ..network.program import Program
@@ -33,6 +36,7 @@ Array = Any
 # Differs from step to step: by value, or a 0-d float64 array on the device (see gpucnn.varying).
 Number = Any
 Masters = Sequence[Array | None] | None
+Factors = Sequence[float] | None
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -47,8 +51,9 @@ ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
 # Of "selu", for its fixed point of mean 0 and variance 1: Klambauer et al. 2017, equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
-# What a convolution or a batch norm can do to its output on the way to memory.
+# What a convolution, a sum or a max-pool can do to its output on the way to memory.
 FUSED = ("linear", "relu")
+NORM_FUSED = (*FUSED, "relu6")  # a batch norm
 
 # How exactly a convolution is computed. "strict": every product and sum in Accum, in any algorithm
 # whose error has a bound of its own, Winograd's too. "exact": by those alone that are no less exact
@@ -106,6 +111,17 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work that was started is done."""
+
+    def free_memory(self) -> int:
+        """Return about how many bytes new arrays may take; here of the host's memory."""
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # Windows and macOS do not say
+            return 2**33
+
+    def transfers(self) -> Transfers:
+        """Return a new stream of copies between the host and the current device."""
+        return Transfers()
 
     def running(self) -> AbstractContextManager[None]:
         """Return a context for a run of many calls, as a training is one."""
@@ -186,7 +202,7 @@ class Backend(ABC):
 
     @abstractmethod
     def pool_forward(
-        self, x: Array, shape: PoolShape, with_index: bool = True
+        self, x: Array, shape: PoolShape, with_index: bool = True, activation: str = "linear"
     ) -> tuple[Array, Array | None]:
         """Pool x (x_shape) -> y (y_shape), index (y_shape, ``shape.index_dtype``).
 
@@ -195,6 +211,8 @@ class Backend(ABC):
         whose maximum is -inf (minimum +inf) and whose average and sum are 0. None for averages and
         sums, and where ``with_index`` is False. An average that counts padding divides by the taps
         that fall on the input or its padding (not beyond, where ceil mode lets a window stick out).
+        ``activation``, one of ``FUSED``, is applied to a maximum or minimum; behind "relu" the
+        index of a y that is not above 0 is ``shape.taps``, so that ``pool_backward`` leaves it out.
         """
 
     @abstractmethod
@@ -251,6 +269,10 @@ class Backend(ABC):
         """dx = dy * f'; ``saved`` is y for a kind of ``FROM_OUTPUT``, else x."""
 
     @abstractmethod
+    def add(self, a: Array, b: Array, activation: str = "linear") -> Array:
+        """y = f(a + b) for arrays of one shape, with an ``activation`` of ``FUSED``."""
+
+    @abstractmethod
     def prelu_forward(self, x: Array, slope: Array, shape: NormShape) -> Array:
         """y = x where x > 0, else slope[c] * x; slope is (C,)."""
 
@@ -274,14 +296,15 @@ class Backend(ABC):
     def softmax_cross_entropy(
         self, logits: Array, targets: Array, label_smoothing: float, scale: float,
         loss_scale: Array | None = None,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Cross-entropy of softmax(logits), forward and backward in one pass.
 
         logits (rows, classes); targets int32 or int64 (rows,) of classes, or floating (rows,
         classes) of probabilities; with smoothing e they become (1 - e) * target + e / classes.
-        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits. A label outside
-        [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise. Of
-        ``loss_scale``, float64, the first number multiplies dlogits too (``gradient_scale``).
+        -> losses (rows,) in Accum, dlogits = scale * (softmax - target) as logits, and hits (rows,)
+        bool: whether the largest logit, of equal ones the first, is of the target's class. A label
+        outside [0, classes) gives a NaN loss and NaN gradient for its row: a device cannot raise.
+        Of ``loss_scale``, float64, the first number multiplies dlogits too (``gradient_scale``).
         """
 
     @abstractmethod
@@ -296,17 +319,27 @@ class Backend(ABC):
         ``loss_scale`` as in ``softmax_cross_entropy``.
         """
 
+    @abstractmethod
+    def loss_means(self, losses: Array, hits: Array | None = None) -> tuple[Array, Array | None]:
+        """The means of a loss's ``losses``, in their dtype, and of its bool ``hits``, in float64.
+
+        Each is a 0-d array; there is one number of each at least.
+        """
+
     # ---- normalisation -----------------------------------------------------------------------
 
     @abstractmethod
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         """Normalise by the batch's own statistics: -> y, mean (C,), var (C,), both in Accum.
 
         ``var`` is the biased variance, the mean of (x - mean)^2, right also where |mean| is large
         beside its root: by a second pass over x, or by one that shows that none is needed.
+        ``moving``, a mean and a variance in Accum, follow those of a batch that is not empty, in
+        place: moving += (1 - momentum) * (batch - moving).
         """
 
     @abstractmethod
@@ -316,7 +349,7 @@ class Backend(ABC):
     ) -> Array:  # fmt: skip
         """y = f(gamma * (x - mean) / sqrt(var + epsilon) + beta + residual), mean, var in Accum.
 
-        f is ``activation``, one of ``FUSED``; ``residual``, of x's shape, is left out where None.
+        f is ``activation``, of ``NORM_FUSED``; ``residual``, of x's shape, is left out where None.
         """
 
     @abstractmethod
@@ -327,11 +360,25 @@ class Backend(ABC):
     ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
         """-> dx, dgamma (C,), dbeta (C,), the last two in gamma's dtype, and dresidual.
 
-        In training mean and var are functions of x; otherwise they are constants. Where "relu" was
-        applied, one of two is given: ``beta``, from which and x the sign of y is worked out once
-        more, bit for bit; or, where there was a residual, ``y``, and then dresidual is dy where
-        y > 0, else 0. Without ``y`` dresidual is None: behind "linear" it is dy itself.
+        In training mean and var are functions of x; otherwise they are constants. Where "relu" or
+        "relu6" was applied, one of two is given: ``beta``, from which and x it is worked out once
+        more, bit for bit, what passed; or, where there was a residual, ``y``, and then dresidual is
+        dy where y > 0 (and y < 6), else 0. Without ``y`` dresidual is None: behind "linear" it is
+        dy itself.
         """
+
+    def batch_norm_pool_train(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
+        pool: PoolShape, activation: str = "linear", with_index: bool = True,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
+    ) -> tuple[Array, Array | None, Array, Array]:  # fmt: skip
+        """``batch_norm_train``, then ``pool_forward`` of its output: -> y, index, mean, var.
+
+        ``activation`` is the pooling's. One pass over x less where there is a kernel for both.
+        """
+        options = {"moving": moving, "momentum": momentum}
+        y, mean, var = self.batch_norm_train(x, gamma, beta, epsilon, shape, **options)
+        return *self.pool_forward(y, pool, with_index, activation), mean, var
 
     @abstractmethod
     def group_norm_forward(
@@ -353,14 +400,11 @@ class Backend(ABC):
     ) -> Array:  # fmt: skip
         """``conv_fprop``, then ``batch_norm_infer`` of its output: one pass where there is one.
 
-        ``activation`` may be "relu6", too, which is min(max(y, 0), 6). With ``pool``, then
-        ``pool_forward``.
+        ``activation`` is one of ``NORM_FUSED``. With ``pool``, then ``pool_forward``.
         """
         y = self.conv_fprop(x, w, b, conv, "linear", math)
         shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
-        fused = activation if activation in FUSED else "linear"
-        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, fused)
-        y = y if fused == activation else self.activation_forward(y, activation, 0.0)
+        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, activation)
         return y if pool is None else self.pool_forward(y, pool, with_index=False)[0]
 
     # ---- random numbers ----------------------------------------------------------------------
@@ -374,6 +418,41 @@ class Backend(ABC):
         at least floor(rate * 2^32); seed and offset count modulo 2^64; an offset can
         be a 0-d int64 array on the device. Applied to dy with the same seed and offset it is its
         own backward pass, and every backend draws the same numbers.
+        """
+
+    # ---- data that lies on the device --------------------------------------------------------
+
+    @abstractmethod
+    def gather_batch(
+        self, images: Array, labels: Array, order: Array, place: Any, count: int, table: Array,
+        changes: Changes, seed: int,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Take a batch out of a set of pictures, each changed at random -> x, y.
+
+        images (M, H, W, C) uint8, labels (M,) int64, order (N,) int32: the pictures in the order in
+        which an epoch takes them. table (256, C): what each pixel value of each channel becomes,
+        in the dtype of x. place: epoch * 2^32 + the place in the order of the batch's first
+        picture; a number, or a 0-d int64 array that holds it. The batch ends within the order.
+
+        x (count, H, W, C): the picture at place p of the epoch, shifted, flipped and covered as
+        ``changes`` says, by words of Philox4x32-10 (see ``dropout``) with the key ``seed`` and the
+        counters 2p and 2p + 1 under the offset 2^32 + epoch. Of 2p, word 0 gives the shift of the
+        rows, 1 of the columns, and 2 flips if it is below ``changes.flip_threshold``; of 2p + 1,
+        word 0 gives the row, 1 the column of the cutout's centre. Where ``changes.alternating``,
+        word 2 of the picture's number under the offset 2^33 says instead whether it is mirrored in
+        even epochs, if it is below 2^31, or in odd ones. One of k numbers is drawn as
+        floor(word * k / 2^32) (Lemire 2019). Row h then shows row h + draw(2 * shift + 1) - shift,
+        a column likewise once mirrored or not; the square begins size // 2 before its centre.
+
+        y (count,): their labels.
+        """
+
+    @abstractmethod
+    def collect(self, values: Sequence[Array], ring: Array, row: Any) -> None:
+        """Write values, 0-d float32 or float64, into ring[row] (rows, columns) float64, in place.
+
+        There is a value for each column. row, in [0, rows): a number, or a 0-d int64 array that
+        holds it.
         """
 
     # ---- optimizers: one launch for all tensors, in place ------------------------------------
@@ -402,7 +481,7 @@ class Backend(ABC):
     def sgd_update(
         self, params: Sequence[Array], grads: Sequence[Array], velocities: Sequence[Array],
         weight_decays: Sequence[float], *, learning_rate: Number, momentum: float, nesterov: bool,
-        grad_scale: Array | None, masters: Masters = None,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         """Sutskever's momentum, in place on params, velocities and masters (both Accum).
 
@@ -411,7 +490,7 @@ class Backend(ABC):
         p is the master, where there is one, and the parameter becomes its rounding; an element of a
         master whose rounding is not the parameter is out of date: p is the parameter there.
         ``grad_scale`` is a 0-d float64 array on the device or None for 1; where it is 0, nothing is
-        changed.
+        changed. A tensor's learning rate is ``learning_rate`` times its factor.
         """
 
     @abstractmethod
@@ -419,7 +498,7 @@ class Backend(ABC):
         self, params: Sequence[Array], grads: Sequence[Array], m: Sequence[Array],
         v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: Number, beta_1: float,
         beta_2: float, epsilon: float, correction_1: Number, correction_2: Number, decoupled: bool,
-        grad_scale: Array | None, masters: Masters = None,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         """Adam (Kingma & Ba 2015), in place on params, m, v and masters (Accum).
 
@@ -427,5 +506,43 @@ class Backend(ABC):
         (Loshchilov & Hutter 2019): p -= learning_rate * weight_decay * p first. Then
         m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
         p -= learning_rate * (m / correction_1) / (sqrt(v / correction_2) + epsilon), where
-        correction_i is 1 - beta_i^step. Masters and ``grad_scale`` as in ``sgd_update``.
+        correction_i is 1 - beta_i^step. The rest as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def lookahead_update(
+        self, params: Sequence[Array], slow: Sequence[Array], *, share: Number,
+        grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        """Lookahead (Zhang et al. 2019), in place on params, slow (Accum) and masters.
+
+        slow += share * (p - slow); p = slow; where share is 0 nothing is changed. Masters and
+        ``grad_scale``, which scales nothing here, as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def muon_direction(
+        self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
+        nesterov: bool, grad_scale: Array | None,
+    ) -> list[Array]:  # fmt: skip
+        """Momentum, in place on the velocities (Accum): v = momentum * v + grad_scale * grad.
+
+        -> for each u = v, or with Nesterov grad_scale * grad + momentum * v, over its own norm, as
+        the gradient; 0 where the norm is. Where ``grad_scale`` is 0, nothing is changed, and what
+        comes is not to be used.
+        """
+
+    @abstractmethod
+    def newton_schulz(self, a: Array, b: Array, coefficients: Sequence[float]) -> Array:
+        """c0 I + c1 a + c2 b for square matrices (n, n) and three coefficients."""
+
+    @abstractmethod
+    def muon_update(
+        self, params: Sequence[Array], steps: Sequence[Array], weight_decays: Sequence[float], *,
+        learning_rate: Number, grad_scale: Array | None, masters: Masters = None,
+        rate_factors: Factors = None,
+    ) -> None:  # fmt: skip
+        """p -= learning_rate * (step + weight_decay * p), in place on params and masters (Accum).
+
+        steps are as params; ``grad_scale`` scales nothing here. The rest as in ``sgd_update``.
         """

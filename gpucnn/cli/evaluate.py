@@ -28,6 +28,7 @@ def evaluate(
     grey: Annotated[
         bool, typer.Option("--grey", help="Read pictures of a folder without colour.")
     ] = False,
+    flips: options.Flips = None,
     backend: options.Backend = None,
     out: Annotated[
         Path | None,
@@ -47,7 +48,7 @@ def evaluate(
         trained = Trained.read(checkpoint)
         dataset = trained.load_data(data, size, grey)
         labels, names = dataset.test.labels, trained.classes
-        answers = trained.probabilities(dataset.test.images).argmax(axis=-1)
+        answers = trained.probabilities(dataset.test.images, trained.views(flips)).argmax(axis=-1)
         matrix = confusion_matrix(labels, answers, len(names))
         right = int(matrix.trace())
         wrong = len(labels) - right

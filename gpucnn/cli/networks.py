@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import models
 from ..layers.base import Shape
 from ..network import Network, Sequential
-from .recipes import recipe_for
+from ..recipes import recipe_for
 from .runs import Trained, load_data
 
 
@@ -46,7 +46,7 @@ def with_batch(
     Raises:
         ValueError, FileNotFoundError: there is none; the text says what to do.
     """
-    shape, batch = as_shape(input_shape), recipe_for(data or "").batch_size
+    shape, batch = as_shape(input_shape), recipe_for(model or "auto", data or "").batch_size
     if data is not None:
         dataset = load_data(data)
         shape, classes = dataset.image_shape, len(dataset.classes)

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 NETWORKS = (  # gpucnn.models.MODELS, which takes longer to import than help to read
-    "digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small, resnet18, resnet34, resnet50,"
-    " vgg11, vgg11_bn, vgg16, vgg16_bn, mobilenet_v2"
+    "digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small, airbench94, resnet18_cifar,"
+    " resnet50_cifar, vgg11_cifar, vgg13_cifar, vgg16_cifar, mobilenet_v2_cifar, resnet18,"
+    " resnet34, resnet50, vgg11, vgg11_bn, vgg16, vgg16_bn, mobilenet_v2"
 )
 Backend = Annotated[
     str | None,
@@ -28,6 +29,14 @@ Data = Annotated[
         help="digits, fashion-mnist, mnist, cifar10, a folder with a folder of pictures a class,"
         " or an .npz file.",
         metavar="NAME|PATH",
+    ),
+]
+Flips = Annotated[
+    bool | None,
+    typer.Option(
+        "--flips/--no-flips",
+        help="Average the answers for an image and its mirror image.",
+        show_default="as trained for",
     ),
 ]
 Model = Annotated[

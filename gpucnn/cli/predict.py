@@ -33,6 +33,7 @@ def predict(
         bool,
         typer.Option("--invert", help="Swap dark and light: for ink on paper, say."),
     ] = False,
+    flips: options.Flips = None,
     backend: options.Backend = None,
 ) -> None:
     """Say what is in pictures: the three most probable classes of each.
@@ -44,7 +45,7 @@ def predict(
     with on_backend(backend):
         trained = Trained.read(checkpoint)
         images = read_pictures(pictures, trained, invert)
-        answers = trained.probabilities(images)
+        answers = trained.probabilities(images, trained.views(flips))
     best = min(BEST, len(trained.classes))
     made = table("picture", *("most probable", "second", "third")[:best])
     for path, answer in zip(pictures, answers, strict=True):

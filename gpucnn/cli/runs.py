@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from .. import checkpoint, data
 from ..data import Dataset, Normalize
 from ..models import probabilities
 from ..network import Network
+from ..recipes import Recipe, recipe_for
+from ..views import averaged
 
 RUNS = Path("runs")
 BEGIN = "train a network first: gpucnn train"
@@ -39,9 +41,18 @@ class Settings:
     validation: float
     seed: int
     dtype: str
+    label_smoothing: float = 0.0
+    views: int = 1
 
     def load(self) -> Dataset:
         return load_data(self.data, self.size, self.grey)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the network on the data, with what was chosen otherwise."""
+        recipe = recipe_for(self.model, self.data).using(self.optimizer)
+        known = {field.name for field in fields(Recipe)} - {"augment"}
+        return replace(recipe, **{k: v for k, v in asdict(self).items() if k in known})
 
 
 def load_data(name: str, size: int | None = None, grey: bool = False) -> Dataset:
@@ -176,6 +187,18 @@ class Trained:
         """Return images of the training's range as the network takes them."""
         return images if self.normalize is None else self.normalize(images)
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Return the probability of each class (N, classes) for images (N, H, W, C)."""
-        return probabilities(self.model.predict(self.prepare(images)))
+    def views(self, flips: bool | None) -> int:
+        """Return how many views of an image are averaged: as the recipe says, where None is given.
+
+        With flips they are two at least, without them one.
+        """
+        usual = self.settings.views if self.settings else 1
+        return usual if flips is None else max(usual, 2) if flips else 1
+
+    def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+        """Return the probability of each class (N, classes) for images (N, H, W, C).
+
+        Args:
+            views: how many views of each the outputs are averaged over (``gpucnn.views``).
+        """
+        return probabilities(averaged(self.model.predict, self.prepare(images), views))

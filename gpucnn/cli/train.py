@@ -30,34 +30,42 @@ def train(
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Passes over the images.", show_default="by the data"
+            min=1, metavar="N", help="Passes over the images.", show_default="by the recipe"
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Images a step.", show_default="by the data"),
+        typer.Option(min=1, metavar="N", help="Images a step.", show_default="by the recipe"),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            metavar="RATE", help="The peak of its one cycle.", show_default="by the optimizer"
+            metavar="RATE", help="The highest in its schedule.", show_default="by the recipe"
         ),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="adamw, adam or sgd.", metavar="NAME", show_default="adamw")
+        str | None,
+        typer.Option(help="adamw, adam or sgd.", metavar="NAME", show_default="by the recipe"),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=0.9, metavar="SHARE", show_default="by the recipe",
+            help="Of each label, given to all classes alike.",
+        ),
     ] = None,
     augment: Annotated[
         bool | None,
         typer.Option(
             "--augment/--no-augment",
             help="Shift, flip or crop training images at random.",
-            show_default="by the data",
+            show_default="by the recipe",
         ),
     ] = None,
     validation: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=0.9, metavar="SHARE", show_default="0.1",
+            min=0.0, max=0.9, metavar="SHARE", show_default="by the recipe",
             help="Share of the training images that is held out to follow the training.",
         ),
     ] = None,
@@ -94,13 +102,15 @@ def train(
 ) -> None:  # fmt: skip
     """Train a network: by default on handwritten digits, in seconds.
 
+    A network and its data have a recipe, which the options change.
     The folder of the run gets the checkpoint, history.csv and pictures of what was learnt.
     Ctrl-C is no loss: [bold]gpucnn train --resume[/bold] continues, bit for bit.
     """
     given = {
         "data": data, "model": model, "epochs": epochs, "batch_size": batch_size,
         "learning_rate": learning_rate, "optimizer": optimizer, "augment": augment,
-        "validation": validation, "seed": seed, "dtype": dtype, "size": size, "grey": grey,
+        "label_smoothing": label_smoothing, "validation": validation, "seed": seed,
+        "dtype": dtype, "size": size, "grey": grey,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     folder, settings, dataset = _begin(given, out, resume)
@@ -123,14 +133,14 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
         ValueError: the folder holds another run, or an option does not fit.
         FileNotFoundError: there is no run to continue, or no such data set.
     """
-    from .. import models
+    from .. import models, recipes
     from ..arguments import as_choice
     from ..backends.base import FLOATS
-    from . import recipes, runs
+    from . import runs
 
     name = given.pop("data", None)
     if name is not None:  # the run may be resumed from another folder
-        given["data"] = name if name in recipes.RECIPES else str(Path(name).resolve())
+        given["data"] = name if name in recipes.BY_DATA else str(Path(name).resolve())
     if resume:
         folder = out or runs.newest()
         settings, _ = runs.read_begin(folder)
@@ -144,7 +154,6 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
     name = name or "digits"
     if out is not None and (out / "run.json").exists():
         raise ValueError(f"{out} holds a run; continue it with --resume, or give another --out")
-    recipe = recipes.recipe_for(name)
     choices = {
         "model": ("auto", *models.MODELS),
         "optimizer": tuple(recipes.RATES),
@@ -152,7 +161,8 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
     }
     for option, names in choices.items():
         as_choice("gpucnn train", f"--{option}", given.get(option, names[0]), names)
-    optimizer = given.get("optimizer", recipe.optimizer)
+    recipe = recipes.recipe_for(given.get("model", "auto"), name)
+    recipe = recipe.using(given.get("optimizer", recipe.optimizer))
     defaults = {
         "data": "digits",
         "size": None,
@@ -160,12 +170,14 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
         "model": "auto",
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
-        "learning_rate": recipes.RATES[optimizer],
-        "optimizer": optimizer,
+        "learning_rate": recipe.peak,
+        "optimizer": recipe.optimizer,
         "augment": recipe.augmented,
-        "validation": 0.1,
+        "validation": recipe.validation,
         "seed": 0,
         "dtype": "float32",
+        "label_smoothing": recipe.label_smoothing,
+        "views": recipe.views,
     }
     settings = runs.Settings(**defaults | given)
     dataset = runs.load_data(name, settings.size, settings.grey)
@@ -175,23 +187,31 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
 def _trainer(settings: Settings, dataset: Dataset, backend: Any) -> Trainer:
     """Return a trainer with the network and the optimizer of the settings."""
     from .. import models
+    from ..data import Normalize
     from ..initializers import set_seed
     from ..trainer import Trainer
-    from . import recipes
 
     set_seed(settings.seed)
     model = models.make(settings.model, len(dataset.classes), dataset.image_shape, settings.dtype)
+    if models.whitening_layer(model) is not None:
+        first = dataset.train.images[:5000]  # as many as its source takes
+        models.whiten(model, Normalize.of(dataset.train.images)(first))
     images = len(dataset.train) - round(settings.validation * len(dataset.train))
-    steps = recipes.steps_of(images, settings.batch_size, settings.epochs)
-    optimizer = recipes.make_optimizer(settings.optimizer, settings.learning_rate, steps)
-    return Trainer(model, optimizer=optimizer, backend=backend, seed=settings.seed)
+    return Trainer(
+        model,
+        settings.recipe.make_loss(),
+        settings.recipe.make_optimizer(images),
+        callbacks=settings.recipe.make_callbacks(),
+        backend=backend,
+        seed=settings.seed,
+    )
 
 
 def _fit(
     trainer: Trainer, settings: Settings, dataset: Dataset, folder: Path, resume: bool
 ) -> None:
     from ..data import Normalize
-    from . import recipes, runs
+    from . import runs
 
     train, validation = dataset.train, None
     if settings.validation:
@@ -204,7 +224,7 @@ def _fit(
         batch_size=settings.batch_size,
         validation=validation,
         validation_split=0.0,
-        augment=recipes.recipe_for(settings.data).augment if settings.augment else None,
+        augment=settings.recipe.augment if settings.augment else None,
         normalize=Normalize.of(train.images),
         classes=dataset.classes,
         checkpoint_dir=folder,
@@ -214,19 +234,18 @@ def _fit(
 
 def _head(settings: Settings, dataset: Dataset, trainer: Trainer) -> dict[str, str]:
     """Return what is about to happen, by name."""
-    from . import recipes
-
     model: Sequential = trainer.model
     work = model.multiply_adds(dataset.image_shape)
-    recipe = recipes.recipe_for(settings.data)
-    changes = recipe.changes if settings.augment else "no augmentation"
+    parts = [settings.recipe.changes if settings.augment else "no augmentation"]
+    parts += [f"labels smoothed by {settings.label_smoothing:g}"] * bool(settings.label_smoothing)
+    parts += [f"{settings.views} views of a test image"] * (settings.views > 1)
     return {
         "data": f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test "
         f"images of {shape_text(dataset.image_shape)}, {len(dataset.classes)} classes",
         "model": f"{model.name}: {model.parameter_count():,} parameters, "
         f"{work:,} multiply-adds an image, {model.dtype.name}",
         "recipe": f"{settings.epochs} epochs in batches of {settings.batch_size}, "
-        f"{settings.optimizer} up to {settings.learning_rate:g}, {changes}",
+        f"{settings.optimizer} up to {settings.learning_rate:g}, {', '.join(parts)}",
         "backend": describe(trainer.backend),
     }
 
@@ -239,11 +258,12 @@ def _conclude(
     from rich.text import Text
 
     from ..metrics import confusion_matrix
+    from ..views import averaged
     from .pictures import draw_training
     from .runs import RUNS
 
     test = dataset.test
-    predicted = trainer.predict(test.images).argmax(axis=-1)
+    predicted = averaged(trainer.predict, test.images, settings.views).argmax(axis=-1)
     matrix = confusion_matrix(test.labels, predicted, len(dataset.classes))
     right = int(matrix.trace())
     trainer.history.to_csv(folder / "history.csv")

@@ -17,16 +17,28 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from .augment import Augmentation, Compose, Crop, Cutout, Flip, Normalize, Shift
+from .augment import (
+    AlternatingFlip,
+    Augmentation,
+    Compose,
+    Crop,
+    Cutout,
+    Flip,
+    Normalize,
+    Shift,
+)
 from .dataset import Dataset, Split
+from .device_loader import DeviceLoader
 from .loader import Loader
 
 __all__ = [
+    "AlternatingFlip",
     "Augmentation",
     "Compose",
     "Crop",
     "Cutout",
     "Dataset",
+    "DeviceLoader",
     "Flip",
     "Loader",
     "Normalize",
@@ -55,7 +67,7 @@ def load(name_or_path: str | Path = "digits", **options: Any) -> Dataset:
 
     Args:
         name_or_path: one of ``available()``; an .npz file; a folder of pictures with a folder a
-            class; a folder with the IDX files of MNIST; a folder or .tar.gz with the files of
+            class; a folder with the IDX files of MNIST; a folder or archive with the files of
             CIFAR-10. A folder that is called like a name is reached as "./digits".
         options: those of the reader: ``folder, download`` for the public sets; ``size, channels,
             test_fraction, seed`` for pictures; ``test_fraction, seed`` for .npz; ``classes`` for

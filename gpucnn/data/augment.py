@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arguments import as_choice, as_int, as_number
+from ..backends.numpy.augment import in_turn
 from ..configured import Configured
 
 
@@ -41,6 +42,19 @@ class Augmentation(Configured, ABC):
         Raises:
             ValueError: the images are of another shape.
         """
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int,
+        seed: int,
+    ) -> np.ndarray:  # fmt: skip
+        """Return ``images`` changed, for those who know which they are; a ``Loader`` calls this.
+
+        Args:
+            samples: (N,), the place of each image in its split.
+            epoch: counts from 0.
+            seed: the loader's.
+        """
+        return self(images, rng)
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,37 @@ class Flip(Augmentation):
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         _check_images(self, images)
         flipped = rng.random(len(images)) < self.p
+        return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+
+
+@dataclass(frozen=True)
+class AlternatingFlip(Augmentation):
+    """Mirror half of the images left to right in the first epoch, the other half in the second,
+    and so on in turns: each image is seen both ways in any two epochs.
+
+    It draws nothing: the image's place in the split and the loader's seed settle its half. Only
+    what knows them can use it, a ``Loader``, a ``DeviceLoader`` or a ``Trainer``.
+
+    Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.6.
+
+    Raises:
+        ValueError: it is called without the places.
+    """
+
+    alias: ClassVar[str] = "alternating_flip"
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        raise ValueError(
+            "AlternatingFlip: which images are mirrored depends on their places and the epoch; give"
+            " it to a Loader or a Trainer, or call in_epoch"
+        )
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int,
+        seed: int,
+    ) -> np.ndarray:  # fmt: skip
+        _check_images(self, images)
+        flipped = in_turn(samples, epoch, seed)
         return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -232,6 +277,14 @@ class Compose(Augmentation):
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for step in self.steps:
             images = step(images, rng)
+        return images
+
+    def in_epoch(
+        self, images: np.ndarray, rng: np.random.Generator, samples: np.ndarray, epoch: int,
+        seed: int,
+    ) -> np.ndarray:  # fmt: skip
+        for step in self.steps:
+            images = step.in_epoch(images, rng, samples, epoch, seed)
         return images
 
 

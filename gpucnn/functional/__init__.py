@@ -19,6 +19,7 @@ from .activation import (
     saves_output,
 )
 from .arrange import pad_backward, pad_forward, slice_backward, take_backward, take_forward
+from .batch import collect, gather_batch
 from .conv import conv_backward, conv_forward, conv_shape
 from .conv_norm import conv_norm_infer
 from .conv_pool import conv_pool_backward, conv_pool_forward, conv_pool_shapes
@@ -30,6 +31,7 @@ from .conv_transpose import (
 from .dense import dense_backward, dense_forward, dense_norm_infer
 from .dropout import dropout_backward, dropout_forward
 from .elementwise import (
+    add,
     arithmetic_backward,
     arithmetic_forward,
     clip_backward,
@@ -45,6 +47,7 @@ from .matmul import matmul_backward, matmul_forward
 from .norm import (
     batch_norm_backward,
     batch_norm_infer,
+    batch_norm_pool_train,
     batch_norm_train,
     group_norm_backward,
     group_norm_forward,
@@ -67,15 +70,18 @@ from .unpool import max_unpool_backward, max_unpool_forward, pool_places
 __all__ = [
     "activation_backward",
     "activation_forward",
+    "add",
     "arithmetic_backward",
     "arithmetic_forward",
     "batch_norm_backward",
     "batch_norm_infer",
+    "batch_norm_pool_train",
     "batch_norm_train",
     "channels_first",
     "channels_last",
     "clip_backward",
     "clip_forward",
+    "collect",
     "conv_backward",
     "conv_forward",
     "conv_norm_infer",
@@ -93,6 +99,7 @@ __all__ = [
     "dropout_forward",
     "elementwise_backward",
     "elementwise_forward",
+    "gather_batch",
     "global_pool_backward",
     "global_pool_forward",
     "global_pool_shape",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arguments import as_choice
-from ..backends.base import FUSED, MATH, Array
+from ..backends.base import MATH, NORM_FUSED, Array
 from ..shapes import ConvShape, PoolShape
 from .checks import expect_shape, prepare, prepare_statistics
 from .conv import conv_shape
@@ -47,7 +47,7 @@ def conv_norm_infer(
         >>> conv_norm_infer(x, w, None, one, one, one, 4 * one, epsilon=0).ravel()  # (7-1) / 2 + 1
         array([4., 4.])
     """
-    as_choice(owner, "activation", activation, (*FUSED, "relu6"))
+    as_choice(owner, "activation", activation, NORM_FUSED)
     as_choice(owner, "math", math, MATH)
     backend, x, w, b, gamma, beta = prepare(owner, x=x, w=w, b=b, gamma=gamma, beta=beta)
     mean, var = prepare_statistics(owner, x, mean=mean, var=var)

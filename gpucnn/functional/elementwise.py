@@ -14,9 +14,9 @@ import numpy as np
 
 from ..arguments import as_choice
 from ..backends import backend_of
-from ..backends.base import Array, accumulator
+from ..backends.base import FLOATS, FUSED, Array, accumulator
 from .activation import activation_backward
-from .checks import expect_shape
+from .checks import expect_shape, prepare
 from .directions import conjugate, is_complex, real_like
 
 
@@ -213,6 +213,8 @@ def arithmetic_forward(a: Array, b: Array, function: str, *, owner: str = "arith
                [12., 22.]])
     """
     xp = backend_of(owner, a=a, b=b).xp
+    if function == "add" and (a.shape, a.dtype) == (b.shape, b.dtype):
+        return add(a, b, owner=owner)
     with quiet():
         return _binary(owner, function)[0](xp, a, b)
 
@@ -239,6 +241,28 @@ def arithmetic_backward(
     return tuple(
         real_like(summed_to(v.shape, dv), v).astype(v.dtype, copy=False) for v, dv in pairs
     )
+
+
+def add(a: Array, b: Array, *, activation: str = "linear", owner: str = "add") -> Array:
+    """Return f(a + b), in one pass, of two arrays of one shape and dtype.
+
+    Args:
+        activation: f, "linear", or "relu" for max(a + b, 0).
+
+    Raises:
+        ValueError: the shapes differ, or the activation is another one.
+        TypeError: the dtypes differ, or numbers that are not floating have a relu.
+
+    Example:
+        >>> add(np.array([1.0, -3.0]), np.array([1.0, 1.0]), activation="relu")
+        array([2., 0.])
+    """
+    as_choice(owner, "activation", activation, FUSED)
+    expect_shape(owner, a.shape, b=b)
+    if activation == "linear" and a.dtype == b.dtype and a.dtype.name not in FLOATS:
+        return a + b  # complex numbers and integers
+    backend, a, b = prepare(owner, a=a, b=b)
+    return backend.add(a, b, activation)
 
 
 def summed_to(shape: tuple[int, ...], array: Array) -> Array:

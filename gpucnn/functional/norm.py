@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 from ..arguments import as_choice
-from ..backends.base import FUSED, Array
-from ..shapes import NormShape
+from ..backends.base import FUSED, NORM_FUSED, Array
+from ..shapes import NormShape, PoolShape
 from .checks import channel_shape, expect_shape, prepare, prepare_statistics
 
 
@@ -22,6 +22,8 @@ def batch_norm_train(
     axis: int = -1,
     activation: str = "linear",
     residual: Array | None = None,
+    moving: tuple[Array, Array] | None = None,
+    momentum: float = 0.99,
     owner: str = "batch_norm",
 ) -> tuple[Array, Array, Array]:
     """Normalise each channel by the mean and variance of its own batch.
@@ -31,15 +33,18 @@ def batch_norm_train(
     Args:
         x: (N, ..., C), or (N, C, ...) with ``axis=1``.
         gamma, beta: (C,), of x's dtype.
-        activation: f, "linear", or "relu" in the same pass over y.
+        activation: f, "linear", "relu" or "relu6", in the same pass over y.
         residual: as x, added before f in the same pass, or None.
+        moving: a mean and a variance (C,) that follow the batch's, changed in place: each keeps
+            ``momentum`` of itself and takes 1 - momentum of the batch's. None for neither.
 
     Returns:
         y: as x; mean (C,) and the biased variance (C,).
 
     Raises:
-        ValueError: gamma or beta is not (C,), residual not of x's shape, axis neither the last nor
-            1, or the activation another one.
+        ValueError: gamma, beta or a moving statistic is not (C,), residual not of x's shape, axis
+            neither the last nor 1, the activation another one, or a moving statistic not
+            contiguous.
         TypeError: the arrays differ in dtype or device, or are not floating.
 
     Example:
@@ -48,14 +53,72 @@ def batch_norm_train(
         >>> y.ravel(), mean, var
         (array([-1.,  1.]), array([2.]), array([1.]))
     """
-    as_choice(owner, "activation", activation, FUSED)
+    as_choice(owner, "activation", activation, NORM_FUSED)
     backend, x, gamma, beta, residual = prepare(
         owner, x=x, gamma=gamma, beta=beta, residual=residual
     )
     shape = channel_shape(owner, x, axis)
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
     expect_shape(owner, x.shape, residual=residual)
-    return backend.batch_norm_train(x, gamma, beta, epsilon, shape, activation, residual)
+    if moving is not None:
+        moving = _in_place(owner, x, shape, *moving)
+    return backend.batch_norm_train(
+        x, gamma, beta, epsilon, shape, activation, residual, moving, momentum
+    )
+
+
+def _in_place(owner: str, x: Array, shape: NormShape, mean: Array, var: Array) -> tuple[Array, ...]:
+    """Return the moving statistics as they are, once it is clear that they can be changed so."""
+    given = {"moving_mean": mean, "moving_var": var}
+    arranged = prepare_statistics(owner, x, **given)
+    expect_shape(owner, (shape.channels,), **given)
+    for (name, array), same in zip(given.items(), arranged, strict=True):
+        if same is not array:
+            raise ValueError(
+                f"{owner}: {name} is changed in place and must be C-contiguous."
+                f" Received: strides {array.strides}"
+            )
+    return arranged
+
+
+def batch_norm_pool_train(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    pool: PoolShape,
+    epsilon: float = 1e-3,
+    axis: int = -1,
+    activation: str = "linear",
+    with_index: bool = True,
+    moving: tuple[Array, Array] | None = None,
+    momentum: float = 0.99,
+    owner: str = "batch_norm_pool",
+) -> tuple[Array, Array | None, Array, Array]:
+    """Return y and the index of ``pool_forward(batch_norm_train(x, ...))``, and mean and var.
+
+    In one pass where there is a kernel for it: on a GPU with channels last. The gradient is that of
+    ``pool_backward``, then ``batch_norm_backward``.
+
+    Args:
+        x, gamma, beta, epsilon, axis, moving, momentum: as for ``batch_norm_train``.
+        pool: the geometry of a maximum (``pool_shape``).
+        activation, with_index: as for ``pool_forward``.
+
+    Raises:
+        ValueError, TypeError: as both; the pooling is no maximum.
+    """
+    as_choice(owner, "pool.mode", pool.mode, ("max",))
+    as_choice(owner, "activation", activation, FUSED)
+    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    shape = channel_shape(owner, x, axis)
+    expect_shape(owner, pool.x_shape, x=x)
+    expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
+    if moving is not None:
+        moving = _in_place(owner, x, shape, *moving)
+    return backend.batch_norm_pool_train(
+        x, gamma, beta, epsilon, shape, pool, activation, with_index, moving, momentum
+    )
 
 
 def batch_norm_infer(
@@ -72,7 +135,7 @@ def batch_norm_infer(
     owner: str = "batch_norm",
 ) -> Array:
     """Normalise by given statistics, as ``batch_norm_train`` by the batch's own; return y."""
-    as_choice(owner, "activation", activation, FUSED)
+    as_choice(owner, "activation", activation, NORM_FUSED)
     backend, x, gamma, beta, residual = prepare(
         owner, x=x, gamma=gamma, beta=beta, residual=residual
     )
@@ -104,19 +167,19 @@ def batch_norm_backward(
 
     Args:
         dy, x, gamma, mean, var, epsilon, axis: those of the forward pass, and y's gradient.
-        activation: the forward's; "relu" wants one of ``beta`` and ``y``.
-        beta: (C,), where there was no residual: what ReLU let through is worked out again.
+        activation: the forward's; all but "linear" want one of ``beta`` and ``y``.
+        beta: (C,), where there was no residual: what was let through is worked out again.
         y: the forward's output, where there was one: with it comes the residual's gradient. Behind
             "linear", where neither is read, that is dy itself, and the fourth result None.
 
     Raises:
         ValueError: an array does not have its shape, or both or neither of beta and y are given to
-            a "relu".
+            a "relu" or "relu6".
         TypeError: the arrays differ in dtype or device, or are not floating.
     """
-    as_choice(owner, "activation", activation, FUSED)
+    as_choice(owner, "activation", activation, NORM_FUSED)
     given = [name for name, array in (("beta", beta), ("y", y)) if array is not None]
-    if len(given) != (activation == "relu"):
+    if len(given) != (activation != "linear"):
         raise ValueError(
             f"{owner}: the gradient of relu needs beta or, behind a residual, y; that of linear"
             f" neither. Received: activation={activation!r}, {' and '.join(given) or 'neither'}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..arguments import Padding
+from ..arguments import Padding, as_choice
 from ..backends import backend_of
-from ..backends.base import Array
+from ..backends.base import FUSED, Array
 from ..shapes import PoolShape, split_axes
 from .checks import expect_shape, is_channels_last, prepare
 
@@ -63,6 +63,7 @@ def pool_forward(
     count_padding: bool = False,
     data_format: str = "channels_last",
     with_index: bool = True,
+    activation: str = "linear",
     owner: str = "pool",
     shape: PoolShape | None = None,
 ) -> tuple[Array, Array | None]:
@@ -79,14 +80,18 @@ def pool_forward(
         ceil_mode: round the output's size up, so that the last window may stick out.
         count_padding: let an average count the padding under the window as zeros.
         with_index: return the index that ``pool_backward`` needs for a maximum or minimum.
-        shape: the geometry, if at hand (``pool_shape``); the keywords above are then not read.
+        activation: "linear", or "relu" for max(y, 0) in the same pass, behind a maximum or minimum;
+            ``pool_backward`` is then its gradient, too, for the index leaves out what it has cut.
+        shape: the geometry, if at hand (``pool_shape``); the others but the last two are then not
+            read.
 
     Returns:
         y: (N, P, Q, C) or (N, C, P, Q), and the index: where in its window each maximum or minimum
         lies (the first of equal ones; a NaN wins), an unsigned integer of y's shape, or None.
 
     Raises:
-        ValueError: the window does not fit into the input, or the padding is as large as it.
+        ValueError: the window does not fit into the input, the padding is as large as it, or a
+            "relu" follows an average or a sum.
         TypeError: x is not floating.
 
     Example:
@@ -109,7 +114,9 @@ def pool_forward(
         owner=owner,
     )
     expect_shape(owner, shape.x_shape, x=x)
-    return backend.pool_forward(x, shape, with_index)
+    of_extremes = FUSED if shape.mode in ("max", "min") else ("linear",)
+    as_choice(owner, "activation", activation, of_extremes)
+    return backend.pool_forward(x, shape, with_index, activation)
 
 
 def pool_backward(

@@ -231,7 +231,11 @@ def to_config(layer: Layer) -> dict[str, Any]:
         ValueError: an argument is a function, which JSON cannot hold.
     """
     description = {"class": type(layer).__name__, "config": layer.config()}
-    return description if layer.trainable else description | {"trainable": False}
+    if not layer.trainable:
+        description["trainable"] = False
+    if layer.frozen:
+        description["frozen"] = list(layer.frozen)
+    return description
 
 
 def from_config(description: dict[str, Any]) -> Layer:
@@ -251,4 +255,5 @@ def from_config(description: dict[str, Any]) -> Layer:
         )
     layer = LAYERS[kind].from_config(description["config"])
     layer.trainable = description.get("trainable", True)
+    layer.frozen = tuple(description.get("frozen", ()))
     return layer

@@ -79,6 +79,7 @@ class Layer:
         state: arrays that training changes without a gradient (running mean and variance).
         counters: integers that belong to a checkpoint (a dropout layer's count of calls).
         trainable: an optimizer leaves the parameters of a layer alone where this is False.
+        frozen: the names of parameters that an optimizer leaves alone in any case.
 
     Shapes given to and returned by ``output_shape`` and ``build`` leave out the batch axis. A layer
     that takes many inputs is given a tuple of shapes.
@@ -110,6 +111,7 @@ class Layer:
         self.state: dict[str, Array] = {}
         self.counters: dict[str, int] = {}
         self.trainable = True
+        self.frozen: tuple[str, ...] = ()
         self.built = False
         self.dtype: np.dtype | None = None
         self._saved: tuple | None = None

@@ -87,12 +87,9 @@ class Add(Broadcast):
     function = "add"
 
     def _forward(self, x: list[Array], training: bool) -> Array:
-        y = x[0] + x[1]
-        for array in x[2:]:
-            if array.shape == y.shape:
-                y += array
-            else:
-                y = y + array
+        y = x[0]
+        for array in x[1:]:
+            y = F.arithmetic_forward(y, array, "add", owner=self.label)
         self._save([array.shape for array in x], y.shape)
         return y
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from .. import functional as F
 from ..arguments import as_choice, as_int, as_number, integers
-from ..backends.base import Array
+from ..backends.base import NORM_FUSED, Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
+from ..shapes import PoolShape
 from .activation import Activated
 from .base import Layer, Shape, sample_text
 
@@ -76,7 +77,8 @@ class BatchNorm(_Norm, Activated):
 
     Args:
         momentum: the share of the moving statistics that a step keeps, in [0, 1).
-        activation: f, a name (see ``Activation``) or None; "relu" costs nothing on its way.
+        activation: f, a name (see ``Activation``) or None; "relu" and "relu6" cost nothing on
+            their way.
         epsilon: added to the variance.
         axis: where the channels lie: the last axis, or 1 for channels-first maps.
         gamma_initializer, beta_initializer: a name, or a function (shape, generator) -> array.
@@ -86,6 +88,7 @@ class BatchNorm(_Norm, Activated):
     """
 
     arguments = ("momentum", "activation", *_Norm.arguments)
+    fused = NORM_FUSED
 
     def __init__(
         self, *, momentum: float = 0.99, activation: str | None = None, **options: Any
@@ -112,10 +115,8 @@ class BatchNorm(_Norm, Activated):
         options |= {"activation": own, "residual": residual}
         training = training and self.trainable
         if training:
-            y, *batch = F.batch_norm_train(x, gamma, beta, **options)
-            for old, new in zip(statistics, batch, strict=True):
-                old += (1 - self.momentum) * (new - old)
-            statistics = batch
+            options |= {"moving": statistics, "momentum": self.momentum}
+            y, *statistics = F.batch_norm_train(x, gamma, beta, **options)
         else:
             y = F.batch_norm_infer(x, gamma, beta, *statistics, **options)
         kept = None
@@ -126,6 +127,22 @@ class BatchNorm(_Norm, Activated):
         self._save(kept, activation, x, *statistics, training, residual is not None)
         return y
 
+    def _forward_pooled(self, x: Array, training: bool, pool: PoolShape, activation: str) -> Array:
+        """Return what a max-pool makes of the output; keep its index, then as ``_forward``."""
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        statistics = self.state["moving_mean"], self.state["moving_variance"]
+        options = {"epsilon": self.epsilon, "axis": self.axis, "owner": self.label}
+        pooling = {"activation": activation, "with_index": self._keeps}
+        training = training and self.trainable
+        if training:
+            options |= {"pool": pool, "moving": statistics, "momentum": self.momentum, **pooling}
+            y, index, *statistics = F.batch_norm_pool_train(x, gamma, beta, **options)
+        else:
+            y = F.batch_norm_infer(x, gamma, beta, *statistics, **options)
+            y, index = F.pool_forward(y, shape=pool, owner=self.label, **pooling)
+        self._save(index, pool, None, "linear", x, *statistics, training, False)
+        return y
+
     def _backward(
         self, dy: Array, kept: Array | None, activation: str, x: Array, mean: Array, var: Array,
         training: bool, with_residual: bool,
@@ -134,7 +151,7 @@ class BatchNorm(_Norm, Activated):
         own = activation if activation in self.fused else "linear"
         if own != activation:
             dy = self._deactivate(dy, kept, activation)
-        relu = own == "relu"
+        relu = own != "linear"
         dx, self.grads["gamma"], self.grads["beta"], dresidual = F.batch_norm_backward(
             dy,
             x,

@@ -94,9 +94,10 @@ class Pool(Layer):
             owner=self.label,
         )
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    def _forward(self, x: Array, training: bool, activation: str = "linear") -> Array:
         shape = self._geometry(x.shape)
-        y, index = F.pool_forward(x, shape=shape, with_index=self._keeps, owner=self.label)
+        options = {"with_index": self._keeps, "activation": activation, "owner": self.label}
+        y, index = F.pool_forward(x, shape=shape, **options)
         self._save(index, shape)
         return y
 

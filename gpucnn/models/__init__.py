@@ -8,6 +8,9 @@ Each is a function ``(classes, input_shape, dtype=None) -> Sequential`` whose ou
 61932
 
 small       digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small: pictures of 8x8 to 32x32
+cifar       resnet18_cifar, resnet50_cifar, vgg11_cifar to vgg16_cifar, mobilenet_v2_cifar: those
+            below in the form for pictures of 32x32
+airbench    airbench94, which learns CIFAR-10 in seconds; ``whiten`` gives it its first filters
 imagenet    resnet18 to resnet50, vgg11 and vgg16 with batch norm and without, mobilenet_v2:
             pictures of 224x224, and the weights of torchvision's (``interop.load_state_dict``)
 """
@@ -22,6 +25,15 @@ import numpy as np
 from ..arguments import as_choice
 from ..layers.base import Shape
 from ..network import Sequential
+from .airbench import airbench94
+from .cifar import (
+    mobilenet_v2_cifar,
+    resnet18_cifar,
+    resnet50_cifar,
+    vgg11_cifar,
+    vgg13_cifar,
+    vgg16_cifar,
+)
 from .imagenet import (
     mobilenet_v2,
     resnet18,
@@ -33,23 +45,24 @@ from .imagenet import (
     vgg16_bn,
 )
 from .small import digits_cnn, lenet5, mobilenet_v2_small, resnet20, vgg_small
+from .whitening import whiten as whiten
+from .whitening import whitening_filters as whitening_filters
+from .whitening import whitening_layer as whitening_layer
 
 MODELS: dict[str, Callable[..., Sequential]] = {
     model.__name__: model
     for model in (
-        digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small,
+        digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small, airbench94,
+        resnet18_cifar, resnet50_cifar, vgg11_cifar, vgg13_cifar, vgg16_cifar, mobilenet_v2_cifar,
         resnet18, resnet34, resnet50, vgg11, vgg11_bn, vgg16, vgg16_bn, mobilenet_v2,
     )
 }  # fmt: skip
 
 # The shape of the images that each was made for.
-USUAL: dict[str, Shape] = dict.fromkeys(MODELS, (224, 224, 3)) | {
-    "digits_cnn": (8, 8, 1),
-    "lenet5": (28, 28, 1),
-    "vgg_small": (32, 32, 3),
-    "resnet20": (32, 32, 3),
-    "mobilenet_v2_small": (32, 32, 3),
-}
+USUAL: dict[str, Shape] = {
+    name: (224, 224, 3) if model.__module__.endswith("imagenet") else (32, 32, 3)
+    for name, model in MODELS.items()
+} | {"digits_cnn": (8, 8, 1), "lenet5": (28, 28, 1)}
 
 
 def make(name: str, classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:

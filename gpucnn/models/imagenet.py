@@ -25,69 +25,77 @@ from ..layers import (
 from ..layers.base import Shape
 from ..network import Residual, Sequential
 
-_VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
-_VGG16 = (
+VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+VGG16 = (
     64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M",
 )  # fmt: skip
 
 
 def resnet18(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """He et al., "Deep residual learning for image recognition", 2016, table 1, 18 layers."""
-    return _resnet("resnet18", (2, 2, 2, 2), False, classes, input_shape, dtype)
+    return resnet("resnet18", (2, 2, 2, 2), False, classes, input_shape, dtype)
 
 
 def resnet34(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """The same with 34 layers."""
-    return _resnet("resnet34", (3, 4, 6, 3), False, classes, input_shape, dtype)
+    return resnet("resnet34", (3, 4, 6, 3), False, classes, input_shape, dtype)
 
 
 def resnet50(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """The same with 50 layers, in blocks of three."""
-    return _resnet("resnet50", (3, 4, 6, 3), True, classes, input_shape, dtype)
+    return resnet("resnet50", (3, 4, 6, 3), True, classes, input_shape, dtype)
 
 
 def vgg11(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """Simonyan & Zisserman, "Very deep convolutional networks", 2015, table 1, column A."""
-    return vgg("vgg11", _VGG11, False, classes, input_shape, dtype)
+    return vgg("vgg11", VGG11, False, classes, input_shape, dtype)
 
 
 def vgg11_bn(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """The same with batch norm."""
-    return vgg("vgg11_bn", _VGG11, True, classes, input_shape, dtype)
+    return vgg("vgg11_bn", VGG11, True, classes, input_shape, dtype)
 
 
 def vgg16(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """Simonyan & Zisserman, "Very deep convolutional networks", 2015, table 1, column D."""
-    return vgg("vgg16", _VGG16, False, classes, input_shape, dtype)
+    return vgg("vgg16", VGG16, False, classes, input_shape, dtype)
 
 
 def vgg16_bn(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """The same with batch norm."""
-    return vgg("vgg16_bn", _VGG16, True, classes, input_shape, dtype)
+    return vgg("vgg16_bn", VGG16, True, classes, input_shape, dtype)
 
 
 def mobilenet_v2(classes: int, input_shape: Shape, dtype: Any = None) -> Sequential:
     """Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018, table 2."""
+    return mobilenet("mobilenet_v2", 2, (1, 2, 2, 2, 1, 2, 1), classes, input_shape, dtype)
+
+
+def mobilenet(
+    name: str, stem: int, strides: Iterable[int], classes: int, input_shape: Shape,
+    dtype: Any = None,
+) -> Sequential:  # fmt: skip
+    """Return a MobileNetV2 with these strides of its first convolution and of its seven stages."""
     blocks: list[Layer] = []
     channels = 32
-    for expansion, filters, repeats, strides in (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    ):  # fmt: skip
+    stages = (
+        (1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1),
+    )  # fmt: skip
+    for (expansion, filters, repeats), first in zip(stages, strides, strict=True):
         for repeat in range(repeats):
-            name, step = f"block_{len(blocks) + 1}", 1 if repeat else strides
-            blocks.append(_inverted(name, channels, expansion, filters, step))
+            block, step = f"block_{len(blocks) + 1}", 1 if repeat else first
+            blocks.append(_inverted(block, channels, expansion, filters, step))
             channels = filters
     return Sequential(
         [
-            *_norm("stem_bn", _conv("stem", 32, 3, 2)), ReLU(6),
+            *_norm("stem_bn", _conv("stem", 32, 3, stem)), ReLU(6),
             *blocks,
             *_norm("head_bn", _conv("head", 1280, 1)), ReLU(6),
             GlobalAveragePool2D(),
             Dropout(0.2),
             Dense(classes, name="classifier_1"),
         ],
-        name="mobilenet_v2", input_shape=input_shape, dtype=dtype,
+        name=name, input_shape=input_shape, dtype=dtype,
     )  # fmt: skip
 
 
@@ -98,8 +106,9 @@ def vgg(
     """Return 3x3 convolutions of so many filters, "M" for a pool, and three dense layers.
 
     Layers with weights are numbered as torchvision numbers them: "features_0", "classifier_6".
-    ``width`` is the size of the dense layers. Where torchvision pools maps of another size to 7x7,
-    there is nothing here: its weights fit pictures of 224 to 255 pixels a side.
+    ``width`` is the size of the dense layers; 0 leaves out all but the last. Where torchvision
+    pools maps of another size to 7x7, there is nothing here: its weights fit pictures of 224 to 255
+    pixels a side.
     """
     features: list[Layer] = []
     for filters in plan:
@@ -114,15 +123,20 @@ def vgg(
     classifier = [
         Dense(width, name="classifier_0"), ReLU(), Dropout(0.5),
         Dense(width, name="classifier_3"), ReLU(), Dropout(0.5),
-        Dense(classes, name="classifier_6"),
-    ]  # fmt: skip
-    layers = [*features, Flatten(), *classifier]
+    ] if width else []  # fmt: skip
+    layers = [*features, Flatten(), *classifier, Dense(classes, name="classifier_6")]
     return Sequential(layers, name=name, input_shape=input_shape, dtype=dtype)
 
 
-def _resnet(
-    name: str, repeats: Iterable[int], deep: bool, classes: int, input_shape: Shape, dtype: Any
-) -> Sequential:
+def resnet(
+    name: str, repeats: Iterable[int], deep: bool, classes: int, input_shape: Shape,
+    dtype: Any = None, stem: int = 7,
+) -> Sequential:  # fmt: skip
+    """Return four stages of so many blocks, of two layers or, if ``deep``, of three.
+
+    ``stem`` is the window of the first convolution: 7, with stride 2 and a pool behind it, or 3
+    with neither.
+    """
     blocks: list[Layer] = []
     for stage, (count, filters) in enumerate(zip(repeats, (64, 128, 256, 512), strict=True)):
         for place in range(count):
@@ -131,8 +145,8 @@ def _resnet(
             blocks.append(_block(f"layer{stage + 1}_{place}", filters, strides, deep, resized))
     return Sequential(
         [
-            *_norm("bn1", _conv("conv1", 64, 7, 2)), ReLU(),
-            MaxPool2D(3, strides=2, padding=1),
+            *_norm("bn1", _conv("conv1", 64, stem, 2 if stem > 3 else 1)), ReLU(),
+            *([MaxPool2D(3, strides=2, padding=1)] if stem > 3 else []),
             *blocks,
             GlobalAveragePool2D(),
             Dense(classes, name="fc"),

@@ -162,12 +162,14 @@ class Network(Layer):
     def parameters(self) -> Iterator[Parameter]:
         """Yield the trainable parameters in a fixed order, for an optimizer.
 
-        ``trainable = False`` on a layer or on a nested network leaves its parameters out.
+        ``trainable = False`` on a layer or on a nested network leaves its parameters out, and so
+        does a layer's ``frozen`` those that it names.
         """
         for path, layer, trainable in self._walk():
             if trainable:
                 for key in layer.params:
-                    yield Parameter(f"{path}/{key}", layer, key)
+                    if key not in layer.frozen:
+                        yield Parameter(f"{path}/{key}", layer, key)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return copies of all arrays on the host, by path: "conv2d/kernel", "dropout/calls".

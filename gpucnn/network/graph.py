@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from .. import functional as F
 from ..backends.base import Array
 from ..layers import Add, from_config, to_config
 from ..layers.base import Layer, Shape
 from .base import Network, Step
 from .naming import give_names
 from .node import Input, Node
-from .plan import NormSum, Stage, backward_through, sum_of
+from .plan import NormSum, Stage, SumReLU, backward_through, sum_of, sum_relu
 
 
 class Run(NamedTuple):
@@ -120,11 +121,11 @@ class Graph(Network):
 
     def _take_sums(
         self, chains: dict[int, list[int]], readers: Counter[int], outputs: set[int]
-    ) -> dict[int, tuple[NormSum, list[int]]]:
+    ) -> dict[int, tuple[NormSum | SumReLU, list[int]]]:
         """Take the batch norms that an ``Add`` of two alone reads off the ends of their chains.
 
-        Return by the place of the sum the stage that norm, sum and perhaps ReLU are, which stands
-        for as many layers of the sum's chain as it has, and what it reads.
+        Return by the place of the sum the stage that norm, sum and perhaps ReLU are, or sum and
+        ReLU, which stands for as many layers of the sum's chain as it has, and what it reads.
         """
         first, complex_numbers = len(self.inputs), self.dtype.kind == "c"
         found = {}
@@ -147,6 +148,10 @@ class Graph(Network):
                         chains[before[-1]] = before
                     found[add] = stage, [*self._sources[norm - first], residual]
                     break
+            else:
+                stage = sum_relu(self.layers[add - first], after, complex_numbers)
+                if stage is not None:
+                    found[add] = stage, sources
         return found
 
     def config(self) -> dict[str, Any]:
@@ -228,7 +233,9 @@ class Graph(Network):
         gradients: dict[int, Array] = {}
 
         def collect(index: int, gradient: Array) -> None:
-            gradients[index] = gradients[index] + gradient if index in gradients else gradient
+            if index in gradients:
+                gradient = F.add(gradients[index], gradient, owner=self.label)
+            gradients[index] = gradient
 
         for node, gradient in zip(self.outputs, dy if self.gives_many else [dy], strict=True):
             collect(self._index[node.serial], gradient)

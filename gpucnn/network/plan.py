@@ -7,11 +7,14 @@ computes in one pass over memory, or in an order that touches less of it:
                                    the pooled map and a byte a window, the place of its maximum
     convolution, batch norm, ReLU  one operation in inference, perhaps with a max-pool
     ReLU, max-pool                 the pool before ReLU, which is monotonic and so may as well take
-                                   the maxima, of which there are fewer; its gradients are the same
+    max-pool, ReLU                 the maxima as they are found; a byte a window says where they lay
+                                   and what passed, and the gradients are the same
     convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
     dense, ReLU                    sign of the output says what passed
-    batch norm, ReLU
+    batch norm, ReLU (or ReLU6)
+    batch norm, ReLU, max-pool     in training, what is normalised is pooled as it is found
     batch norm, sum, ReLU          the end of a ``Residual``, or an ``Add`` of two in a ``Graph``
+    sum, ReLU                      the same where no batch norm comes before
 
 The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off.
 """
@@ -65,13 +68,14 @@ class Stage:
 
 
 class WithReLU(Stage):
-    """A layer that applies the ReLU behind it to its own output.
+    """A layer that applies the ReLU, or a batch norm's ReLU6, behind it to its own output.
 
-    Kept for the way back: x, and y, whose sign says what passed; of a batch norm x alone.
+    Kept for the way back: x, and y, whose sign says what passed; of a batch norm x alone, of a
+    max-pool the index.
     """
 
     def _forward(self, x: Array, training: bool) -> Array:
-        return self.lead._forward(x, training, activation="relu")
+        return self.lead._forward(x, training, activation=self.layers[1].kind)
 
     def _backward(self, dy: Array, *saved: Any) -> Array:
         return self.lead._backward(dy, *saved)
@@ -97,6 +101,42 @@ class NormSum(Stage):
 
     def _backward(self, dy: Array, *saved: Any) -> tuple[Array, Array]:
         return self.lead._backward(dy, *saved)
+
+
+class SumReLU(Stage):
+    """An ``Add`` of two of one shape and a ReLU; kept for the way back: y."""
+
+    takes_many = True
+
+    def _forward(self, x: Sequence[Array], training: bool) -> Array:
+        y = F.add(*x, activation="relu", owner=self.lead.label)
+        self.lead._save(y)
+        return y
+
+    def _backward(self, dy: Array, y: Array) -> tuple[Array, Array]:
+        dx = F.activation_backward(dy, y, "relu", owner=self.lead.label)
+        return dx, dx
+
+
+class NormPool(Stage):
+    """A batch norm and a max-pool, perhaps with a ReLU before or behind it.
+
+    Where the norm takes the batch's statistics, its output is never written. Kept for the way back:
+    what the two would keep. Otherwise the layers run as they do one by one.
+    """
+
+    def __init__(self, norm: BatchNorm, *layers: Layer) -> None:
+        super().__init__(norm, *layers)
+        self.pool = next(layer for layer in layers if isinstance(layer, Pool))
+        self.activation = "linear" if len(layers) == 1 else "relu"
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        norm, shape = self.lead, self.pool._geometry(x.shape)
+        return norm._forward_pooled(x, training, shape, self.activation)
+
+    def _backward(self, dy: Array, index: Array, shape: PoolShape, *saved: Any) -> Array:
+        dz = F.pool_backward(dy, index, shape=shape, owner=self.pool.label)
+        return self.lead._backward(dz, *saved)
 
 
 class ConvNorm(Stage):
@@ -216,6 +256,13 @@ def sum_of(norm: Layer, activation: Layer | None, complex_numbers: bool = False)
     return NormSum(norm, activation) if is_relu(activation) else None
 
 
+def sum_relu(add: Layer, activation: Layer | None, complex_numbers: bool = False) -> SumReLU | None:
+    """Return the stage for max(a + b, 0), or None where the layers do not run as one."""
+    if complex_numbers or activation is None or not is_relu(activation):
+        return None
+    return SumReLU(add, activation)
+
+
 def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
     if not is_conv(lead) or lead.activation not in FUSED:
@@ -246,24 +293,38 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     return count, [ConvNorm(*layers[:count])]
 
 
-def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Layer]] | None:
-    if not is_relu(layers[0]) or not any(map(_takes_maxima, layers[1:2])):
+def _norm_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    norm = layers[0]
+    if not is_as_written(norm, BatchNorm) or norm.activation != "linear":
         return None
-    return 2, [layers[1], layers[0]]
+    count = 3 if any(map(is_relu, layers[1:3])) else 2
+    run = layers[1:count]
+    if len(run) < count - 1 or sum(map(_takes_maxima, run)) != 1:
+        count, run = 2, layers[1:2]
+        if not any(map(_takes_maxima, run)):
+            return None
+    return count, [NormPool(norm, *run)]
+
+
+def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    for pool, relu in (layers[1::-1], layers[:2]) if len(layers) > 1 else ():
+        if _takes_maxima(pool) and is_relu(relu):
+            return 2, [WithReLU(pool, relu)]
+    return None
 
 
 def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
     can = is_conv(lead) or is_as_written(lead, Dense, BatchNorm)
-    if not can or lead.activation != "linear" or not any(map(is_relu, layers[1:2])):
+    if not can or lead.activation != "linear":
         return None
-    if isinstance(lead, BatchNorm) and any(map(_takes_maxima, layers[2:3])):
+    if not any(is_relu(layer, lead.fused[1:]) for layer in layers[1:2]):  # all but "linear"
         return None
     return 2, [WithReLU(*layers[:2])]
 
 
 _RULES: tuple[Callable[[Sequence[Layer]], tuple[int, list] | None], ...] = (
-    _conv_pool, _conv_norm, _with_relu, _relu_pool,
+    _conv_pool, _conv_norm, _norm_pool, _with_relu, _relu_pool,
 )  # fmt: skip
 
 

@@ -17,12 +17,14 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from .. import functional as F
-from ..backends.base import FUSED, Array, accumulator
+from ..backends.base import NORM_FUSED, Array, accumulator
 from ..layers.activation import (
     Activation,
     HardSigmoid,
@@ -82,6 +84,13 @@ class Operation:
     b: Array | None = None
     activation: str = "linear"
 
+    def cast(self, dtype: np.dtype) -> Operation:
+        """Return the operation with the weights that a product takes in a dtype."""
+        if self.kind not in ("conv", "dense"):
+            return self
+        b = None if self.b is None else self.b.astype(dtype, copy=False)
+        return replace(self, w=self.w.astype(dtype, copy=False), b=b)
+
     def run(self, *xs: Array) -> Array:
         """Compute the operation on its backend."""
         x, w, b = xs[0], self.w, self.b
@@ -128,6 +137,10 @@ class Program:
                 if not left[source]:
                     values.pop(source, None)
         return [values[output] for output in self.outputs]
+
+    def cast(self, dtype: np.dtype) -> Program:
+        """Return the program with its weights in the dtype of the inputs, once for all calls."""
+        return replace(self, operations=[operation.cast(dtype) for operation in self.operations])
 
     def readers(self) -> Counter[int]:
         """Return how often each value is read; to be an output counts as well."""
@@ -244,7 +257,7 @@ class _Recorder:
         value = self._add(kind, layer, sources, **options)
         if layer.activation == "linear":
             return value
-        if layer.activation in (*FUSED, "relu6"):
+        if layer.activation in NORM_FUSED:
             self.program.operations[-1].activation = layer.activation
             return value
         softmax = layer.activation == "softmax"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .. import functional as F
 from ..backends.base import Array
-from ..layers import from_config, to_config
+from ..layers import Add, from_config, to_config
 from ..layers.activation import as_activation
 from ..layers.base import Layer, Shape
 from .base import Network, Step
 from .naming import listed
 from .node import Node
-from .plan import NormSum, Stage, backward_through, sum_of
+from .plan import NormSum, Stage, SumReLU, backward_through, sum_of, sum_relu
 
 
 class Sequential(Network):
@@ -168,7 +169,7 @@ class Residual(Network):
         if last is not None:
             y = last.forward([y, side], training)
         else:
-            y = y + side
+            y = F.add(y, side, owner=self.label)
             if self.activation is not None:
                 y = self.activation.forward(y, training)
         self._save()
@@ -182,14 +183,20 @@ class Residual(Network):
             if self.activation is not None:
                 dy = self.activation.backward(dy)
             dside = dy
-        return backward_through(body, dy) + backward_through(shortcut, dside)
+        dx, dside = backward_through(body, dy), backward_through(shortcut, dside)
+        return F.add(dx, dside, owner=self.label)
 
-    def _make_plan(self) -> tuple[list[Layer | Stage], list[Layer | Stage], NormSum | None]:
+    def _make_plan(
+        self,
+    ) -> tuple[list[Layer | Stage], list[Layer | Stage], NormSum | SumReLU | None]:
         """Return the stages of f, those of the shortcut, and the one that adds, if there is."""
-        body, last = self.body, None
+        body, last, complex_numbers = self.body, None, self.dtype.kind == "c"
         if self.fuses and body:
-            last = sum_of(body[-1], self.activation, self.dtype.kind == "c")
-        return self._stages(body[:-1] if last else body), self._stages(self.shortcut), last
+            last = sum_of(body[-1], self.activation, complex_numbers)
+            body = body[:-1] if last else body
+        if self.fuses and last is None:
+            last = sum_relu(Add(name=self.name), self.activation, complex_numbers)
+        return self._stages(body), self._stages(self.shortcut), last
 
 
 def chain(owner: str, layers: Sequence[Layer], input_shape: Shape) -> tuple[list[Step], Shape]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
+from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arguments import as_number
 from ..backends import backend_of
 from ..backends.base import Array, Backend, Number, accumulator
 from ..configured import Configured, check_range
 from ..network import Parameter
 from ..schedules import Schedule
 from ..varying import varying
+from .lookahead import Lookahead
 from .loss_scale import LossScale
 from .numbers import DeviceNumbers
 
-MASTER = "master"  # the slot of what a 16-bit parameter is the rounding of
+# Slots that do not go by the kind of optimizer: what a 16-bit parameter is the rounding of, and
+# Lookahead's weights.
+MASTER, SLOW = "master", "slow"
 
 
 @dataclass
@@ -30,6 +36,10 @@ class Optimizer(Configured):
         weight_decay: the pull of each weight towards 0; see the kinds of optimizer.
         clip_norm: all gradients are scaled down together where their norm is larger.
         decay_all: let the decay reach parameters of one axis (biases, scales, shifts) too.
+        rate_factors: what the learning rate is multiplied by for some parameters, by patterns of
+            their paths: {"*/beta": 64.0}; the first that matches counts. The weight decay is
+            divided by it, so that it pulls as without.
+        lookahead: a ``Lookahead``, or None.
 
     Attributes:
         steps: how many were made; the schedule is asked for this one next.
@@ -44,6 +54,8 @@ class Optimizer(Configured):
     weight_decay: float = 0.0
     clip_norm: float | None = None
     decay_all: bool = False
+    rate_factors: Mapping[str, float] | Sequence[tuple[str, float]] = ()
+    lookahead: Lookahead | None = None
     steps: int = field(default=0, init=False)
     slots: dict[str, dict[str, Array]] = field(init=False, repr=False, compare=False)
     # None as long as no loss was scaled, and no step could be skipped
@@ -55,7 +67,20 @@ class Optimizer(Configured):
         check_range(self, "weight_decay", least=0)
         if self.clip_norm is not None:
             check_range(self, "clip_norm", above=0)
-        self.slots = {name: {} for name in (*self.slot_names, MASTER)}
+        factors = self.rate_factors
+        pairs = factors.items() if isinstance(factors, Mapping) else factors
+        # pairs, for a dictionary in a configuration stands for an object
+        self.rate_factors = tuple(
+            (pattern, as_number(type(self).__name__, "each of rate_factors", factor, above=0))
+            for pattern, factor in pairs
+        )
+        if not isinstance(self.lookahead, (Lookahead, NoneType)):
+            raise TypeError(
+                f"{type(self).__name__}: lookahead must be a Lookahead or None."
+                f" Received: {self.lookahead!r}"
+            )
+        slow = () if self.lookahead is None else (SLOW,)
+        self.slots = {name: {} for name in (*self.slot_names, MASTER, *slow)}
 
     @property
     def rate(self) -> float:
@@ -96,13 +121,27 @@ class Optimizer(Configured):
             [self._slot(name, parameter.path, parameter.value, backend) for parameter in parameters]
             for name in self.slot_names
         ]
+        slow = [
+            self._slot(SLOW, parameter.path, parameter.value, backend)
+            for parameter in (parameters if self.lookahead else ())
+        ]
         masters = [self._master(parameter, backend) for parameter in parameters]
         decays = [self.weight_decay if v.ndim > 1 or self.decay_all else 0.0 for v in values]
         grad_scale, corrections = self._decide(backend, gradients, loss_scale)
+        factors = [self._factor(parameter.path) for parameter in parameters]
+        decays = [decay / factor for decay, factor in zip(decays, factors, strict=True)]
         self._update(
             backend, [values, gradients, *slots, decays], varying(self._next_rate, np.float64),
-            corrections, grad_scale=grad_scale, masters=masters,
+            corrections, grad_scale=grad_scale, masters=masters, rate_factors=factors,
         )  # fmt: skip
+        if self.lookahead is not None:
+            share = varying(lambda: self.lookahead.at(self.steps), np.float64)
+            backend.lookahead_update(
+                values, slow, share=share, grad_scale=grad_scale, masters=masters
+            )
+
+    def _factor(self, path: str) -> float:
+        return next((own for pattern, own in self.rate_factors if fnmatchcase(path, pattern)), 1.0)
 
     @property
     def _betas(self) -> tuple[float, ...]:
@@ -147,10 +186,13 @@ class Optimizer(Configured):
         return self.rate_of(self.steps - 1)
 
     def _slot(self, name: str, path: str, value: Array, backend: Backend) -> Array:
-        """Return the slot of a parameter, zeros at first; it follows its device and its dtype."""
+        """Return the slot of a parameter, which follows its device and its dtype.
+
+        At first it is zeros, but slow weights are the parameter's.
+        """
         slot, dtype = self.slots[name].get(path), accumulator(value.dtype)
         if slot is None:
-            slot = backend.xp.zeros(value.shape, dtype)
+            slot = value.astype(dtype) if name == SLOW else backend.xp.zeros(value.shape, dtype)
         elif not backend.owns(slot) or slot.dtype != dtype:
             slot = backend.asarray(slot, dtype)
         if slot.shape != value.shape:
@@ -177,15 +219,17 @@ class Optimizer(Configured):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned; the arrays are copied.
 
-        Without masters or a count of skipped steps it is one of before there were any.
+        Without masters or a count of skipped steps it is one of before there were any; slow weights
+        that it lacks begin at the parameters.
 
         Raises:
             ValueError: the state is of another kind of optimizer.
         """
-        if set(state["slots"]) - {MASTER} != set(self.slot_names):
+        own = set(state["slots"]) - {MASTER, SLOW}
+        if own != set(self.slot_names):
             raise ValueError(
                 f"{type(self).__name__}: the state must have the slots {self.slot_names}."
-                f" Received: {tuple(name for name in state['slots'] if name != MASTER)}"
+                f" Received: {tuple(name for name in state['slots'] if name in own)}"
             )
         self.steps = int(state["steps"])
         skipped = state.get("skipped", 0)

@@ -105,7 +105,7 @@ def _arrays(value: Any) -> Iterator[Array]:
     if isinstance(value, (list, tuple, dict)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _arrays(item)
-    elif hasattr(value, "nbytes") and hasattr(value, "dtype"):
+    elif hasattr(value, "nbytes") and not isinstance(value, np.generic):
         yield value
 
 

@@ -35,9 +35,12 @@ class Steps:
             self.recordings.clear()
             self._circumstances = circumstances
 
-    def __call__(self, *arrays: Array) -> list[Array]:
-        """Return what the function returns; its arrays hold until the next call."""
-        shapes = tuple((array.shape, array.dtype) for array in arrays)
+    def __call__(self, *arrays: Array, size: int | None = None) -> list[Array]:
+        """Return what the function returns; its arrays hold until the next call.
+
+        ``size`` tells apart batches that the function fetches itself.
+        """
+        shapes = size, *((array.shape, array.dtype) for array in arrays)
         recorded = self.recordings.get(shapes)
         if tracing.is_observed() or (recorded is None and len(self.recordings) == MOST_SHAPES):
             return self.function(*arrays)

@@ -18,5 +18,6 @@ timing     both in CUDA graphs over rotating buffers, in turn
 floors     the least time that arithmetic and memory allow; rates measures those two
 bench      measures the set, row by row
 steps      whole training steps and answers of networks, a folder of its own
+airbench   a program of its own: time to 94 % on CIFAR-10, beside airbench_torch
 report     a results file as Markdown; figures draws it
 """

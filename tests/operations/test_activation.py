@@ -11,7 +11,7 @@ from gpucnn.backends.cuda import CudaBackend
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, random
-from tests.operations.conftest import Runner
+from tests.operations.conftest import Runner, inside_another
 from tests.tolerance import assert_close, unit_roundoff
 
 # Roundings in one value of f or f': the longest, the slope of mish, has two exponentials of two
@@ -45,6 +45,23 @@ def test_forward(run, kind, dtype):
     got = run("activation_forward", x, kind, ALPHA)
     expected = reference.activation_forward(x, kind, ALPHA)
     assert_close(got, expected, dtype=x.dtype, reduction=ROUNDINGS, magnitude=size(x, expected))
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [SHAPE, (1,), (16, 64), (0, 3)])
+def test_add(run, shape, dtype, activation):
+    a, b = (random(name, shape, DTYPES[dtype], -3, 3) for name in "ab")
+    a.ravel()[5:6], b.ravel()[6:7] = np.nan, np.inf
+    expected = a.astype(np.float64) + b.astype(np.float64)
+    expected = np.maximum(expected, 0) if activation == "relu" else expected
+    assert_close(run("add", a, b, activation), expected, dtype=a.dtype, reduction=1)
+
+
+def test_add_where_an_array_lies_anywhere(every_backend):
+    a, b = (random(name, (16, 64), np.float32) for name in "ab")
+    got = every_backend.add(inside_another(every_backend, a), every_backend.asarray(b), "relu")
+    assert_close(every_backend.to_numpy(got), np.maximum(a + b, 0), magnitude=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,15 +16,18 @@ from tests.tolerance import assert_close
 
 OPERATIONS = sorted(Backend.__abstractmethods__)
 # of others, unless a backend knows better
-COMPOSED = ["conv_norm_infer", "conv_pool_backward", "conv_pool_forward"]
+COMPOSED = [
+    "batch_norm_pool_train", "conv_norm_infer", "conv_pool_backward", "conv_pool_forward",
+]  # fmt: skip
 CLASSES = [NumpyBackend, CudaBackend]
 
 
 def test_the_contract_is_all_abstract_but_what_is_composed_and_the_context_of_a_run():
     public = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction)}
     public = {name for name in public if not name.startswith("_")}
+    arrays = {"arranged", "free_memory", "transfers"}
     recording = {"memory", "allocating", "capture", "write"}
-    assert public == {*OPERATIONS, *COMPOSED, *recording, "arranged", "running", "bind"}
+    assert public == {*OPERATIONS, *COMPOSED, *arrays, *recording, "running", "bind"}
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -18,8 +18,10 @@ def check_cross_entropy(
     run, logits: np.ndarray, targets: np.ndarray, smoothing: float, scale: float
 ) -> None:
     classes = logits.shape[1]
-    losses, dlogits = run("softmax_cross_entropy", logits, targets, smoothing, scale)
+    losses, dlogits, hits = run("softmax_cross_entropy", logits, targets, smoothing, scale)
     exact_losses, exact = reference.softmax_cross_entropy(logits, targets, smoothing, scale)
+    labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+    assert hits.tolist() == (logits.argmax(axis=1) == labels).tolist()
     p, log_p = reference.softmax_forward(logits), reference.softmax_forward(logits, log=True)
     x = logits.astype(np.float64)
     exponent = np.abs(x) + np.abs(x.max(axis=1, keepdims=True)) + np.abs(log_p) + 1
@@ -77,7 +79,7 @@ def test_a_label_out_of_range_makes_its_row_nan_and_no_other(run, dtype, labels,
     logits = random("logits", (6, 5), DTYPES[dtype])
     far = np.iinfo(labels)
     targets = np.array([0, -1, 4, 5, far.min, far.max], labels)
-    losses, dlogits = run("softmax_cross_entropy", logits, targets, smoothing, 1.0)
+    losses, dlogits, _ = run("softmax_cross_entropy", logits, targets, smoothing, 1.0)
     wrong = [False, True, False, True, True, True]
     assert np.isnan(losses).tolist() == wrong
     assert np.isnan(dlogits.astype(np.float64)).all(axis=1).tolist() == wrong
@@ -93,7 +95,7 @@ def test_cross_entropy_of_large_logits(run):
 def test_a_masked_class_that_is_not_the_label_costs_nothing(run):
     logits = np.array([[-np.inf, 1, 2], [0.5, -np.inf, 3]], np.float32)
     targets = np.array([1, 2], np.int32)
-    losses, dlogits = run("softmax_cross_entropy", logits, targets, 0.0, 1.0)
+    losses, dlogits, _ = run("softmax_cross_entropy", logits, targets, 0.0, 1.0)
     exact_losses, exact = reference.softmax_cross_entropy(logits, targets, 0.0, 1.0)
     assert_close(losses, exact_losses, dtype=np.float32, reduction=ROUNDINGS, magnitude=8)
     assert_close(dlogits, exact, dtype=np.float32, reduction=ROUNDINGS, magnitude=2)
@@ -101,9 +103,40 @@ def test_a_masked_class_that_is_not_the_label_costs_nothing(run):
 
 def test_cross_entropy_of_no_rows(run):
     logits = np.zeros((0, 4), np.float16)
-    losses, dlogits = run("softmax_cross_entropy", logits, np.zeros(0, np.int64), 0.1, 1.0)
+    losses, dlogits, hits = run("softmax_cross_entropy", logits, np.zeros(0, np.int64), 0.1, 1.0)
     assert_close(losses, np.zeros(0, np.float32))
     assert_close(dlogits, logits)
+    assert hits.shape == (0,)
+
+
+@pytest.mark.parametrize("targets", ["int64", "probabilities"])
+@pytest.mark.parametrize("classes", [5, 40, 300, 1100])
+def test_of_equal_logits_the_first_counts_and_a_nan_is_the_largest(run, classes, targets):
+    logits = np.zeros((6, classes), np.float32)
+    logits[1:, 3] = logits[1:, -1] = 2
+    logits[3, 1] = logits[3, 4] = np.nan
+    logits[4, -1], logits[5, 0] = np.inf, -np.inf
+    labels = np.array([0, 3, classes - 1, 1, classes - 1, 3])
+    chosen = labels
+    if targets == "probabilities":
+        chosen = np.zeros(logits.shape, np.float32)
+        chosen[np.arange(6), labels] = chosen[:, -1] = 0.5  # two alike
+    _, _, hits = run("softmax_cross_entropy", logits, chosen, 0.0, 1.0)
+    assert hits.tolist() == [True, True, False, True, True, True]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1,), (7, 37), (8192,), (3, 11111)])
+def test_means(run, shape, dtype):
+    losses = random("losses", shape, dtype, 0, 3)
+    hits = random("hits", shape, np.float64) > 0.4
+    mean, share = run("loss_means", losses, hits)
+    exact = losses.astype(np.float64)
+    assert_close(mean, exact.mean().astype(dtype), reduction=losses.size, magnitude=exact.mean())
+    assert (share.dtype, share.item()) == (np.float64, hits.mean())
+    alone, nothing = run("loss_means", losses)
+    assert same_bits(alone, mean)
+    assert nothing is None
 
 
 @pytest.mark.parametrize("kind", sorted(POINTWISE_LOSSES))

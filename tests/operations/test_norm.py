@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.base import accumulator
-from gpucnn.backends.cuda import norm
+from gpucnn.backends.cuda import columns, norm
 from gpucnn.shapes import NormShape
 from tests import reference
 from tests.cases import DTYPES, NORMS, in_layout, random
@@ -120,6 +120,37 @@ def test_batch_norm(run, name, dtype, channels_last):
     check_batch_norm(run, s, problem(s, DTYPES[dtype]), channels_last)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["image", "layer", "long"])
+def test_moving_statistics_follow_in_place(every_backend, name, dtype):
+    """And nothing else changes by it."""
+    s = NORMS[name]
+    p = problem(s, DTYPES[dtype])
+    accum = accumulator(p.x.dtype)
+    x, gamma, beta = map(every_backend.asarray, (p.x, p.gamma, p.beta))
+    before = [random(what, (s.channels,), accum, 0.5, 3) for what in ("moving mean", "moving var")]
+    moving = tuple(map(every_backend.asarray, [array.copy() for array in before]))
+    alone = every_backend.batch_norm_train(x, gamma, beta, EPSILON, s)
+    got = every_backend.batch_norm_train(x, gamma, beta, EPSILON, s, moving=moving, momentum=0.9)
+    for a, b in zip(alone, got, strict=True):
+        assert same_bits(*map(every_backend.to_numpy, (a, b)))
+    for old, new, batch in zip(before, moving, got[1:], strict=True):
+        old, batch = old.astype(np.float64), every_backend.to_numpy(batch).astype(np.float64)
+        assert_close(
+            every_backend.to_numpy(new), old + (1 - 0.9) * (batch - old), dtype=accum,
+            reduction=ROUNDINGS, magnitude=np.abs(old) + np.abs(batch),
+        )  # fmt: skip
+
+
+def test_an_empty_batch_moves_no_statistics(every_backend):
+    s = NormShape(0, 3, 4, 1, True)
+    x, ones = every_backend.asarray(np.ones((0, 4, 3), np.float32)), np.ones(3, np.float32)
+    moving = tuple(every_backend.asarray(ones.copy()) for _ in range(2))
+    given = map(every_backend.asarray, (ones, ones))
+    every_backend.batch_norm_train(x, *given, EPSILON, s, moving=moving, momentum=0.5)
+    assert all((every_backend.to_numpy(array) == 1).all() for array in moving)
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_a_large_mean_leaves_the_variance_its_digits(run, channels_last):
     """The mean of x^2 less the square of the mean would lose them all."""
@@ -194,6 +225,7 @@ def test_batch_norm_with_given_statistics(run, name, dtype, channels_last):
 
 
 TIE = 1e-3  # from zero: a sum that is nearer may round to either side of it
+NEAR_SIX = {"bfloat16": 0.1, "float16": 0.01, "float32": TIE, "float64": TIE}  # the same
 FUSED = ("image", "layer", "long", "volume")
 
 
@@ -210,9 +242,13 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
     mean, var = (a.astype(accumulator(dtype)) for a in (mean, var))
     size = magnitudes(p, s, mean, var, s.channels, (0, 1, 3)).y
     x, residual = (in_layout(a, channels_last) for a in (p.x, other))
-    for activation, r in (("relu", None), ("relu", residual), ("linear", residual)):
+    for activation, r in (
+        ("relu", None), ("relu", residual), ("linear", residual), ("relu6", None),
+        ("relu6", residual),
+    ):  # fmt: skip
         before = exact if r is None else exact + other.astype(np.float64)
-        after = np.maximum(before, 0) if activation == "relu" else before
+        after = before if activation == "linear" else np.maximum(before, 0)
+        after = np.minimum(after, 6) if activation == "relu6" else after
         most = size if r is None else size + np.abs(other.astype(np.float64))
         train = run("batch_norm_train", x, p.gamma, p.beta, EPSILON, given, activation, r)
         infer = run(
@@ -225,7 +261,8 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
             )  # fmt: skip
         if activation == "linear":
             continue
-        dy = np.where(np.abs(before) < TIE, 0, p.dy).astype(dtype)
+        at_an_edge = (np.abs(before) < TIE) | (np.abs(before - 6) < NEAR_SIX[dtype.name])
+        dy = np.where(at_an_edge, 0, p.dy).astype(dtype)
         y = None if r is None else after.astype(dtype)
         beta = p.beta if r is None else None
         terms = magnitudes(
@@ -234,29 +271,38 @@ def test_batch_norm_with_residual_and_relu(run, name, dtype, channels_last):
         for training in (True, False):
             results = run(
                 "batch_norm_backward", in_layout(dy, channels_last), x, p.gamma, mean, var,
-                EPSILON, training, given, "relu", beta,
+                EPSILON, training, given, activation, beta,
                 None if y is None else in_layout(y, channels_last),
             )  # fmt: skip
             expected = reference.batch_norm_backward(
-                dy, p.x, p.gamma, mean, var, EPSILON, training, s, "relu", beta, y
+                dy, p.x, p.gamma, mean, var, EPSILON, training, s, activation, beta, y
             )
             check_gradients(results, expected, terms, training, s, channels_last, dtype)
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+@pytest.mark.parametrize("most_rows", [0, 10**6], ids=["many", "few"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_backward_pass_finds_out_what_relu_let_through(run, dtype, channels_last):
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_the_backward_pass_finds_out_what_relu_let_through(
+    run, monkeypatch, dtype, most_rows, channels_last, activation
+):
     """From x alone, as exactly as from y, for results around zero that round to it, too."""
+    monkeypatch.setattr(columns, "MOST_ROWS", most_rows)
     s, dtype = replace(NORMS["long"], channels_last=channels_last), DTYPES[dtype]
     x, dy = (in_layout(a, channels_last) for a in (problem(s, dtype).x, problem(s, dtype).dy))
     var = np.ones(s.channels, accumulator(dtype))
     mean = np.full(s.channels, x.astype(np.float64).mean(), var.dtype)
     tiny = np.finfo(np.float16).smallest_subnormal if dtype == np.float16 else 1e-4
     gamma, beta = np.full(s.channels, tiny, dtype), np.zeros(s.channels, dtype)
-    y = run("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s, "relu")
-    assert 0.2 < (y > 0).mean() < 0.8
-    from_x = run("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", beta)
-    from_y = run("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", None, y)
+    if activation == "relu6":  # around six, some of it a rounding below
+        gamma, beta = np.full(s.channels, 0.02, dtype), np.full(s.channels, 6, dtype)
+    y = run("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s, activation)
+    passed = (y > 0) & ((y < 6) | (activation == "relu"))
+    assert 0.2 < passed.mean() < 0.8
+    shared = dy, x, gamma, mean, var, EPSILON, True, s, activation
+    from_x = run("batch_norm_backward", *shared, beta)
+    from_y = run("batch_norm_backward", *shared, None, y)
     for ours, theirs in zip(from_x[:3], from_y[:3], strict=True):
         assert same_bits(ours, theirs)
 
@@ -321,6 +367,18 @@ def test_bias_grad(run, name, dtype, channels_last):
         got, reference.bias_grad(dy, s), dtype=dy.dtype, reduction=s.batch * s.length,
         magnitude=terms,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("most_rows", [0, 10**6], ids=["many", "few"])
+def test_channels_of_few_numbers_by_the_kernels_for_many_and_back(
+    run, monkeypatch, name, dtype, most_rows
+):
+    monkeypatch.setattr(columns, "MOST_ROWS", most_rows)
+    test_batch_norm(run, name, dtype, True)
+    test_batch_norm_with_residual_and_relu(run, name, dtype, True)
+    test_bias_grad(run, name, dtype, True)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

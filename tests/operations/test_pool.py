@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from gpucnn.shapes import PoolShape
+from gpucnn.backends.cuda import columns, norm_pool
+from gpucnn.shapes import NormShape, PoolShape
 from tests import reference
 from tests.cases import DTYPES, POOLS, in_layout, random
 from tests.operations.conftest import inside_another, same_bits
@@ -78,6 +79,53 @@ def test_backward(run, name, mode, dtype, channels_last):
         -(-(d * (r - 1) + 1) // u) for r, d, u in zip(s.window, s.dilation, s.strides, strict=True)
     )
     assert_close(got, dx, dtype=dy.dtype, reduction=2 * windows_over_one_input, magnitude=terms)
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+def test_relu_cuts_and_the_index_leaves_out_what_it_cuts(run, name, mode, channels_last):
+    s = replace(POOLS[name], mode=mode, channels_last=channels_last)
+    x, y, index, _ = (in_layout(a, channels_last) for a in forward(name, mode, "float32"))
+    got, place = run("pool_forward", x, s, True, "relu")
+    assert_close(got, np.maximum(y, 0).astype(x.dtype), magnitude=0)
+    assert_close(place, np.where(y > 0, index, s.taps), dtype=s.index_dtype, what="index")
+    dy = random(f"{name} dy", y.shape, x.dtype)
+    through = run("pool_backward", dy, place, s)
+    masked = run("pool_backward", np.where(y > 0, dy, 0).astype(x.dtype), place, s)
+    assert_close(through, masked, magnitude=0)
+
+
+def test_relu_lets_a_nan_be_but_not_its_gradient(run):
+    for name in ("overlapping", "units", "halves", "global", "global_long"):
+        s = replace(POOLS[name], mode="max")
+        x = np.full(s.x_shape, np.nan, np.float32)
+        y, index = run("pool_forward", x, s, True, "relu")
+        whole, _ = run("pool_forward", x, s)
+        assert_close(np.isnan(y), np.isnan(whole))
+        assert (index == s.taps).all()
+
+
+@pytest.mark.parametrize("name", ["overlapping", "ceil_padded", "3d", "units", "halves"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+def test_a_norm_and_its_pool_give_what_the_two_give(
+    run, monkeypatch, name, dtype, activation, channels_last
+):
+    """Bit for bit."""
+    monkeypatch.setattr(columns, "MOST_ROWS", 0)
+    monkeypatch.setattr(norm_pool, "THREADS_WANTED", 40)  # several units each
+    s = replace(POOLS[name], mode="max", channels_last=channels_last)
+    norm = NormShape.of(s.x_shape, channels_last=channels_last)
+    x = random(f"{name} x", s.x_shape, DTYPES[dtype], -2, 1)
+    gamma, beta = (random(a, (s.channels,), x.dtype) for a in ("gamma", "beta"))
+    y, mean, var = run("batch_norm_train", x, gamma, beta, 1e-3, norm)
+    expected = (*run("pool_forward", y, s, True, activation), mean, var)
+    got = run("batch_norm_pool_train", x, gamma, beta, 1e-3, norm, s, activation)
+    assert all(map(same_bits, got, expected))
+    y, index, *_ = run("batch_norm_pool_train", x, gamma, beta, 1e-3, norm, s, activation, False)
+    assert same_bits(y, expected[0]) and index is None
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

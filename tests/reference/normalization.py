@@ -54,8 +54,10 @@ def batch_norm_infer(
         y[:, :, c] = float(gamma[c]) * normal + float(beta[c])
     if residual is not None:
         y = y + _nlc(residual, s)
-    if activation == "relu":
+    if activation != "linear":
         y[y <= 0] = 0.0
+    if activation == "relu6":
+        y[y >= 6] = 6.0
     return _as_given(y, x, s)
 
 
@@ -77,9 +79,11 @@ def batch_norm_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
     """Of f(norm(x) + residual): what of dy f lets through is the gradient of both terms."""
     rows, gradients = _nlc(x, s), _nlc(dy, s)
-    if activation == "relu":
+    if activation != "linear":
         out = batch_norm_infer(x, gamma, beta, mean, var, epsilon, s) if y is None else y
-        gradients = np.where(_nlc(out, s) > 0, gradients, 0.0)
+        most = 6 if activation == "relu6" else math.inf
+        passed = (_nlc(out, s) > 0) & (_nlc(out, s) < most)
+        gradients = np.where(passed, gradients, 0.0)
     dx, dgamma, dbeta = np.zeros(rows.shape), np.zeros(s.channels), np.zeros(s.channels)
     for c in range(s.channels):
         g, deviation = gradients[:, :, c], math.sqrt(float(var[c]) + epsilon)

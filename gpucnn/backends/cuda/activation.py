@@ -1,4 +1,4 @@
-"""Activations on the GPU (kernels/activation.cu, kernels/prelu.cu)."""
+"""Activations and sums on the GPU (kernels/activation.cu, kernels/prelu.cu, kernels/add.cu)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _KIND: Axis = {
 }
 FORWARD = KernelFamily("activation.cu", "activation_forward", _KIND, DTYPE)
 BACKWARD = KernelFamily("activation.cu", "activation_backward", _KIND, DTYPE)
+ADD = KernelFamily("add.cu", "add", DTYPE)
 PRELU_FORWARD = KernelFamily("prelu.cu", "prelu_forward", CHANNELS_LAST, DTYPE)
 PRELU_BACKWARD = KernelFamily("prelu.cu", "prelu_backward", CHANNELS_LAST, DTYPE)
 
 
 class Activations(ChannelSums):
-    """``activation_forward`` and ``_backward``, ``prelu_forward`` and ``_backward``."""
+    """``activation_forward`` and ``_backward``, ``prelu_forward`` and ``_backward``, ``add``."""
 
     def activation_forward(self, x: Array, kind: str, alpha: float) -> Array:
         y = self.xp.empty_like(x)
@@ -32,6 +33,11 @@ class Activations(ChannelSums):
             BACKWARD(kind, dy.dtype), dy, dy, saved, dx, accumulator(dy.dtype).type(alpha)
         )
         return dx
+
+    def add(self, a: Array, b: Array, activation: str = "linear") -> Array:
+        y = self.xp.empty_like(a)
+        self.launch_packs(ADD(a.dtype), a, a, b, activation == "relu", y)
+        return y
 
     def prelu_forward(self, x: Array, slope: Array, shape: NormShape) -> Array:
         y = self.xp.empty_like(x)

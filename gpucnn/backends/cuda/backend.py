@@ -6,7 +6,8 @@ run the very same code on a machine without a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,27 +15,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base import Array, Backend, T
+from ..transfers import Transfers
 from . import plans as estimated
 from .activation import Activations
+from .augment import Batches
 from .change_layout import LayoutChange
 from .conv import Convolutions
 from .conv_pool import FusedPools
 from .dropout import Dropout
-from .graphs import Captured, Graphs
+from .graphs import Captured, Graphs, RecordedProgram
 from .launch import Launcher, address_of
 from .norm import Normalisations
+from .norm_pool import NormPools
 from .optimizer import Optimizers
 from .plans import Planner
 from .pool import Pools
 from .softmax_loss import SoftmaxAndLosses
+from .transfers import CupyTransfers
 
 if TYPE_CHECKING:
+    from ...network.program import Program
     from ...step.memory import Piece
+
+_capturing = threading.Lock()
 
 
 class CudaBackend(
     Convolutions, Pools, FusedPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
-    Dropout, Optimizers, Backend,
+    NormPools, Dropout, Batches, Optimizers, Backend,
 ):  # fmt: skip
     """Raw kernels on the arrays of ``xp``.
 
@@ -69,6 +77,15 @@ class CudaBackend(
         if hasattr(self.xp, "cuda"):
             self.xp.cuda.Device().synchronize()
 
+    def free_memory(self) -> int:
+        if not hasattr(self.xp, "cuda"):
+            return super().free_memory()
+        unused, _ = self.xp.cuda.runtime.memGetInfo()
+        return unused + self.xp.get_default_memory_pool().free_bytes()
+
+    def transfers(self) -> Transfers:
+        return CupyTransfers(self.xp) if hasattr(self.xp, "cuda") else Transfers()
+
     @property
     def captures(self) -> bool:
         return self.graphs is not None
@@ -82,14 +99,22 @@ class CudaBackend(
     def allocating(self, allocate: Callable[[int], Piece]) -> AbstractContextManager[None]:
         return self.graphs.allocating(allocate) if self.graphs else nullcontext()
 
+    def bind(
+        self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
+        blas_threads: int = 1,
+    ) -> Callable[[Sequence[Array]], list[Array]]:  # fmt: skip
+        program = program.cast(dtype)
+        return RecordedProgram(program, self) if self.captures else program
+
     def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         if self.graphs is None:
             return super().capture(function)
-        self.held = held = []
-        try:
-            result, replay = self.graphs.capture(function)
-        finally:
-            self.held = None
+        with _capturing:  # one thread at a time
+            self.held = held = []
+            try:
+                result, replay = self.graphs.capture(function)
+            finally:
+                self.held = None
         return result, Captured(replay, held)
 
     def write(self, values: np.ndarray, target: Array) -> None:

@@ -21,6 +21,7 @@ _TERM: Axis = {
 SUMS = KernelFamily("channel_sums.cu", "channel_sums", _TERM, CHANNELS_LAST, DTYPE)
 SUMS_FINISH = KernelFamily("channel_sums.cu", "channel_sums_finish", _TERM, CHANNELS_LAST, DTYPE)
 
+NAN = float("nan")
 LANES = 32  # columns of a block at most
 FINISHED = 8  # channels of a block of the finish: LANES of the kernel
 # Blocks that the sums are split into, as many as an H100's multiprocessors hold at once (BLOCKS of
@@ -121,11 +122,13 @@ class ChannelSums(KernelCaller):
     """What a bias's gradient, the norms and PReLU share."""
 
     def _channel_sums(
-        self, term: str, a: Array, shape: NormShape, *, epsilon: float = 0.0, **arrays: Array
-    ) -> tuple[Array, Array | None]:
+        self, term: str, a: Array, shape: NormShape, *, epsilon: float = 0.0, above: float = NAN,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0, **arrays: Array,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
         """Return (terms, C) sums in Accum, one or two terms, and as ``a``, but of moments.
 
-        ``arrays`` are those that the term has a use for, by their names in the kernel.
+        ``arrays`` are those that the term has a use for, by their names in the kernel; moments
+        change ``moving`` in place. A ReLU6 has cut what is not below ``above``.
         """
         sums = accumulator(a.dtype)
         gradient, moments = term.endswith("gradient"), term == "moments"
@@ -142,12 +145,14 @@ class ChannelSums(KernelCaller):
         )
         self.launch(
             SUMS(*choice), summing.grid, BLOCK_THREADS, a, x, y, gamma, beta, mean, var,
-            sums.type(epsilon), masked, partial, np.int64(a.size), record, summing.record,
+            sums.type(epsilon), sums.type(above), masked, partial, np.int64(a.size), record,
+            summing.record,
         )  # fmt: skip
         result = self.xp.empty((terms, shape.channels), sums)
         rounded = None if moments or a.dtype == sums else self.xp.empty(result.shape, a.dtype)
         self.launch(
             SUMS_FINISH(*choice), ceil_div(shape.channels, FINISHED), BLOCK_THREADS, partial,
-            result, rounded, summing.parts, shape.channels,
+            result, rounded, *(moving or (None, None)), sums.type(1 - momentum), summing.parts,
+            shape.channels,
         )  # fmt: skip
         return result, result if a.dtype == sums else rounded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...shapes import ConvShape, NormShape
 from ..base import Array
+from . import columns
 from .algorithms import ALGORITHMS, Problem
 from .channels import ChannelSums
 from .plans import Planner
@@ -35,6 +36,8 @@ class Convolutions(ChannelSums):
         return self._convolve("wgrad", shape, "linear", math, x, dy)
 
     def bias_grad(self, dy: Array, shape: NormShape) -> Array:
+        if columns.are_few(shape):
+            return columns.sums(self, dy, shape)
         _, (db,) = self._channel_sums("sum", dy, shape)
         return db
 

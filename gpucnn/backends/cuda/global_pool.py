@@ -24,7 +24,7 @@ ROWS = KernelFamily("global_pool_backward.cu", "global_pool_backward", REDUCTION
 # struct GlobalGeometry of kernels/global_pool.cu
 _NUMBERS = (
     "units", "pitch", "per_split", "columns", "width", "slots", "splits", "aligned", "minimum",
-    "average", "index_bytes",
+    "average", "index_bytes", "relu",
 )  # fmt: skip
 _GEOMETRY = np.dtype(
     [(name, "i4") for name in _NUMBERS] + [(f"by_{name}", DIVISOR) for name in ("lanes", "units")]
@@ -32,7 +32,9 @@ _GEOMETRY = np.dtype(
 
 
 @lru_cache(maxsize=1024)
-def _record(shape: PoolShape, width: int, at_once: bool) -> tuple[np.ndarray, WholePlan]:
+def _record(
+    shape: PoolShape, width: int, at_once: bool, relu: bool
+) -> tuple[np.ndarray, WholePlan]:
     image, results = shape.channels * shape.taps, shape.batch * shape.channels
     check_sizes("pooling", ("one image", image, 31), ("the output", results, 31))
     plan = whole_plan(shape, width)
@@ -40,7 +42,7 @@ def _record(shape: PoolShape, width: int, at_once: bool) -> tuple[np.ndarray, Wh
     numbers = (
         plan.units, shape.channels if shape.channels_last else width, plan.per_split, plan.columns,
         width, plan.slots, plan.splits, at_once, shape.mode == "min", shape.mode == "average",
-        np.dtype(shape.index_dtype).itemsize,
+        np.dtype(shape.index_dtype).itemsize, relu,
     )  # fmt: skip
     for name, number in zip(_NUMBERS, numbers, strict=True):
         record[name] = number
@@ -51,10 +53,11 @@ def _record(shape: PoolShape, width: int, at_once: bool) -> tuple[np.ndarray, Wh
 
 
 def whole_forward(
-    caller: KernelCaller, x: Array, y: Array, index: Array | None, shape: PoolShape, width: int
-) -> None:
+    caller: KernelCaller, x: Array, y: Array, index: Array | None, shape: PoolShape, width: int,
+    relu: bool,
+) -> None:  # fmt: skip
     """Reduce each whole map to one number of y, and of the index if there is one."""
-    record, plan = _record(shape, width, aligned(x))
+    record, plan = _record(shape, width, aligned(x), relu)
     selects = shape.mode in ("max", "min")
     choice = (selects, shape.channels_last, x.dtype)
     partial = places = None

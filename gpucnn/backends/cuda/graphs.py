@@ -7,14 +7,15 @@ addresses too: arrays that are made meanwhile lie in memory that stays theirs (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..base import T
+from ..base import Array, Backend, T
 
 if TYPE_CHECKING:
+    from ...network.program import Program
     from ...step.memory import Piece
 
 
@@ -46,6 +47,23 @@ class Captured:
 
     def __call__(self) -> None:
         self.replay()
+
+
+class RecordedProgram:
+    """A frozen network for inputs of one shape, recorded and replayed."""
+
+    def __init__(self, program: Program, backend: Backend) -> None:
+        from ...step import Recorded  # which imports the backends
+
+        self.program = program
+        self._recorded = Recorded(lambda *xs: program(xs), backend)
+
+    def __call__(self, xs: Sequence[Array]) -> list[Array]:
+        """Return the outputs, in memory that the next call leaves alone."""
+        return [y.copy() for y in self._recorded(*xs)]
+
+    def __str__(self) -> str:
+        return str(self.program)
 
 
 class CupyGraphs:

@@ -1,4 +1,7 @@
-"""Normalisation on the GPU (kernels/{batch_norm,group_norm}.cu, on sums of channels.py)."""
+"""Normalisation on the GPU (kernels/{batch_norm,group_norm}.cu, on sums of channels.py).
+
+Batch norm of few numbers a channel is column_norm.cu's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import Array, accumulator
+from . import columns
 from .channels import ChannelSums, norm_record
 from .kernel import CHANNELS_LAST, DTYPE, KernelFamily
 from .launch import BLOCK_THREADS, ceil_div, pack_size
@@ -31,8 +35,13 @@ class Normalisations(ChannelSums):
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        (mean, var), _ = self._channel_sums("moments", x, shape)
+        if columns.are_few(shape):
+            return columns.norm_train(
+                self, x, gamma, beta, epsilon, shape, activation, residual, moving, momentum
+            )
+        (mean, var), _ = self._channel_sums("moments", x, shape, moving=moving, momentum=momentum)
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 
@@ -43,7 +52,8 @@ class Normalisations(ChannelSums):
         y = self.xp.empty_like(x)
         self._launch_strided(
             BATCH_FORWARD, shape, x, residual, gamma, beta, mean, var,
-            accumulator(x.dtype).type(epsilon), activation == "relu", y,
+            accumulator(x.dtype).type(epsilon), activation != "linear",
+            columns.ceiling(activation, x), y,
         )  # fmt: skip
         return y
 
@@ -53,18 +63,23 @@ class Normalisations(ChannelSums):
         y: Array | None = None,
     ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
         # the mask of a ReLU follows from x, or from y, where a residual was added
-        beta = beta if activation == "relu" and y is None else None
+        beta = beta if activation != "linear" and y is None else None
+        if columns.are_few(shape):
+            return columns.norm_backward(
+                self, dy, x, gamma, mean, var, epsilon, training, shape, activation, beta, y
+            )
+        above = columns.ceiling(activation, x)
         masked = None if y is None else self.xp.empty_like(dy)
         sums, (dbeta, dgamma) = self._channel_sums(
             "batch_gradient", dy, shape, x=x, y=y, gamma=gamma, beta=beta, mean=mean, var=var,
-            epsilon=epsilon, masked=masked,
+            epsilon=epsilon, above=above, masked=masked,
         )  # fmt: skip
         dx = self.xp.empty_like(x)
         number = accumulator(x.dtype).type
         inverse_count = number(1.0 / max(1, shape.batch * shape.length) if training else 0.0)
         self._launch_strided(
             BATCH_BACKWARD, shape, dy if masked is None else masked, x, gamma, beta, mean, var,
-            number(epsilon), sums, inverse_count, dx,
+            number(epsilon), above, sums, inverse_count, dx,
         )  # fmt: skip
         return dx, dgamma, dbeta, masked
 

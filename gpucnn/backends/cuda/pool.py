@@ -25,16 +25,16 @@ from .spatial import AXES, DIVISOR, check_sizes, divisor, padded_sizes, per_axis
 
 _MODE: Axis = {mode: (mode, {"MODE": mode.upper()}) for mode in ("max", "min", "sum")}
 _UNIT: Axis = {unit: (unit, {"UNIT": unit.upper()}) for unit in ("one", "channels", "pairs")}
-_GATHERED: Axis = {unit: _UNIT[unit] for unit in ("one", "channels")}
+GATHERED_UNITS: Axis = {unit: _UNIT[unit] for unit in ("one", "channels")}
 FORWARD = KernelFamily("pool.cu", "pool_forward", _MODE, _UNIT, DTYPE)
 STRIPS = KernelFamily("pool_strips.cu", "pool_strips", _MODE, {"one": _UNIT["one"]}, DTYPE)
 BACKWARD = {
-    "gather": KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, _GATHERED, DTYPE),
+    "gather": KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, GATHERED_UNITS, DTYPE),
     "cells": KernelFamily("pool_cells.cu", "pool_cells", REDUCTION, _UNIT, DTYPE),
     "shared_cells": KernelFamily("pool_cells.cu", "pool_shared_cells", REDUCTION, _UNIT, DTYPE),
 }
 
-_NUMBERS = ("depth", "average", "count_padding", "index_bytes")
+_NUMBERS = ("depth", "average", "count_padding", "index_bytes", "relu")
 _PER_AXIS = (
     "input", "window", "output", "stride", "dilation", "cells", "reach", "pad", "pad_after",
 )  # fmt: skip
@@ -48,13 +48,13 @@ _GEOMETRY = np.dtype(
 )
 
 
-def _largest_map(shape: PoolShape) -> int:
+def largest_map(shape: PoolShape) -> int:
     """Elements of an image, numbered by its inputs, outputs or cells, whichever are more."""
     return shape.channels * max(map(math.prod, (shape.input, shape.output, cells(shape))))
 
 
 @lru_cache(maxsize=1024)
-def pool_record(shape: PoolShape, plan: PoolPlan) -> np.ndarray:
+def pool_record(shape: PoolShape, plan: PoolPlan, relu: bool = False) -> np.ndarray:
     """Return a shape, seen in a plan's units, as the struct that the kernels take by value.
 
     Raises:
@@ -62,7 +62,7 @@ def pool_record(shape: PoolShape, plan: PoolPlan) -> np.ndarray:
     """
     check_sizes(
         "pooling",
-        ("one image", _largest_map(shape), 31),
+        ("one image", largest_map(shape), 31),
         ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 30),
     )
     index_bytes = np.dtype(shape.index_dtype).itemsize
@@ -73,7 +73,7 @@ def pool_record(shape: PoolShape, plan: PoolPlan) -> np.ndarray:
         seen.input, seen.window, seen.output, seen.strides, seen.dilation, cells(seen), reach,
         before, after,
     )  # fmt: skip
-    numbers = (seen.channels, seen.mode == "average", seen.count_padding, index_bytes)
+    numbers = (seen.channels, seen.mode == "average", seen.count_padding, index_bytes, relu)
     record = np.zeros(1, _GEOMETRY)
     for name, number in zip(_NUMBERS, numbers, strict=True):
         record[name] = number
@@ -90,46 +90,49 @@ class Pools(KernelCaller):
     """``pool_forward`` and ``pool_backward``."""
 
     def pool_forward(
-        self, x: Array, shape: PoolShape, with_index: bool = True
+        self, x: Array, shape: PoolShape, with_index: bool = True, activation: str = "linear"
     ) -> tuple[Array, Array | None]:
         y = self.xp.empty(shape.y_shape, x.dtype)
         selects = shape.mode in ("max", "min")
         index = self.xp.empty(shape.y_shape, shape.index_dtype) if selects and with_index else None
         plan = forward_plan(shape, x.dtype.itemsize, aligned(x))
         if plan.kernel == "whole":
-            whole_forward(self, x, y, index, shape, plan.width)
+            whole_forward(self, x, y, index, shape, plan.width, activation == "relu")
             return y, index
+        record = pool_record(shape, plan, activation == "relu")
         mode, strips = shape.mode if selects else "sum", plan.kernel == "strips"
         kernel = (STRIPS if strips else FORWARD)(mode, plan.unit, x.dtype)
-        for parts in batch_parts(_largest_map(shape), x, y, index):
+        for parts in batch_parts(largest_map(shape), x, y, index):
             if strips:
-                self._launch_strips(kernel, shape, plan, *parts)
+                self._launch_strips(kernel, shape, record, *parts)
             else:
-                self._launch_units(kernel, shape, plan, *parts)
+                self._launch_units(kernel, shape, plan, record, *parts)
         return y, index
 
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
         dx = self.xp.empty(shape.x_shape, dy.dtype)
         plan = backward_plan(shape, dy.dtype.itemsize, aligned(dy, index))
-        for dy_part, index_part, part in batch_parts(_largest_map(shape), dy, index, dx):
+        for dy_part, index_part, part in batch_parts(largest_map(shape), dy, index, dx):
             if plan.kernel == "rows":
                 rows_backward(self, dy_part, index_part, part, shape)
             else:
                 kernel = BACKWARD[plan.kernel](index is not None, plan.unit, dy.dtype)
-                self._launch_units(kernel, shape, plan, dy_part, index_part, part)
+                record = pool_record(shape, plan)
+                self._launch_units(kernel, shape, plan, record, dy_part, index_part, part)
         return dx
 
     def _launch_strips(
-        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, *arrays: Array | None
+        self, kernel: Kernel, shape: PoolShape, record: np.ndarray, *arrays: Array | None
     ) -> None:
         strips = strips_of_a_row(shape)
         count = len(arrays[0]) * shape.channels * shape.output[0] * strips
         by_strips = np.array([divisor(max(1, strips))], DIVISOR)
-        self.launch_elements(kernel, count, *arrays, count, pool_record(shape, plan), by_strips)
+        self.launch_elements(kernel, count, *arrays, count, record, by_strips)
 
     def _launch_units(
-        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, *arrays: Array | None
-    ) -> None:
+        self, kernel: Kernel, shape: PoolShape, plan: PoolPlan, record: np.ndarray,
+        *arrays: Array | None,
+    ) -> None:  # fmt: skip
         """Launch a thread for each unit of samples; the arrays are in the kernel's order."""
         count = len(arrays[0]) * units_of_a_sample(shape, plan)
-        self.launch_elements(kernel, count, *arrays, count, pool_record(shape, plan))
+        self.launch_elements(kernel, count, *arrays, count, record)

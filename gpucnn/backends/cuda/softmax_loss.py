@@ -1,6 +1,8 @@
-"""Softmax and the losses on the GPU (kernels/softmax*.cu, kernels/pointwise_loss.cu)."""
+"""Softmax and the losses on the GPU (kernels/{softmax*,pointwise_loss,loss_means}.cu)."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from ..base import POINTWISE_LOSSES, Array, accumulator
 from .kernel import DTYPE, Axis, KernelFamily
@@ -39,6 +41,10 @@ CROSS_ENTROPY = KernelFamily(
     "softmax_cross_entropy.cu", "softmax_cross_entropy", _TARGET, _ROWS, DTYPE
 )
 POINTWISE = KernelFamily("pointwise_loss.cu", "pointwise_loss", _LOSS, DTYPE)
+_SUMS: Axis = {name: DTYPE[name] for name in ("float32", "float64")}
+LOSS_SUMS = KernelFamily("loss_means.cu", "loss_sums", _SUMS)
+LOSS_MEANS = KernelFamily("loss_means.cu", "loss_means", _SUMS)
+LOSSES_OF_A_BLOCK = 2**13  # more are shared by several
 
 
 def _row_threads(classes: int) -> int:
@@ -51,7 +57,7 @@ def longest_held(itemsize: int) -> int:
 
 
 class SoftmaxAndLosses(KernelCaller):
-    """``softmax_forward`` and ``_backward``, ``softmax_cross_entropy``, ``pointwise_loss``."""
+    """Softmax, its cross-entropy, the losses of ``POINTWISE_LOSSES``, and their means."""
 
     def softmax_forward(self, x: Array, log: bool = False) -> Array:
         y = self.xp.empty_like(x)
@@ -66,17 +72,18 @@ class SoftmaxAndLosses(KernelCaller):
     def softmax_cross_entropy(
         self, logits: Array, targets: Array, label_smoothing: float, scale: float,
         loss_scale: Array | None = None,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         sums = accumulator(logits.dtype)
         losses = self.xp.empty(logits.shape[:1], sums)
+        hits = self.xp.empty(losses.shape, bool)
         dlogits = self.xp.empty_like(logits)
         kind = "probabilities" if targets.ndim == 2 else targets.dtype
         held = LONGEST_ROW_OF_A_WARP < logits.shape[1] <= longest_held(logits.dtype.itemsize)
         self._launch_rows(
             CROSS_ENTROPY, (kind,), logits, logits, targets, sums.type(label_smoothing),
-            sums.type(scale), loss_scale, losses, dlogits, held=held,
+            sums.type(scale), loss_scale, losses, hits, dlogits, held=held,
         )  # fmt: skip
-        return losses, dlogits
+        return losses, dlogits, hits
 
     def pointwise_loss(
         self, prediction: Array, target: Array, kind: str, scale: float,
@@ -90,6 +97,23 @@ class SoftmaxAndLosses(KernelCaller):
             sums.type(scale), loss_scale, losses, gradient,
         )  # fmt: skip
         return losses, gradient
+
+    def loss_means(self, losses: Array, hits: Array | None = None) -> tuple[Array, Array | None]:
+        count, dtype = losses.size, losses.dtype
+        mean, share = self.xp.empty((), dtype), None if hits is None else self.xp.empty((), float)
+        blocks = min(ceil_div(count, LOSSES_OF_A_BLOCK), LOSSES_OF_A_BLOCK)
+        per_block = ceil_div(count, blocks)
+        blocks = ceil_div(count, per_block)
+        partial = self.xp.empty((2, blocks), float) if blocks > 1 else None
+        self.launch(
+            LOSS_SUMS(dtype), blocks, BLOCK_THREADS, losses, hits, partial, mean, share,
+            np.int64(count), per_block,
+        )  # fmt: skip
+        if blocks > 1:
+            self.launch(
+                LOSS_MEANS(dtype), 1, BLOCK_THREADS, partial, mean, share, np.int64(count), blocks
+            )
+        return mean, share
 
     def _launch_rows(
         self, family: KernelFamily, choice: tuple, matrix: Array, *arguments: object,

@@ -16,6 +16,7 @@ import numpy as np
 from ..base import Array, Backend
 from . import buffers, memory
 from .activation import Activations
+from .augment import Batches
 from .change_layout import LayoutChange
 from .conv_fused import FusedConvolutions
 from .dropout import Dropout
@@ -36,7 +37,7 @@ __all__ = ["NumpyBackend"]
 
 class NumpyBackend(
     FusedConvolutions, Pools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations, Dropout,
-    Optimizers, Backend,
+    Batches, Optimizers, Backend,
 ):  # fmt: skip
     """Every operation of the library on ``numpy.ndarray``.
 

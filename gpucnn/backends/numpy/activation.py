@@ -163,6 +163,13 @@ class Activations:
             lambda dy, saved, out: function(dy, saved, alpha, out), dy.dtype, dy, saved, most=most
         )
 
+    def add(self, a: np.ndarray, b: np.ndarray, activation: str = "linear") -> np.ndarray:
+        def run(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+            y = np.add(a, b, out=out)
+            return relu(y, y) if activation == "relu" else y
+
+        return elementwise(run, a.dtype, a, b, most=LARGE)
+
     def prelu_forward(self, x: np.ndarray, slope: np.ndarray, shape: NormShape) -> np.ndarray:
         lanes = Lanes(x, shape)
         y = lanes.empty(x.dtype)

@@ -50,14 +50,18 @@ class _Affine:
         out += self.shift
         return out
 
-    def positive(self, block: Block) -> np.ndarray:
-        """Return where the result, rounded to the dtype of x, is above 0."""
+    def passed(self, block: Block, activation: str) -> np.ndarray:
+        """Return where a ReLU or ReLU6 lets the result, rounded to the dtype of x, through."""
         part = self.view[block]
         out = workspace.take("norm", part.shape, self.scale.dtype)
-        if out.dtype != self.dtype:
-            return self(block, out).astype(self.dtype) > 0
+        if out.dtype != self.dtype or activation == "relu6":
+            return _passed(self(block, out).astype(self.dtype, copy=False), activation)
         # a sum of two numbers is never rounded to 0
         return np.multiply(part, self.scale, out=out) > -self.shift
+
+
+def _passed(y: np.ndarray, activation: str) -> np.ndarray:
+    return (y > 0) & (y < 6) if activation == "relu6" else y > 0
 
 
 def scale_and_shift(
@@ -87,8 +91,13 @@ class Normalisations:
     def batch_norm_train(
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: np.ndarray | None = None,
+        moving: tuple[np.ndarray, np.ndarray] | None = None, momentum: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         mean, var = (value.astype(accumulator(x.dtype)) for value in _statistics(x, shape))
+        for old, new in zip(moving if moving and x.size else (), (mean, var), strict=False):
+            way = np.subtract(new, old, out=workspace.take("moving", old.shape, old.dtype))
+            way *= 1 - momentum
+            old += way
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 
@@ -107,8 +116,10 @@ class Normalisations:
             part = affine(block, _scratch_for(out))
             if other is not None:
                 part += other[block]
-            if activation == "relu":
+            if activation != "linear":
                 relu(part, out=part)
+            if activation == "relu6":
+                np.minimum(part, 6, out=part)
             if part is not out:
                 out[...] = part
 
@@ -131,8 +142,11 @@ class Normalisations:
         centre = None if _is_near(mean * inverse, np.ones_like(inverse)) else lanes.along(mean)
 
         def reduce(block: Block) -> list[np.ndarray]:
-            if activation == "relu":
-                passed = affine.positive(block) if output is None else output[block] > 0
+            if activation != "linear":
+                if output is None:
+                    passed = affine.passed(block, activation)
+                else:
+                    passed = _passed(output[block], activation)
                 keep(slopes[block], passed, out=masked[block])
             grad, part = wide(masked[block]), wide(source[block])
             terms = workspace.take("norm", part.shape, part.dtype)

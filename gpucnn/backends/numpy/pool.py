@@ -41,7 +41,7 @@ class Pools:
     """``pool_forward`` and ``pool_backward``."""
 
     def pool_forward(
-        self, x: np.ndarray, shape: PoolShape, with_index: bool = True
+        self, x: np.ndarray, shape: PoolShape, with_index: bool = True, activation: str = "linear"
     ) -> tuple[np.ndarray, np.ndarray | None]:
         source = _lanes(x, shape)
         y = buffers.empty((*shape.output, source.shape[-1]), x.dtype)
@@ -58,6 +58,10 @@ class Pools:
             if shape.mode == "average":
                 divisors = _divisors(shape)
                 out /= divisors if isinstance(divisors, float) else divisors[place[:-1]]
+            if activation == "relu":
+                if best is not None:
+                    np.copyto(best, shape.taps, where=~(out > 0))
+                np.maximum(out, 0, out=out)
             if out.dtype != y.dtype:
                 y[place] = out
 

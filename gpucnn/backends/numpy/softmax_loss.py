@@ -26,7 +26,7 @@ def _scaled(scale: float, loss_scale: np.ndarray | None) -> float:
 
 
 class SoftmaxAndLosses:
-    """``softmax_forward`` and ``_backward``, ``softmax_cross_entropy``, ``pointwise_loss``."""
+    """Softmax, its cross-entropy, the losses of ``POINTWISE_LOSSES``, and their means."""
 
     def softmax_forward(self, x: np.ndarray, log: bool = False) -> np.ndarray:
         y = buffers.empty(x.shape, x.dtype)
@@ -62,12 +62,15 @@ class SoftmaxAndLosses:
     def softmax_cross_entropy(
         self, logits: np.ndarray, targets: np.ndarray, label_smoothing: float, scale: float,
         loss_scale: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         scale = _scaled(scale, loss_scale)
         losses = np.empty(len(logits), accumulator(logits.dtype))
+        hits = np.empty(len(logits), bool)
         gradient = buffers.empty(logits.shape, logits.dtype)
 
         def fill(rows: slice) -> None:
+            labels = targets[rows] if targets.ndim == 1 else targets[rows].argmax(-1)
+            np.equal(logits[rows].argmax(-1), labels, out=hits[rows])
             z = _shifted(logits[rows])
             out = gradient[rows] if gradient.dtype == z.dtype else np.empty_like(z)
             losses[rows] = _cross_entropy(z, targets[rows], float(label_smoothing), out)
@@ -76,7 +79,12 @@ class SoftmaxAndLosses:
                 gradient[rows] = out
 
         share(fill, sample_blocks(logits.shape))
-        return losses, gradient
+        return losses, gradient, hits
+
+    def loss_means(
+        self, losses: np.ndarray, hits: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return np.asarray(losses.mean()), None if hits is None else np.asarray(hits.mean())
 
     def pointwise_loss(
         self, prediction: np.ndarray, target: np.ndarray, kind: str, scale: float,
