@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -305,6 +305,74 @@ def test_a_step_that_could_not_be_recorded_says_why():
     failed = SimpleNamespace(recorded=False, reason="RuntimeError: it waits", backend=backend)
     assert ours._why_not(failed) == "RuntimeError: it waits"
     assert ours._why_not(SimpleNamespace(recorded=True, reason=None, backend=backend)) is None
+
+
+class FakeCuda:
+    """PyTorch's streams, events and graphs, as far as a side and a clock need them.
+
+    What is called under a capture is kept, and done by replays alone.
+    """
+
+    def __init__(self) -> None:
+        self.now, self.capturing, self.waits = 0.0, None, 0
+
+    def Stream(self):
+        return SimpleNamespace(wait_stream=lambda other: None, cuda_stream=7)
+
+    current_stream = Stream
+
+    def Event(self, enable_timing):
+        event = SimpleNamespace(time=0.0, synchronize=lambda: None)
+        event.record = lambda stream: setattr(event, "time", self.now)
+        event.elapsed_time = lambda other: other.time - event.time
+        return event
+
+    def CUDAGraph(self):
+        made = SimpleNamespace(work=[])
+        made.replay = lambda: [work() for work in made.work]
+        return made
+
+    @contextmanager
+    def graph(self, graph, capture_error_mode):
+        self.capturing = graph.work
+        yield
+        self.capturing = None
+
+    def stream(self, stream):
+        return nullcontext()
+
+    def synchronize(self):
+        self.waits += 1
+
+
+def test_a_step_in_one_graph_makes_a_step_a_call(monkeypatch):
+    fake = FakeCuda()
+    monkeypatch.setattr(torch_side.torch, "cuda", fake)
+    total = torch.zeros(1)
+
+    def step(x):
+        def work():
+            total.add_(x)
+
+        work() if fake.capturing is None else fake.capturing.append(work)
+        return total
+
+    graphed = torch_side.Graphed(step)
+    found = [float(graphed(torch.full((1,), float(value)))) for value in range(1, 8)]
+    assert found == [1, 3, 6, 10, 15, 21, 28]  # four of them replayed, each on its own input
+    assert graphed.graph is not None
+
+
+def test_events_time_what_lies_between_them():
+    fake = FakeCuda()
+    clock = object.__new__(sides.EventClock)
+    clock.torch, clock.stream = SimpleNamespace(cuda=fake), fake.Stream()
+
+    def step():
+        fake.now += 3.0  # milliseconds
+
+    side = sides.Side("some", step, None, fake.synchronize)
+    assert clock(side, 5) == pytest.approx(0.015) and fake.waits == 2
 
 
 # ---- time ----------------------------------------------------------------------------------------
