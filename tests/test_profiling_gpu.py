@@ -803,13 +803,13 @@ def test_a_missing_pytest_or_torch_is_said(tmp_path, monkeypatch):
 
 
 def test_measuring_parts_share_the_time_and_get_their_options(tmp_path, monkeypatch):
-    """Each program is told its seconds; the steps' process against JAX comes last."""
+    """Each program ends when its time is up; the steps' process against JAX comes last."""
     clock, ran = Clock(), []
 
     def run_all(jobs, logs, at_once, deadline):
         for job in jobs:
-            ran.append((job.name, float(job.command[-1]), job.command[3:-4]))
-            clock.now += float(job.command[-1])
+            ran.append((job.name, deadline.left(), job.command[2:]))
+            clock.now += deadline.left()
             job.code = 0
 
     monkeypatch.setattr(command, "run_all", run_all)
@@ -817,18 +817,23 @@ def test_measuring_parts_share_the_time_and_get_their_options(tmp_path, monkeypa
     monkeypatch.setattr(machine, "has", lambda module: True)
     run = object.__new__(command.Run)
     given = ["--dtype", "bfloat16", "--network", "lenet5", "--op", "conv_fprop", "--quick"]
-    run.options = parser("", 1.0).parse_args(given)
+    run.options = parser("", 1.0).parse_args([*given, "--cifar", "here"])
+    run.results = SimpleNamespace(meta={"commit": "1a2b3c4"})
     run.left_out, run.path, run.logs = {}, tmp_path / "r.json", tmp_path
     run.deadline = Deadline(520, clock)
     run.bench(command.STEPS_SHARE)
     run.steps()
-    assert [name for name, _, _ in ran] == ["bench-0", "steps-0", "steps-jax-0"]
-    assert [seconds for _, seconds, _ in ran] == pytest.approx([188, 263, 37], abs=1)
-    steps = ["--network", "lenet5", "--dtype", "bfloat16"]
-    assert [given for _, _, given in ran] == [
-        ["--quick", "--op", "conv_fprop", "--dtype", "bfloat16"], steps, [*steps, "--jax"],
+    names, seconds, commands = zip(*ran, strict=True)
+    assert names == ("bench-0", "steps-0", "airbench", "steps-jax-0")
+    assert seconds == pytest.approx((200, 144, 120, 36))
+    assert commands[0][:6] == [
+        "profiling.gpu.bench", "--quick", "--op", "conv_fprop", "--dtype", "bfloat16",
     ]  # fmt: skip
-    assert clock.now < 500 and run.left_out == {}
+    steps = ["profiling.gpu.steps", "--network", "lenet5", "--dtype", "bfloat16"]
+    assert commands[1][:7] == [*steps, "--file", str(run.path)]
+    assert commands[2][:3] == ["profiling.gpu.airbench", "--data", "here"]
+    assert commands[3][:6] == [*steps, "--jax"]
+    assert clock.now == pytest.approx(500) and run.left_out == {}
 
 
 def test_the_command_refuses_what_is_no_part(capsys):

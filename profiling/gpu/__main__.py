@@ -38,6 +38,7 @@ TIME_LIMIT = 520.0
 CORRECTNESS_SHARE = 0.37  # of the time limit, at most, when something is to be measured
 STEPS_SHARE = 0.6  # of what the benchmark finds, when whole steps are to come
 JAX_SHARE = 0.12  # of what the steps find: rows against JAX, the last
+AIRBENCH_SHARE = 0.4  # likewise, where there is CIFAR-10
 REPORT_SECONDS = 20.0  # kept for the report
 LEAST_SECONDS = 25.0  # to start measuring with: PyTorch's import, one row
 MOST_STARTS = 10  # of a program that loses the GPU
@@ -160,21 +161,25 @@ class Run:
 
     def steps(self) -> None:
         """Measure whole steps: against PyTorch, and in a process without it against JAX."""
-        options, jax = steps_options(self.options), machine.has("jax")
-        if not jax:
-            self.left_out["steps against JAX"] = "JAX is not installed"
-        self.measuring("steps", "profiling.gpu.steps", options, JAX_SHARE if jax else 0.0)
-        if jax:
-            self.measuring("steps", "profiling.gpu.steps", [*options, "--jax"], 0.0)
+        options, shares = steps_options(self.options), {}
         if self.options.cifar:
-            self.airbench()
+            shares["airbench"] = AIRBENCH_SHARE
+        if machine.has("jax"):
+            shares["jax"] = JAX_SHARE
+        else:
+            self.left_out["steps against JAX"] = "JAX is not installed"
+        self.measuring("steps", "profiling.gpu.steps", options, sum(shares.values()))
+        if "airbench" in shares:
+            self.airbench(shares.get("jax", 0.0) / sum(shares.values()))
+        if "jax" in shares:
+            self.measuring("steps", "profiling.gpu.steps", [*options, "--jax"])
 
-    def airbench(self) -> None:
-        """Train airbench94 on CIFAR-10, here and in PyTorch."""
-        within = Deadline(self.deadline.left() - REPORT_SECONDS)
+    def airbench(self, left: float) -> None:
+        """Train airbench94 on CIFAR-10, here and in PyTorch, into a file of its own."""
+        within = Deadline((self.deadline.left() - REPORT_SECONDS) * (1 - left))
         command = [
             sys.executable, "-m", "profiling.gpu.airbench", "--data", self.options.cifar,
-            "--out", str(self.path.parent), "--commit", self.results.meta["commit"],
+            "--commit", self.results.meta["commit"], "--out", str(self.path.parent),
         ]  # fmt: skip
         job = Job("airbench", command, within.left())
         run_all([job], self.logs, 1, within)
@@ -182,7 +187,7 @@ class Run:
         if job.code != 0:
             self.left_out["airbench"] = job.stopped or job.tail(1)
 
-    def measuring(self, part: str, module: str, options: Sequence[str], left: float) -> None:
+    def measuring(self, part: str, module: str, options: Sequence[str], left: float = 0.0) -> None:
         """Run a program that measures, and again when it loses the GPU, until the time is up."""
         if not machine.has("torch"):
             self.left_out[part] = "PyTorch is not installed"

@@ -72,7 +72,8 @@ def compare(
     """
     case, scale = comparison.case, scale or Scale()
     batches = networks.draw(case, scale.shape, scale.batches)
-    with machine.current():
+    # as in a trainer, where NumPy's overflow is as silent as a device's
+    with machine.current(), machine.backend.running(), np.errstate(all="ignore"):
         mine = prepare(case, machine, "recorded", batches, scale)
         peers: list[Ready | str] = []
         for name in comparison.peers:

@@ -56,8 +56,7 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
     turns = itertools.cycle(inputs)
 
     def step() -> Array:
-        with backend.running(), np.errstate(all="ignore"):
-            return run(*next(turns))[0]
+        return run(*next(turns))[0]
 
     def memory() -> int | None:
         _give_back(backend)
