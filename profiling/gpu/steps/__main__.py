@@ -20,7 +20,7 @@ from gpucnn.backends.cuda import plans
 from profiling.results import Results, Row
 
 from ..cases import key
-from ..jobs import Deadline
+from ..jobs import DEVICE_LOST, LOST, Deadline
 from . import cases
 from .cases import COMPILED, COMPILED_GRAPH, EAGER, JAX, Comparison
 from .cold import ColdStart
@@ -29,8 +29,6 @@ from .page import KINDS, title
 from .sides import Machine, host_clock
 from .training import TimeToAccuracy
 
-DEVICE_LOST = 3
-LOST = "the GPU no longer answers this process"
 SETUP_SECONDS = 240.0  # that a peer may take to be ready, compiling included
 # That a comparison takes where none of its kind has been measured yet, of a small network and of
 # ResNet-50.
