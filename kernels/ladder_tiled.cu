@@ -3,15 +3,15 @@
 //
 //   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
 //
-// f is the identity, or with `relu` max(v, 0), a NaN staying one. All of it is float, channels last; one dimension is
-// two, the first of size 1.
+// f is the identity, or with `relu` max(v, 0), a NaN staying one. All of it is float, channels last, in one group; one
+// dimension is two, the first of size 1.
 //
 // A block has TILE pixels and TILE filters, a thread one of each. The sum goes by in slabs of TILE channels under one
 // tap: all threads bring a slab of x and one of w to shared memory, neighbours in a warp neighbours in memory; then
 // each sums its row of the one times its row of the other.
 //
-// x (N, H, W, C), w (K, R, S, C / groups), y (N, P, Q, K); bias (K,) or null.
-// grid: x = pixels / TILE, y = filters of a group / TILE, z = groups. Shared memory: 8,320 bytes.
+// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K); bias (K,) or null.
+// grid: x = pixels / TILE, y = filters / TILE. Shared memory: 8,320 bytes.
 #include "conv_geometry.cuh"
 
 const int TILE = 32;
@@ -29,22 +29,22 @@ NAME(conv_tiled)(const float* __restrict__ x, const float* __restrict__ w, const
     const unsigned m = blockIdx.x * TILE + down, m_end = (unsigned)g.batch * pixels(g.output);
     Place at;
     const unsigned n = split(m < m_end ? m : 0, g.by_output, at);
-    x += image_offset(n, pixels(g.input), g.channels) + blockIdx.z * g.group_channels;
+    x += image_offset(n, pixels(g.input), g.channels);
     const int loaded = blockIdx.y * TILE + down;
-    w += (blockIdx.z * g.group_filters + loaded) * pixels(g.kernel) * g.group_channels;
+    w += loaded * pixels(g.kernel) * g.channels;
 
     float sum = 0;
     for (int r = 0; r < g.kernel[1]; ++r)
-        for (int s = 0; s < g.kernel[2]; ++s, w += g.group_channels) {
+        for (int s = 0; s < g.kernel[2]; ++s, w += g.channels) {
             const int row = at.axis[1] * g.stride[1] - g.pad[1] + r * g.dilation[1];
             const int column = at.axis[2] * g.stride[2] - g.pad[2] + s * g.dilation[2];
             const bool padding = row < 0 || row >= g.input[1] || column < 0 || column >= g.input[2];
             const float* under_tap = x + (row * g.input[2] + column) * g.channels;
-            for (int first = 0; first < g.group_channels; first += TILE) {
+            for (int first = 0; first < g.channels; first += TILE) {
                 const int c = first + across;
-                const bool exists = c < g.group_channels;
+                const bool exists = c < g.channels;
                 x_slab[down][across] = exists && !padding ? under_tap[c] : 0.f;
-                w_slab[down][across] = exists && loaded < g.group_filters ? w[c] : 0.f;
+                w_slab[down][across] = exists && loaded < g.filters ? w[c] : 0.f;
                 __syncthreads();  // the slabs are complete
 #pragma unroll
                 for (int i = 0; i < TILE; ++i) sum += x_slab[down][i] * w_slab[across][i];
@@ -53,8 +53,8 @@ NAME(conv_tiled)(const float* __restrict__ x, const float* __restrict__ w, const
         }
 
     // what it computed: pixel `down` and filter `across`
-    const int filter = blockIdx.y * TILE + across, k = blockIdx.z * g.group_filters + filter;
-    if (m >= m_end || filter >= g.group_filters) return;
+    const int k = blockIdx.y * TILE + across;
+    if (m >= m_end || k >= g.filters) return;
     if (bias) sum += bias[k];
     y[(long long)m * g.filters + k] = relu && sum <= 0 ? 0.f : sum;
 }

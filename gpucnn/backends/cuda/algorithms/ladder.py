@@ -30,7 +30,7 @@ class Settings:
 
 
 class Rung(Algorithm):
-    """fprop in float32, channels last, of one or two axes, a thread for each output.
+    """fprop in float32, channels last, one group, one or two axes: a thread for each output.
 
     Args:
         name: what it is asked for by, and its kernel's, ``conv_NAME`` of ``ladder_NAME.cu``.
@@ -50,17 +50,18 @@ class Rung(Algorithm):
             problem.direction == "fprop"
             and problem.dtype == "float32"
             and s.channels_last
+            and s.groups == 1
             and s.rank <= 2
         ):
             pixels = ceil_div(s.batch * math.prod(s.output), block.pixels)
-            grid = (pixels, ceil_div(s.filters // s.groups, block.filters), s.groups)
+            grid = (pixels, ceil_div(s.filters, block.filters), 1)
             threads = block.pixels * block.filters
             yield Plan(self.name, block, grid, threads, self.shared_bytes)
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What its reads take, at one wavefront a clock; nothing else comes near."""
         warps = plan.threads // WARP * math.prod(plan.grid)
-        terms = problem.shape.taps * problem.shape.channels // problem.shape.groups
+        terms = problem.shape.taps * problem.shape.channels
         return LAUNCH_US + warps * terms * self.wavefronts / (MULTIPROCESSORS * CLOCKS)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
