@@ -6,10 +6,11 @@
     python -m profiling.gpu report --file RESULTS.json   Markdown and plots of a file, anywhere
 
 Parts: tests (those marked gpu), ptx (every function of kernels/ptx.cuh), sanitize (the tools of
-compute-sanitizer over every operation), bench (the benchmark set against PyTorch), report. What
-they find goes to <gpu>-<date>-<commit>.json, .md and .png in profiling/results, their output into
-a folder beside.
-Without a GPU the operations and ptx.cuh run in the emulator. Nothing here needs a network.
+compute-sanitizer over every operation), ladder (every rung of docs/ladder.md on the same layers),
+bench (the benchmark set against PyTorch), report. What they find goes to
+<gpu>-<date>-<commit>.json, .md and .png in profiling/results, their output into a folder beside.
+Without a GPU the operations, ptx.cuh and the ladder run in the emulator. Nothing here needs a
+network.
 """
 
 from __future__ import annotations
@@ -30,15 +31,18 @@ from profiling.results import Results
 from . import machine, parts
 from .jobs import ROOT, Deadline, Job, run_all
 
-PARTS = ("tests", "ptx", "sanitize", "bench", "report")
+MEASURED = ("ladder", "bench")
+PARTS = ("tests", "ptx", "sanitize", *MEASURED, "report")
 TIME_LIMIT = 520.0
 CORRECTNESS_SHARE = 0.37  # of the time limit, at most, when the benchmark is to come
+LADDER_SECONDS = 60.0  # for the ladder, when the benchmark is to come
 REPORT_SECONDS = 20.0  # kept for the report
 LEAST_SECONDS = 25.0  # to start the benchmark with: PyTorch's import, one row
 MOST_STARTS = 10  # of a benchmark that loses the GPU
 IDLE_SECONDS = 100.0  # a row that takes longer hangs
 WITHOUT_GPU = {
     "sanitize": "compute-sanitizer",
+    "ladder": "the ladder's times",
     "bench": "the benchmark against PyTorch",
     "report": "a results file and its report",
 }
@@ -120,9 +124,11 @@ class Run:
         try:
             with self.leaving_out("correctness"):
                 self.correctness(wanted)
-            if "bench" in wanted:
-                with self.leaving_out("bench"):
-                    self.bench()
+            for part in MEASURED:
+                if part in wanted:
+                    with self.leaving_out(part):
+                        more = part == "ladder" and "bench" in wanted
+                        self.measure(part, LADDER_SECONDS if more else self.deadline.left())
         except KeyboardInterrupt:
             self.left_out["the rest"] = "interrupted"
         self.update(left_out=self.left_out)
@@ -151,7 +157,7 @@ class Run:
         tests = parts.test_jobs(self.logs, self.options.quick) if "tests" in wanted else []
         ptx = self.ptx_jobs() if "ptx" in wanted else []
         sanitize = self.sanitize_jobs() if "sanitize" in wanted else []
-        share = CORRECTNESS_SHARE if "bench" in wanted else 1.0
+        share = CORRECTNESS_SHARE if set(MEASURED) & set(wanted) else 1.0
         within = Deadline(max(0.0, share * self.deadline.left()))
         cores = max(4, os.cpu_count() or 4)
         run_all([*sanitize, *tests, *ptx], self.logs, cores, within)
@@ -178,32 +184,33 @@ class Run:
             return []
         return parts.sanitize_jobs(sanitizer, self.options.quick)
 
-    def bench(self) -> None:
-        """Run the benchmark's process, and again when it loses the GPU, until the time is up."""
+    def measure(self, part: str, seconds: float) -> None:
+        """Run the process of the ladder or the benchmark, and again when it loses the GPU, until
+        its time is up."""
         if not machine.has("torch"):
-            self.left_out["bench"] = "PyTorch is not installed"
+            self.left_out[part] = "PyTorch is not installed"
             return
-        options = bench_options(self.options)
+        options = ["--ladder"] if part == "ladder" else bench_options(self.options)
+        deadline = Deadline(min(seconds, self.deadline.left() - REPORT_SECONDS))
         for start in range(MOST_STARTS):
-            within = Deadline(self.deadline.left() - REPORT_SECONDS)
-            if within.left() < LEAST_SECONDS:
-                self.left_out["bench"] = "its time was up"
+            if deadline.left() < LEAST_SECONDS:
+                self.left_out[part] = "its time was up"
                 return
             rows = len(Results(self.path).rows)
-            seconds = within.left() - 12  # so that it ends by itself, between two rows
+            seconds = deadline.left() - 12  # so that it ends by itself, between two rows
             command = [
                 sys.executable, "-m", "profiling.gpu.bench", *options, "--file", str(self.path),
                 "--seconds", f"{seconds:.0f}",
             ]  # fmt: skip
-            job = Job(f"bench-{start}", command, within.left(), self.path, IDLE_SECONDS)
-            run_all([job], self.logs, 1, within)
+            job = Job(f"{part}-{start}", command, deadline.left(), self.path, IDLE_SECONDS)
+            run_all([job], self.logs, 1, deadline)
             if job.code == 0:
                 return
-            print(f"bench: {job.stopped or f'exit status {job.code}'}\n{job.tail()}", flush=True)
+            print(f"{part}: {job.stopped or f'exit status {job.code}'}\n{job.tail()}", flush=True)
             if len(Results(self.path).rows) == rows:  # it did not come to its first row
-                self.left_out["bench"] = job.stopped or job.tail(1)
+                self.left_out[part] = job.stopped or job.tail(1)
                 return
-        self.left_out["bench"] = f"it lost the GPU {MOST_STARTS} times"
+        self.left_out[part] = f"it lost the GPU {MOST_STARTS} times"
 
 
 def bench_options(options: argparse.Namespace) -> list[str]:
@@ -267,6 +274,9 @@ def without_gpu(wanted: Sequence[str], options: argparse.Namespace, reason: str)
         if "ptx" in wanted:
             command = [sys.executable, "-m", "profiling.gpu.ptx", "--emulated"]
             jobs.append(Job("ptx", command, options.time_limit))
+        if "ladder" in wanted:
+            command = [sys.executable, "-m", "profiling.gpu.ladder"]
+            jobs.append(Job("ladder", command, options.time_limit))
     logs = options.out / "without-gpu.logs"
     shutil.rmtree(logs, ignore_errors=True)
     run_all(jobs, logs, 1, Deadline(options.time_limit))

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpucnn.backends.base import Array, Backend
+from profiling.ladder import BY_NAME
 
+from . import ladder
 from .arrays import to_backend
 from .cases import Case
 
@@ -39,6 +41,8 @@ def _math(case: Case) -> dict[str, str]:
 
 
 def conv_fprop(backend: Backend, case: Case, a: Arrays) -> Call:
+    if case.rung:
+        return lambda: (ladder.run(backend, BY_NAME[case.rung], case.shape, a["x"], a["w"]),)
     return lambda: (backend.conv_fprop(a["x"], a["w"], None, case.shape, **_math(case)),)
 
 

@@ -35,8 +35,8 @@ ARCHITECTURE = "sm_90"
 # Of a multiprocessor: registers, shared memory, threads; what a block takes of the second beside
 # its own.
 REGISTERS, SHARED, THREADS, RESERVED = 65536, 228 * 1024, 2048, 1024
-# In a clock: multiply-adds of float32, of mma.sync and of wgmma; instructions issued; bytes from the
-# second cache, 5,120 for all multiprocessors in NVIDIA's paper on the A100.
+# In a clock: multiply-adds of float32, of mma.sync and of wgmma; instructions issued; bytes from
+# the second cache, 5,120 for all multiprocessors in NVIDIA's paper on the A100.
 FMA, MMA, WGMMA = 128, 1024, 2048
 ISSUED = 4
 CACHE_BYTES = 5120 / MULTIPROCESSORS

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from profiling.gpu.report import geometry
 from profiling.results import Results, Row
 
-from . import LAYERS, RUNGS, Rung
+from . import RUNGS, Rung
+from .rows import SET, ladder_table, peer, rate, rows_of_ladder
 
 FOLDER = Path(__file__).parents[1] / "results"
-SET = "ladder"  # of its rows, in a results file
 COMMAND = "python -m profiling.gpu ladder"
 NETWORKS = ("resnet50", "vgg16")
 
@@ -38,39 +37,10 @@ def rung_of(row: Row) -> Rung | None:
     return None
 
 
-def rows_of_ladder(rows: Iterable[Row]) -> list[Row]:
-    """Return the ladder's rows as the rungs stand, layer by layer."""
-    order = {
-        f"{layer} {rung.name}": place
-        for place, (layer, rung) in enumerate(itertools.product(LAYERS, RUNGS))
-    }
-    mine = [row for row in rows if row["set"] == SET and not row.get("error")]
-    return sorted(mine, key=lambda row: order[row["layer"]])
-
-
 def table(results: Results) -> list[str]:
     """Return the ladder's rows as a Markdown table, or where there are none what others tell."""
     rows = rows_of_ladder(results.rows)
     return ladder_table(rows) if rows else others_table(results.rows)
-
-
-def ladder_table(rows: Sequence[Row]) -> list[str]:
-    """A line a rung: its time and rate, and how many times faster it is than the rung before."""
-    lines = [
-        "| layer | rung | | us | TFLOP/s | of the floor | gain | x PyTorch |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
-    ]
-    before: Row | None = None
-    for row in rows:
-        layer, name = row["layer"].split()
-        gain = ""
-        if before is not None and before["layer"].split()[0] == layer:
-            gain = f"{before['ours_us'] / row['ours_us']:.1f}"
-        lines.append(
-            f"| {layer} | {name} | {row['dtype']} | {_rate(row)} | {gain} | {_peer(row)} |"
-        )
-        before = row
-    return lines
 
 
 def others_table(rows: Sequence[Row]) -> list[str]:
@@ -83,14 +53,5 @@ def others_table(rows: Sequence[Row]) -> list[str]:
     ]
     for rung, row in sorted(found, key=lambda each: (each[0].number, each[1]["tflops"])):
         layer = f"{row['set']} {row['layer']}, {geometry(row)}"
-        lines.append(f"| {rung.name} | {row['dtype']} | {layer} | {_rate(row)} | {_peer(row)} |")
+        lines.append(f"| {rung.name} | {row['dtype']} | {layer} | {rate(row)} | {peer(row)} |")
     return lines
-
-
-def _rate(row: Row) -> str:
-    share = f"{row['floor_us'] / row['ours_us']:.0%}" if row.get("floor_us") else ""
-    return f"{row['ours_us']:,.1f} | {row['tflops']:.1f} | {share}"
-
-
-def _peer(row: Row) -> str:
-    return f"{row['speedup']:.2f}" if row.get("speedup") else ""

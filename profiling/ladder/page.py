@@ -8,7 +8,7 @@ from pathlib import Path
 
 from profiling.results import Results
 
-from . import measured
+from . import measured, rows
 from .counts import COUNTED, Counts, bank_clocks, count
 from .picture import svg
 
@@ -80,18 +80,21 @@ def banks() -> str:
 
 def results_part(results: Results) -> str:
     meta, name = results.meta, results.path.name
-    rows = measured.rows_of_ladder(results.rows)
     said = (
         f"From [{name}](../profiling/results/{name}): {meta['gpu']}, {meta['date']}, commit"
         f" {meta['commit']}."
     )
-    if not rows:
+    if not rows.rows_of_ladder(results.rows):
         said = (
             f"No results file has the ladder's own rows yet: they are measured by"
             f" `{measured.COMMAND}`. Until then, what other benchmarks have found of its rungs."
             f" {said}"
         )
-    return "\n".join([said, "", *measured.table(results)]) + "\n"
+    lines = [said, "", *measured.table(results)]
+    picture = results.path.with_name(f"{results.path.stem}-ladder.png")
+    if picture.exists():
+        lines += ["", f"![TFLOP/s of each rung](../profiling/results/{picture.name})"]
+    return "\n".join(lines) + "\n"
 
 
 def write() -> None:
