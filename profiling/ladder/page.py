@@ -43,10 +43,14 @@ def counted(counts: Sequence[Counts]) -> str:
         lines.append(
             f"| {c.rung.number} | {c.rung.name} | {c.block.pixels} x {c.block.filters} |"
             f" {c.threads:,} | {c.registers} | {c.shared_bytes / 1024:.0f} KB | {c.blocks} |"
-            f" {c.loop.multiplying} of {c.loop.instructions:,} | {made:,.0f} | {c.bytes:.2g} |"
-            f" {c.ceiling:,.1f} | {c.bound} |"
+            f" {c.loop.multiplying} of {c.loop.instructions:,} | {made:,.0f} | {c.bytes:.3g} |"
+            f" {_rate(c.ceiling)} | {c.bound} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _rate(tflops: float) -> str:
+    return f"{tflops:,.0f}" if tflops >= 100 else f"{tflops:.1f}"
 
 
 def banks() -> str:

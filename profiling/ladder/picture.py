@@ -36,12 +36,12 @@ def svg(counts: Sequence[Counts]) -> str:
 def _tile(each: Counts, left: float, bottom: float) -> list[str]:
     block, rung = each.block, each.rung
     tall, wide = UNIT * block.filters, UNIT * block.pixels
-    own_tall, own_wide = UNIT * block.own_filters, UNIT * block.own_pixels
+    own_tall, own_wide = (max(1.5, UNIT * n) for n in (block.own_filters, block.own_pixels))
     colour = BLUE if rung.dtype == "float32" else GREEN
     lines = (
         (f"{rung.number} {rung.name}", INK, "bold"),
         (f"{block.pixels} x {block.filters}", MUTED, "normal"),
-        (f"{each.bytes:.2g} bytes", MUTED, "normal"),
+        (f"{each.bytes:.3g} bytes", MUTED, "normal"),
         ("a multiply-add", MUTED, "normal"),
     )
     return [

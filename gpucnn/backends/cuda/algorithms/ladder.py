@@ -74,6 +74,6 @@ class Rung(Algorithm):
 
 
 # A warp of the first reads one pixel, and the weights of 32 filters from 32 lines; one of the
-# second reads four numbers of its pixel at once, and of each of its filters one.
+# second reads four numbers of its pixel at once, half a warp at a time, and of each filter one.
 NAIVE = Rung("naive", Settings(BLOCK_THREADS // WARP, WARP), 0, wavefronts=1 + 32)
-TILED = Rung("tiled", Settings(32, 32), 4 * (32 * 32 + 32 * 33), wavefronts=1 / 4 + 1)
+TILED = Rung("tiled", Settings(32, 32), 4 * (32 * 32 + 32 * 33), wavefronts=2 / 4 + 1)
