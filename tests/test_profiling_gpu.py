@@ -792,7 +792,7 @@ def test_a_missing_pytest_or_torch_is_said(tmp_path, monkeypatch):
     assert parts.tests_summary([ended], tmp_path)["passed"] is True
     run = object.__new__(command.Run)
     run.left_out = {}
-    run.bench()
+    run.measure("bench", 100.0)
     assert run.left_out == {"bench": "PyTorch is not installed"}
 
 
