@@ -33,9 +33,8 @@ def with_parts(page: str, new: dict[str, str]) -> str:
 
 def counted(counts: Sequence[Counts]) -> str:
     lines = [
-        "| | rung | block | threads | registers | shared memory | blocks | of the loop's"
-        " instructions multiply | multiply-adds an instruction | bytes a multiply-add | ceiling,"
-        " TFLOP/s | set by |",
+        "| | rung | block | threads | registers | shared memory | at once | multiply |"
+        " multiply-adds an instruction | bytes a multiply-add | ceiling, TFLOP/s | set by |",
         "|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for c in counts:
@@ -43,7 +42,7 @@ def counted(counts: Sequence[Counts]) -> str:
         lines.append(
             f"| {c.rung.number} | {c.rung.name} | {c.block.pixels} x {c.block.filters} |"
             f" {c.threads:,} | {c.registers} | {c.shared_bytes / 1024:.0f} KB | {c.blocks} |"
-            f" {c.loop.multiplying} of {c.loop.instructions:,} | {made:,.0f} | {c.bytes:.3g} |"
+            f" {c.loop.multiplying:,} of {c.loop.instructions:,} | {made:,.0f} | {c.bytes:.3g} |"
             f" {_rate(c.ceiling)} | {c.bound} |"
         )
     return "\n".join(lines) + "\n"
