@@ -25,7 +25,7 @@ NAME(conv_naive)(const float* __restrict__ x, const float* __restrict__ w, const
     Place at;
     const unsigned n = split(m, g.by_output, at);
     x += image_offset(n, pixels(g.input), g.channels);
-    w += k * pixels(g.kernel) * g.channels;
+    w += (long long)k * pixels(g.kernel) * g.channels;
 
     float sum = 0;
     for (int r = 0; r < g.kernel[1]; ++r)

@@ -31,7 +31,7 @@ NAME(conv_tiled)(const float* __restrict__ x, const float* __restrict__ w, const
     const unsigned n = split(m < m_end ? m : 0, g.by_output, at);
     x += image_offset(n, pixels(g.input), g.channels);
     const int loaded = blockIdx.y * TILE + down;
-    w += loaded * pixels(g.kernel) * g.channels;
+    w += (long long)loaded * pixels(g.kernel) * g.channels;
 
     float sum = 0;
     for (int r = 0; r < g.kernel[1]; ++r)

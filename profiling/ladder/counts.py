@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Block:
 
     Attributes:
         pixels, filters: of a block.
-        own_pixels, own_filters: of one of its ``owners``, "thread", "warp" or "warpgroup".
+        own_pixels, own_filters: of one of its threads, or warps or warpgroups on tensor cores.
         fetched: numbers from the second cache for a multiply-add of the direct sum.
         saved: multiply-adds of the direct sum for each that is made.
     """
@@ -59,48 +59,39 @@ class Block:
     filters: int
     own_pixels: int
     own_filters: int
-    owners: str
     fetched: float
     saved: float = 1.0
 
 
-def _gemm(m: int, n: int, own_m: int, own_n: int, owners: str) -> Block:
+def _gemm(m: int, n: int, own_m: int, own_n: int) -> Block:
     """A tile of a matrix product: m + n numbers for m * n multiply-adds."""
-    return Block(m, n, own_m, own_n, owners, (m + n) / (m * n))
+    return Block(m, n, own_m, own_n, (m + n) / (m * n))
 
 
 def _winograd(settings: Any, s: ConvShape) -> Block:
     """Of 4 x 4 inputs and of 4 x 4 transformed weights come 2 x 2 outputs, 36 multiply-adds."""
-    block = settings.block
-    fetched = 16 * (block.rows + block.columns) / (36 * block.rows * block.columns)
-    pixels = 4 * block.rows
-    return Block(
-        pixels, block.columns, 4 * block.corner, block.corner, "thread", fetched, saved=36 / 16
-    )
+    rows, columns, corner = settings.block.rows, settings.block.columns, settings.block.corner
+    fetched = 16 * (rows + columns) / (36 * rows * columns)
+    return Block(4 * rows, columns, 4 * corner, corner, fetched, saved=36 / 16)
 
 
 def _wgmma(settings: Any, s: ConvShape) -> Block:
     tile = settings.tile
-    block = _gemm(tile.pixels, tile.filters, tile.group_pixels, 64, "warpgroup")
+    block = _gemm(tile.pixels, tile.filters, tile.group_pixels, 64)
     if not tile.patches:
         return block
     # 8 pixels wide; the windows reach over its edges
     high, wide = s.kernel
     patch = (8 + wide - 1) * (tile.pixels // 8 + high - 1)
-    fetched = (patch / s.taps + tile.filters) / (tile.pixels * tile.filters)
-    return Block(
-        block.pixels, block.filters, block.own_pixels, block.own_filters, block.owners, fetched
-    )
+    return replace(block, fetched=(patch / s.taps + tile.filters) / (tile.pixels * tile.filters))
 
 
 _BLOCKS: dict[str, Callable[[Any, ConvShape], Block]] = {
-    "naive": lambda t, s: _gemm(t.pixels, t.filters, 1, 1, "thread"),
-    "tiled": lambda t, s: _gemm(t.pixels, t.filters, 1, 1, "thread"),
-    "implicit_gemm": lambda t, s: _gemm(
-        t.tile.m, t.tile.n, t.tile.thread_m, t.tile.thread_n, "thread"
-    ),
+    "naive": lambda t, s: _gemm(t.pixels, t.filters, 1, 1),
+    "tiled": lambda t, s: _gemm(t.pixels, t.filters, 1, 1),
+    "implicit_gemm": lambda t, s: _gemm(t.tile.m, t.tile.n, t.tile.thread_m, t.tile.thread_n),
     "winograd": _winograd,
-    "mma": lambda t, s: _gemm(t.tile.m, t.tile.n, t.tile.warp_m, t.tile.warp_n, "warp"),
+    "mma": lambda t, s: _gemm(t.tile.m, t.tile.n, t.tile.warp_m, t.tile.warp_n),
     "wgmma": _wgmma,
 }
 COUNTED = [rung for rung in RUNGS if rung.algorithm in _BLOCKS]

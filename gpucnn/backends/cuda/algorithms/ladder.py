@@ -14,10 +14,10 @@ from ...base import Array
 from ..geometry import geometry_record
 from ..kernel import DTYPE, RANK, KernelFamily
 from ..launch import BLOCK_THREADS, KernelCaller, ceil_div
-from .base import LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
+from .base import LAUNCH_US, MULTIPLY_ADDS, MULTIPROCESSORS, Algorithm, Plan, Problem
 
 WARP = 32
-CLOCKS = 1980.0  # of a multiprocessor in a microsecond
+CLOCKS = MULTIPLY_ADDS / 128  # of a multiprocessor in a microsecond
 _ELEMENT = {"float32": ("f32", {**DTYPE["float32"][1], **RANK[2][1], "CHANNELS_LAST": 1})}
 
 
