@@ -51,7 +51,7 @@ Shape = ConvShape | PoolShape | NormShape | RowShape | VectorShape | ParameterSh
 # (dtype, math): products in the dtype itself, in TF32, or of 16-bit numbers summed in float32
 FLOAT32, TF32, FLOAT64 = ("float32", "strict"), ("float32", "tf32"), ("float64", "strict")
 BFLOAT16, FLOAT16 = ("bfloat16", "mixed"), ("float16", "mixed")
-TORCH = "torch"
+TORCH, ALONE = "torch", ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Case:
         shape: its geometry; of the convolution, where an operation fuses several.
         dtype, math: the number format, as above.
         pool: the pooling of ``conv_bias_relu_pool`` and its backward pass.
-        against: "torch", "torch.compile" or "jax".
+        against: "torch", "torch.compile", "jax", or "" for no peer.
+        rung: of the ladder, whose kernel is to run; by default the one that is chosen.
     """
 
     op: str
@@ -75,6 +76,7 @@ class Case:
     math: str
     pool: PoolShape | None = None
     against: str = TORCH
+    rung: str = ""
 
     @property
     def layout(self) -> str:

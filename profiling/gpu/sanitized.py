@@ -18,7 +18,14 @@ import numpy as np
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.algorithms import (
+    ALGORITHMS,
+    DIRECTIONS,
+    LADDER,
+    Algorithm,
+    Plan,
+    Problem,
+)
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
@@ -106,7 +113,7 @@ def algorithms(name: str, architecture: int) -> Iterator[Call]:
     for case in CONV_NAMES:
         for given in directions(DTYPES[name], CONVS[case]):
             problem = problem_of(given, architecture)
-            for algorithm in ALGORITHMS.values():
+            for algorithm in (*ALGORITHMS.values(), *LADDER.values()):
                 if any(plan.is_legal() for plan in algorithm.plans(problem)):
                     yield replace(given, algorithm=algorithm)
 

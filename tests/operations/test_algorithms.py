@@ -9,7 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.algorithms import (
+    ALGORITHMS,
+    DIRECTIONS,
+    LADDER,
+    Algorithm,
+    Plan,
+    Problem,
+)
 from gpucnn.shapes import ConvShape
 from tests.cases import CONVS, DTYPES, in_layout
 from tests.conftest import make_backend
@@ -38,16 +45,17 @@ CHECKED_DTYPES = {
     "grouped": ["float32"],
     "mma_wgrad": ["bfloat16"],
     "wgmma": ["float16"],
+    **{name: ["float32"] for name in LADDER},
 }
 EMULATED_DTYPES = [dtype for dtype in DTYPES if dtype != "float16"]
-EMULATED = {"checked": CHECKED_DTYPES, "emulated": {}}
+EMULATED = {"checked": CHECKED_DTYPES, "emulated": {name: ["float32"] for name in LADDER}}
 # Cases of more multiply-adds than this have more tiles of a kind that smaller ones have, too, and
 # would take most of the time: they run in one dtype, and in the fast emulator.
 MOST_WORK = 9e6
 RUNS = [
     pytest.param(name, algorithm, dtype, id=f"{name}-{algorithm.name}-{dtype}", marks=marks)
     for name, marks in (("emulated", ()), ("checked", ()), ("cuda", pytest.mark.gpu))
-    for algorithm in ALGORITHMS.values()
+    for algorithm in (*ALGORITHMS.values(), *LADDER.values())
     for dtype in (DTYPES if name == "cuda" else EMULATED[name].get(algorithm.name, EMULATED_DTYPES))
 ]
 
@@ -56,7 +64,9 @@ def runs_whole(backend_name: str, algorithm: Algorithm, dtype: str) -> bool:
     """Return whether the largest cases run, too."""
     first = {"dmma": "float64"}.get(algorithm.name, "float32")
     first = "bfloat16" if "mma" in algorithm.name and first == "float32" else first
-    return backend_name == "cuda" or (backend_name == "emulated" and dtype == first)
+    if backend_name == "emulated":
+        return dtype == first and algorithm.name not in LADDER
+    return backend_name == "cuda"
 
 
 def fewest_and_most_splits(plans: Iterable[Plan]) -> Iterator[Plan]:
