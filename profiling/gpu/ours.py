@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gpucnn.backends.base import Array, Backend
+from gpucnn.backends.base import MATH, Array, Backend
 
 from .arrays import to_backend
 from .cases import Case
@@ -35,7 +35,7 @@ def bind(backend: Backend, case: Case, inputs: dict[str, Any]) -> Call:
 
 
 def _math(case: Case) -> dict[str, str]:
-    return {"math": "tf32"} if case.math == "tf32" else {}
+    return {"math": case.math} if case.math in MATH else {}  # "mixed" is what 16 bits are
 
 
 def conv_fprop(backend: Backend, case: Case, a: Arrays) -> Call:
