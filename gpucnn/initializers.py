@@ -54,6 +54,8 @@ def _dirac(
     (Zagoruyko & Komodakis, "DiracNets", 2017; partly so in Jordan, "94% on CIFAR-10 in 3.29
     Seconds on a Single GPU", 2024, section 3.3.)
     """
+    if len(shape) < 2:
+        raise ValueError(f"dirac: is for kernels, of two axes or more. Received: shape {shape}")
     values = _scaled(1 / 3, "in", False)(shape, fans, generator)
     count, *window, channels = shape
     in_group = fans[1] // math.prod(window) if window else count  # filters of a group
@@ -105,6 +107,8 @@ def initialize(
         values = np.full(shape, _CONSTANT.get(initializer, initializer))
     else:
         values = _SCALED[initializer](shape, fans, _generator)
-        if np.dtype(dtype).kind == "c":  # the variance in equal shares (Trabelsi et al. 2018)
+        if (
+            np.dtype(dtype).kind == "c" and initializer != "dirac"
+        ):  # the variance in equal shares (Trabelsi et al. 2018)
             values = (values + 1j * _SCALED[initializer](shape, fans, _generator)) / math.sqrt(2)
     return values.astype(dtype)

@@ -157,6 +157,30 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
+class Polynomial(Schedule):
+    """From ``learning_rate`` to ``final`` by (step / steps)^power, then constant.
+
+    >>> schedule = Polynomial(1.0, steps=10, final=0.5, power=2)
+    >>> schedule(0), schedule(5), schedule(10), schedule(20)
+    (1.0, 0.875, 0.5, 0.5)
+    """
+
+    alias: ClassVar[str] = "polynomial"
+    learning_rate: float
+    steps: int
+    final: float = 0.0
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "power", above=0)
+
+    def __call__(self, step: int) -> float:
+        progress = min(step / self.steps, 1.0) ** self.power
+        return self.learning_rate + (self.final - self.learning_rate) * progress
+
+
+@dataclass(frozen=True)
 class OneCycle(Schedule):
     """Up to the peak ``learning_rate`` during ``warm`` of the ``steps``, then far down.
 

@@ -15,13 +15,14 @@ import numpy as np
 from .arguments import as_int, as_number
 from .backends import default_backend, get_backend
 from .backends.base import Array, Backend
+from .batch_steps import EvaluationStep, TrainingStep
 from .callbacks import Callback
 from .checkpoint import json_path
 from .data import Augmentation, DeviceLoader, Loader, Normalize, Split
 from .data.device_loader import fits, why_not
 from .data.streaming import StreamedLoader, streamed
 from .history import History, Record
-from .layers.base import Layer, inference_mode
+from .layers.base import inference_mode
 from .losses import Loss
 from .meter import Meter
 from .metrics import Metric, named
@@ -29,14 +30,13 @@ from .network import Network
 from .optimizers import LossScale, Optimizer
 from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
-from .step import Steps
 from .tracing import traced
 from .training_state import read_state, write_state
 
 READ_EVERY = 0.1  # seconds between two readings of values on the device
 
 # Where a step's batch comes from, unless it is given one, and where its values go.
-Source = tuple[Loader | StreamedLoader | None, Meter | None]
+Source = tuple[Loader | StreamedLoader, Meter]
 
 
 class Trainer:
@@ -46,8 +46,8 @@ class Trainer:
         model: a network of one input and one output. One that is not built yet is built for the
             data, in float32 unless it has a dtype.
         loss: a name ("cross_entropy", "mse", "mae", "huber", "binary_cross_entropy") or a Loss.
-        optimizer: a name ("sgd", "adam", "adamw") or an Optimizer, which holds the learning rate or
-            its schedule, weight decay and gradient clipping.
+        optimizer: a name ("sgd", "adam", "adamw", "muon") or an Optimizer, which holds the learning
+            rate or its schedule, weight decay and gradient clipping.
         loss_scale: a LossScale, a number that it stays at, or None. "auto" is ``LossScale()`` for a
             model in float16, whose gradients need it, and None for others.
         metrics: names (see ``metrics.METRICS``) or functions; by default the loss's usual ones.
@@ -66,6 +66,7 @@ class Trainer:
     Attributes:
         history: a record for each finished epoch.
         normalize, classes: what ``fit`` was given; checkpoints keep them.
+        training_step, evaluation_step: what is done with a batch.
         stop_training: set to True by a callback, it ends ``fit`` after the epoch.
 
     Example:
@@ -112,15 +113,15 @@ class Trainer:
         self.classes: list[str] | None = None
         self.stop_training = False
         self._in_epoch = False
-        self._source: Source = (None, None)
         arenas: list[Any] = []
-        self._steps = Steps(self._step, self.backend, arenas)
-        self._tests = Steps(self._test, self.backend, arenas)
+        self.training_step = TrainingStep(self, arenas)
+        self.evaluation_step = EvaluationStep(self, arenas)
 
     @property
     def recording_failure(self) -> str | None:
         """Why training steps run as they stand, or None."""
-        return next((step.reason for step in self._steps.recordings.values() if step.reason), None)
+        recordings = self.training_step.steps.recordings.values()
+        return next((recorded.reason for recorded in recordings if recorded.reason), None)
 
     @property
     def epoch(self) -> int:
@@ -246,18 +247,18 @@ class Trainer:
 
     def _run_epoch(self, epoch: int, train: Source, test: Source | None, display: Silent) -> Record:
         start = read = time.perf_counter()
-        self._source = loader, meter = train
+        loader, meter = train
         meter.begin(f"epoch {epoch}")
         self._in_epoch = True
-        self._steps.under(self._circumstances())
+        self.training_step.begin(*train)
         with closing(self._batches(loader, epoch - 1)) as batches:
             for batch, (size, arrays) in enumerate(batches, 1):
                 # Overflow is silent on a device, and so it is here: the meter finds what it made.
                 with np.errstate(all="ignore"):
-                    self._run(self._steps, size, arrays)
+                    self.training_step(size, arrays)
                 if self.callbacks:
                     self._tell("on_batch_end", batch)
-                    self._steps.under(self._circumstances())
+                    self.training_step.begin(*train)  # a callback may have changed anything
                 if time.perf_counter() - read >= READ_EVERY:
                     values, asked, read = meter.glance(), read, time.perf_counter()
                     if values:  # those up to the glance before
@@ -266,6 +267,8 @@ class Trainer:
         record = {"epoch": epoch} | meter.read()
         seconds = time.perf_counter() - start
         self._in_epoch = False
+        if epoch == 1 and (why := self.recording_failure):
+            display.say(f"steps are not recorded but run one by one: {why}")
         if test is not None:
             values = self._evaluate(*test, f"validation of epoch {epoch}")
             record |= {f"val_{name}": value for name, value in values.items()}
@@ -274,59 +277,6 @@ class Trainer:
             "images_per_second": meter.samples / seconds,
             "seconds": time.perf_counter() - start,
         }
-
-    def _run(self, steps: Steps, size: int, batch: tuple[Array, ...]) -> None:
-        """Make a step, which leaves its values in the meter."""
-        if self.record:
-            steps(*batch, size=size)
-        else:
-            steps.function(*batch)
-        self._source[1].count(size)
-
-    def _circumstances(self) -> tuple:
-        """Return what a step's work depends on, its batch and what varies apart."""
-        settings = {**vars(self.optimizer), "learning_rate": None, "steps": None}
-        slots = settings.pop("slots")
-        layers = [
-            (
-                layer.trainable, layer.frozen, trainable, layer.counters.get("seed"),
-                *map(id, _arrays_of(layer)),
-            )
-            for _, layer, trainable in self.model._walk()
-        ]  # fmt: skip
-        model = self.model.fuses, self.model.dtype, self.model.layers
-        loss = self.loss, id(self.loss_scale), [*self.metrics.values()]
-        return model, layers, repr(settings), id(slots), loss, self._source
-
-    def _step(self, *batch: Array) -> list[Array]:
-        """Make one training step and return the batch's loss and metrics, on the device."""
-        images, labels = self._given(batch)
-        prediction = self.model.forward(images, training=True)
-        value, dprediction, known = traced(
-            None, "loss", self.loss.measure, prediction, labels, *self._scale
-        )
-        self.model.backward(dprediction)
-        traced(None, "optimizer", self.optimizer.step, self.model.parameters(), *self._scale)
-        return self._noted([value, *self._measure(prediction, labels, known)])
-
-    def _given(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
-        """Return a step's images and labels: a DeviceLoader's batch is part of the step."""
-        return batch or traced(None, "batch", self._source[0].batch)
-
-    def _noted(self, values: list[Array]) -> list[Array]:
-        """Return a step's values; to write them into the meter is part of the step."""
-        _, meter = self._source
-        if meter is not None:
-            meter.write(values)
-        return values
-
-    def _measure(self, prediction: Array, labels: Array, known: dict[Metric, Array]) -> list[Array]:
-        """Return the metrics; those that came with the loss are known."""
-        asarray = self.backend.xp.asarray
-        return [
-            asarray(known[metric] if metric in known else metric(prediction, labels))
-            for metric in self.metrics.values()
-        ]
 
     # ---- using the model -------------------------------------------------------------------------
 
@@ -346,19 +296,11 @@ class Trainer:
         self, loader: Loader | StreamedLoader, meter: Meter, where: str
     ) -> dict[str, float]:
         meter.begin(where)
-        self._source = loader, meter
-        self._tests.under(self._circumstances())
+        self.evaluation_step.begin(loader, meter)
         with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
             for size, batch in self._batches(loader, 0):
-                self._run(self._tests, size, batch)
+                self.evaluation_step(size, batch)
         return meter.read()
-
-    def _test(self, *batch: Array) -> list[Array]:
-        """Return a batch's loss and metrics in inference, on the device."""
-        images, labels = self._given(batch)
-        prediction = self.model.forward(images)
-        value, _, known = self.loss.measure(prediction, labels)
-        return self._noted([value, *self._measure(prediction, labels, known)])
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""
@@ -437,11 +379,6 @@ class Trainer:
                 f" dprediction, unless the trainer's is None. Received: {self.loss!r}"
             )
 
-    @property
-    def _scale(self) -> tuple[LossScale, ...]:
-        """Return the last argument of the loss and of the optimizer's step, if there is one."""
-        return () if self.loss_scale is None else (self.loss_scale,)
-
     def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
         if isinstance(data, Loader):
             return data
@@ -482,10 +419,6 @@ class Trainer:
         for callback in self.callbacks:
             callback.trainer = self
             getattr(callback, event)(*arguments)
-
-
-def _arrays_of(layer: Layer) -> list[Array]:
-    return [*layer.params.values(), *layer.state.values()]
 
 
 def _checked(callbacks: Iterable[Callback]) -> list[Callback]:

@@ -28,6 +28,7 @@ struct PictureBatch {  // gpucnn/backends/cuda/augment.py
     int height, width, channels;
     int shift, fill;  // fill: of what enters; negative mirrors the picture
     int cutout, cover;
+    int alternating;  // mirror in turns, whatever flip_below is
     Divisor by_width, by_channels;
 };
 
@@ -47,10 +48,15 @@ __device__ __forceinline__ Drawn draw_changes(const PictureBatch& b, long long p
     const unsigned long long offset = (1ull << 32) + epoch;
     const Words moved = philox4x32(2ull * place, offset, b.seed);
     const Words covered = philox4x32(2ull * place + 1, offset, b.seed);
+    int flipped = moved.at[2] < b.flip_below;
+    if (b.alternating) {
+        const int even = philox4x32((unsigned long long)picture, 1ull << 33, b.seed).at[2] < 1u << 31;
+        flipped = even == (epoch % 2 == 0);
+    }
     return {picture,
             draw(moved.at[0], 2 * b.shift + 1) - b.shift,
             draw(moved.at[1], 2 * b.shift + 1) - b.shift,
-            moved.at[2] < b.flip_below,
+            flipped,
             draw(covered.at[0], b.height) - b.cutout / 2,
             draw(covered.at[1], b.width) - b.cutout / 2};
 }

@@ -12,6 +12,7 @@ struct TensorEntry {
     Accum* master;  // or null
     long long size;
     double weight_decay;
+    double rate_factor;  // of the learning rate
 };
 
 struct Chunk {

@@ -8,13 +8,15 @@
 //                 p -= rate * (m / correction1) / (sqrt(v / correction2) + epsilon)
 //                 Kingma & Ba, ICLR 2015; decoupled: p -= rate * weight_decay * p in place of the
 //                 term in g (AdamW: Loshchilov & Hutter, ICLR 2019)
+//   lookahead_update   slow += share * (p - slow);   p = slow, unless the share, which may lie at an address
+//                 as rate does, is 0. Zhang, Lucas, Hinton & Ba, NeurIPS 2019
 //
 // table: one TensorEntry a tensor; chunks: (tensor, first element) of each block;
 // s: one number, or null for 1; where it is 0 nothing is changed at all (gradient_scale.cu).
 // Arithmetic, slots and masters are in Accum; p is the master, where there is one, and the parameter its
 // rounding (Micikevicius et al., "Mixed precision training", ICLR 2018).
-// rate and the corrections, 1 - beta^step, are a number each, or lie at an address that is not null: one
-// launch is recorded for all steps. They are doubles, which lose no digits on the way.
+// rate, which each tensor has a factor of, and the corrections, 1 - beta^step, are a number each, or lie at
+// an address that is not null: one launch is recorded for all steps. They are doubles, which lose no digits.
 // grid: one block a chunk; CHUNK elements, CHUNK / BLOCK_THREADS a thread.
 #include "math.cuh"
 #include "multi_tensor.cuh"
@@ -27,7 +29,7 @@ NAME(sgd_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict_
     const Chunk chunk = chunks[blockIdx.x];
     const TensorEntry tensor = table[chunk.tensor];
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
-    const Accum rate = (Accum)(rate_at ? *rate_at : rate_value);
+    const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     Accum params[TOGETHER], grads[TOGETHER], velocities[TOGETHER];
     const auto load = [&](int k, long long i) {
         params[k] = load_parameter(tensor, i);
@@ -53,7 +55,7 @@ NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
     const Chunk chunk = chunks[blockIdx.x];
     const TensorEntry tensor = table[chunk.tensor];
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
-    const Accum rate = (Accum)(rate_at ? *rate_at : rate_value);
+    const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     const Accum correction_1 = (Accum)(correction_1_at ? *correction_1_at : correction_1_value);
     const Accum correction_2 = (Accum)(correction_2_at ? *correction_2_at : correction_2_value);
     const Accum decay = (Accum)tensor.weight_decay;
@@ -76,5 +78,25 @@ NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
         tensor.first_slot[i] = m;
         tensor.second_slot[i] = v;
         store_parameter(tensor, i, p - rate * (m / correction_1) / (math::sqrt(v / correction_2) + epsilon));
+    });
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+NAME(lookahead_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
+                       const double* __restrict__ grad_scale, double share_value,
+                       const double* __restrict__ share_at) {
+    const Accum share = (Accum)(share_at ? *share_at : share_value);
+    if (share == 0 || (grad_scale && *grad_scale == 0)) return;
+    const Chunk chunk = chunks[blockIdx.x];
+    const TensorEntry tensor = table[chunk.tensor];
+    Accum fast[TOGETHER], slow[TOGETHER];
+    const auto load = [&](int k, long long i) {
+        fast[k] = load_parameter(tensor, i);
+        slow[k] = tensor.first_slot[i];
+    };
+    each_element(chunk, tensor, load, [&](int k, long long i) {
+        const Accum p = slow[k] + share * (fast[k] - slow[k]);
+        tensor.first_slot[i] = p;
+        store_parameter(tensor, i, p);
     });
 }

@@ -86,7 +86,7 @@ __device__ __forceinline__ void hold(Accum (&values)[HELD], const Element* row, 
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
 NAME(softmax_cross_entropy)(const Element* __restrict__ logits, const TARGET* __restrict__ targets, Accum smoothing,
                             Accum scale, const double* __restrict__ loss_scale, Accum* __restrict__ losses,
                             unsigned char* __restrict__ hits, Element* __restrict__ dlogits, int rows,

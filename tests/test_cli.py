@@ -304,7 +304,7 @@ def test_summary(newest):
 
 def test_plan():
     output = run("plan", "lenet5", "--batch-size", 16)
-    assert re.search(r"max_pool2d\+re_lu +uint8 16x14x14x6 +18", output)
+    assert re.search(r"batch_norm\+re_lu\+max_pool2d +uint8 16x14x14x6, float32 16x28x28x6", output)
     assert re.search(r"arena +[\d.]+ MB for \d+ arrays of [\d.]+ MB in all", output)
 
 

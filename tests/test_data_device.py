@@ -12,7 +12,18 @@ import pytest
 from gpucnn import trainer as trainer_module
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.changes import UNCHANGED, Changes
-from gpucnn.data import Compose, Crop, Cutout, DeviceLoader, Flip, Loader, Normalize, Shift, Split
+from gpucnn.data import (
+    AlternatingFlip,
+    Compose,
+    Crop,
+    Cutout,
+    DeviceLoader,
+    Flip,
+    Loader,
+    Normalize,
+    Shift,
+    Split,
+)
 from gpucnn.data.device_loader import SHARE, _divided, fits
 from gpucnn.optimizers import SGD
 from gpucnn.samples import Samples
@@ -62,6 +73,13 @@ def test_unchanged_pictures_are_the_loaders_bit_for_bit(backend, drop_last, norm
     assert len(kept) == len(plain)
     for epoch in (0, 4):
         assert same(batches(kept, epoch, backend=backend), list(plain.epoch(epoch)))
+
+
+def test_flips_in_turns_are_those_of_a_loader():
+    options = {"seed": 9, "augment": AlternatingFlip(), "normalize": NORMALIZE}
+    for epoch in (0, 1):
+        kept = DeviceLoader(SPLIT, 5, backend="numpy", **options)
+        assert same(batches(kept, epoch), list(Loader(SPLIT, 5, **options).epoch(epoch)))
 
 
 def test_every_backend_draws_the_same(backend):
@@ -166,7 +184,7 @@ def test_a_recorded_step_takes_its_batch_itself():
             for count in epochs:
                 fit(trainer, count)
     assert recorded.recording_failure is None
-    steps = recorded._steps.recordings
+    steps = recorded.training_step.steps.recordings
     # 108 images are 6 batches of 16 and one of 12, and no step is given any
     assert {key: step.recorded for key, step in steps.items()} == {(16,): True, (12,): False}
     assert_same_training(recorded, plain)
@@ -239,6 +257,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(tmp_path):
         (Crop(2), Changes(shift=2, fill=None)),
         (Compose([Crop(3, mode="zero"), Flip(0.25)]), Changes(shift=3, flip=0.25)),
         (Compose([Flip(), Shift(1)]), Changes(shift=1, flip=0.5)),
+        (Compose([AlternatingFlip(), Crop(2)]), Changes(shift=2, fill=None, alternating=True)),
+        (Compose([AlternatingFlip(), Flip()]), None),
         (
             Compose([Compose([Flip()]), Cutout(4, fill=255.0)]),
             Changes(flip=0.5, cutout=4, cover=255),

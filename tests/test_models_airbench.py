@@ -1,17 +1,23 @@
 """airbench94: whitening, its initial filters, and the same steps as the peer in PyTorch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import gpucnn
 from gpucnn import models
+from gpucnn.backends import use_backend
+from gpucnn.data import Normalize, Split
 from gpucnn.initializers import initialize
 from gpucnn.losses import CrossEntropy
 from gpucnn.models.airbench import airbench94
 from gpucnn.recipes import recipe_for
 from profiling.gpu.airbench_torch import Network, Settings, Training
 
+from .emulated_graphs import Device
+from .test_step import same
 from .tolerance import assert_close
 
 WIDTHS = (8, 16, 12)
@@ -83,6 +89,14 @@ def test_dirac_filters_copy_their_channels(filters, groups):
     assert rest.size == 0 or (abs(rest).max() <= bound and rest.std() > 0.4 * bound)
 
 
+def test_dirac_is_for_kernels_of_any_dtype():
+    layer = gpucnn.Conv1D(2, 3, padding=1, use_bias=False, kernel_initializer="dirac")
+    x = np.random.default_rng(0).standard_normal((2, 5, 2)) + 1j
+    np.testing.assert_array_equal(layer.forward(x), x)
+    with pytest.raises(ValueError, match=r"dirac: is for kernels, .* Received: shape \(3,\)"):
+        gpucnn.BatchNorm(gamma_initializer="dirac").build((3,))
+
+
 def test_a_number_is_an_initializer_that_json_keeps():
     values = initialize("test", 0.25, (2, 3), (1, 1), np.dtype(np.float32))
     np.testing.assert_array_equal(values, np.full((2, 3), 0.25, np.float32))
@@ -104,21 +118,19 @@ def test_filters_and_scales_that_are_not_trained(images):
 
 
 def test_steps_of_the_recipe_are_those_of_the_peer(images):
-    """Decay, momentum, the faster biases and smoothed labels, at one rate and in float64."""
+    """Decay, momentum, faster biases, Lookahead and smoothed labels, at one rate, in float64."""
     model, labels = made(images), np.random.default_rng(2).integers(0, 10, len(images))
     count = len(images)
-    settings = Settings(
-        batch_size=count, widths=WIDTHS, device="cpu", dtype=torch.double, lookahead=False
-    )
-    peer = Training(settings, steps=6, steps_per_epoch=6, state=model.state_dict())
+    settings = Settings(batch_size=count, widths=WIDTHS, device="cpu", dtype=torch.double)
+    peer = Training(settings, steps=10, steps_per_epoch=10, state=model.state_dict())
     recipe = recipe_for("airbench94", "cifar10")
-    optimizer, loss = recipe.make_optimizer(images=50_000), recipe.make_loss()
+    optimizer, loss = recipe.make_optimizer(images=1000), recipe.make_loss()  # of ten steps
     assert isinstance(loss, CrossEntropy)
     # The peer's loss is a sum, so that its steps grow with the batch.
     optimizer.learning_rate = recipe.peak * count / recipe.batch_size
     theirs = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
     values = []
-    for _ in range(5):
+    for _ in range(8):  # the slow weights follow after the fifth
         value, gradient = loss(model.forward(images, training=True), labels)
         model.backward(gradient)
         optimizer.step(model.parameters())
@@ -145,3 +157,30 @@ def test_the_whitening_bias_is_trained_for_some_epochs(images):
     assert before["whitening/bias"].any()
     np.testing.assert_array_equal(after["whitening/bias"], before["whitening/bias"])
     assert not np.array_equal(after["classifier/kernel"], before["classifier/kernel"])
+
+
+def test_the_recipe_is_recorded_on_the_device_before_and_after_the_bias_is_frozen():
+    """Data, flips, crops, rates and whatever else there is: replays are what plain steps are."""
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), np.arange(4))
+    normalize, trainers = Normalize.of(split.images), []
+    recipe = replace(recipe_for("airbench94", "cifar10"), epochs=5, batch_size=2)
+    device = Device()
+    with use_backend(device.backend):
+        for record in (True, False):
+            gpucnn.set_seed(0)
+            model = airbench94(10, (32, 32, 3), "float32", (2, 4, 3))
+            models.whiten(model, normalize(split.images))
+            trainer = gpucnn.Trainer(
+                model, recipe.make_loss(), recipe.make_optimizer(images=4), record=record,
+                callbacks=recipe.make_callbacks(), backend=device.backend, progress=False,
+            )  # fmt: skip
+            trainer.fit(
+                split, epochs=5, batch_size=2, validation_split=0.0, augment=recipe.augment,
+                normalize=normalize,
+            )  # fmt: skip
+            trainers.append(trainer)
+    recorded = trainers[0].training_step.steps.recordings.values()
+    assert [step.recorded for step in recorded] == [True] and not trainers[0].recording_failure
+    assert models.whitening_layer(trainers[0].model).frozen == ("kernel", "bias")
+    assert same(*trainers)

@@ -46,16 +46,19 @@ PLANS: dict[str, tuple[Chain, list[str]]] = {
     ),
     "norm, relu, pool": (
         lambda: [L.BatchNorm(), L.ReLU(), L.MaxPool2D(2), L.ReLU()],
-        ["Layer: batch_norm", "WithReLU: max_pool2d+re_lu", "Layer: re_lu"],
+        ["NormPool: batch_norm+re_lu+max_pool2d", "Layer: re_lu"],
     ),
     "norm, pool, relu": (
         lambda: [L.BatchNorm(), L.MaxPool2D(2), L.ReLU(), L.AveragePool2D(2), L.ReLU()],
         [
-            "Layer: batch_norm", "WithReLU: max_pool2d+re_lu", "Layer: average_pool2d",
-            "Layer: re_lu",
+            "NormPool: batch_norm+max_pool2d+re_lu", "Layer: average_pool2d", "Layer: re_lu",
         ],
     ),
     "norm, relu": (lambda: [L.BatchNorm(), L.ReLU()], ["WithReLU: batch_norm+re_lu"]),
+    "norm, pool": (
+        lambda: [L.BatchNorm(), L.MaxPool2D(2), L.MaxPool2D(2), L.ReLU()],
+        ["NormPool: batch_norm+max_pool2d", "WithReLU: max_pool2d+re_lu"],
+    ),
     "norm, relu6": (
         lambda: [L.BatchNorm(), L.ReLU(max_value=6), L.MaxPool2D(2)],
         ["WithReLU: batch_norm+re_lu", "Layer: max_pool2d"],

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from gpucnn.backends.base import Array, Backend
-from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
+from gpucnn.optimizers import SGD, Adam, AdamW, Lookahead, Muon, Optimizer
 from gpucnn.schedules import Cosine, StepDecay
 
+from . import reference
 from .tolerance import assert_close
 
 STEPS = 10
@@ -104,6 +105,61 @@ def test_decay_all_decays_biases_and_norms_too(backend):
         assert_close(ours[path], value, reduction=20 * STEPS, magnitude=1.0 + abs(value), what=path)
 
 
+@pytest.mark.parametrize("share", [0.25, StepDecay(0.5, steps=6)])
+def test_lookahead_takes_a_share_of_every_third_step(backend, share):
+    ours = run(backend, SGD(0.1, lookahead=Lookahead(3, share=share)), range(7), random_arrays(0))
+    shares = {2: 0.25, 5: 0.25} if share == 0.25 else {2: 0.5, 5: 0.05}
+    for path, slow in random_arrays(0).items():
+        fast = slow
+        for step in range(7):
+            fast = fast - 0.1 * random_arrays(100 + step)[path]
+            if step in shares:
+                fast = slow = slow + shares[step] * (fast - slow)
+        assert_close(ours[path], fast, reduction=20, magnitude=1.0 + abs(slow), what=path)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_muon(backend, nesterov):
+    """Kernels by reference, in one iteration, where float64 leaves no doubt; vectors as by SGD."""
+    settings = {"momentum": 0.9, "nesterov": nesterov}
+    optimizer = Muon(0.1, weight_decay=0.05, iterations=1, **settings)
+    ours = run(backend, optimizer, range(3), random_arrays(0))
+    vectors = run(backend, SGD(0.1, **settings), range(3), random_arrays(0))
+    for path, value in random_arrays(0).items():
+        if not is_kernel(path):
+            np.testing.assert_array_equal(ours[path], vectors[path])
+            continue
+        v = np.zeros_like(value)
+        for step in range(3):
+            u, v = reference.muon_momentum(random_arrays(100 + step)[path], v, 0.9, nesterov, 1.0)
+            direction = reference.orthogonal(u / reference.global_norm([u]), 1)
+            value = value - 0.1 * (direction + 0.05 * value)
+        # sums of up to 20 products, some on top of each other
+        assert_close(ours[path], value, reduction=3 * 60, magnitude=20.0, what=path)
+
+
+def test_muons_steps_do_not_depend_on_the_gradients_size(backend):
+    steps = []
+    for size in (1.0, 2.0**-100):
+        value, gradient = np.zeros((7, 11)), random_arrays(3)["dense/kernel"] * size
+        value = backend.asarray(value)
+        Muon(0.1).step([Parameter("w", value, backend.asarray(gradient))])
+        steps.append(backend.to_numpy(value))
+    assert_close(*steps, reduction=60, magnitude=1.0)
+    np.testing.assert_allclose(np.linalg.svd(steps[0])[1] / 0.1, 0.95, atol=0.3)
+
+
+def test_muon_leaves_weights_without_a_gradient(backend):
+    value = backend.asarray(np.ones((7, 11), np.float32))
+    Muon(0.1).step([Parameter("w", value, backend.xp.zeros_like(value))])
+    np.testing.assert_array_equal(backend.to_numpy(value), 1.0)
+
+
+def test_what_is_no_lookahead_is_refused():
+    with pytest.raises(TypeError, match="SGD: lookahead must be a Lookahead or None"):
+        SGD(0.1, lookahead=5)
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_rate_factors_scale_a_rate_and_not_its_decay(backend, kind):
     factors = {"*/bias": 8.0, "norm/*": 0.5, "*/kernel": 1.0}
@@ -181,7 +237,15 @@ def test_slots_are_wide_and_parameters_keep_their_dtype(backend, name, make):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: SGD(Cosine(0.1, 10), momentum=0.9), lambda: Adam(), lambda: AdamW()]
+    "make",
+    [
+        lambda: SGD(Cosine(0.1, 10), momentum=0.9),
+        lambda: Adam(),
+        lambda: AdamW(),
+        lambda: Muon(0.1),
+        lambda: SGD(0.1, lookahead=Lookahead(3, share=0.4)),
+        lambda: SGD(0.1, lookahead=Lookahead(3, share=StepDecay(0.4, steps=6))),
+    ],
 )
 def test_a_restored_optimizer_continues_bit_for_bit(backend, make):
     straight = run(backend, make(), range(STEPS), random_arrays(0))
@@ -259,7 +323,13 @@ def test_no_parameters_are_no_step():
         (lambda: SGD(0.1, clip_norm=0.0), "SGD: clip_norm must be .*Received: clip_norm=0.0"),
         (lambda: Adam(beta_2=float("nan")), "Adam: beta_2 must be .*nan"),
         (lambda: AdamW(weight_decay=-1), "AdamW: weight_decay must be .*-1"),
-        (lambda: Optimizer.of("rmsprop"), "optimizer must be one of 'adam', 'adamw', 'sgd'"),
+        (lambda: Muon(iterations=0), "Muon: iterations must be .*0"),
+        (lambda: Lookahead(0), "Lookahead: period must be .*0"),
+        (lambda: Lookahead(share=0.0), "Lookahead: share must be .*Received: share=0.0"),
+        (
+            lambda: Optimizer.of("rmsprop"),
+            "optimizer must be one of 'adam', 'adamw', 'muon', ",
+        ),
     ],
 )
 def test_bad_arguments_are_named(make, message):

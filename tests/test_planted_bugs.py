@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends.cuda import CudaBackend, columns, norm
+from gpucnn.backends.cuda import norm_pool as norm_pool_module
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma, wgmma_wgrad
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
@@ -434,6 +435,21 @@ def pool_packed(backend: CudaBackend) -> None:
     pooled(backend, shape, x)
 
 
+def norm_pool(backend: CudaBackend) -> None:
+    shape = PoolShape.of((2, 10, 9, 6), 3, mode="max", rank=2, strides=2, padding=((1, 1), (0, 1)))
+    norm = NormShape.of(shape.x_shape)
+    x, gamma, beta = random("x", shape.x_shape), random("gamma", (6,)), random("beta", (6,))
+    normal, *statistics = reference.batch_norm_train(x, gamma, beta, 1e-3, norm)
+    y, _ = reference.pool_forward(normal, shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "MOST_ROWS", 0)
+        patch.setattr(norm_pool_module, "THREADS_WANTED", 20)
+        got, _, *found = backend.batch_norm_pool_train(x, gamma, beta, 1e-3, norm, shape, "relu")
+    expected = (np.maximum(y, 0), *statistics)
+    for value, exact in zip((got, *found), expected, strict=True):
+        assert_close(value, exact, reduction=180, magnitude=np.abs(exact) + 2)
+
+
 def pool_strips(backend: CudaBackend) -> None:
     for padding in (1, ((1, 1), (0, 0))):
         shape = PoolShape.of((2, 7, 24, 3), 3, mode="max", rank=2, strides=2, padding=padding)
@@ -651,6 +667,20 @@ def loss_scaling(backend: CudaBackend) -> None:
     assert scale.tolist() == [4, 1] and skipped == 1
 
 
+def muon(backend: CudaBackend) -> None:
+    grads = [random("g", (3, 5)), random("h", (9, 1000))]
+    velocities = [random("v", g.shape) for g in grads]
+    expected = [reference.muon_momentum(g, v, 0.9, True, 1.0)[0]
+                for g, v in zip(grads, velocities, strict=True)]  # fmt: skip
+    got = backend.muon_direction(grads, velocities, momentum=0.9, nesterov=True, grad_scale=None)
+    for direction, u in zip(got, expected, strict=True):
+        norm = reference.global_norm([u])
+        assert_close(direction, u / norm, reduction=12, magnitude=4 / norm)
+    a, b = random("a", (17, 17)), random("b", (17, 17))
+    got = backend.newton_schulz(a, b, (3.0, -4.0, 2.0))
+    assert_close(got, 3 * np.eye(17) - 4.0 * a + 2.0 * b, reduction=4, magnitude=9.0)
+
+
 def augment(backend: CudaBackend) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 41, 37, 3), np.uint8)
     flat = np.ascontiguousarray(images[:1, :3])  # mirrored as far as it goes
@@ -659,6 +689,7 @@ def augment(backend: CudaBackend) -> None:
     for pictures, order, options in (
         (images, [2, 0, 3, 1], mirrored | whole),
         (images, [2, 0, 3, 1], {"shift": 2, "fill": 7, "flip": 0.5}),
+        (images, [2, 0, 3, 1], {"alternating": True}),
         (flat, [0] * 24, mirrored),
     ):
         order, count = np.array(order, np.int32), len(order) - 1
@@ -1017,13 +1048,17 @@ BUGS = [
         " && place < 4) bias_sums", ") bias_sums"),
     Bug("the rows below the map are summed", conv_pool_wgrad, "conv_direct_wgrad.cu",
         "min(2 * g.quads[0], g.output[0] - 2 * tile.row)", "2 * g.quads[0] + 2"),
-    Bug("a later equal maximum wins", pool, "pool.cu", "value <= best", "value < best"),
-    Bug("the last of the equal ones of 3x3", pool_packed, "pool.cu",
+    Bug("a later equal maximum wins", pool, "pool_window.cuh", "value <= best", "value < best"),
+    Bug("the last of the equal ones of 3x3", pool_packed, "pool_window.cuh",
         "int t = TAPS - 2; t >= 0; --t", "int t = 0; t < TAPS - 1; ++t"),
-    Bug("a NaN among 3x3 lost", pool_packed, "pool.cu", "if (sum != sum)", "if (false)"),
+    Bug("a NaN among 3x3 lost", pool_packed, "pool_window.cuh", "if (sum != sum)", "if (false)"),
+    Bug("the channels of the first thread", norm_pool, "norm_pool.cu",
+        "normaliser(unit * WIDTH + j,", "normaliser(j,"),
+    Bug("units of another pixel's channels", norm_pool, "norm_pool.cu", "i += stride",
+        "i += stride + 1"),
     Bug("the column beside a strip left out", pool_strips, "pool_strips.cu",
         "rows[r].beside_exists ? widen(rows[r].beside) : worst", "worst"),
-    Bug("what the ReLU has cut keeps its place", pool_packed, "pool.cu",
+    Bug("what the ReLU has cut keeps its place", pool_packed, "pool_window.cuh",
         "if (SELECTS && g.relu && !(pooled.value[j] > 0)) pooled.tap[j]",
         "if (false) pooled.tap[j]"),
     Bug("what the ReLU has cut in a strip keeps its place", pool_strips, "pool_strips.cu",
@@ -1144,6 +1179,7 @@ BUGS = [
         "size - 1 - abs(size - 1", "size - abs(size - 1"),
     Bug("a column too far when flipped", augment, "augment.cu", "b.width - 1 - column",
         "b.width - column"),
+    Bug("every epoch's turn is the first's", augment, "augment.cu", "epoch % 2 == 0", "true"),
     Bug("the place in the batch, not in the epoch", augment, "augment.cu",
         "(unsigned)at + blockIdx.x", "blockIdx.x"),
     Bug("the rows and columns that enter are read", augment, "augment.cu",
@@ -1171,6 +1207,10 @@ BUGS = [
         "growth_interval > 0 ? scale / 2 : scale", "scale"),
     Bug("gradients keep the scale", loss_scaling, "gradient_scale.cu",
         "clip_norm / norm : 1) / scale", "clip_norm / norm : 1)"),
+    Bug("another tensor's norm", muon, "muon.cu", "blockIdx.x - chunk.begin / CHUNK", "0"),
+    Bug("the look ahead twice", muon, "muon.cu",
+        "momentum * velocities[k] : velocities[k]", "velocities[k] : velocities[k]"),
+    Bug("ones in a column", muon, "muon.cu", "i / n == i % n", "i % n == 0"),
 ]  # fmt: skip
 CHECKS = sorted({bug.check for bug in BUGS}, key=lambda check: check.__name__)
 

@@ -41,6 +41,7 @@ from profiling.gpu import (
 from profiling.gpu.accuracy import LIMITS, relative_error
 from profiling.gpu.cases import BFLOAT16, FLOAT32, FLOAT64, Case, ParameterShape, RowShape
 from profiling.gpu.jobs import Deadline, Job, run_all
+from profiling.gpu.options import parser
 from profiling.results import Results, problems
 
 from .cases import DTYPES
@@ -723,8 +724,8 @@ def test_every_operation_against_the_reference(capsys):
     names = {call.operation for call in sanitized.calls("float32")}
     abstract = type(get_backend("numpy")).__mro__[1:]
     wanted = {name for base in abstract for name in getattr(base, "__abstractmethods__", ())}
-    wanted |= {"conv_pool_forward", "conv_pool_backward"}
-    assert names == wanted - {"owns", "asarray", "to_numpy", "synchronize"}
+    wanted |= {"batch_norm_pool_train", "conv_pool_forward", "conv_pool_backward"}
+    assert names == wanted - {"owns", "asarray", "to_numpy", "synchronize", "memory"}
     forced = {c.algorithm.name for d in DTYPES for c in sanitized.calls(d, 90) if c.algorithm}
     assert forced == set(ALGORITHMS)
 
@@ -758,12 +759,13 @@ def test_what_fails_on_a_gpu_is_left_out_and_the_rest_is_kept(tmp_path, monkeypa
     """A machine that says it has a GPU and has not: the benchmark's process fails at its start."""
     monkeypatch.setattr(machine, "gpu", lambda: (dict(GPU), ""))
     monkeypatch.setattr(machine, "compute_sanitizer", lambda: None)
-    given = ["bench", "sanitize", "report", "--out", str(tmp_path), "--commit", "1a2b3c4"]
+    given = ["bench", "steps", "sanitize", "report", "--out", str(tmp_path), "--commit", "1a2b3c4"]
     assert command.main(given) == 0
     (path,) = tmp_path.glob("h200-*-1a2b3c4.json")
     meta = Results(path).meta
     assert meta["left_out"]["sanitize"] == "compute-sanitizer is not installed"
     assert "the CUDA backend needs" in meta["left_out"]["bench"]
+    assert "the CUDA backend needs" in meta["left_out"]["steps"]
     assert path.with_suffix(".md").exists()
     said = capfd.readouterr().out
     assert "left out bench: " in said
@@ -793,9 +795,47 @@ def test_a_missing_pytest_or_torch_is_said(tmp_path, monkeypatch):
     ended = job_that_said(tmp_path, "tests", "497 calls, 0 failed", 0)
     assert parts.tests_summary([ended], tmp_path)["passed"] is True
     run = object.__new__(command.Run)
-    run.left_out = {}
+    run.left_out, run.options = {}, parser("", 1.0).parse_args([])
     run.bench()
-    assert run.left_out == {"bench": "PyTorch is not installed"}
+    run.steps()
+    assert run.left_out == {
+        "bench": "PyTorch is not installed", "steps": "PyTorch is not installed",
+        "steps against JAX": "JAX is not installed",
+    }  # fmt: skip
+
+
+def test_measuring_parts_share_the_time_and_get_their_options(tmp_path, monkeypatch):
+    """Each program ends when its time is up; the steps' process against JAX comes last."""
+    clock, ran = Clock(), []
+
+    def run_all(jobs, logs, at_once, deadline):
+        for job in jobs:
+            ran.append((job.name, deadline.left(), job.command[2:]))
+            clock.now += deadline.left()
+            job.code = 0
+
+    monkeypatch.setattr(command, "run_all", run_all)
+    monkeypatch.setattr(command, "Deadline", lambda seconds: Deadline(seconds, clock))
+    monkeypatch.setattr(machine, "has", lambda module: True)
+    run = object.__new__(command.Run)
+    given = ["--dtype", "bfloat16", "--network", "lenet5", "--op", "conv_fprop", "--quick"]
+    run.options = parser("", 1.0).parse_args([*given, "--cifar", "here"])
+    run.results = SimpleNamespace(meta={"commit": "1a2b3c4"})
+    run.left_out, run.path, run.logs = {}, tmp_path / "r.json", tmp_path
+    run.deadline = Deadline(520, clock)
+    run.bench(command.STEPS_SHARE)
+    run.steps()
+    names, seconds, commands = zip(*ran, strict=True)
+    assert names == ("bench-0", "steps-0", "airbench", "steps-jax-0")
+    assert seconds == pytest.approx((200, 144, 120, 36))
+    assert commands[0][:6] == [
+        "profiling.gpu.bench", "--quick", "--op", "conv_fprop", "--dtype", "bfloat16",
+    ]  # fmt: skip
+    steps = ["profiling.gpu.steps", "--network", "lenet5", "--dtype", "bfloat16"]
+    assert commands[1][:7] == [*steps, "--file", str(run.path)]
+    assert commands[2][:3] == ["profiling.gpu.airbench", "--data", "here"]
+    assert commands[3][:6] == [*steps, "--jax"]
+    assert clock.now == pytest.approx(500) and run.left_out == {}
 
 
 def test_the_command_refuses_what_is_no_part(capsys):

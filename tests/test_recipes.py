@@ -9,6 +9,7 @@ import pytest
 from gpucnn import data, models
 from gpucnn.cli.runs import read_begin
 from gpucnn.data import cifar, public
+from gpucnn.models.airbench import airbench94
 from gpucnn.recipes import BY_DATA, OTHERS, PAIRS, RATES, recipe_for
 
 from .test_cli import run
@@ -33,6 +34,13 @@ def test_rates_rise_to_the_peak_and_end_far_below(recipe):
     rates = [optimizer.rate_of(step) for step in range(steps)]
     assert max(rates) == pytest.approx(recipe.peak) and 0 <= rates[-1] < 0.09 * recipe.peak
     assert recipe.make_loss().label_smoothing == recipe.label_smoothing
+
+
+@pytest.mark.parametrize("recipe", EVERY.values(), ids=["-".join(pair) for pair in EVERY])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_the_shortest_training_has_rates_too(recipe, epochs):
+    optimizer = replace(recipe, epochs=epochs).make_optimizer(images=1)
+    assert all(0 <= optimizer.rate_of(step) <= recipe.peak for step in range(epochs))
 
 
 def test_resnet20s_rate_falls_where_the_paper_says():
@@ -73,7 +81,9 @@ def tiny_cifar(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_fast_recipe_from_training_to_a_prediction(tiny_cifar):
+def test_the_fast_recipe_from_training_to_a_test(tiny_cifar, monkeypatch):
+    narrow = partial(airbench94, widths=(8, 8, 8))
+    monkeypatch.setitem(models.MODELS, "airbench94", narrow)
     output = run("train", "--model", "airbench94", "--data", "cifar10", "--batch-size", 20)
     assert "10 epochs in batches of 20, sgd up to 1.46484, flips in turns and crops" in output
     assert "labels smoothed by 0.2, 6 views of a test image" in output

@@ -16,6 +16,7 @@ from gpucnn.schedules import (
     OneCycle,
     PiecewiseConstant,
     PiecewiseLinear,
+    Polynomial,
     Schedule,
     StepDecay,
     WarmUp,
@@ -28,6 +29,7 @@ EVERY = [
     PiecewiseConstant(boundaries=(4, 9), rates=(1.0, 0.5, 0.1)),
     PiecewiseLinear(steps=(0, 4, 9), rates=(0.2, 1.0, 0.1)),
     Cosine(0.4, steps=20, final=0.01),
+    Polynomial(0.4, steps=20, final=0.1, power=3),
     OneCycle(0.4, steps=20),
     WarmUp(Cosine(0.4, steps=20), steps=5),
 ]
@@ -130,6 +132,7 @@ def test_a_schedule_survives_json(schedule):
         (lambda: OneCycle(0.1, 10, warm=1.0), "OneCycle: warm must be .*Received: warm=1.0"),
         (lambda: WarmUp(Constant(0.1), steps=-1), "WarmUp: steps must be .*Received: steps=-1"),
         (lambda: WarmUp("fast", steps=5), "WarmUp: schedule must be .*Received: schedule='fast'"),
+        (lambda: Polynomial(0.1, 10, power=0), "Polynomial: power must be .*Received: power=0"),
         (lambda: Cosine(0.1, 10, final=-1), "Cosine: final must be .*Received: final=-1"),
         (lambda: Exponential(0.1, 10, factor=0), "Exponential: factor must be .*factor=0"),
         (lambda: OneCycle(0.1, 10, divisor=0), "OneCycle: divisor must be .*divisor=0"),

@@ -13,7 +13,7 @@ from gpucnn.backends import get_backend, use_backend
 from gpucnn.callbacks import LambdaCallback
 from gpucnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
 from gpucnn.network import Residual, Sequential
-from gpucnn.optimizers import SGD, Adam
+from gpucnn.optimizers import SGD, Adam, Lookahead, LossScale, Muon
 from gpucnn.schedules import OneCycle
 from gpucnn.step import Arena, Lifetime, Recorded, recorded
 from gpucnn.step.arena import ALIGNMENT, aligned
@@ -271,7 +271,7 @@ def test_varying_numbers_have_64_bits(device):
 # ---- training ------------------------------------------------------------------------------------
 
 
-def network() -> Sequential:
+def network(dtype=None) -> Sequential:
     gpucnn.set_seed(3)
     return Sequential(
         [
@@ -286,6 +286,7 @@ def network() -> Sequential:
             Dense(5),
         ],
         input_shape=(8, 8, 3),
+        dtype=dtype,
     )
 
 
@@ -319,6 +320,7 @@ OPTIMIZERS = {
     "adam": lambda: Adam(OneCycle(0.01, 16)),
     "clipped": lambda: SGD(0.1, clip_norm=0.5),
     "factors": lambda: SGD(OneCycle(0.1, 16), momentum=0.9, rate_factors={"*/beta": 8.0}),
+    "muon": lambda: Muon(OneCycle(0.1, 16), lookahead=Lookahead(3)),
 }
 
 
@@ -328,8 +330,32 @@ def test_a_recorded_training_is_the_same_bit_for_bit(optimizer, device):
     recorded = training(device.backend, optimizer=made())
     plain = training(device.backend, record=False, optimizer=made())
     assert recorded.recording_failure is None
-    assert [step.recorded for step in recorded._steps.recordings.values()] == [True, False]
+    assert [step.recorded for step in recorded.training_step.steps.recordings.values()] == [
+        True,
+        False,
+    ]
     assert same(recorded, plain)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_recorded_training_in_sixteen_bits_is_the_same(dtype, device):
+    """With scales that grow and shrink, steps that are skipped, and Adam's count of the others."""
+    trainers = []
+    for record in (True, False):
+        trainer = Trainer(
+            network(dtype), optimizer=Adam(OneCycle(0.01, 16)), backend=device.backend,
+            loss_scale=LossScale(2.0**20, growth_interval=3) if dtype == "float16" else "auto",
+            record=record, progress=False,
+        )  # fmt: skip
+        trainer.fit(IMAGES, LABELS, epochs=2, batch_size=4, validation_split=0.25)
+        trainers.append(trainer)
+    assert trainers[0].recording_failure is None
+    assert same(*trainers)
+    states = [trainer.loss_scale and trainer.loss_scale.state_dict() for trainer in trainers]
+    assert states[0] == states[1]
+    assert trainers[0].optimizer.skipped == trainers[1].optimizer.skipped
+    if dtype == "float16":
+        assert 1 < trainers[0].optimizer.skipped < 14  # of 16
 
 
 def test_on_numpy_too():
@@ -344,14 +370,15 @@ def test_twenty_recorded_steps_give_numpys_losses(device):
         with use_backend(backend):
             trainer = Trainer(network(), optimizer=SGD(0.05), backend=backend, progress=False)
             trainer._prepare(gpucnn.samples.as_samples("test", IMAGES, LABELS))
-            _, meter = trainer._source = None, trainer._meter()
+            meter = trainer._meter()
+            trainer.training_step.begin(None, meter)
             for step in range(20):
                 rows = slice(step % 5 * 8, step % 5 * 8 + 8)
                 batch = backend.asarray(IMAGES[rows]), backend.asarray(LABELS[rows])
                 meter.begin(f"step {step}")
-                trainer._run(trainer._steps, 8, batch)
+                trainer.training_step(8, batch)
                 seen.append(meter.read()["loss"])
-    assert trainer._steps.recordings
+    assert trainer.training_step.steps.recordings
     # rounding errors grow from step to step
     np.testing.assert_allclose(losses["graphs"], losses["numpy"], rtol=2e-4)
     assert losses["numpy"][-1] < losses["numpy"][0]
@@ -381,7 +408,7 @@ def test_a_change_from_outside_is_heeded(device):
         trainer.fit(IMAGES, LABELS, epochs=2, batch_size=2, validation_split=0)
         results.append(trainer)
     assert same(*results)
-    assert any(step.recorded for step in results[0]._steps.recordings.values())
+    assert any(step.recorded for step in results[0].training_step.steps.recordings.values())
 
 
 def test_a_metric_that_waits_leaves_the_training_as_it_is(device):
@@ -416,14 +443,14 @@ def test_what_the_arena_saves(name):
         rng.standard_normal((48, *shape), np.float32), rng.integers(0, 10, 48), epochs=1,
         batch_size=16, validation_split=0,
     )  # fmt: skip
-    (step,) = trainer._steps.recordings.values()
+    (step,) = trainer.training_step.steps.recordings.values()
     assert step.arena.size <= 1.1 * step.arena.least
     assert step.arena.size < 0.6 * step.arena.naive
 
 
 def test_names_of_a_captured_step(device):
     trainer = training(device.backend)
-    step = next(iter(trainer._steps.recordings.values()))
+    step = next(iter(trainer.training_step.steps.recordings.values()))
     graph = step._replay.replay
     assert isinstance(graph, Graph)
     names = graph.names()
@@ -439,10 +466,10 @@ def test_what_a_step_keeps():
     rows = {row.name: row for row in reversed(memory.kept)}  # the first of a name
     size = {"map": 4 * 16 * 8 * 8 * 8, "pooled": 4 * 16 * 4 * 4 * 8, "image": x.nbytes}
     assert rows["conv2d"].bytes == size["image"]
-    assert rows["batch_norm"].bytes == size["map"] + 2 * 4 * 8  # its x, mean and variance
-    # of a window the place of its maximum, in a byte, if ReLU lets it pass
-    assert rows["max_pool2d+re_lu"].arrays == ("uint8 16x4x4x8",)
-    assert rows["max_pool2d+re_lu"].bytes == size["pooled"] / 4
+    # the norm's x, mean and variance, and of a window the place of its maximum, in a byte
+    pooled = rows["batch_norm+re_lu+max_pool2d"]
+    assert pooled.arrays == ("uint8 16x4x4x8", "float32 16x8x8x8", "float32 8", "float32 8")
+    assert pooled.bytes == size["pooled"] / 4 + size["map"] + 2 * 4 * 8
     assert memory.kept_bytes == sum(row.bytes for row in memory.kept)
     # forward's end: all that is kept is in use at once
     assert memory.kept_bytes < memory.arena.least + x.nbytes + 16 * 2**10

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpucnn
+from gpucnn import tracing
 from gpucnn import trainer as trainer_module
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.backends.transfers import Transfers
@@ -320,14 +321,16 @@ def test_values_are_read_at_the_end_of_an_epoch_and_seldom_before(monkeypatch):
     assert len(reads) == 14 + 1
 
 
-def test_the_ranges_of_a_step_are_named(monkeypatch):
+def test_the_ranges_of_a_step_are_named():
     names = []
-    monkeypatch.setattr(
-        trainer_module,
-        "traced",
-        lambda _, name, function, *arguments: names.append(name) or function(*arguments),
-    )
-    fit(make_trainer(), 1, batch_size=60, validation_split=0.0)
+
+    def observer(subject, what, function, arguments):
+        if subject is None:
+            names.append(what)
+        return function(*arguments)
+
+    with tracing.observing(observer):
+        fit(make_trainer(), 1, batch_size=60, validation_split=0.0)
     step = ["data wait", "loss", "optimizer"]
     assert names == [*step, *step, "data wait"]
 

@@ -36,6 +36,7 @@ Array = Any
 # Differs from step to step: by value, or a 0-d float64 array on the device (see gpucnn.varying).
 Number = Any
 Masters = Sequence[Array | None] | None
+Factors = Sequence[float] | None
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -369,6 +370,19 @@ class Backend(ABC):
         dy itself.
         """
 
+    def batch_norm_pool_train(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
+        pool: PoolShape, activation: str = "linear", with_index: bool = True,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
+    ) -> tuple[Array, Array | None, Array, Array]:  # fmt: skip
+        """``batch_norm_train``, then ``pool_forward`` of its output: -> y, index, mean, var.
+
+        ``activation`` is the pooling's. One pass over x less where there is a kernel for both.
+        """
+        options = {"moving": moving, "momentum": momentum}
+        y, mean, var = self.batch_norm_train(x, gamma, beta, epsilon, shape, **options)
+        return *self.pool_forward(y, pool, with_index, activation), mean, var
+
     @abstractmethod
     def group_norm_forward(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape
@@ -427,7 +441,9 @@ class Backend(ABC):
         ``changes`` says, by words of Philox4x32-10 (see ``dropout``) with the key ``seed`` and the
         counters 2p and 2p + 1 under the offset 2^32 + epoch. Of 2p, word 0 gives the shift of the
         rows, 1 of the columns, and 2 flips if it is below ``changes.flip_threshold``; of 2p + 1,
-        word 0 gives the row, 1 the column of the cutout's centre. One of k numbers is drawn as
+        word 0 gives the row, 1 the column of the cutout's centre. Where ``changes.alternating``,
+        word 2 of the picture's number under the offset 2^33 says instead whether it is mirrored in
+        even epochs, if it is below 2^31, or in odd ones. One of k numbers is drawn as
         floor(word * k / 2^32) (Lemire 2019). Row h then shows row h + draw(2 * shift + 1) - shift,
         a column likewise once mirrored or not; the square begins size // 2 before its centre.
 
@@ -468,7 +484,7 @@ class Backend(ABC):
     def sgd_update(
         self, params: Sequence[Array], grads: Sequence[Array], velocities: Sequence[Array],
         weight_decays: Sequence[float], *, learning_rate: Number, momentum: float, nesterov: bool,
-        grad_scale: Array | None, masters: Masters = None,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         """Sutskever's momentum, in place on params, velocities and masters (both Accum).
 
@@ -477,7 +493,7 @@ class Backend(ABC):
         p is the master, where there is one, and the parameter becomes its rounding; an element of a
         master whose rounding is not the parameter is out of date: p is the parameter there.
         ``grad_scale`` is a 0-d float64 array on the device or None for 1; where it is 0, nothing is
-        changed.
+        changed. A tensor's learning rate is ``learning_rate`` times its factor.
         """
 
     @abstractmethod
@@ -485,7 +501,7 @@ class Backend(ABC):
         self, params: Sequence[Array], grads: Sequence[Array], m: Sequence[Array],
         v: Sequence[Array], weight_decays: Sequence[float], *, learning_rate: Number, beta_1: float,
         beta_2: float, epsilon: float, correction_1: Number, correction_2: Number, decoupled: bool,
-        grad_scale: Array | None, masters: Masters = None,
+        grad_scale: Array | None, masters: Masters = None, rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         """Adam (Kingma & Ba 2015), in place on params, m, v and masters (Accum).
 
@@ -493,5 +509,43 @@ class Backend(ABC):
         (Loshchilov & Hutter 2019): p -= learning_rate * weight_decay * p first. Then
         m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
         p -= learning_rate * (m / correction_1) / (sqrt(v / correction_2) + epsilon), where
-        correction_i is 1 - beta_i^step. Masters and ``grad_scale`` as in ``sgd_update``.
+        correction_i is 1 - beta_i^step. The rest as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def lookahead_update(
+        self, params: Sequence[Array], slow: Sequence[Array], *, share: Number,
+        grad_scale: Array | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        """Lookahead (Zhang et al. 2019), in place on params, slow (Accum) and masters.
+
+        slow += share * (p - slow); p = slow; where share is 0 nothing is changed. Masters and
+        ``grad_scale``, which scales nothing here, as in ``sgd_update``.
+        """
+
+    @abstractmethod
+    def muon_direction(
+        self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
+        nesterov: bool, grad_scale: Array | None,
+    ) -> list[Array]:  # fmt: skip
+        """Momentum, in place on the velocities (Accum): v = momentum * v + grad_scale * grad.
+
+        -> for each u = v, or with Nesterov grad_scale * grad + momentum * v, over its own norm, as
+        the gradient; 0 where the norm is. Where ``grad_scale`` is 0, nothing is changed, and what
+        comes is not to be used.
+        """
+
+    @abstractmethod
+    def newton_schulz(self, a: Array, b: Array, coefficients: Sequence[float]) -> Array:
+        """c0 I + c1 a + c2 b for square matrices (n, n) and three coefficients."""
+
+    @abstractmethod
+    def muon_update(
+        self, params: Sequence[Array], steps: Sequence[Array], weight_decays: Sequence[float], *,
+        learning_rate: Number, grad_scale: Array | None, masters: Masters = None,
+        rate_factors: Factors = None,
+    ) -> None:  # fmt: skip
+        """p -= learning_rate * (step + weight_decay * p), in place on params and masters (Accum).
+
+        steps are as params; ``grad_scale`` scales nothing here. The rest as in ``sgd_update``.
         """

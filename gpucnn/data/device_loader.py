@@ -14,7 +14,7 @@ from ..backends.base import FLOATS, Array, Backend
 from ..changes import Changes
 from ..layers.base import as_dtype
 from ..varying import varying
-from .augment import Augmentation, Compose, Crop, Cutout, Flip, Normalize, Shift
+from .augment import AlternatingFlip, Augmentation, Compose, Crop, Cutout, Flip, Normalize, Shift
 from .dataset import Split
 from .loader import Loader
 
@@ -161,8 +161,9 @@ def why_not(data: Any, augment: Any, normalize: Any, dtype: np.dtype) -> str:
     found = _divided(augment, normalize)
     if found is None:
         return (
-            "augment must be of Shift or Crop, Flip, Cutout and Normalize, in this order and each"
-            " at most once, with whole numbers from 0 to 255 to fill, and normalize a Normalize;"
+            "augment must be of Shift or Crop, Flip or AlternatingFlip, Cutout and Normalize, in"
+            " this order and each at most once, with whole numbers from 0 to 255 to fill, and"
+            " normalize a Normalize;"
             f" gpucnn.data.Loader takes others. Received: augment={augment}, normalize={normalize}"
         )
     changes, _ = found
@@ -193,6 +194,8 @@ def _divided(augment: Any, normalize: Any) -> tuple[Changes, Normalize | None] |
             options |= {"shift": step.max_pixels, "fill": step.fill}
         elif isinstance(step, Crop):
             options |= {"shift": step.padding, "fill": None if step.mode == "reflect" else 0}
+        elif isinstance(step, AlternatingFlip):
+            options["alternating"] = True
         elif isinstance(step, Flip):
             options["flip"] = float(step.p)
         elif isinstance(step, Cutout):
@@ -206,7 +209,7 @@ def _divided(augment: Any, normalize: Any) -> tuple[Changes, Normalize | None] |
     return Changes(**options), steps[-1] if kinds.endswith("n") else None
 
 
-_KINDS = {Shift: "s", Crop: "s", Flip: "f", Cutout: "c", Normalize: "n"}
+_KINDS = {Shift: "s", Crop: "s", Flip: "f", AlternatingFlip: "f", Cutout: "c", Normalize: "n"}
 
 
 def _steps(augment: Any) -> Iterator[Any]:

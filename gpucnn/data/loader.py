@@ -118,7 +118,7 @@ class Loader:
             images, labels = self.split.images[chosen], self.split.labels[chosen]
             rng = self._rng(AUGMENT, epoch, index)
             if isinstance(self.augment, Augmentation):
-                images = self.augment.in_epoch(images, rng, chosen, epoch)
+                images = self.augment.in_epoch(images, rng, chosen, epoch, self.seed)
             elif self.augment is not None:
                 images = self.augment(images, rng)
             if self.normalize is not None:

@@ -47,6 +47,7 @@ from .matmul import matmul_backward, matmul_forward
 from .norm import (
     batch_norm_backward,
     batch_norm_infer,
+    batch_norm_pool_train,
     batch_norm_train,
     group_norm_backward,
     group_norm_forward,
@@ -74,6 +75,7 @@ __all__ = [
     "arithmetic_forward",
     "batch_norm_backward",
     "batch_norm_infer",
+    "batch_norm_pool_train",
     "batch_norm_train",
     "channels_first",
     "channels_last",

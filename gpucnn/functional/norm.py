@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 from ..arguments import as_choice
-from ..backends.base import NORM_FUSED, Array
-from ..shapes import NormShape
+from ..backends.base import FUSED, NORM_FUSED, Array
+from ..shapes import NormShape, PoolShape
 from .checks import channel_shape, expect_shape, prepare, prepare_statistics
 
 
@@ -79,6 +79,46 @@ def _in_place(owner: str, x: Array, shape: NormShape, mean: Array, var: Array) -
                 f" Received: strides {array.strides}"
             )
     return arranged
+
+
+def batch_norm_pool_train(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    pool: PoolShape,
+    epsilon: float = 1e-3,
+    axis: int = -1,
+    activation: str = "linear",
+    with_index: bool = True,
+    moving: tuple[Array, Array] | None = None,
+    momentum: float = 0.99,
+    owner: str = "batch_norm_pool",
+) -> tuple[Array, Array | None, Array, Array]:
+    """Return y and the index of ``pool_forward(batch_norm_train(x, ...))``, and mean and var.
+
+    In one pass where there is a kernel for it: on a GPU with channels last. The gradient is that of
+    ``pool_backward``, then ``batch_norm_backward``.
+
+    Args:
+        x, gamma, beta, epsilon, axis, moving, momentum: as for ``batch_norm_train``.
+        pool: the geometry of a maximum (``pool_shape``).
+        activation, with_index: as for ``pool_forward``.
+
+    Raises:
+        ValueError, TypeError: as both; the pooling is no maximum.
+    """
+    as_choice(owner, "pool.mode", pool.mode, ("max",))
+    as_choice(owner, "activation", activation, FUSED)
+    backend, x, gamma, beta = prepare(owner, x=x, gamma=gamma, beta=beta)
+    shape = channel_shape(owner, x, axis)
+    expect_shape(owner, pool.x_shape, x=x)
+    expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
+    if moving is not None:
+        moving = _in_place(owner, x, shape, *moving)
+    return backend.batch_norm_pool_train(
+        x, gamma, beta, epsilon, shape, pool, activation, with_index, moving, momentum
+    )
 
 
 def batch_norm_infer(

@@ -10,6 +10,7 @@ from ..arguments import as_choice, as_int, as_number, integers
 from ..backends.base import NORM_FUSED, Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
+from ..shapes import PoolShape
 from .activation import Activated
 from .base import Layer, Shape, sample_text
 
@@ -124,6 +125,22 @@ class BatchNorm(_Norm, Activated):
         elif residual is not None:
             kept = y
         self._save(kept, activation, x, *statistics, training, residual is not None)
+        return y
+
+    def _forward_pooled(self, x: Array, training: bool, pool: PoolShape, activation: str) -> Array:
+        """Return what a max-pool makes of the output; keep its index, then as ``_forward``."""
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        statistics = self.state["moving_mean"], self.state["moving_variance"]
+        options = {"epsilon": self.epsilon, "axis": self.axis, "owner": self.label}
+        pooling = {"activation": activation, "with_index": self._keeps}
+        training = training and self.trainable
+        if training:
+            options |= {"pool": pool, "moving": statistics, "momentum": self.momentum, **pooling}
+            y, index, *statistics = F.batch_norm_pool_train(x, gamma, beta, **options)
+        else:
+            y = F.batch_norm_infer(x, gamma, beta, *statistics, **options)
+            y, index = F.pool_forward(y, shape=pool, owner=self.label, **pooling)
+        self._save(index, pool, None, "linear", x, *statistics, training, False)
         return y
 
     def _backward(

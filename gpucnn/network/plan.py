@@ -12,6 +12,7 @@ computes in one pass over memory, or in an order that touches less of it:
     convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
     dense, ReLU                    sign of the output says what passed
     batch norm, ReLU (or ReLU6)
+    batch norm, ReLU, max-pool     in training, what is normalised is pooled as it is found
     batch norm, sum, ReLU          the end of a ``Residual``, or an ``Add`` of two in a ``Graph``
     sum, ReLU                      the same where no batch norm comes before
 
@@ -115,6 +116,27 @@ class SumReLU(Stage):
     def _backward(self, dy: Array, y: Array) -> tuple[Array, Array]:
         dx = F.activation_backward(dy, y, "relu", owner=self.lead.label)
         return dx, dx
+
+
+class NormPool(Stage):
+    """A batch norm and a max-pool, perhaps with a ReLU before or behind it.
+
+    Where the norm takes the batch's statistics, its output is never written. Kept for the way back:
+    what the two would keep. Otherwise the layers run as they do one by one.
+    """
+
+    def __init__(self, norm: BatchNorm, *layers: Layer) -> None:
+        super().__init__(norm, *layers)
+        self.pool = next(layer for layer in layers if isinstance(layer, Pool))
+        self.activation = "linear" if len(layers) == 1 else "relu"
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        norm, shape = self.lead, self.pool._geometry(x.shape)
+        return norm._forward_pooled(x, training, shape, self.activation)
+
+    def _backward(self, dy: Array, index: Array, shape: PoolShape, *saved: Any) -> Array:
+        dz = F.pool_backward(dy, index, shape=shape, owner=self.pool.label)
+        return self.lead._backward(dz, *saved)
 
 
 class ConvNorm(Stage):
@@ -271,6 +293,19 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     return count, [ConvNorm(*layers[:count])]
 
 
+def _norm_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+    norm = layers[0]
+    if not is_as_written(norm, BatchNorm) or norm.activation != "linear":
+        return None
+    count = 3 if any(map(is_relu, layers[1:3])) else 2
+    run = layers[1:count]
+    if len(run) < count - 1 or sum(map(_takes_maxima, run)) != 1:
+        count, run = 2, layers[1:2]
+        if not any(map(_takes_maxima, run)):
+            return None
+    return count, [NormPool(norm, *run)]
+
+
 def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     for pool, relu in (layers[1::-1], layers[:2]) if len(layers) > 1 else ():
         if _takes_maxima(pool) and is_relu(relu):
@@ -285,14 +320,11 @@ def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
         return None
     if not any(is_relu(layer, lead.fused[1:]) for layer in layers[1:2]):  # all but "linear"
         return None
-    pools = is_relu(layers[1]) and any(map(_takes_maxima, layers[2:3]))
-    if isinstance(lead, BatchNorm) and pools:  # of which there are fewer
-        return None
     return 2, [WithReLU(*layers[:2])]
 
 
 _RULES: tuple[Callable[[Sequence[Layer]], tuple[int, list] | None], ...] = (
-    _conv_pool, _conv_norm, _with_relu, _relu_pool,
+    _conv_pool, _conv_norm, _norm_pool, _with_relu, _relu_pool,
 )  # fmt: skip
 
 

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from .adam import Adam, AdamW
 from .base import Optimizer
+from .lookahead import Lookahead
 from .loss_scale import LossScale
+from .muon import Muon
 from .sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "LossScale", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Lookahead", "LossScale", "Muon", "Optimizer"]

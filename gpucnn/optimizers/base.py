@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import compress
+from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,10 +18,13 @@ from ..configured import Configured, check_range
 from ..network import Parameter
 from ..schedules import Schedule
 from ..varying import varying
+from .lookahead import Lookahead
 from .loss_scale import LossScale
 from .numbers import DeviceNumbers
 
-MASTER = "master"  # the slot of what a 16-bit parameter is the rounding of
+# Slots that do not go by the kind of optimizer: what a 16-bit parameter is the rounding of, and
+# Lookahead's weights.
+MASTER, SLOW = "master", "slow"
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Optimizer(Configured):
         rate_factors: what the learning rate is multiplied by for some parameters, by patterns of
             their paths: {"*/beta": 64.0}; the first that matches counts. The weight decay is
             divided by it, so that it pulls as without.
+        lookahead: a ``Lookahead``, or None.
 
     Attributes:
         steps: how many were made; the schedule is asked for this one next.
@@ -51,6 +55,7 @@ class Optimizer(Configured):
     clip_norm: float | None = None
     decay_all: bool = False
     rate_factors: Mapping[str, float] | Sequence[tuple[str, float]] = ()
+    lookahead: Lookahead | None = None
     steps: int = field(default=0, init=False)
     slots: dict[str, dict[str, Array]] = field(init=False, repr=False, compare=False)
     # None as long as no loss was scaled, and no step could be skipped
@@ -69,7 +74,13 @@ class Optimizer(Configured):
             (pattern, as_number(type(self).__name__, "each of rate_factors", factor, above=0))
             for pattern, factor in pairs
         )
-        self.slots = {name: {} for name in (*self.slot_names, MASTER)}
+        if not isinstance(self.lookahead, (Lookahead, NoneType)):
+            raise TypeError(
+                f"{type(self).__name__}: lookahead must be a Lookahead or None."
+                f" Received: {self.lookahead!r}"
+            )
+        slow = () if self.lookahead is None else (SLOW,)
+        self.slots = {name: {} for name in (*self.slot_names, MASTER, *slow)}
 
     @property
     def rate(self) -> float:
@@ -110,20 +121,23 @@ class Optimizer(Configured):
             [self._slot(name, parameter.path, parameter.value, backend) for parameter in parameters]
             for name in self.slot_names
         ]
+        slow = [
+            self._slot(SLOW, parameter.path, parameter.value, backend)
+            for parameter in (parameters if self.lookahead else ())
+        ]
         masters = [self._master(parameter, backend) for parameter in parameters]
         decays = [self.weight_decay if v.ndim > 1 or self.decay_all else 0.0 for v in values]
         grad_scale, corrections = self._decide(backend, gradients, loss_scale)
         factors = [self._factor(parameter.path) for parameter in parameters]
-        distinct = list(dict.fromkeys(factors))
-        for factor in distinct:
-            chosen = [own == factor for own in factors]
-            *tensors, own_masters = (
-                [*compress(items, chosen)] for items in (values, gradients, *slots, decays, masters)
-            )
-            tensors[-1] = [decay / factor for decay in tensors[-1]]
-            rate = varying(partial(self._next_rate, factor, factor == distinct[-1]), np.float64)
-            self._update(
-                backend, tensors, rate, corrections, grad_scale=grad_scale, masters=own_masters
+        decays = [decay / factor for decay, factor in zip(decays, factors, strict=True)]
+        self._update(
+            backend, [values, gradients, *slots, decays], varying(self._next_rate, np.float64),
+            corrections, grad_scale=grad_scale, masters=masters, rate_factors=factors,
+        )  # fmt: skip
+        if self.lookahead is not None:
+            share = varying(lambda: self.lookahead.at(self.steps), np.float64)
+            backend.lookahead_update(
+                values, slow, share=share, grad_scale=grad_scale, masters=masters
             )
 
     def _factor(self, path: str) -> float:
@@ -166,17 +180,19 @@ class Optimizer(Configured):
     def _correction(self, beta: float) -> float:
         return 1 - beta ** (self.steps + 1)
 
-    def _next_rate(self, factor: float, last: bool) -> float:
-        """Return the step's rate times a factor; with the last of its numbers, count the step."""
-        rate = self.rate * factor
-        self.steps += last
-        return rate
+    def _next_rate(self) -> float:
+        """Count the step, the last of its numbers; return its rate."""
+        self.steps += 1
+        return self.rate_of(self.steps - 1)
 
     def _slot(self, name: str, path: str, value: Array, backend: Backend) -> Array:
-        """Return the slot of a parameter, zeros at first; it follows its device and its dtype."""
+        """Return the slot of a parameter, which follows its device and its dtype.
+
+        At first it is zeros, but slow weights are the parameter's.
+        """
         slot, dtype = self.slots[name].get(path), accumulator(value.dtype)
         if slot is None:
-            slot = backend.xp.zeros(value.shape, dtype)
+            slot = value.astype(dtype) if name == SLOW else backend.xp.zeros(value.shape, dtype)
         elif not backend.owns(slot) or slot.dtype != dtype:
             slot = backend.asarray(slot, dtype)
         if slot.shape != value.shape:
@@ -203,15 +219,17 @@ class Optimizer(Configured):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned; the arrays are copied.
 
-        Without masters or a count of skipped steps it is one of before there were any.
+        Without masters or a count of skipped steps it is one of before there were any; slow weights
+        that it lacks begin at the parameters.
 
         Raises:
             ValueError: the state is of another kind of optimizer.
         """
-        if set(state["slots"]) - {MASTER} != set(self.slot_names):
+        own = set(state["slots"]) - {MASTER, SLOW}
+        if own != set(self.slot_names):
             raise ValueError(
                 f"{type(self).__name__}: the state must have the slots {self.slot_names}."
-                f" Received: {tuple(name for name in state['slots'] if name != MASTER)}"
+                f" Received: {tuple(name for name in state['slots'] if name in own)}"
             )
         self.steps = int(state["steps"])
         skipped = state.get("skipped", 0)

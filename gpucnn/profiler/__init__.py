@@ -112,7 +112,7 @@ def _training_step(
     trainer.loss.check(shape, y)
     y = backend.asarray(y)
     model.needs_input_gradient = False  # as in a training
-    return lambda: trainer._step(x, y)
+    return lambda: trainer.training_step.work(x, y)
 
 
 def _inference_step(model: Network, x: Any) -> Callable[[], Any]:

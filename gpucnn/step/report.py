@@ -83,10 +83,10 @@ def step_memory(
     trainer.loss.check((len(x), *trainer.model.output_shape(tuple(x.shape[1:]))), np.asarray(y))
     with backend.running(), np.errstate(all="ignore"):
         with observing(survey):
-            trainer._step(*batch)
+            trainer.training_step.work(*batch)
         for _ in range(2):
-            trainer._steps(*batch)
-    (step,) = trainer._steps.recordings.values()
+            trainer.training_step.steps(*batch)
+    (step,) = trainer.training_step.steps.recordings.values()
     return StepMemory(tuple(survey.kept()), step.arena)
 
 

@@ -233,8 +233,10 @@ class Training:
             group["lr"] = rate * share
         self.optimizer.step()
         self.made += 1
-        if self.settings.lookahead and (self.made % 5 == 0 or self.made == self.steps):
-            self._look_ahead()
+        if self.settings.lookahead and self.made % 5 == 0:
+            self._look_ahead(0.95**5 * (self.made / self.steps) ** 3)
+        elif self.settings.lookahead and self.made == self.steps:
+            self._look_ahead(1.0)  # the slow weights are the result
         return losses.detach().mean()
 
     def _share(self, step: int) -> float:
@@ -245,9 +247,8 @@ class Training:
         return [own.data for own in self.network.state_dict().values() if own.is_floating_point()]
 
     @torch.no_grad()
-    def _look_ahead(self) -> None:
-        """The slow weights follow, less and less; in the end they are the result."""
-        kept = 0.95**5 * (self.made / self.steps) ** 3 if self.made < self.steps else 1.0
+    def _look_ahead(self, kept: float) -> None:
+        """The slow weights and statistics follow but for the share that is kept."""
         for slow, fast in zip(self.slow, self._tensors(), strict=True):
             slow.lerp_(fast, 1 - kept)
             fast.copy_(slow)

@@ -30,11 +30,10 @@ from .arrays import Inputs, draw, size_in_bytes, to_torch
 from .cases import TORCH, Case, Lane, benchmark_set, fused_against, key, merge
 from .check import Check
 from .floors import Ceilings, fewest_bytes, flops
-from .jobs import Deadline
+from .jobs import DEVICE_LOST, LOST, Deadline
+from .launches import kernels_of
 from .timing import CudaTimer, HostTimer, Side, Spread, on_the_host
 
-DEVICE_LOST = 3
-LOST = "the GPU no longer answers this process"
 ROW_SECONDS = 4.0  # of timing both sides, at most; what comes before is not counted
 PROBE_SECONDS = 0.1  # of timing one candidate of the peer
 
@@ -83,9 +82,9 @@ class Bench:
         if self.tuner:
             tune(self.tuner, case, inputs[0])
         calls = [ours.bind(self.backend, case, i) for i in inputs]
-        with ours.kernels_of(self.backend) as kernels:
+        with kernels_of(self.backend) as kernels:
             results = kept(calls[0]())
-        row["algorithm"] = " + ".join(kernels)
+        row["algorithm"] = " + ".join(dict.fromkeys(kernels))
         if case.op not in ours.UPDATES_IN_PLACE:
             poison(results)
             del results

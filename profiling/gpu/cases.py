@@ -256,17 +256,15 @@ def benchmark_set() -> list[Case]:
     lanes += [norm_lane(op, "resnet50", resnet, FLOAT32) for op in NORMS]
     lanes += [_layouts(FLOAT32), _losses(FLOAT32), *_optimizers()]
     for op in DIRECTIONS:
-        lanes += [
-            Lane(conv_lane(op, "resnet50", resnet, mode).cases[:4]) for mode in (FLOAT64, FP32X3)
-        ]
-        lanes += [
-            conv_lane(op, name, layers, mode)
-            for mode in (BFLOAT16, TF32)
-            for name, layers in (("resnet50", resnet), ("vgg16", vgg))
-        ]
+        few = conv_lane(op, "resnet50", resnet, FLOAT64).cases[:4]
+        lanes += [Lane(few), conv_lane(op, "resnet50", resnet, BFLOAT16)]
+        lanes += [conv_lane(op, "vgg16", vgg, BFLOAT16)]
         lanes += [conv_lane(op, "m5", sound, FLOAT32), conv_lane(op, "c3d", video, FLOAT32)]
         lanes += [conv_lane(op, "dense", fully_connected(64), FLOAT32)]
     lanes += _activations(FLOAT32)
+    for op in DIRECTIONS:
+        lanes += [conv_lane(op, "resnet50", resnet, TF32), conv_lane(op, "vgg16", vgg, TF32)]
+        lanes += [Lane(conv_lane(op, "resnet50", resnet, FP32X3).cases[:4])]
     return merge([*lanes, *_later_lanes()])
 
 

@@ -17,6 +17,7 @@ from profiling.results import Results, Row, geomean
 
 from .floors import Ceilings
 from .report import NUMBER_FORMATS, SLOW, Group, counted, groups, name_of
+from .steps import picture
 
 OURS, PEER = style.BLUE, style.RED
 ROW_INCHES = 0.21
@@ -25,8 +26,12 @@ ROW_INCHES = 0.21
 def write(results: Results, path: Path) -> list[Path]:
     """Save the pictures beside the results file; none of what has no rows."""
     files = []
-    for name, draw in (("roofline", roofline), ("ratios", ratios)):
-        figure = draw(results.meta, counted(results.rows))
+    rows = counted(results.rows)
+    for name, draw, drawn in (
+        ("steps", picture.steps, picture.shown(results.rows)), ("roofline", roofline, rows),
+        ("ratios", ratios, rows),
+    ):  # fmt: skip
+        figure = draw(results.meta, drawn)
         if figure is not None:
             files.append(path.with_name(f"{path.stem}-{name}.png"))
             figure.savefig(files[-1], metadata={"Software": None})

@@ -14,6 +14,7 @@ from profiling.results import Results, Row, geomean
 
 from .cases import conv_kind
 from .parts import TOOLS
+from .steps import page as steps
 
 SLOW = 0.9  # a speedup below it is listed
 CONVOLUTIONS = (
@@ -71,9 +72,14 @@ def name_of(group: Group, number: bool = True) -> str:
     return name if against == "torch" else f"{name} against {against}"
 
 
+def operations(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of single operations: whole steps have a part of their own."""
+    return [row for row in rows if not steps.is_step(row)]
+
+
 def counted(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that enter a mean: without an error, with a peer's time."""
-    return [row for row in rows if not row.get("error") and row.get("speedup")]
+    """Return the operations that enter a mean: without an error, with a peer's time."""
+    return [row for row in operations(rows) if not row.get("error") and row.get("speedup")]
 
 
 def title(row: Row) -> str:
@@ -146,6 +152,7 @@ def markdown(results: Results, pictures: Sequence[str] = ()) -> str:
     lines += [_machine(meta), ""]
     lines += [f"![]({name})\n" for name in pictures]
     lines += _correctness(meta)
+    lines += steps.markdown(rows, meta)
     lines += ["## Against the peer, by group", "", PROTOCOL, "", *_means(rows), ""]
     slow = [row for row in counted(rows) if row["speedup"] < SLOW]
     lines += [f"## Below {SLOW}x: {len(slow)} of {len(counted(rows))}", ""]
@@ -163,7 +170,7 @@ def markdown(results: Results, pictures: Sequence[str] = ()) -> str:
         if meta.get("left_out_rows"):
             lines += [f"- {meta['left_out_rows']} rows of the benchmark set, for want of time"]
         lines.append("")
-    for group, members in groups(rows).items():
+    for group, members in groups(operations(rows)).items():
         lines += [f"## {name_of(group)}", "", *_table(members), ""]
     return "\n".join(lines)
 

@@ -20,7 +20,8 @@ from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
 from gpucnn.backends.cuda.plans import choose
-from gpucnn.shapes import ConvShape, PoolShape
+from gpucnn.changes import Changes
+from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
 from tests.cases import CONVS, DTYPES, NORMS, POOLS, in_layout, random
 
@@ -45,7 +46,7 @@ ADAM = {
 class Call:
     """An operation of a backend on NumPy arrays, and what the reference makes of them.
 
-    An optimizer's results are the lists that it updates, among the first ``in_place`` arguments.
+    The results of one that works in place are those arguments, by their numbers, arrays or lists.
     Of a convolution's ``algorithm`` the best plan is run, in place of the one that is chosen,
     with ``math``.
     """
@@ -54,7 +55,7 @@ class Call:
     arguments: tuple
     keywords: dict[str, Any]
     expected: Callable[[], Any]
-    in_place: int = 0
+    in_place: tuple[int, ...] = ()
     algorithm: Algorithm | None = None
     math: str = "strict"
 
@@ -75,9 +76,11 @@ def calls(name: str, architecture: int | None = None) -> Iterator[Call]:
     yield from poolings(dtype)
     yield from pooled_convolutions(dtype)
     yield from norms(dtype)
+    yield from pooled_norms(dtype)
     yield from rows(dtype, everything)
     yield from elementwise(dtype, everything)
     yield from updates(dtype)
+    yield from batches(dtype)
 
 
 def directions(dtype: np.dtype, s: ConvShape) -> Iterator[Call]:
@@ -162,7 +165,9 @@ def pooled_convolutions(dtype: np.dtype) -> Iterator[Call]:
 
 def norms(dtype: np.dtype) -> Iterator[Call]:
     accum = accumulator(dtype)
-    for name, channels_last in (("image", True), ("wide", True), ("volume", False)):
+    for name, channels_last in (
+        ("image", True), ("wide", True), ("long", True), ("volume", False),
+    ):  # fmt: skip
         s = replace(NORMS[name], channels_last=channels_last)
         x, dy = (
             in_layout(random(n, (s.batch, s.length, s.channels), dtype), channels_last)
@@ -174,6 +179,8 @@ def norms(dtype: np.dtype) -> Iterator[Call]:
         yield call("batch_norm_infer", x, gamma, beta, mean, var, EPSILON, s)
         yield call("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s)
         yield call("batch_norm_train", x, gamma, beta, EPSILON, s, "relu", dy)
+        far = (5 * gamma).astype(dtype), (5 * beta).astype(dtype)
+        yield call("batch_norm_train", x, *far, EPSILON, s, "relu6")
         yield call("batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", beta)
         yield call(
             "batch_norm_backward", dy, x, gamma, mean, var, EPSILON, True, s, "relu", None, x
@@ -189,6 +196,25 @@ def norms(dtype: np.dtype) -> Iterator[Call]:
         yield call("prelu_backward", dy, x, slope, s)
 
 
+def pooled_norms(dtype: np.dtype) -> Iterator[Call]:
+    """Units of an element, and of 16 bytes."""
+    for channels in (3, 16):
+        p = PoolShape.of((3, 33, 31, channels), 2, mode="max", rank=2)
+        s, x = NormShape.of(p.x_shape), random("x", p.x_shape, dtype)
+        gamma, beta = (random(name, (channels,), dtype) for name in ("gamma", "beta"))
+
+        def expected(given=(x, gamma, beta, EPSILON, s), p=p) -> list[np.ndarray]:
+            y, mean, var = reference.batch_norm_train(*given)
+            return [reference.pool_forward(y, p)[0], mean, var]
+
+        yield Call(
+            "batch_norm_pool_train",
+            (x, gamma, beta, EPSILON, s, p),
+            {"with_index": False},
+            expected,
+        )
+
+
 def rows(dtype: np.dtype, everything: bool) -> Iterator[Call]:
     """Rows of a warp, and of a block."""
     for shape in ((5, 37), (3, 301)):
@@ -200,6 +226,9 @@ def rows(dtype: np.dtype, everything: bool) -> Iterator[Call]:
         labels = np.arange(shape[0], dtype=np.int64) * 7
         for targets in (labels, labels.astype(np.int32), np.abs(dy)):
             yield call("softmax_cross_entropy", x, targets, SMOOTHING, SCALE)
+    losses, hits = random("losses", (9000,), accumulator(dtype)), np.arange(9000) % 3 == 0
+    means = losses.astype(np.float64).mean(), hits.mean()
+    yield Call("loss_means", (losses, hits), {}, lambda: list(map(np.array, means)))
     for kind in sorted(POINTWISE_LOSSES if everything else {"mse"}):
         yield call("pointwise_loss", x, dy, kind, SCALE)
 
@@ -210,6 +239,8 @@ def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
         y = reference.activation_forward(x, kind, 0.5).astype(dtype)
         yield call("activation_forward", x, kind, 0.5)
         yield call("activation_backward", dy, y if kind in FROM_OUTPUT else x, kind, 0.5)
+    sums = x.astype(np.float64) + dy.astype(np.float64)
+    yield Call("add", (x, dy, "relu"), {}, lambda: np.maximum(sums, 0))
     yield call("dropout", x, 0.3, 12345, 7)
     for maps in (x, random("x", (2, 72, 40), dtype)):
         yield Call("change_layout", (maps,), {}, partial(maps.transpose, (0, 2, 1)))
@@ -233,7 +264,46 @@ def updates(dtype: np.dtype) -> Iterator[Call]:
 
         arguments = (params, grads, *kept, DECAYS)
         keywords = {"grad_scale": None, "masters": masters, **settings}
-        yield Call(operation, arguments, keywords, expected, 2 + count)
+        yield Call(operation, arguments, keywords, expected, (0, *range(2, 2 + count)))
+    common = {"grad_scale": None, "masters": masters}
+    slow = states[0]
+    ahead = [reference.lookahead_update(*t, 0.3) for t in zip(params, slow, strict=True)]
+    keywords = {"share": 0.3, **common}
+    yield Call("lookahead_update", (params, slow), keywords, lambda: [*ahead, *ahead], (0, 1))
+    yield from muon(params, grads, slow, common)
+
+
+def muon(
+    params: list[np.ndarray], grads: list[np.ndarray], velocities: list[np.ndarray],
+    common: dict[str, Any],
+) -> Iterator[Call]:  # fmt: skip
+    momenta = [
+        reference.muon_momentum(g, v, 0.9, True, 1.0)[0]
+        for g, v in zip(grads, velocities, strict=True)
+    ]
+    directions = [u / reference.global_norm([u]) for u in momenta]
+    settings = {"momentum": 0.9, "nesterov": True, "grad_scale": None}
+    yield Call("muon_direction", (grads, velocities), settings, lambda: directions)
+    a, b = (random(name, (37, 37), params[0].dtype) for name in "ab")
+    polynomial = 3 * np.eye(37) - 4 * a.astype(np.float64) + 2 * b.astype(np.float64)
+    yield Call("newton_schulz", (a, b, (3.0, -4.0, 2.0)), {}, lambda: polynomial)
+    tensors = zip(params, grads, DECAYS, strict=True)
+    updated = [p - 0.1 * (g + decay * p.astype(np.float64)) for p, g, decay in tensors]
+    settings = {"learning_rate": 0.1, **common}
+    yield Call("muon_update", (params, grads, DECAYS), settings, lambda: updated, (0,))
+
+
+def batches(dtype: np.dtype) -> Iterator[Call]:
+    images = np.random.default_rng(0).integers(0, 256, (4, 11, 9, 3), np.uint8)
+    order, table = np.array([2, 0, 3, 1], np.int32), random("table", (256, 3), dtype)
+    options = {"shift": 2, "fill": None, "flip": 0.5, "cutout": 5}
+    given = images, np.arange(4), order, 5 * 2**32 + 1, 3, table, Changes(**options), 8
+    expected = reference.gather_batch(*given[:3], 5, 1, 3, table, 8, **options)
+    yield Call("gather_batch", given, {}, lambda: expected)
+    values = [np.array(i / 3, accumulator(dtype)) for i in range(3)]
+    ring = np.zeros((4, 3))
+    ring[2] = values
+    yield Call("collect", (values, np.zeros((4, 3)), 2), {}, lambda: ring, (1,))
 
 
 def run(backend: Backend, given: Call) -> list[np.ndarray]:
@@ -254,8 +324,8 @@ def run(backend: Backend, given: Call) -> list[np.ndarray]:
     else:
         results = getattr(backend, given.operation)(*arguments, **keywords)
     if given.in_place:
-        params, _, *states = arguments[: given.in_place]  # the second are the gradients
-        results = [array for group in (params, *states) for array in group]
+        changed = [arguments[place] for place in given.in_place]
+        results = [a for group in changed for a in (group if isinstance(group, list) else [group])]
     results = results if isinstance(results, (tuple, list)) else [results]
     return [backend.to_numpy(array) for array in results if array is not None]
 

@@ -23,6 +23,7 @@ CHANGES = {
     "mirrored_whole": Changes(shift=5, fill=None),
     "flip": Changes(flip=0.5),
     "always_flip": Changes(flip=1.0),
+    "alternating": Changes(alternating=True),
     "cutout": Changes(cutout=4, cover=99),
     "cutout_odd": Changes(cutout=3),
     "all": Changes(shift=2, fill=None, flip=0.5, cutout=3, cover=7),
@@ -112,6 +113,23 @@ def test_the_epoch_and_the_seed_do(backend):
         for epoch, seed in ((0, 0), (1, 0), (0, 1), (0, 2**32), (2**31 - 1, 0))
     }
     assert len(drawn) == 5
+
+
+def test_pictures_are_mirrored_in_turns(backend):
+    images, labels, order, table = picture_set((64, 4, 6, 1))
+    seen = []
+    for epoch in range(3):
+        arrays = map(backend.asarray, (images, labels, order))
+        x, _ = F.gather_batch(
+            *arrays, place(epoch, 0), 64, backend.asarray(table), Changes(alternating=True), seed=4
+        )
+        plain = table[images[order], np.arange(1)]
+        x = backend.to_numpy(x)
+        mirrored = (x == plain[:, :, ::-1]).all(axis=(1, 2, 3))
+        assert np.array_equal(x[~mirrored], plain[~mirrored])
+        seen.append(mirrored)
+    assert 16 < seen[0].sum() < 48  # four deviations of sqrt(64 / 4)
+    assert np.array_equal(seen[1], ~seen[0]) and np.array_equal(seen[2], seen[0])
 
 
 def test_a_place_in_memory_is_as_good_as_a_number(backend):

@@ -214,6 +214,24 @@ def test_numbers_may_lie_on_the_device(every_backend, operation, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operation", [*UPDATES, "muon_update"])
+def test_a_factor_of_the_rate_is_as_another_rate(every_backend, operation, dtype):
+    if operation in UPDATES:
+        (groups, decays), settings = drawn(operation, DTYPES[dtype]), UPDATES[operation][1]
+    else:
+        groups = [tensors("p", DTYPES[dtype]), tensors("step", DTYPES[dtype])]
+        decays, settings = [0.05] * len(SHAPES), {"learning_rate": 0.1}
+    factors = [1.0, 2.0, 0.5, 64.0, 0.1, 3.0]
+    together, apart = moved(every_backend, groups), moved(every_backend, groups)
+    update = getattr(every_backend, operation)
+    update(*together, decays, grad_scale=None, rate_factors=factors, **settings)
+    for i, factor in enumerate(factors):
+        own = settings | {"learning_rate": settings["learning_rate"] * factor}
+        update(*([group[i]] for group in apart), decays[i : i + 1], grad_scale=None, **own)
+    assert all(map(same_bits, fetched(every_backend, together), fetched(every_backend, apart)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @updates
 def test_a_scale_of_zero_changes_nothing(every_backend, operation, dtype):
     groups, decays = drawn(operation, DTYPES[dtype])
@@ -227,6 +245,29 @@ def test_a_scale_of_zero_changes_nothing(every_backend, operation, dtype):
     assert all(
         map(same_bits, fetched(every_backend, device), [a for g in (*groups, masters) for a in g])
     )
+
+
+# ---- lookahead -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lookahead(every_backend, dtype):
+    """Three times: not at all, from masters and slow weights, and from what came of it."""
+    dtype, accum = DTYPES[dtype], accumulator(DTYPES[dtype])
+    wide, slow = tensors("p", accum), tensors("slow", accum)
+    device = moved(every_backend, [[a.astype(dtype) for a in wide], slow, wide])
+    kept = device[2] if accum != dtype else None
+    for share in (0.0, 0.3, every_backend.asarray(np.array(0.3))):
+        every_backend.lookahead_update(*device[:2], share=share, grad_scale=None, masters=kept)
+        for i, mean in enumerate(slow):
+            got, got_mean = (every_backend.to_numpy(group[i]) for group in device[:2])
+            if isinstance(share, float) and share == 0:
+                assert same_bits(got, wide[i].astype(dtype)) and same_bits(got_mean, mean)
+                continue
+            expected = reference.lookahead_update(wide[i], mean, 0.3)
+            assert_close(got_mean, expected, dtype=accum, reduction=4, magnitude=3.0)
+            assert same_bits(got, got_mean.astype(dtype))
+            wide[i] = slow[i] = got_mean
 
 
 # ---- the norm of all gradients, and what follows from it -------------------------------------

@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from gpucnn.shapes import PoolShape
+from gpucnn.backends.cuda import columns, norm_pool
+from gpucnn.shapes import NormShape, PoolShape
 from tests import reference
 from tests.cases import DTYPES, POOLS, in_layout, random
 from tests.operations.conftest import inside_another, same_bits
@@ -103,6 +104,28 @@ def test_relu_lets_a_nan_be_but_not_its_gradient(run):
         whole, _ = run("pool_forward", x, s)
         assert_close(np.isnan(y), np.isnan(whole))
         assert (index == s.taps).all()
+
+
+@pytest.mark.parametrize("name", ["overlapping", "ceil_padded", "3d", "units", "halves"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
+def test_a_norm_and_its_pool_give_what_the_two_give(
+    run, monkeypatch, name, dtype, activation, channels_last
+):
+    """Bit for bit."""
+    monkeypatch.setattr(columns, "MOST_ROWS", 0)
+    monkeypatch.setattr(norm_pool, "THREADS_WANTED", 40)  # several units each
+    s = replace(POOLS[name], mode="max", channels_last=channels_last)
+    norm = NormShape.of(s.x_shape, channels_last=channels_last)
+    x = random(f"{name} x", s.x_shape, DTYPES[dtype], -2, 1)
+    gamma, beta = (random(a, (s.channels,), x.dtype) for a in ("gamma", "beta"))
+    y, mean, var = run("batch_norm_train", x, gamma, beta, 1e-3, norm)
+    expected = (*run("pool_forward", y, s, True, activation), mean, var)
+    got = run("batch_norm_pool_train", x, gamma, beta, 1e-3, norm, s, activation)
+    assert all(map(same_bits, got, expected))
+    y, index, *_ = run("batch_norm_pool_train", x, gamma, beta, 1e-3, norm, s, activation, False)
+    assert same_bits(y, expected[0]) and index is None
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

@@ -42,7 +42,7 @@ def dropout(x: np.ndarray, rate: float, seed: int, offset: int) -> np.ndarray:
 def gather_batch(
     images: np.ndarray, labels: np.ndarray, order: np.ndarray, epoch: int, first: int, count: int,
     table: np.ndarray, seed: int, *, shift: int = 0, fill: int | None = 0, flip: float = 0.0,
-    cutout: int = 0, cover: int = 0,
+    alternating: bool = False, cutout: int = 0, cover: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Pictures order[first:first + count], each shifted, flipped and covered; and their labels."""
     _, height, width, channels = images.shape
@@ -56,6 +56,9 @@ def gather_batch(
         )  # fmt: skip
         down, right = (first_block[i] * (2 * shift + 1) // WORD - shift for i in (0, 1))
         flipped = first_block[2] / WORD < flip
+        if alternating:
+            own = philox4x32([int(order[first + n]), 0, 0, 2], [seed % WORD, seed // WORD % WORD])
+            flipped = (own[2] / WORD < 0.5) != (epoch % 2)
         top = second_block[0] * height // WORD - cutout // 2
         left = second_block[1] * width // WORD - cutout // 2
         for h, w, c in np.ndindex(x.shape[1:]):
@@ -114,3 +117,33 @@ def adam_update(
     v = beta_2 * v + (1 - beta_2) * g**2
     m_hat, v_hat = m / correction_1, v / correction_2
     return p - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v
+
+
+def lookahead_update(p: np.ndarray, slow: np.ndarray, share: float) -> np.ndarray:
+    """Zhang et al. 2019: the new slow weights of one tensor, and the new parameters."""
+    p, slow = p.astype(np.float64), slow.astype(np.float64)
+    return slow + share * (p - slow)
+
+
+def muon_momentum(
+    grad: np.ndarray, v: np.ndarray, momentum: float, nesterov: bool, grad_scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Jordan 2024: return what is made orthogonal, and the velocity of one tensor."""
+    grad, v = grad_scale * grad.astype(np.float64), v.astype(np.float64)
+    v = momentum * v + grad
+    return (grad + momentum * v if nesterov else v), v
+
+
+def orthogonal(u: np.ndarray, iterations: int, absolute: bool = False) -> np.ndarray:
+    """Newton-Schulz as Jordan writes it; if ``absolute``, the sums of the terms' sizes."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = u.astype(np.float64).reshape(len(u), -1)
+    if absolute:
+        x, b = abs(x), -b
+    rows, columns = x.shape
+    x = x.T if rows > columns else x
+    for _ in range(iterations):
+        product = x @ x.T
+        x = a * x + (b * product + c * product @ product) @ x
+    x = x.T if rows > columns else x
+    return (x * math.sqrt(max(1.0, rows / columns))).reshape(u.shape)

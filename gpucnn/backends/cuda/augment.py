@@ -28,6 +28,7 @@ VALUES_OF_A_LAUNCH = 8  # as in kernels/collect.cu
 _BATCH = np.dtype(
     [(name, "u8") for name in ("seed", "flip_below")]
     + [(name, "i4") for name in ("height", "width", "channels", "shift", "fill", "cutout", "cover")]
+    + [("alternating", "i4")]
     + [(name, DIVISOR) for name in ("by_width", "by_channels")],
     align=True,
 )
@@ -41,6 +42,7 @@ def _record(height: int, width: int, channels: int, changes: Changes, seed: int)
     record["height"], record["width"], record["channels"] = height, width, channels
     record["shift"], record["fill"] = changes.shift, -1 if changes.fill is None else changes.fill
     record["cutout"], record["cover"] = changes.cutout, changes.cover
+    record["alternating"] = changes.alternating
     record["by_width"], record["by_channels"] = divisor(width), divisor(channels)
     return record
 

@@ -26,6 +26,7 @@ from .dropout import Dropout
 from .graphs import Captured, Graphs, RecordedProgram
 from .launch import Launcher, address_of
 from .norm import Normalisations
+from .norm_pool import NormPools
 from .optimizer import Optimizers
 from .plans import Planner
 from .pool import Pools
@@ -41,7 +42,7 @@ _capturing = threading.Lock()
 
 class CudaBackend(
     Convolutions, Pools, FusedPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
-    Dropout, Batches, Optimizers, Backend,
+    NormPools, Dropout, Batches, Optimizers, Backend,
 ):  # fmt: skip
     """Raw kernels on the arrays of ``xp``.
 

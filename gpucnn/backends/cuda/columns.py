@@ -32,7 +32,7 @@ def ceiling(activation: str, x: Array) -> np.floating:
     Half a step of the numbers below 6 is 2^-9 of float16's, 2^-6 of bfloat16's; 6 is even.
     """
     below = {"float16": 2.0**-9, "bfloat16": 2.0**-6}.get(x.dtype.name, 0.0)
-    return accumulator(x.dtype).type(6 - below if activation == "relu6" else np.nan)
+    return accumulator(x.dtype).type(6.0 - below if activation == "relu6" else np.nan)
 
 
 def norm_train(

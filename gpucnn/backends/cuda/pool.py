@@ -25,11 +25,11 @@ from .spatial import AXES, DIVISOR, check_sizes, divisor, padded_sizes, per_axis
 
 _MODE: Axis = {mode: (mode, {"MODE": mode.upper()}) for mode in ("max", "min", "sum")}
 _UNIT: Axis = {unit: (unit, {"UNIT": unit.upper()}) for unit in ("one", "channels", "pairs")}
-_GATHERED: Axis = {unit: _UNIT[unit] for unit in ("one", "channels")}
+GATHERED_UNITS: Axis = {unit: _UNIT[unit] for unit in ("one", "channels")}
 FORWARD = KernelFamily("pool.cu", "pool_forward", _MODE, _UNIT, DTYPE)
 STRIPS = KernelFamily("pool_strips.cu", "pool_strips", _MODE, {"one": _UNIT["one"]}, DTYPE)
 BACKWARD = {
-    "gather": KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, _GATHERED, DTYPE),
+    "gather": KernelFamily("pool_gather.cu", "pool_gather", REDUCTION, GATHERED_UNITS, DTYPE),
     "cells": KernelFamily("pool_cells.cu", "pool_cells", REDUCTION, _UNIT, DTYPE),
     "shared_cells": KernelFamily("pool_cells.cu", "pool_shared_cells", REDUCTION, _UNIT, DTYPE),
 }
@@ -48,7 +48,7 @@ _GEOMETRY = np.dtype(
 )
 
 
-def _largest_map(shape: PoolShape) -> int:
+def largest_map(shape: PoolShape) -> int:
     """Elements of an image, numbered by its inputs, outputs or cells, whichever are more."""
     return shape.channels * max(map(math.prod, (shape.input, shape.output, cells(shape))))
 
@@ -62,7 +62,7 @@ def pool_record(shape: PoolShape, plan: PoolPlan, relu: bool = False) -> np.ndar
     """
     check_sizes(
         "pooling",
-        ("one image", _largest_map(shape), 31),
+        ("one image", largest_map(shape), 31),
         ("an axis of the padded input", max(padded_sizes(shape.input, shape.padding)), 30),
     )
     index_bytes = np.dtype(shape.index_dtype).itemsize
@@ -102,7 +102,7 @@ class Pools(KernelCaller):
         record = pool_record(shape, plan, activation == "relu")
         mode, strips = shape.mode if selects else "sum", plan.kernel == "strips"
         kernel = (STRIPS if strips else FORWARD)(mode, plan.unit, x.dtype)
-        for parts in batch_parts(_largest_map(shape), x, y, index):
+        for parts in batch_parts(largest_map(shape), x, y, index):
             if strips:
                 self._launch_strips(kernel, shape, record, *parts)
             else:
@@ -112,7 +112,7 @@ class Pools(KernelCaller):
     def pool_backward(self, dy: Array, index: Array | None, shape: PoolShape) -> Array:
         dx = self.xp.empty(shape.x_shape, dy.dtype)
         plan = backward_plan(shape, dy.dtype.itemsize, aligned(dy, index))
-        for dy_part, index_part, part in batch_parts(_largest_map(shape), dy, index, dx):
+        for dy_part, index_part, part in batch_parts(largest_map(shape), dy, index, dx):
             if plan.kernel == "rows":
                 rows_backward(self, dy_part, index_part, part, shape)
             else:

@@ -40,6 +40,12 @@ class Batches:
         ring[int(row)] = values
 
 
+def in_turn(pictures: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    """Return whether it is the turn of each picture (n,) to be mirrored."""
+    even = philox(pictures.astype(np.uint64), 2**33, seed)[:, 2] < 2**31
+    return even == (epoch % 2 == 0)
+
+
 def changed(
     images: np.ndarray, chosen: np.ndarray, places: np.ndarray, epoch: int, changes: Changes,
     seed: int,
@@ -49,7 +55,10 @@ def changed(
     words = philox(2 * places, 2**32 + epoch, seed)
     reach = 2 * changes.shift + 1
     down, right = (_draw(words[:, word], reach)[:, None] - changes.shift for word in (0, 1))
-    flipped = (words[:, 2] < changes.flip_threshold)[:, None]
+    if changes.alternating:
+        flipped = in_turn(chosen, epoch, seed)[:, None]
+    else:
+        flipped = (words[:, 2] < changes.flip_threshold)[:, None]
     column = np.arange(width)
     rows = np.arange(height) + down  # (n, H)
     columns = np.where(flipped, column[::-1], column) + right  # (n, W)

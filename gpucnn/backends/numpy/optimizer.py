@@ -1,7 +1,7 @@
 """Updates of parameters in place, in blocks: each array passes through memory once.
 
 Sutskever et al. 2013 (momentum, in the form whose velocity holds the learning rate), Kingma & Ba
-2015 (Adam), Loshchilov & Hutter 2019 (AdamW).
+2015 (Adam), Loshchilov & Hutter 2019 (AdamW), Zhang et al. 2019 (Lookahead), Jordan 2024 (Muon).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ..base import Masters, Number
+from ..base import Factors, Masters, Number
 from .blocks import ALONE, BLOCK, flat, pieces, rounded, share, wide
 from .convolution.workspace import workspace
 
@@ -28,12 +28,14 @@ def _flat_blocks(*arrays: np.ndarray | None) -> Iterator[list[np.ndarray | None]
 
 
 def _blocks_of_all(
-    decays: Sequence[float], *lists: Tensors
-) -> list[tuple[list[np.ndarray | None], float]]:
-    """Return the blocks of all tensors, each with its weight decay."""
+    decays: Sequence[float], factors: Factors, masters: Masters, *lists: Tensors
+) -> list[tuple[list[np.ndarray | None], float, float]]:
+    """Return the blocks of all tensors, each with its weight decay and the factor of its rate."""
+    count = len(decays)
+    columns = (*lists, masters or [None] * count, decays, factors or [1.0] * count)
     return [
-        (block, float(decay))
-        for *arrays, decay in zip(*lists, decays, strict=True)
+        (block, float(decay), float(factor))
+        for *arrays, decay, factor in zip(*columns, strict=True)
         for block in _flat_blocks(*arrays)
     ]
 
@@ -51,7 +53,7 @@ def _start(param: np.ndarray, master: np.ndarray | None) -> np.ndarray:
 
 
 class Optimizers:
-    """``gradient_scale``, ``sgd_update`` and ``adam_update``."""
+    """``gradient_scale``, and the updates of the optimizers."""
 
     def gradient_scale(
         self, grads: Sequence[np.ndarray], *, clip_norm: float | None = None,
@@ -73,8 +75,8 @@ class Optimizers:
     def sgd_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray],
         velocities: Sequence[np.ndarray], weight_decays: Sequence[float], *, learning_rate: Number,
-        momentum: float, nesterov: bool, grad_scale: np.ndarray | None,
-        masters: Masters = None,
+        momentum: float, nesterov: bool, grad_scale: np.ndarray | None, masters: Masters = None,
+        rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         rate, momentum = float(learning_rate), float(momentum)
         scale = 1.0 if grad_scale is None else float(grad_scale)
@@ -82,11 +84,11 @@ class Optimizers:
             return
 
         def update(block: tuple) -> None:
-            (param, gradient, velocity, master), decay = block
-            value, gradient = _start(param, master), wide(gradient)
-            step = np.multiply(gradient, rate * scale, out=_scratch("step", value))
+            (param, gradient, velocity, master), decay, factor = block
+            value, gradient, own = _start(param, master), wide(gradient), rate * factor
+            step = np.multiply(gradient, own * scale, out=_scratch("step", value))
             if decay:
-                step += np.multiply(value, rate * decay, out=_scratch("term", value))
+                step += np.multiply(value, own * decay, out=_scratch("term", value))
             velocity *= momentum
             velocity -= step
             if nesterov:
@@ -97,27 +99,28 @@ class Optimizers:
             if value is not param:
                 param[...] = value
 
-        masters = masters or [None] * len(params)
-        _share(update, _blocks_of_all(weight_decays, params, grads, velocities, masters))
+        _share(
+            update, _blocks_of_all(weight_decays, rate_factors, masters, params, grads, velocities)
+        )
 
     def adam_update(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray], m: Sequence[np.ndarray],
         v: Sequence[np.ndarray], weight_decays: Sequence[float], *, learning_rate: Number,
         beta_1: float, beta_2: float, epsilon: float, correction_1: Number, correction_2: Number,
         decoupled: bool, grad_scale: np.ndarray | None, masters: Masters = None,
+        rate_factors: Factors = None,
     ) -> None:  # fmt: skip
         rate, beta_1, beta_2, epsilon = map(float, (learning_rate, beta_1, beta_2, epsilon))
         scale = 1.0 if grad_scale is None else float(grad_scale)
         if scale == 0:
             return
         # m' = m / (1 - beta_1^t) and v' = v / root^2 are free of their start at 0:
-        # rate m' / (sqrt(v') + epsilon) = rate_now m / (sqrt(v) + epsilon root)
-        root = math.sqrt(correction_2)
-        rate_now = rate * root / float(correction_1)
+        # rate m' / (sqrt(v') + epsilon) = rate root / (1 - beta_1^t) m / (sqrt(v) + epsilon root)
+        root, correction = math.sqrt(correction_2), float(correction_1)
 
         def update(block: tuple) -> None:
-            (param, gradient, first, second, master), decay = block
-            value, gradient = _start(param, master), wide(gradient)
+            (param, gradient, first, second, master), decay, factor = block
+            value, gradient, own = _start(param, master), wide(gradient), rate * factor
             g, term = _scratch("step", value), _scratch("term", value)
             np.multiply(gradient, scale, out=g)
             if decay and not decoupled:
@@ -131,15 +134,75 @@ class Optimizers:
             np.sqrt(second, out=g)
             g += epsilon * root
             np.divide(first, g, out=g)
-            g *= rate_now
+            g *= own * root / correction
             if decay and decoupled:
-                value *= 1 - rate * decay
+                value *= 1 - own * decay
             value -= g
             if value is not param:
                 param[...] = value
 
-        masters = masters or [None] * len(params)
-        _share(update, _blocks_of_all(weight_decays, params, grads, m, v, masters))
+        _share(update, _blocks_of_all(weight_decays, rate_factors, masters, params, grads, m, v))
+
+    def lookahead_update(
+        self, params: Sequence[np.ndarray], slow: Sequence[np.ndarray], *, share: Number,
+        grad_scale: np.ndarray | None, masters: Masters = None,
+    ) -> None:  # fmt: skip
+        share_now = float(share)
+        if share_now == 0 or (grad_scale is not None and grad_scale == 0):
+            return
+
+        def update(block: tuple) -> None:
+            (param, mean, master), *_ = block
+            value = _start(param, master)
+            mean += share_now * (value - mean)
+            if master is not None:
+                master[...] = mean
+            param[...] = mean
+
+        _share(update, _blocks_of_all([0.0] * len(params), None, masters, params, slow))
+
+    def muon_direction(
+        self, grads: Sequence[np.ndarray], velocities: Sequence[np.ndarray], *, momentum: float,
+        nesterov: bool, grad_scale: np.ndarray | None,
+    ) -> list[np.ndarray]:  # fmt: skip
+        scale = 1.0 if grad_scale is None else float(grad_scale)
+        if scale == 0:
+            return list(grads)
+        directions = []
+        for grad, velocity in zip(grads, velocities, strict=True):
+            step = wide(grad) * scale
+            velocity *= momentum
+            velocity += step
+            u = step + momentum * velocity if nesterov else velocity
+            norm = _norm([u])
+            directions.append(rounded(u / norm if norm else np.zeros_like(u), grad.dtype))
+        return directions
+
+    def newton_schulz(
+        self, a: np.ndarray, b: np.ndarray, coefficients: Sequence[float]
+    ) -> np.ndarray:
+        c0, c1, c2 = coefficients
+        out = c1 * wide(a) + c2 * wide(b)
+        out[np.diag_indices(len(out))] += c0
+        return rounded(out, a.dtype)
+
+    def muon_update(
+        self, params: Sequence[np.ndarray], steps: Sequence[np.ndarray],
+        weight_decays: Sequence[float], *, learning_rate: Number, grad_scale: np.ndarray | None,
+        masters: Masters = None, rate_factors: Factors = None,
+    ) -> None:  # fmt: skip
+        rate = float(learning_rate)
+        if grad_scale is not None and grad_scale == 0:
+            return
+
+        def update(block: tuple) -> None:
+            (param, step, master), decay, factor = block
+            value = _start(param, master)
+            value -= rate * factor * (wide(step) + decay * value)
+            if value is not param:
+                param[...] = value
+
+        _share(update, _blocks_of_all(weight_decays, rate_factors, masters, params, steps))
 
 
 def _norm(arrays: Sequence[np.ndarray]) -> float:
@@ -165,6 +228,6 @@ def _adapt(loss_scale: np.ndarray, growth_interval: int | None, finite: bool) ->
     loss_scale[:] = scale, streak
 
 
-def _share(update: Callable[[tuple], None], blocks: list[tuple[list[np.ndarray], float]]) -> None:
-    size = sum(arrays[0].size for arrays, _ in blocks)
+def _share(update: Callable[[tuple], None], blocks: list[tuple]) -> None:
+    size = sum(arrays[0].size for arrays, *_ in blocks)
     share(update, blocks, alone=size <= ALONE)

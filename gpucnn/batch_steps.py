@@ -1,0 +1,122 @@
+"""What a trainer does with a batch, on the device from end to end, so that it can be recorded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from .backends.base import Array
+from .data.device_loader import DeviceLoader
+from .data.loader import Loader
+from .data.streaming import StreamedLoader
+from .layers.base import Layer
+from .meter import Meter
+from .metrics import Metric
+from .step import Steps
+from .tracing import traced
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+class BatchStep(ABC):
+    """The work on a batch, recorded (see ``gpucnn.step``) unless the trainer's ``record`` is off.
+
+    Args:
+        trainer: whose model, loss, optimizer and metrics it works with.
+        arenas: memory that a trainer's steps share.
+
+    Attributes:
+        steps: the recordings.
+    """
+
+    def __init__(self, trainer: Trainer, arenas: list[Any]) -> None:
+        self.trainer = trainer
+        self.steps = Steps(self.work, trainer.backend, arenas)
+        self._loader: Loader | StreamedLoader | None = None
+        self._meter: Meter | None = None
+
+    @abstractmethod
+    def work(self, *batch: Array) -> list[Array]:
+        """Return the loss and the metrics of images and labels, 0-d arrays on the device.
+
+        Without arguments the batch is the loader's next, which lies on the device.
+        """
+
+    def begin(self, loader: Loader | StreamedLoader | None, meter: Meter) -> None:
+        """Take batches of a loader from here on, if asked to fetch them, and fill a meter.
+
+        To be called again where something that the work depends on may have changed.
+        """
+        self._loader, self._meter = loader, meter
+        self.steps.under((self._circumstances(), loader, meter))
+
+    def __call__(self, size: int, batch: tuple[Array, ...]) -> None:
+        """Do the work on a batch of so many samples, which leaves its values in the meter."""
+        if self.trainer.record:
+            self.steps(*batch, size=size)
+        else:
+            self.work(*batch)
+        self._meter.count(size)
+
+    def _circumstances(self) -> tuple:
+        """Return what the work depends on, the batch and what varies apart."""
+        trainer = self.trainer
+        settings = {**vars(trainer.optimizer), "learning_rate": None, "steps": None}
+        slots = settings.pop("slots")
+        layers = [
+            (layer.trainable, layer.frozen, trainable, layer.counters.get("seed"), _arrays(layer))
+            for _, layer, trainable in trainer.model._walk()
+        ]
+        model = trainer.model.fuses, trainer.model.dtype, trainer.model.layers
+        loss = trainer.loss, id(trainer.loss_scale), [*trainer.metrics.values()]
+        return model, layers, repr(settings), id(slots), loss
+
+    def _given(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
+        """Return images and labels: to fetch a DeviceLoader's batch is part of the work."""
+        if batch:
+            return batch
+        assert isinstance(self._loader, DeviceLoader)
+        return traced(None, "batch", self._loader.batch)
+
+    def _measured(
+        self, value: Array, prediction: Array, labels: Array, known: dict[Metric, Array]
+    ) -> list[Array]:
+        """Return the loss and the metrics, of which some are known; the meter takes them down."""
+        asarray = self.trainer.backend.xp.asarray
+        values = [value]
+        for metric in self.trainer.metrics.values():
+            values.append(asarray(known[metric] if metric in known else metric(prediction, labels)))
+        if self._meter is not None:
+            self._meter.write(values)
+        return values
+
+
+class TrainingStep(BatchStep):
+    """Forward, loss, backward and the optimizer's update."""
+
+    def work(self, *batch: Array) -> list[Array]:
+        trainer = self.trainer
+        images, labels = self._given(batch)
+        scale = () if trainer.loss_scale is None else (trainer.loss_scale,)
+        prediction = trainer.model.forward(images, training=True)
+        value, dprediction, known = traced(
+            None, "loss", trainer.loss.measure, prediction, labels, *scale
+        )
+        trainer.model.backward(dprediction)
+        traced(None, "optimizer", trainer.optimizer.step, trainer.model.parameters(), *scale)
+        return self._measured(value, prediction, labels, known)
+
+
+class EvaluationStep(BatchStep):
+    """Forward and loss; to be called in inference mode."""
+
+    def work(self, *batch: Array) -> list[Array]:
+        images, labels = self._given(batch)
+        prediction = self.trainer.model.forward(images)
+        value, _, known = self.trainer.loss.measure(prediction, labels)
+        return self._measured(value, prediction, labels, known)
+
+
+def _arrays(layer: Layer) -> tuple[int, ...]:
+    return tuple(map(id, (*layer.params.values(), *layer.state.values())))
