@@ -112,8 +112,7 @@ def test_the_set_has_what_was_asked_for():
     forward = [r for r in rows if r["op"] == "conv_fprop" and r["dtype"] == "float32"]
     resnet = [r for r in forward if r["set"] == "resnet50" and r["layout"] == "NHWC"]
     assert sum(row["shape"]["batch"] == 256 for row in resnet) == 23
-    assert {row["math"] for row in rows} == {"strict", "mixed"}
-    assert any(case.math == "tf32" for case in cases.benchmark_set(tf32=True))
+    assert {row["math"] for row in rows} == {"strict", "mixed", "tf32", "fp32x3"}
     no_picture = [r for r in rows if r["op"] == "conv_dgrad" and r["shape"]["channels"] <= 4]
     assert no_picture == []
 
@@ -135,14 +134,16 @@ def options(**given):
 
 
 def test_the_options_choose():
-    only = bench.chosen(options(set=["vgg16"], op=["conv_wgrad"], dtype=["bfloat16"]), tf32=False)
+    only = bench.chosen(options(set=["vgg16"], op=["conv_wgrad"], dtype=["bfloat16"]))
     assert only and all((c.set, c.op, c.dtype) == ("vgg16", "conv_wgrad", "bfloat16") for c in only)
-    quick = bench.chosen(options(quick=True), tf32=False)
+    quick = bench.chosen(options(quick=True))
     assert sorted(case.op for case in quick) == sorted(ours.OPERATIONS)
-    peers = bench.chosen(options(compile=True, jax=True, set=["stems"]), tf32=False)
+    peers = bench.chosen(options(compile=True, jax=True, set=["stems"]))
     assert {case.against for case in peers} == {"torch", "torch.compile", "jax"}
     assert all("bias" in case.op for case in peers if case.against != "torch")
-    assert bench.chosen(options(dtype=["tf32"]), tf32=False) == []
+    in_tf32 = bench.chosen(options(dtype=["tf32"]))
+    assert {case.op for case in in_tf32} == set(cases.DIRECTIONS)
+    assert {(case.dtype, case.math) for case in in_tf32} == {("float32", "tf32")}
 
 
 # ---- floors -------------------------------------------------------------------------------------
@@ -227,7 +228,8 @@ def some_of_each(dtypes: set[str]) -> dict[str, Case]:
     found: dict[str, Case] = {}
     for case in SET:
         kind = cases.conv_kind(case.row()["shape"]) if case.op in report.CONVOLUTIONS else ""
-        words = (case.op, kind, case.layout, case.dtype, getattr(case.shape, "kind", ""))
+        math = case.math if case.math in ("tf32", "fp32x3") else ""
+        words = (case.op, kind, case.layout, case.dtype, math, getattr(case.shape, "kind", ""))
         if case.dtype in dtypes:
             found.setdefault(" ".join(filter(None, words)), shrunk(case))
     return found

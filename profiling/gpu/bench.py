@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.base import MATH, Array, Backend
+from gpucnn.backends.base import Array, Backend
 from gpucnn.backends.cuda import plans
 from gpucnn.backends.cuda.tuning import DryRun, GraphTimer, Tuner
 from gpucnn.backends.cuda.tuning.timing import copies
@@ -207,9 +207,9 @@ def brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
 
 
-def chosen(options: argparse.Namespace, tf32: bool) -> list[Case]:
+def chosen(options: argparse.Namespace) -> list[Case]:
     """Return the cases that the options ask for, in order."""
-    cases = benchmark_set(tf32)
+    cases = benchmark_set()
     lanes = [Lane(tuple(cases), 8)]
     for peer, wanted in (("torch.compile", options.compile), ("jax", options.jax)):
         lanes += [Lane(tuple(fused_against(peer, cases)))] if wanted else []
@@ -309,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cache=properties.L2_cache_size, memory=torch.cuda.mem_get_info()[0],
         seconds=0.3 if options.quick else ROW_SECONDS, tuner=tuner,
     )  # fmt: skip
-    cases = chosen(options, "tf32" in MATH)
+    cases = chosen(options)
     if options.ladder:
         cases = ladder.cases(backend.launcher.architecture)
     run(bench, cases, results, deadline)

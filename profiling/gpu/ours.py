@@ -36,7 +36,7 @@ def bind(backend: Backend, case: Case, inputs: dict[str, Any]) -> Call:
 
 
 def _math(case: Case) -> dict[str, str]:
-    return {"math": "tf32"} if case.math == "tf32" else {}
+    return {"math": case.math} if case.math in ("tf32", "fp32x3") else {}
 
 
 def conv_fprop(backend: Backend, case: Case, a: Arrays) -> Call:

@@ -32,7 +32,8 @@ OPERATIONS = (
     "adam_update",
 )  # fmt: skip
 NUMBER_FORMATS = (
-    "float32 strict", "float32 tf32", "bfloat16 mixed", "float16 mixed", "float64 strict",
+    "float32 strict", "float32 tf32", "float32 fp32x3", "bfloat16 mixed", "float16 mixed",
+    "float64 strict",
 )  # fmt: skip
 Group = tuple[str, str, str, str]  # number format, kind ("" but for convolutions), op, against
 
