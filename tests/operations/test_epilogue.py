@@ -42,11 +42,16 @@ WITH_DTYPE = {
     "implicit_gemm": ("float32", "bfloat16"), "dmma": ("float64",), "mma": ("float16", "bfloat16"),
     "mma_padded": ("bfloat16",), "wgmma": ("float16", "bfloat16"),
 }  # fmt: skip
+LAYOUTS = {True: "nhwc", False: "nchw"}
 RUNS = [
-    pytest.param(backend, name, dtype, id=f"{backend}-{name}-{dtype}", marks=marks)
+    pytest.param(
+        backend, name, dtype, last, id=f"{backend}-{name}-{dtype}-{LAYOUTS[last]}", marks=marks
+    )
     for backend, marks in (("emulated", ()), ("checked", ()), ("cuda", pytest.mark.gpu))
     for name in FUSING
     for dtype in WITH_DTYPE[name][: 1 if backend == "checked" else None]
+    for last in LAYOUTS
+    if last or name in ("implicit_gemm", "dmma")
 ]
 
 
@@ -75,8 +80,10 @@ def given(backend: Backend, arrays: tuple, channels_last: bool) -> list:
     return [backend.asarray(in_layout(a, channels_last) if a.ndim > 1 else a) for a in arrays]
 
 
-@pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
-@pytest.mark.parametrize(("backend_name", "name", "dtype"), RUNS)
+each_run = pytest.mark.parametrize(("backend_name", "name", "dtype", "channels_last"), RUNS)
+
+
+@each_run
 def test_residual_and_activation(backend_name, name, dtype, channels_last) -> None:
     backend, ran, kinds = make_backend(backend_name), 0, [*ACTIVATIONS]
     for case in SHAPES[name]:
@@ -106,5 +113,38 @@ def test_residual_and_activation(backend_name, name, dtype, channels_last) -> No
                 magnitude=1.76 * in_layout(terms, channels_last) + 1, what=f"{case} {kind}: {plan}",
             )  # fmt: skip
             ran += 1
-    if not ran:
-        pytest.skip(f"{name} has no plan in this layout")
+    assert ran
+
+
+@each_run
+def test_moments(backend_name, name, dtype, channels_last) -> None:
+    """Of what is stored, to the digits that batch_norm_train gives, with a mean far from 0, too."""
+    if dtype == "float64":
+        problem = Problem("fprop", CASES["plain"], dtype, moments=True)
+        assert not list(plans(name, problem))  # a pass of their own
+        return
+    backend, ran = make_backend(backend_name), 0
+    for case in SHAPES[name]:
+        s = replace(CASES[case], channels_last=channels_last)
+        x, w, b, *_ = solved(case, dtype)
+        problem = Problem("fprop", s, dtype, moments=True)
+        pixels = s.batch * math.prod(s.output)
+        shape = NormShape(s.batch, s.filters, math.prod(s.output), 1, channels_last)
+        for plan in plans(name, problem):
+            offset = 0 if ran % 2 else 2000
+            given_x, given_w, given_b = given(
+                backend, (x, w, b + DTYPES[dtype].type(offset)), channels_last
+            )
+            with poisoned(backend.xp):
+                y, partial = backend._run_with_moments(problem, plan, given_x, given_w, given_b)
+                (mean, var), _ = backend._finish("moments", partial, shape, x.dtype)
+            stored = backend.to_numpy(y).astype(np.float64)
+            axes = tuple(
+                i for i in range(stored.ndim) if i != (stored.ndim - 1 if channels_last else 1)
+            )
+            options = {"dtype": np.float32, "reduction": pixels + 8, "what": f"{case}: {plan}"}
+            size = np.abs(stored).mean(axes)
+            assert_close(backend.to_numpy(mean), stored.mean(axes), magnitude=size, **options)
+            assert_close(backend.to_numpy(var), stored.var(axes), **options)
+            ran += 1
+    assert ran
