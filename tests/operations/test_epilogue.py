@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
 
-from gpucnn.backends.base import ACTIVATIONS as KINDS
 from gpucnn.backends.base import Backend
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
 from gpucnn.backends.cuda.algorithms.base import FusingAlgorithm
 from gpucnn.backends.cuda.epilogue import ACTIVATIONS
-from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape, NormShape
 from tests import reference
 from tests.cases import CONVS, DTYPES, in_layout, random
 from tests.conftest import make_backend
-from tests.operations.conftest import Runner, inside_another, poisoned, same_bits
+from tests.operations.conftest import poisoned
 from tests.tolerance import assert_close
 
 FUSING = [name for name, each in ALGORITHMS.items() if isinstance(each, FusingAlgorithm)]
@@ -55,7 +53,7 @@ RUNS = [
 ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def solved(name: str, dtype: str) -> tuple[np.ndarray, ...]:
     """x, w, b, residual in a dtype; x * w + b in float64, and the size of its terms."""
     s, kind = CASES[name], DTYPES[dtype]
