@@ -305,7 +305,7 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
         return None
     count = 3 if lead.activation == "linear" and any(map(is_relu, layers[1:3])) else 2
     run = layers[:count]
-    pools = [layer for layer in run if _takes_maxima(layer)]
+    pools = [layer for layer in run if is_max_pool(layer)]
     if len(pools) != 1 or len(run) < count:
         return None
     return (count, [ConvPool(*run)]) if _fits(pools[0], lead) else None
@@ -317,7 +317,7 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
     found = []  # one of each kind at most
     for layer in layers[2:4]:
-        pools = is_conv(lead) and _takes_maxima(layer) and _fits(layer, lead)
+        pools = is_conv(lead) and is_max_pool(layer) and _fits(layer, lead)
         if pools in found or not (pools or is_relu(layer, ("relu", "relu6"))):
             break
         found.append(pools)
@@ -339,7 +339,7 @@ def _is_normed(pair: Sequence[Layer]) -> bool:
 
 def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     for pool, relu in (layers[1::-1], layers[:2]) if len(layers) > 1 else ():
-        if _takes_maxima(pool) and is_relu(relu):
+        if is_max_pool(pool) and is_relu(relu):
             return 2, [WithActivation(pool, relu)]
     return None
 
@@ -351,7 +351,7 @@ def _with_activation(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
         return None
     if not any(is_pointwise(layer, lead.fused) for layer in layers[1:2]):
         return None
-    pools = is_relu(layers[1]) and any(map(_takes_maxima, layers[2:3]))
+    pools = is_relu(layers[1]) and any(map(is_max_pool, layers[2:3]))
     if isinstance(lead, BatchNorm) and pools:  # of which there are fewer
         return None
     return 2, [WithActivation(*layers[:2])]
@@ -384,6 +384,11 @@ def is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
     return is_as_written(layer, Activation, ReLU) and layer.kind in kinds
 
 
+def is_max_pool(layer: Layer) -> bool:
+    """Return whether a layer is a pooling of maxima, and can apply a ReLU to them."""
+    return is_as_written(layer, Pool) and layer.mode == "max"
+
+
 def is_pointwise(layer: Layer, kinds: Collection[str]) -> bool:
     """Return whether a layer is an activation of these kinds, with the usual alpha."""
     return is_as_written(layer, Pointwise) and layer.kind in kinds and layer.alpha is None
@@ -396,7 +401,3 @@ def channel_axis(layer: Conv | Dense) -> int:
 
 def _fits(pool: Pool, conv: Conv) -> bool:
     return (pool.rank, pool.data_format) == (conv.rank, conv.data_format)
-
-
-def _takes_maxima(layer: Layer) -> bool:
-    return is_as_written(layer, Pool) and layer.mode == "max"
