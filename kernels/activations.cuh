@@ -17,14 +17,14 @@ __device__ __forceinline__ Accum quotient(Accum a, Accum b) { return COARSE ? ma
 
 __device__ __forceinline__ Accum sigmoid(Accum x) {
     const Accum e = exponential(-math::abs(x));  // never overflows
-    return quotient(x >= 0 ? 1 : e, 1 + e);
+    return math::quotient(x >= 0 ? (Accum)1 : e, 1 + e);
 }
 
 // Where x goes into a product with a gate that falls to 0, or a slope, it is cut to where these are
 // constant to the last bit: infinity * 0 would be NaN.
-const int FAR = 1000;
-__device__ __forceinline__ Accum above_far(Accum x) { return x < -FAR ? -FAR : x; }
-__device__ __forceinline__ Accum within_far(Accum x) { return x > FAR ? FAR : above_far(x); }
+const int FAR_OUT = 1000;
+__device__ __forceinline__ Accum above_far(Accum x) { return x < -FAR_OUT ? -FAR_OUT : x; }
+__device__ __forceinline__ Accum within_far(Accum x) { return x > FAR_OUT ? FAR_OUT : above_far(x); }
 
 // ---- f' is a function of y ---------------------------------------------------------------------
 
@@ -111,12 +111,12 @@ struct Gelu {
 
     static __device__ Accum forward(Accum x, Accum) {
         if (!COARSE) return above_far(x) * phi(x);
-        const Accum a = math::smaller(math::abs(x), FAR);
+        const Accum a = math::smaller(math::abs(x), FAR_OUT);
         return (x <= 0 ? 0 : x) - a * tail(a);
     }
     static __device__ Accum backward(Accum dy, Accum x, Accum) {
         if (COARSE) {
-            const Accum a = math::smaller(math::abs(x), FAR), left = tail(a) - a * INVERSE_SQRT_2_PI * bell(a);
+            const Accum a = math::smaller(math::abs(x), FAR_OUT), left = tail(a) - a * INVERSE_SQRT_2_PI * bell(a);
             return dy * (x > 0 ? 1 - left : x <= 0 ? left : x);  // a NaN stays one
         }
         x = within_far(x);
@@ -170,13 +170,14 @@ struct Mish {
 };
 
 // relu6(x + 3) / 6. Howard et al., "Searching for MobileNetV3", 2019.
+const Accum SIXTH = (Accum)0.16666666666666666667;
 struct HardSigmoid {
-    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6; }
+    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) * SIXTH; }
     static __device__ Accum backward(Accum dy, Accum x, Accum) { return x > -3 && x < 3 ? dy / 6 : 0; }
 };
 
 struct HardSilu {
-    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6; }
+    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) * SIXTH; }
     static __device__ Accum backward(Accum dy, Accum x, Accum) {
         return x <= -3 ? 0 : x >= 3 ? dy : dy * (2 * x + 3) / 6;
     }

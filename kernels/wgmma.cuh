@@ -15,11 +15,14 @@
 #pragma once
 const int CONSUMERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS);
 #include "wgmma_ring.cuh"
+#include "epilogue.cuh"
 
 const int DEPTH = 64;                            // channels of a step
 const int FILTER_BYTES = FILTERS * ROW_BYTES;    // of a step
 const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;  // of a warpgroup
 const int STORED_BYTES = BUFFERS * PASS_BYTES;   // of a warpgroup
+const int PASSES = GROUP_PIXELS / PASS_PIXELS;
+const int LANDED_BYTES = CONSUMERS * sizeof(uint64_t);  // a barrier for each warpgroup's residual
 
 static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must cover the tile");
 static_assert(GROUP_PIXELS % PASS_PIXELS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
@@ -53,49 +56,104 @@ __device__ __forceinline__ void multiply(Sums& sums, uint64_t filters, uint64_t 
     wgmma_commit();
 }
 
-// Add the bias, apply ReLU, round, and hand the sums to TMA by way of the warpgroup's buffers, PASS_PIXELS at a time,
-// as [pixel][64 filters]; one thread calls store(the pass's buffer, its first pixel). `filter` is the warpgroup's
-// first.
-template <class Store>
-__device__ __forceinline__ void store_sums(const Sums& sums, const Element* __restrict__ bias, int relu, int filter,
-                                           int filters, unsigned char* buffers, const Store& store) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, matrix = lane / 8;
-    const bool stores = threadIdx.x % 128 == 0;
-    float added[2] = {};
+// A warpgroup's way to store its sums, PASS_PIXELS at a time, as [pixel][64 filters]: by way of its buffers, from
+// which TMA stores them. A residual comes the same way: TMA brings it to the buffer, and the sums take its place.
+// One thread calls store(buffer, first pixel of the pass) and load(buffer, first pixel, barrier).
+struct Storing {
+    unsigned char* buffers;
+    uint64_t* landed;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ Storing(unsigned char* stored, unsigned char* landed)
+        : buffers(stored + warpgroup() * STORED_BYTES), landed((uint64_t*)landed + warpgroup()) {}
+
+    // By one thread, before anyone uses them.
+    __device__ __forceinline__ static void init(unsigned char* landed) {
+        for (int i = 0; i < CONSUMERS; ++i) mbarrier_init((uint64_t*)landed + i, 1);
+    }
+    __device__ __forceinline__ static bool is_one() { return threadIdx.x % 128 == 0; }
+    __device__ __forceinline__ unsigned char* buffer(int pass) const { return buffers + pass % BUFFERS * PASS_BYTES; }
+    __device__ __forceinline__ static void sync() { bar_sync(1 + warpgroup(), 128); }
+
+    // Have a pass of the residual brought once TMA has read what was in its buffer. Everyone has seen the pass before.
+    template <class Load> __device__ __forceinline__ void fetch(int pass, const Load& load) const {
+        if (!is_one()) return;
+        tma_store_wait<0>();
+        mbarrier_arrive_expect_tx(landed, PASS_BYTES);
+        load(buffer(pass), pass * PASS_PIXELS, landed);
+    }
+
+    // Add the residual, of which pass 0 is under way, apply f, round and store. The bias is among the sums.
+    template <class Store, class Load>
+    __device__ __forceinline__ void operator()(Sums& sums, const Epilogue& epilogue, bool residual, const Store& store,
+                                               const Load& load) {
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, matrix = lane / 8;
+        // of the four matrices that are stored at once: two of 8 pixels by two of 8 filters
+        const int row = (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
+#pragma unroll
+        for (int pass = 0; pass < PASSES; ++pass) {
+            if (residual) {
+                mbarrier_wait(landed, parity);
+                parity ^= 1;
+            } else if (is_one()) {
+                if (pass == 0) tma_store_wait<0>();  // the tile before, long since
+                if (pass > 0) tma_store_wait<BUFFERS - 1>();
+            }
+            sync();  // TMA has read what was in the buffer, or everyone has seen that it brought the residual
+            if (residual && BUFFERS > 1 && pass + 1 < PASSES) fetch(pass + 1, load);
+            float(&part)[PASS_PIXELS / 2] = *(float(*)[PASS_PIXELS / 2])(sums + pass * (PASS_PIXELS / 2));
+            unsigned char* first = buffer(pass) + row;
+            if (residual) {
+#pragma unroll
+                for (int pixel = 0; pixel < PASS_PIXELS; pixel += 16) {
+                    uint32_t pairs[4];
+                    ldmatrix_x4_trans(pairs, first + pixel * ROW_BYTES);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        const Elements<2> both = *(const Elements<2>*)&pairs[i];
+                        part[pixel / 2 + 2 * i] += widen(both.at[0]);
+                        part[pixel / 2 + 2 * i + 1] += widen(both.at[1]);
+                    }
+                }
+            }
+            epilogue.activate(part);
+#pragma unroll
+            for (int pixel = 0; pixel < PASS_PIXELS; pixel += 16) {
+                uint32_t pairs[4];
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    pairs[i] = narrow_pair(part[pixel / 2 + 2 * i], part[pixel / 2 + 2 * i + 1]);
+                stmatrix_x4_trans(first + pixel * ROW_BYTES, pairs);
+            }
+            fence_proxy_async();
+            sync();  // the pass is complete
+            if (is_one()) {
+                store(buffer(pass), pass * PASS_PIXELS);
+                tma_store_commit();
+            }
+            if (residual && BUFFERS == 1 && pass + 1 < PASSES) fetch(pass + 1, load);
+        }
+    }
+};
+
+// Add the bias to the sums of a warpgroup, `filter` being its first. Where `moments` (K,) is not null, it gets those
+// of the warpgroup's pixels for which exists(pixel).
+template <class Exists>
+__device__ __forceinline__ void add_bias(Sums& sums, const Element* __restrict__ bias, int filter, int filters,
+                                         Moments* __restrict__ moments, const Exists& exists) {
+    const int lane = threadIdx.x % 32, first = filter + threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const int own = filter + 16 * warp + lane / 4 + 8 * half;
-        if (bias && own < filters) added[half] = widen(bias[own]);
-    }
-    // of the four matrices that are stored at once: two of 8 pixels by two of 8 filters
-    const int row = (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
+        const int own = first + 8 * half;
+        const float added = bias && own < filters ? widen(bias[own]) : 0;
 #pragma unroll
-    for (int pass = 0; pass < GROUP_PIXELS / PASS_PIXELS; ++pass) {
-        unsigned char* buffer = buffers + pass % BUFFERS * PASS_BYTES;
-        if (stores && pass == 0) tma_store_wait<0>();  // the tile before, long since
-        if (stores && pass > 0) tma_store_wait<BUFFERS - 1>();
-        bar_sync(1 + warpgroup(), 128);  // TMA has read what was in the buffer
+        for (int i = 0; i < GROUP_PIXELS / 4; ++i) sums[i / 2 * 4 + 2 * half + i % 2] += added;
+        if (!moments) continue;
+        StoredMoments of_lane;
 #pragma unroll
-        for (int pixel = 0; pixel < PASS_PIXELS; pixel += 16) {
-            const int first = (pass * PASS_PIXELS + pixel) / 2;
-            uint32_t pairs[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                float values[2];
-#pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    const float value = sums[first + 2 * i + e] + added[i % 2];
-                    values[e] = relu && value <= 0 ? 0.f : value;
-                }
-                pairs[i] = narrow_pair(values[0], values[1]);
-            }
-            stmatrix_x4_trans(buffer + row + pixel * ROW_BYTES, pairs);
-        }
-        fence_proxy_async();
-        bar_sync(1 + warpgroup(), 128);  // the pass is complete
-        if (stores) {
-            store(buffer, pass * PASS_PIXELS);
-            tma_store_commit();
-        }
+        for (int i = 0; i < GROUP_PIXELS / 4; ++i)
+            if (exists(i / 2 * 8 + lane % 4 * 2 + i % 2)) of_lane.add(sums[i / 2 * 4 + 2 * half + i % 2]);
+        const Moments of_warp = of_lane.of_lanes<1 + 2>();
+        if (lane % 4 == 0 && own < filters) moments[own] = of_warp;
     }
 }

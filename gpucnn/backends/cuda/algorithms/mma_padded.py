@@ -12,11 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ....shapes import ConvShape
 from ...base import Array
+from ..epilogue import Epilogue
 from ..kernel import Axis, KernelFamily
 from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
-from .base import BYTES, LAUNCH_US, Algorithm, Plan, Problem
+from .base import BYTES, LAUNCH_US, FusingAlgorithm, Plan, Problem
 from .mma import Mma
 from .mma_formats import chunk
 from .mma_wgrad import MmaWgrad
@@ -39,7 +41,7 @@ def padded(problem: Problem) -> Problem:
     return replace(problem, shape=replace(s, channels=deep, filters=wide))
 
 
-class PaddedMma(Algorithm):
+class PaddedMma(FusingAlgorithm):
     """Where ``Mma`` and ``MmaWgrad`` do not apply for channels that are no whole chunks."""
 
     name = "mma_padded"
@@ -65,32 +67,48 @@ class PaddedMma(Algorithm):
         passes_us = len(passes) * LAUNCH_US + sum(passes) * problem.itemsize / BYTES
         return FEW_TERMS * (self.by_direction[problem.direction].cost(whole, plan) + passes_us)
 
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        return self.by_direction["fprop"].moment_parts(padded(problem), plan)
+
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        if problem.direction != "wgrad":
+            return super().run(caller, problem, plan, *arrays)
+        x, dy = arrays
+        whole = padded(problem)
+        s, t = problem.shape, whole.shape
+        (deep, wide), (to_deep, to_wide) = rows(s), rows(t)
+        x = resize_rows(caller, x, deep, to_deep, t.x_shape)
+        dy = resize_rows(caller, dy, wide, to_wide, t.y_shape)
+        dw = self.by_direction["wgrad"].run(caller, whole, plan, x, dy)
+        filter_size, deep_filters = s.taps * to_deep, (*s.w_shape[:-1], to_deep)
+        dw = resize_rows(caller, dw, to_wide * filter_size, wide * filter_size, deep_filters)
+        return resize_rows(caller, dw, to_deep, deep, s.w_shape)
+
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
         whole, mma = padded(problem), self.by_direction[problem.direction]
         s, t = problem.shape, whole.shape
-        (deep, wide), (to_deep, to_wide) = (
-            (shape.channels // shape.groups, shape.filters // shape.groups) for shape in (s, t)
-        )
+        (deep, wide), (to_deep, to_wide) = rows(s), rows(t)
         deep_filters = (*s.w_shape[:-1], to_deep)
         filter_size = s.taps * to_deep
-        if problem.direction == "wgrad":
-            x, dy = arrays
-            x = resize_rows(caller, x, deep, to_deep, t.x_shape)
-            dy = resize_rows(caller, dy, wide, to_wide, t.y_shape)
-            dw = mma.run(caller, whole, plan, x, dy)
-            dw = resize_rows(caller, dw, to_wide * filter_size, wide * filter_size, deep_filters)
-            return resize_rows(caller, dw, to_deep, deep, s.w_shape)
-        source, w, b = arrays
         w = resize_rows(caller, w, deep, to_deep, deep_filters)
         if problem.direction == "fprop":
             source = resize_rows(caller, source, deep, to_deep, t.x_shape)
-            return mma.run(caller, whole, plan, source, w, b)
+            return mma.run_fused(caller, whole, plan, source, w, epilogue)
         source = resize_rows(caller, source, wide, to_wide, t.y_shape)
         w = resize_rows(caller, w, wide * filter_size, to_wide * filter_size, t.w_shape)
-        if b is not None:
-            b = resize_rows(caller, b, deep, to_deep, (t.channels,))
-        dx = mma.run(caller, whole, plan, source, w, b)
+        if epilogue.b is not None:
+            b = resize_rows(caller, epilogue.b, deep, to_deep, (t.channels,))
+            epilogue = replace(epilogue, b=b)
+        dx = mma.run_fused(caller, whole, plan, source, w, epilogue)
         return resize_rows(caller, dx, to_deep, deep, s.x_shape)
+
+
+def rows(shape: ConvShape) -> tuple[int, int]:
+    """Return the channels and the filters of a group."""
+    return shape.channels // shape.groups, shape.filters // shape.groups
 
 
 def resize_rows(

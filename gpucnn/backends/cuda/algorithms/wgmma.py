@@ -9,12 +9,13 @@ from typing import Any
 
 from ....shapes import ConvShape
 from ...base import Array
+from ..epilogue import Epilogue
 from ..geometry import geometry_record
 from ..kernel import Axis, KernelFamily
-from ..launch import BLOCK_THREADS, KernelCaller, aligned, ceil_div
-from ..split_sum import split_sum
+from ..launch import BLOCK_THREADS, KernelCaller, aligned_copy, ceil_div
+from ..split_sum import NOTHING, split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
-from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem, dgrad_as_fprop
 from .mma import CHUNK, ELEMENT, PARTIALS_16BIT
 
 DEPTH, ROW_BYTES = 64, 128  # channels of a step, and their bytes
@@ -65,7 +66,8 @@ class Tile:
 
     @property
     def dynamic_bytes(self) -> int:
-        """Return the bytes of the stages, of what is stored, and of two barriers for each stage."""
+        """Return the bytes of the stages, of what is stored, and of the barriers: two for a stage,
+        and one for a warpgroup's residual."""
         stages = self.stages * self.filters * ROW_BYTES
         if self.patches:
             patch = (COLUMNS + MOST_TAPS - 1) * (self.rows + MOST_TAPS - 1) * ROW_BYTES
@@ -73,7 +75,7 @@ class Tile:
         else:
             stages += self.stages * self.pixels * ROW_BYTES
         stored = self.consumers * self.buffers * self.pass_pixels * ROW_BYTES
-        return stages + stored + 16 * (self.stages + self.patches)
+        return stages + stored + 16 * (self.stages + self.patches) + 8 * self.consumers
 
 
 WIDE = Tile(128, 256, 256, 64, buffers=2, stages=4, patches=0, blocks=1)
@@ -205,7 +207,7 @@ def _steps(s: ConvShape) -> int:
     return s.taps * ceil_div(s.channels, DEPTH)
 
 
-class Wgmma(Algorithm):
+class Wgmma(FusingAlgorithm):
     """fprop, and dgrad with stride 1, of float16 and bfloat16 on sm_90, with channels last."""
 
     name = "wgmma"
@@ -261,21 +263,27 @@ class Wgmma(Algorithm):
             total_us += LAUNCH_US + 2 * math.prod(s.w_shape) * problem.itemsize / BYTES
         return total_us
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        x, w, b = arrays
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        """A part is the pixels of a warpgroup."""
+        settings, tile = plan.settings, plan.settings.tile
+        down = settings.tiles // ceil_div(problem.shape.filters, tile.filters)
+        return down * (tile.pixels // tile.group_pixels) if settings.splits == 1 else 0
+
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
         s, splits = as_forward(problem), plan.settings.splits
         if problem.direction == "dgrad":
             w = self._turned(caller, w, s)
-        # what begins inside another array may lie at any address; a copy begins at a good one
-        x, w = (array if aligned(array) else array.copy() for array in (x, w))
-        relu = problem.activation == "relu"
+        x, w = map(aligned_copy, (source, w))
         if splits == 1:
             y = caller.xp.empty(s.y_shape, x.dtype)
-            self._launch(caller, s, plan, x, w, b, relu, y, None)
+            self._launch(caller, s, plan, x, w, epilogue, y, None)
             return y
         partial = caller.xp.empty((splits, *s.y_shape), "float32")
-        self._launch(caller, s, plan, x, w, None, False, None, partial)
-        return split_sum(caller, partial, x.dtype, b, relu)
+        self._launch(caller, s, plan, x, w, NOTHING, None, partial)
+        return split_sum(caller, partial, x.dtype, epilogue)
 
     @staticmethod
     def _turned(caller: KernelCaller, w: Array, s: ConvShape) -> Array:
@@ -287,26 +295,29 @@ class Wgmma(Algorithm):
 
     @staticmethod
     def _launch(
-        caller: KernelCaller, s: ConvShape, plan: Plan, x: Array, w: Array, b: Array | None,
-        relu: bool, y: Array | None, partial: Array | None,
+        caller: KernelCaller, s: ConvShape, plan: Plan, x: Array, w: Array, epilogue: Epilogue,
+        y: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
         """Write the result into ``y``, or the splits' sums into ``partial``."""
         settings, tile = plan.settings, plan.settings.tile
         (height, width), (p, q) = pair(s.input), pair(s.output)
         image = (s.channels, width, height, s.batch)
         filters = TensorMap(w, (s.channels, s.taps, s.filters), Tiles((DEPTH, 1, tile.filters)))
-        record = geometry_record(s)
+        record, residual = geometry_record(s), aligned_copy(epilogue.residual)
+        ending = (epilogue.b, *epilogue.function(x.dtype), epilogue.moments)
+
+        def stored(dims: tuple[int, ...], box: Tiles) -> tuple[TensorMap, TensorMap, bool]:
+            """Return the maps of y and of the residual, and whether there is one."""
+            maps = (TensorMap(y if a is None else a, dims, box) for a in (None, residual))
+            return *maps, residual is not None
+
         if tile.patches:
             high, wide = pair(s.kernel)
             box = (DEPTH, COLUMNS + wide - 1, tile.rows + high - 1, 1)
-            stored = (DEPTH, COLUMNS, tile.pass_pixels // COLUMNS, 1)
-            maps = (
-                TensorMap(x, image, Tiles(box)),
-                filters,
-                TensorMap(y, (s.filters, q, p, s.batch), Tiles(stored)),
-            )
+            result = Tiles((DEPTH, COLUMNS, tile.pass_pixels // COLUMNS, 1))
             caller.launch(
-                PATCH(x.dtype, tile), plan.grid, plan.threads, *maps, b, relu, settings.tiles,
+                PATCH(x.dtype, tile), plan.grid, plan.threads, TensorMap(x, image, Tiles(box)),
+                filters, *stored((s.filters, q, p, s.batch), result), *ending, settings.tiles,
                 record,
             )  # fmt: skip
             return
@@ -314,11 +325,11 @@ class Wgmma(Algorithm):
         down, across = pair(s.strides)
         run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
         pixels = TensorMap(x, image, run)
-        result = pixels  # of no use to splits
+        results = (pixels, pixels, False)  # of no use to splits
         if y is not None:
             rows = s.batch * p * q
-            result = TensorMap(y, (s.filters, rows), Tiles((DEPTH, tile.pass_pixels)))
+            results = stored((s.filters, rows), Tiles((DEPTH, tile.pass_pixels)))
         caller.launch(
-            CONV(x.dtype, tile), plan.grid, plan.threads, pixels, filters, result, b, relu,
+            CONV(x.dtype, tile), plan.grid, plan.threads, pixels, filters, *results, *ending,
             partial, settings.steps_per_split, settings.tiles, record,
         )  # fmt: skip
