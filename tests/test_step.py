@@ -13,6 +13,7 @@ from gpucnn.backends import get_backend, use_backend
 from gpucnn.callbacks import LambdaCallback
 from gpucnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
 from gpucnn.network import Residual, Sequential
+from gpucnn.network.joining import joined
 from gpucnn.optimizers import SGD, Adam
 from gpucnn.schedules import OneCycle
 from gpucnn.step import Arena, Lifetime, Recorded, recorded
@@ -438,8 +439,8 @@ def test_what_a_step_keeps():
     memory = step_memory(network(), x, y)
     rows = {row.name: row for row in reversed(memory.kept)}  # the first of a name
     size = {"map": 4 * 16 * 8 * 8 * 8, "pooled": 4 * 16 * 4 * 4 * 8, "image": x.nbytes}
-    assert rows["conv2d"].bytes == size["image"]
-    assert rows["batch_norm"].bytes == size["map"] + 2 * 4 * 8  # its x, mean and variance
+    # the convolution's x, and the norm's, its mean and variance
+    assert rows["conv2d+batch_norm"].bytes == size["image"] + size["map"] + 2 * 4 * 8
     # of a window the place of its maximum, in a byte, if ReLU lets it pass
     assert rows["max_pool2d+re_lu"].arrays == ("uint8 16x4x4x8",)
     assert rows["max_pool2d+re_lu"].bytes == size["pooled"] / 4
@@ -493,7 +494,7 @@ def test_a_frozen_network_is_a_graph(dtype, device):
     for start in range(8):
         x = device.backend.asarray(IMAGES[start : start + 2]).astype(model.dtype)
         y = answer(x)
-        np.testing.assert_array_equal(y.get(), answer.program([x])[0].get())
+        np.testing.assert_array_equal(y.get(), joined(answer.program)([x])[0].get())
         kept = y.get()
         answer(x + x)
         np.testing.assert_array_equal(y.get(), kept)  # the caller's, for good

@@ -76,12 +76,13 @@ def backward_work(subject: Layer | Stage, extent: Extent, arguments: tuple, resu
     A bias need not be read, nor the weights without dx, which a network's first layer is not asked
     for.
     """
-    lead = parts_of(subject)[0]
+    lead, *others = parts_of(subject)
     inputs = _by_address(arguments)
-    outputs = _by_address(result, lead.grads)
+    outputs = _by_address(result, lead.grads, [layer.grads for layer in others])
     if outputs.keys() <= inputs.keys():
         return Work()
     params = [array for name, array in lead.params.items() if name != "bias"]
+    params += [layer.params for layer in others]
     held = [] if result is None else params
     moved = inputs | outputs | _by_address(held)
     dy = next(_arrays(arguments))
