@@ -14,7 +14,7 @@ from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.losses import BinaryCrossEntropy, MeanSquaredError
 from gpucnn.network import Residual
 
-from .step_launches import Listing, listed_module, step_of
+from .step_launches import Listing, frozen_of, listed_module, step_of
 
 # Kernels of a step of batch 512, whose plans are a trainer's. Fewer are better: lower the number.
 MOST = {
@@ -30,6 +30,27 @@ def test_a_step_is_our_kernels_alone(name: str) -> None:
     listing = step_of(name, batch=512, optimizer="sgd")
     assert listing.arithmetic == []
     assert len(listing.kernels) == MOST[name]
+
+
+# Of an answer of a frozen network to a batch of 64: for most convolutions and for each pool one,
+# where residuals and activations go along. Split sums take another, Winograd's filters, too.
+MOST_FROZEN = {
+    ("resnet20", "float32"): 34,
+    ("resnet20", "bfloat16"): 23,
+    ("mobilenet_v2_small", "float32"): 32,
+    ("mobilenet_v2_small", "bfloat16"): 28,
+    ("resnet50_cifar", "float32"): 88,
+    ("resnet50_cifar", "bfloat16"): 59,
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), MOST_FROZEN)
+def test_a_frozen_network_is_convolutions_and_pools(name: str, dtype: str) -> None:
+    listing = frozen_of(name, 64, dtype)
+    assert listing.arithmetic == []
+    assert len(listing.kernels) == MOST_FROZEN[name, dtype]
+    others = [k for k in listing.kernels if not k.startswith(("conv", "winograd", "split_sum"))]
+    assert {k.split("_")[0] for k in others} <= {"global", "pool", "pad"}
 
 
 @pytest.mark.parametrize("loss", [MeanSquaredError(), BinaryCrossEntropy()], ids=lambda x: x.alias)
