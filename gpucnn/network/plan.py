@@ -121,12 +121,13 @@ class NormedConv(Stage):
     def _forward(self, x: Array, training: bool, residual: Array | None = None) -> Array:
         lead, norm = self.lead, self.norm
         y = norm._forward(x, training, self.activation, residual, behind=lead._forward_before_norm)
-        lead._save(lead._saved, norm._saved)
+        lead._save(lead._saved, [norm._saved])
         norm._saved = None
         return y
 
-    def _backward(self, dy: Array, of_conv: tuple, of_norm: tuple) -> Any:
-        dx, *dresidual = _listed(self.norm._backward(dy, *of_norm))
+    def _backward(self, dy: Array, of_conv: tuple, of_norm: list[tuple]) -> Any:
+        dx, *dresidual = _listed(self.norm._backward(dy, *of_norm[0]))
+        of_norm.clear()  # to be freed: the convolution needs memory of its own
         dx = self.lead._backward(dx, *of_conv)
         return (dx, *dresidual) if dresidual else dx
 
