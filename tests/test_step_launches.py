@@ -22,7 +22,17 @@ MOST = {
     "vgg_small": 89,
     "resnet20": 238,
     "mobilenet_v2_small": 248,
+    "resnet50_cifar": 609,
 }  # fmt: skip
+# Passes that read a convolution's output for its moments, and norms that need them: the others'
+# come from the convolution itself, but for Winograd's, depthwise ones and a picture's few channels.
+MOMENTS = {
+    ("resnet20", "float32"): (11, 21),
+    ("resnet20", "bfloat16"): (1, 21),
+    ("mobilenet_v2_small", "bfloat16"): (9, 25),
+    ("resnet50_cifar", "float32"): (13, 53),
+    ("resnet50_cifar", "bfloat16"): (0, 53),
+}
 
 
 @pytest.mark.parametrize("name", MOST)
@@ -30,6 +40,16 @@ def test_a_step_is_our_kernels_alone(name: str) -> None:
     listing = step_of(name, batch=512, optimizer="sgd")
     assert listing.arithmetic == []
     assert len(listing.kernels) == MOST[name]
+
+
+@pytest.mark.parametrize(("name", "dtype"), MOMENTS)
+def test_convolutions_leave_the_moments_of_what_they_store(name: str, dtype: str) -> None:
+    kernels = step_of(name, 512, dtype, optimizer="sgd").kernels
+    passes, norms = (
+        sum(kernel.startswith(f"channel_sums_{what}moments") for kernel in kernels)
+        for what in ("", "finish_")
+    )
+    assert (passes, norms) == MOMENTS[name, dtype]
 
 
 # Of an answer of a frozen network to a batch of 64: for most convolutions and for each pool one,
