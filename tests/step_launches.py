@@ -173,7 +173,7 @@ def _flat(values: Any) -> list[Any]:
     return [leaf for value in values for leaf in _flat(value)] if nested else [values]
 
 
-def step_of(name: str, batch: int = 8, **options: Any) -> Listing:
+def step_of(name: str, batch: int = 8, dtype: str = "float32", **options: Any) -> Listing:
     """Return what the second training step of a network of ``gpucnn.models`` starts.
 
     The first one makes what is kept: plans, tables, slots. ``options`` are the trainer's.
@@ -182,10 +182,10 @@ def step_of(name: str, batch: int = 8, **options: Any) -> Listing:
     listing = Listing()
     backend = CudaBackend(listed_module(listing), listing)
     with use_backend(backend), np.errstate(all="ignore"):
-        model = models.make(name, 10, input_shape)
+        model = models.make(name, 10, input_shape).astype(dtype)
         model.needs_input_gradient = False
         trainer = Trainer(model, backend=backend, progress=False, **options)
-        images = backend.xp.zeros((batch, *input_shape), np.float32)
+        images = backend.xp.zeros((batch, *input_shape), as_dtype("step", dtype))
         labels = backend.xp.zeros(batch, np.int64)
         for _ in range(2):
             listing.clear()
@@ -213,13 +213,13 @@ def main() -> None:
     parser.add_argument("network")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--frozen", action="store_true", help="an answer in place of a step")
-    parser.add_argument("--dtype", default="float32", help="of a frozen network")
+    parser.add_argument("--dtype", default="float32", help="of the network")
     parser.add_argument("--in-order", action="store_true", help="one line a launch")
     options = parser.parse_args()
     if options.frozen:
         listing = frozen_of(options.network, options.batch, options.dtype)
     else:
-        listing = step_of(options.network, options.batch)
+        listing = step_of(options.network, options.batch, options.dtype)
     for title, names in (("kernels", listing.kernels), ("array module's", listing.arithmetic)):
         print(f"{title}: {len(names)}")
         counted = (

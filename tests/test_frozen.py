@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from gpucnn import layers as L
 from gpucnn import models
+from gpucnn.backends import use_backend
 from gpucnn.backends.base import Backend
 from gpucnn.backends.numpy.tape import Tape
 from gpucnn.backends.numpy.tape import tape as tape_module
@@ -21,9 +22,11 @@ from gpucnn.backends.numpy.tape.conv import MOST_COLUMNS, Algorithmic, Columns, 
 from gpucnn.backends.numpy.threads import one_blas_thread
 from gpucnn.initializers import set_seed
 from gpucnn.layers.base import inference_mode
-from gpucnn.network import Graph, Input, Network, Sequential
+from gpucnn.network import Graph, Input, Network, Residual, Sequential
+from gpucnn.network.joining import joined
 from gpucnn.network.program import record
 
+from .conftest import make_backend
 from .layer_cases import CASES
 from .networks import block, lenet, numpy_backend, two_headed  # noqa: F401
 from .test_network_plan import NETWORKS
@@ -469,3 +472,40 @@ def test_where_our_own_threads_compute_the_blas_has_one() -> None:
     for groups, threads in ((1, 3), (2, 1)):
         program = record(Sequential([L.Conv2D(4, 3, groups=groups)], input_shape=(8, 8, 2)))
         assert Tape(program, [(1, 8, 8, 2)], np.float32, 3).blas_threads == threads
+
+
+# ---- what a backend joins ------------------------------------------------------------------------
+
+
+def tails() -> Graph:
+    """Convolutions before sums and activations; and some before what is not to be joined."""
+    x = Input((6, 7, 4))
+    h = L.LeakyReLU(0.1)(L.Conv2D(4, 3, padding="same", name="first")(x))
+    total = L.Add(name="sum")([L.BatchNorm()(L.Conv2D(4, 1, name="second")(h)), h])
+    block = Residual([L.Conv2D(4, 1)], activation="relu", name="block")(L.GELU()(total))
+    stretched = L.Add()([L.Conv2D(4, (6, 7), name="small")(block), block])
+    read_twice = L.Conv2D(4, 1, name="twice")(stretched)
+    twice = L.Add()([read_twice, L.SiLU()(read_twice)])
+    return Graph(x, L.Dense(3, "hard_silu")(L.Flatten()(twice)))
+
+
+def test_convolutions_take_sums_and_activations_along() -> None:
+    network = tails()
+    kinds = [str(operation).split(" = ")[1].split("(")[0] for operation in
+             joined(record(network)).operations]  # fmt: skip
+    assert kinds == [
+        "conv leaky_relu", "conv gelu", "conv relu", "conv", "sum", "conv", "activation", "sum",
+        "reshape", "dense hard_silu",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["numpy", "emulated"])
+def test_what_is_joined_gives_the_same_answers(name: str, dtype: str) -> None:
+    backend = make_backend(name)
+    with use_backend(backend):
+        network = tails().astype(dtype)
+        x = backend.asarray(drawn(3, 6, 7, 4).astype(dtype))
+        expected = network.predict(x)
+        (answer,) = joined(record(network))([x])
+    close(backend.to_numpy(answer), backend.to_numpy(expected))

@@ -14,15 +14,25 @@ from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.losses import BinaryCrossEntropy, MeanSquaredError
 from gpucnn.network import Residual
 
-from .step_launches import Listing, listed_module, step_of
+from .step_launches import Listing, frozen_of, listed_module, step_of
 
 # Kernels of a step of batch 512, whose plans are a trainer's. Fewer are better: lower the number.
 MOST = {
     "lenet5": 42,
-    "vgg_small": 89,
+    "vgg_small": 86,
     "resnet20": 238,
     "mobilenet_v2_small": 248,
+    "resnet50_cifar": 609,
 }  # fmt: skip
+# Passes that read a convolution's output for its moments, and norms that need them: the others'
+# come from the convolution itself, but for Winograd's, depthwise ones and a picture's few channels.
+MOMENTS = {
+    ("resnet20", "float32"): (11, 21),
+    ("resnet20", "bfloat16"): (1, 21),
+    ("mobilenet_v2_small", "bfloat16"): (9, 25),
+    ("resnet50_cifar", "float32"): (13, 53),
+    ("resnet50_cifar", "bfloat16"): (0, 53),
+}
 
 
 @pytest.mark.parametrize("name", MOST)
@@ -30,6 +40,37 @@ def test_a_step_is_our_kernels_alone(name: str) -> None:
     listing = step_of(name, batch=512, optimizer="sgd")
     assert listing.arithmetic == []
     assert len(listing.kernels) == MOST[name]
+
+
+@pytest.mark.parametrize(("name", "dtype"), MOMENTS)
+def test_convolutions_leave_the_moments_of_what_they_store(name: str, dtype: str) -> None:
+    kernels = step_of(name, 512, dtype, optimizer="sgd").kernels
+    passes, norms = (
+        sum(kernel.startswith(f"channel_sums_{what}moments") for kernel in kernels)
+        for what in ("", "finish_")
+    )
+    assert (passes, norms) == MOMENTS[name, dtype]
+
+
+# Of an answer of a frozen network to a batch of 64: for most convolutions and for each pool one,
+# where residuals and activations go along. Split sums take another, Winograd's filters, too.
+MOST_FROZEN = {
+    ("resnet20", "float32"): 34,
+    ("resnet20", "bfloat16"): 23,
+    ("mobilenet_v2_small", "float32"): 32,
+    ("mobilenet_v2_small", "bfloat16"): 28,
+    ("resnet50_cifar", "float32"): 88,
+    ("resnet50_cifar", "bfloat16"): 59,
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), MOST_FROZEN)
+def test_a_frozen_network_is_convolutions_and_pools(name: str, dtype: str) -> None:
+    listing = frozen_of(name, 64, dtype)
+    assert listing.arithmetic == []
+    assert len(listing.kernels) == MOST_FROZEN[name, dtype]
+    others = [k for k in listing.kernels if not k.startswith(("conv", "winograd", "split_sum"))]
+    assert {k.split("_")[0] for k in others} <= {"global", "pool", "pad", "activation"}
 
 
 @pytest.mark.parametrize("loss", [MeanSquaredError(), BinaryCrossEntropy()], ids=lambda x: x.alias)

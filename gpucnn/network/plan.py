@@ -10,7 +10,7 @@ computes in one pass over memory, or in an order that touches less of it:
     max-pool, ReLU                 the maxima as they are found; a byte a window says where they lay
                                    and what passed, and the gradients are the same
     convolution, batch norm        in training the sums that the norm takes, as the convolution
-                                   stores; they have a stage of their own each on the way back
+                                   stores; perhaps with a ReLU or ReLU6
     convolution, activation        the activation where its input is computed, of which nothing is
     dense, activation              kept where the output tells the gradient: ReLU's its sign
     batch norm, ReLU (or ReLU6)
@@ -108,11 +108,36 @@ class WithSum(Stage):
         return self.lead._backward(dy, *saved)
 
 
-class ConvNormSum(Stage):
+class NormedConv(Stage):
+    """A convolution or dense layer and a batch norm that takes the batch's statistics.
+
+    Perhaps with a ReLU or ReLU6. Kept for the way back: what both layers keep.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        self.norm = layers[1]
+        self.activation = layers[2].kind if len(layers) > 2 else None
+
+    def _forward(self, x: Array, training: bool, residual: Array | None = None) -> Array:
+        lead, norm = self.lead, self.norm
+        y = norm._forward(x, training, self.activation, residual, behind=lead._forward_before_norm)
+        lead._save(lead._saved, [norm._saved])
+        norm._saved = None
+        return y
+
+    def _backward(self, dy: Array, of_conv: tuple, of_norm: list[tuple]) -> Any:
+        dx, *dresidual = _listed(self.norm._backward(dy, *of_norm[0]))
+        of_norm.clear()  # to be freed: the convolution needs memory of its own
+        dx = self.lead._backward(dx, *of_conv)
+        return (dx, *dresidual) if dresidual else dx
+
+
+class ConvNormSum(NormedConv):
     """A convolution or dense layer, a batch norm, a sum, and perhaps a ReLU.
 
-    As ``WithSum``; the layers before the sum are one operation where the norm takes the batch's
-    statistics.
+    As ``WithSum``. Where the norm does not take the batch's statistics, the convolution runs by
+    itself.
     """
 
     takes_many = True
@@ -120,29 +145,21 @@ class ConvNormSum(Stage):
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__(*layers)
-        self.behind = WithSum(*layers[1:])
+        self.behind, self.as_one = WithSum(*layers[1:]), False
 
     def forward(self, x: Sequence[Array], training: bool = False) -> Array:
         x, residual = x
-        if training and self.behind.lead.trainable:
-            return _train(self.lead, self.behind, x, residual=residual)
-        return self.behind.forward([self.lead.forward(x, training), residual], training)
+        self.as_one = training and self.norm.trainable
+        if not self.as_one:
+            return self.behind.forward([self.lead.forward(x, training), residual], training)
+        forward = partial(self._forward, residual=residual)
+        return self.lead._pass_forward(forward, self, x, training)
 
     def backward(self, dy: Array) -> tuple[Array, Array]:
+        if self.as_one:
+            return super().backward(dy)
         dx, dresidual = self.behind.backward(dy)
         return self.lead.backward(dx), dresidual
-
-
-def _train(conv: Conv | Dense, behind: Layer | Stage, x: Array, **options: Any) -> Array:
-    """Run a convolution and the norm behind it, which may be a stage's lead, in training."""
-    norm = behind.lead if isinstance(behind, Stage) else behind
-    activated = isinstance(behind, Stage) and len(behind.layers) > 1
-    norm._saved = None
-    forward = partial(
-        norm._forward, activation=behind.layers[1].kind if activated else None,
-        behind=conv._forward_before_norm, **options,
-    )  # fmt: skip
-    return conv._pass_forward(forward, Stage(conv, *getattr(behind, "layers", (norm,))), x, True)
 
 
 class SumReLU(Stage):
@@ -185,9 +202,10 @@ class ConvNorm(Stage):
     """A convolution or dense layer and a batch norm as one operation.
 
     In inference perhaps with a ReLU or ReLU6 and, behind a convolution, a max-pool, in any order.
-    Where the norm takes the batch's statistics, those two are one, and what is behind them runs as
-    it does without the convolution; so do all where a backward pass may follow, which needs what
-    the norm reads. On the way back each layer is by itself.
+    Where the norm takes the batch's statistics, they are a ``NormedConv``, or a ``NormPool`` comes
+    behind the convolution.
+    Where a backward pass may follow, which needs what the norm reads, the layers run as they do
+    without the convolution, and keep what they do then.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -200,16 +218,18 @@ class ConvNorm(Stage):
             else:
                 self.activation = layer.kind
         self.one_by_one = [self.lead, *plan(layers[1:])]
+        first, *rest = self.one_by_one[1:]
+        self.in_training = self.one_by_one
+        if not isinstance(first, NormPool):
+            self.in_training = [NormedConv(self.lead, *_layers_of(first)), *rest]
+        self.ran = self.one_by_one
 
     def forward(self, x: Array, training: bool = False) -> Array:
         if not self.lead._keeps and not (training and self.norm.trainable):
             return super().forward(x, training)
-        lead, first, *rest = self.one_by_one
-        if training and self.norm.trainable and not isinstance(first, NormPool):
-            x = _train(lead, first, x)
-        else:
-            x = first.forward(lead.forward(x, training), training)
-        for stage in rest:
+        as_one = training and self.norm.trainable
+        self.ran = self.in_training if as_one else self.one_by_one
+        for stage in self.ran:
             x = stage.forward(x, training)
         return x
 
@@ -227,7 +247,7 @@ class ConvNorm(Stage):
         )
 
     def backward(self, dy: Array) -> Array:
-        return backward_through(self.one_by_one, dy, self.needs_input_gradient)
+        return backward_through(self.ran, dy, self.needs_input_gradient)
 
 
 class ConvPool(Stage):
@@ -285,6 +305,14 @@ def plan(layers: Sequence[Layer], complex_numbers: bool = False) -> list[Layer |
         stages += made
         del waiting[:count]
     return stages
+
+
+def _layers_of(stage: Layer | Stage) -> Sequence[Layer]:
+    return stage.layers if isinstance(stage, Stage) else (stage,)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def backward_through(stages: Sequence[Layer | Stage], dy: Array, needs_dx: bool = True) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..network import Network
 from .clocks import Clock
 from .floors import Work
-from .work import Extent, backward_work, forward_work
+from .work import Extent, arrays_of, backward_work, forward_work
 
 Key = tuple[Any, str]  # a layer or stage, or None; and what it did
 
@@ -25,6 +25,7 @@ class Survey:
     def __call__(
         self, subject: Any, what: str, function: Callable[..., Any], arguments: tuple
     ) -> Any:
+        given = list(arrays_of(arguments))  # a stage may let go of some
         result = function(*arguments)
         if what == "forward":
             first = result[0] if isinstance(result, list) else result
@@ -36,7 +37,7 @@ class Survey:
             self.work[subject, what] += forward_work(subject, extent, function, arguments, result)
         else:
             extent = self._extents[subject]
-            self.work[subject, what] += backward_work(subject, extent, arguments, result)
+            self.work[subject, what] += backward_work(subject, extent, given, result)
         return result
 
 

@@ -70,21 +70,22 @@ def forward_work(
     )
 
 
-def backward_work(subject: Layer | Stage, extent: Extent, arguments: tuple, result: Any) -> Work:
+def backward_work(subject: Layer | Stage, extent: Extent, given: list[Array], result: Any) -> Work:
     """Return the work of a backward call that has just been made.
 
     A bias need not be read, nor the weights without dx, which a network's first layer is not asked
     for.
     """
-    lead = parts_of(subject)[0]
-    inputs = _by_address(arguments)
-    outputs = _by_address(result, lead.grads)
+    lead, *others = parts_of(subject)
+    inputs = _by_address(given)
+    outputs = _by_address(result, lead.grads, [layer.grads for layer in others])
     if outputs.keys() <= inputs.keys():
         return Work()
     params = [array for name, array in lead.params.items() if name != "bias"]
+    params += [layer.params for layer in others]
     held = [] if result is None else params
     moved = inputs | outputs | _by_address(held)
-    dy = next(_arrays(arguments))
+    dy = next(arrays_of(given))
     multiply_adds = extent.multiply_adds
     if isinstance(subject, ConvPool):  # each dy meets one window
         multiply_adds = dy.size * prod(lead.params["kernel"].shape[1:])
@@ -97,20 +98,20 @@ def backward_work(subject: Layer | Stage, extent: Extent, arguments: tuple, resu
 
 def _of_a_multiply_add(array: Any) -> int:
     """Return the operations of a multiply-add of such numbers: complex ones take four real ones."""
-    return 8 if next(_arrays(array)).dtype.kind == "c" else 2
+    return 8 if next(arrays_of(array)).dtype.kind == "c" else 2
 
 
-def _arrays(value: Any) -> Iterator[Array]:
+def arrays_of(value: Any) -> Iterator[Array]:
     """Yield the arrays in a value, a list, a tuple or a dict, of any depth."""
     if isinstance(value, (list, tuple, dict)):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _arrays(item)
+            yield from arrays_of(item)
     elif hasattr(value, "nbytes") and not isinstance(value, np.generic):
         yield value
 
 
 def _by_address(*values: Any) -> dict[int, Array]:
-    return {_address(array): array for array in _arrays(values)}
+    return {_address(array): array for array in arrays_of(values)}
 
 
 def _address(array: Array) -> int:

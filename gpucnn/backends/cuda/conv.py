@@ -37,12 +37,12 @@ class Convolutions(ChannelSums):
     ) -> Array:
         """Run a plan, and in launches of their own what its algorithm does not fuse.
 
-        arrays: as for ``Algorithm.run``, and for fprop a residual or None behind them.
+        arrays: as for ``Algorithm.run``, and behind them a residual, if there is one.
         """
         algorithm = ALGORITHMS[plan.algorithm]
         if problem.direction != "fprop":
             return algorithm.run(self, problem, plan, *arrays)
-        x, w, b, residual = arrays
+        x, w, b, residual = (*arrays, None)[:4]
         if problem.moments:
             return self._run_with_moments(problem, plan, x, w, b)[0]
         if algorithm.fuses(problem, plan):

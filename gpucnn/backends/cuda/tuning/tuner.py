@@ -130,7 +130,7 @@ def _shapes(problem: Problem) -> tuple[tuple[int, ...] | None, ...]:
     """Return the shapes of what ``run_plan`` is given."""
     s = problem.shape
     return {
-        "fprop": (s.x_shape, s.w_shape, (s.filters,), s.y_shape if problem.residual else None),
+        "fprop": (s.x_shape, s.w_shape, (s.filters,), *[s.y_shape] * problem.residual),
         "dgrad": (s.y_shape, s.w_shape, None),
         "wgrad": (s.x_shape, s.y_shape),
     }[problem.direction]
