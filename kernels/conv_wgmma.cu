@@ -1,14 +1,16 @@
-// Convolution, forward, of 16-bit elements with channels last: implicit GEMM on wgmma and TMA (sm_90a).
+// Convolution, forward or of dy for the gradient of the input, with channels last: implicit GEMM on wgmma and TMA
+// (sm_90a).
 //
 //   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
 //
-// f is the identity, or with `relu` max(v, 0), a NaN staying one. A step of the sum is 64 channels under one tap, the
+// f is the identity, or with `relu` max(v, 0), a NaN staying one. A step of the sum is DEPTH channels under one tap, the
 // channels first: TMA in its im2col mode brings them of all pixels of the tile, with zeros for the padding and for
 // channels beyond the last, and of all filters. A split sums steps_per_split of them; where there are several,
 // `partial` (splits, N, P, Q, K) gets their sums, and split_sum.cu ends the work.
 //
-// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), of y as (pixels, K); C and K
-// are multiples of 8. One dimension is two, H and R being 1. bias (K,) or null; partial null where there is one split.
+// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), where TURNED as (C, taps, K),
+// the taps from the last on; of y as (pixels, K); C and K are multiples of 8. One dimension is two, H and R being 1.
+// bias (K,) or null; partial null where there is one split.
 // One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
 // together read the same pixels. grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of both operands, what the consumers store, and the ring's barriers.
@@ -44,30 +46,13 @@ __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, 
     for (int step = tile.step; step < tile.steps_end; ++step, ring.next()) {
         uint64_t* full = ring.refill(STAGE_BYTES);
         unsigned char* stage = smem + ring.stage * STAGE_BYTES;
-        tma_load_3d(stage, w, full, c, tap, tile.filter);
+        load_filters(stage, w, full, c, tap, pixels(g.kernel), tile.filter);
         tma_load_im2col(stage + FILTER_BYTES, x, full, c, left, top, n, s * g.dilation[2], r * g.dilation[1]);
         c += DEPTH;
         if (c < g.channels) continue;
         c = 0, ++tap;
         if (++s == g.kernel[2]) s = 0, ++r;
     }
-}
-
-__device__ __forceinline__ void sum_tile(const Tile& tile, Sums& sums, Ring<STAGES>& ring) {
-    const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
-    const uint64_t pixels = rows_at(smem + FILTER_BYTES + first_pixel() * ROW_BYTES);
-    int onto = 0;
-    Reading before;
-    for (int step = tile.step; step < tile.steps_end; ++step, ring.next()) {
-        ring.await();
-        const int stage = ring.stage * STAGE_BYTES;
-        multiply(sums, further(filters, stage), further(pixels, stage), onto);
-        wgmma_wait<1>();  // the step before has ended, this one goes on
-        before.release();
-        before.empty = ring.empty + ring.stage;
-    }
-    wgmma_wait<0>();
-    before.release();
 }
 
 // Eight lanes store 8 filters of a pixel, 32 bytes.
@@ -91,11 +76,7 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
     const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
     unsigned char* stored = smem + STAGES * STAGE_BYTES;
     Ring<STAGES> ring(stored + CONSUMERS * STORED_BYTES);
-    if (threadIdx.x == 0) {
-        ring.init();
-        fence_mbarrier_init();
-    }
-    __syncthreads();  // the barriers are ready
+    start(ring);
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
@@ -106,13 +87,13 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
             const Tile tile(number, steps, steps_per_split, g);
             const int filter = tile.filter + first_filter(), pixel = tile.pixel + first_pixel();
             Sums sums;
-            sum_tile(tile, sums, ring);
+            sum_steps(sums, ring, tile.steps_end - tile.step);
             if (partial)
                 store_partial(tile, sums, partial, g);
             else
                 store_sums(sums, bias, relu, filter, g.filters, stored,
-                           [&](const unsigned char* buffer, int of_pass) {
-                               tma_store_2d(&y, buffer, filter, pixel + of_pass);
+                           [&](const unsigned char* buffer, int of_filters, int of_pixels) {
+                               tma_store_2d(&y, buffer, filter + of_filters, pixel + of_pixels);
                            });
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();

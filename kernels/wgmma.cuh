@@ -1,28 +1,38 @@
-// What the convolutions of 16-bit elements on Hopper's wgmma and TMA share (sm_90a), channels last.
+// What the convolutions on Hopper's wgmma and TMA share that go over output pixels (sm_90a), channels last: forward,
+// and of dy, for the gradient of the input.
 //
-// A block computes FILTERS x PIXELS sums. Its last warp is the producer: one thread of it has TMA copy 64 channels
+// A block computes FILTERS x PIXELS sums. Its last warp is the producer: one thread of it has TMA copy DEPTH channels
 // of a tap at a time to shared memory, in rows of 128 bytes with the 128-byte swizzle. Every other warpgroup is a
 // consumer: it multiplies 64 filters, on M, by GROUP_PIXELS pixels, on N. That way round even 64 filters keep the
 // tensor cores busy, for N may be large: with 64 of them on N, and the pixels on M, reading shared memory would take
 // as long as multiplying.
 //
+// The gradient of the input sums over filters and has channels for its outputs: "channels" and "filters" are then
+// those of w the other way round, and its taps from the last on. Of 16 bits, w is read as it lies (TURNED): wgmma
+// takes an operand whose sum goes along its slow index. Of floats it does not: turn_filters.cu has turned them.
+//
+// Floats are multiplied as TF32: wgmma leaves out the lower 13 bits of each. What is cut off is less than 2^-10 of a
+// number, twice what rounding would leave, and always towards zero; the sums are float.
+//
 // The block is persistent: it takes tiles until none is left, and the producer is already at the next one while the
 // consumers store.
 //
-// Macros: FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a time), BUFFERS (for
-// them: while TMA stores one pass, the next is rounded into another), STAGES, BLOCKS (that a multiprocessor should
-// hold), SHARED_BYTES (the dynamic shared memory of a launch).
+// Macros: TURNED, 0 or 1; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a
+// time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the next is rounded into another),
+// STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory of a launch).
 #pragma once
 const int CONSUMERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS);
 #include "wgmma_ring.cuh"
 
-const int DEPTH = 64;                            // channels of a step
+const int DEPTH = ROW_BYTES / sizeof(Element);   // channels of a step
 const int FILTER_BYTES = FILTERS * ROW_BYTES;    // of a step
 const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;  // of a warpgroup
 const int STORED_BYTES = BUFFERS * PASS_BYTES;   // of a warpgroup
+const int PARTS = 64 / DEPTH;                    // rows of 128 bytes that the 64 filters of a pixel are
+const int PASS = PASS_PIXELS / PARTS;            // pixels of a pass
 
 static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must cover the tile");
-static_assert(GROUP_PIXELS % PASS_PIXELS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
+static_assert(GROUP_PIXELS % PASS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
 
 __device__ __forceinline__ int first_filter() { return warpgroup() % (FILTERS / 64) * 64; }
 __device__ __forceinline__ int first_pixel() { return warpgroup() / (FILTERS / 64) * GROUP_PIXELS; }
@@ -31,11 +41,33 @@ __device__ __forceinline__ int first_pixel() { return warpgroup() / (FILTERS / 6
 // 16 * w + l / 4 + 8 * h and pixel 8 * j + 2 * (l % 4) + e.
 typedef float Sums[GROUP_PIXELS / 2];
 
-#if ELEMENT == F16
-#define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), k16_f16)
+#if ELEMENT == F32
+static_assert(!TURNED, "wgmma takes 32-bit operands along the sum alone");
+#define KIND k8_tf32
+#elif ELEMENT == F16
+#define KIND PASTE(k16_f16, MAJOR)
 #else
-#define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), k16_bf16)
+#define KIND PASTE(k16_bf16, MAJOR)
 #endif
+#if TURNED
+#define MAJOR _mk
+const int NEXT_FILTERS = 2 * EIGHT_ROWS;  // bytes to what the next instruction of a step multiplies
+#else
+#define MAJOR
+const int NEXT_FILTERS = 32;
+#endif
+#define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), KIND)
+
+// Have TMA bring the tile's filters under tap `tap` of `taps`: channels from c on.
+__device__ __forceinline__ void load_filters(unsigned char* to, const TensorMap* w, uint64_t* full, int c, int tap,
+                                             int taps, int filter) {
+#if TURNED
+#pragma unroll
+    for (int i = 0; i < FILTERS; i += 64) tma_load_3d(to + i * ROW_BYTES, w, full, filter + i, taps - 1 - tap, c);
+#else
+    tma_load_3d(to, w, full, c, tap, filter);
+#endif
+}
 
 // Describes rows to wgmma of which every eight lie `pitch` bytes behind the eight before.
 __device__ __forceinline__ uint64_t rows_at(const unsigned char* first, unsigned pitch = EIGHT_ROWS) {
@@ -46,55 +78,93 @@ __device__ __forceinline__ uint64_t rows_at(const unsigned char* first, unsigned
 __device__ __forceinline__ void multiply(Sums& sums, uint64_t filters, uint64_t pixels, int& onto) {
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < ROW_BYTES; k += 32) {
-        WGMMA(sums, further(filters, k), further(pixels, k), onto);
+    for (int k = 0; k < 4; ++k) {
+        WGMMA(sums, further(filters, k * NEXT_FILTERS), further(pixels, k * 32), onto);
         onto = 1;
     }
     wgmma_commit();
 }
 
-// Add the bias, apply ReLU, round, and hand the sums to TMA by way of the warpgroup's buffers, PASS_PIXELS at a time,
-// as [pixel][64 filters]; one thread calls store(the pass's buffer, its first pixel). `filter` is the warpgroup's
-// first.
+// Of so many steps, a stage having the filters and behind them the pixels.
+__device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, int steps) {
+    const int stage_bytes = FILTER_BYTES + PIXELS * ROW_BYTES;
+    const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
+    const uint64_t pixels = rows_at(smem + FILTER_BYTES + first_pixel() * ROW_BYTES);
+    int onto = 0;
+    Reading before;
+    for (int step = 0; step < steps; ++step, ring.next()) {
+        ring.await();
+        const int stage = ring.stage * stage_bytes;
+        multiply(sums, further(filters, stage), further(pixels, stage), onto);
+        wgmma_wait<1>();  // the step before has ended, this one goes on
+        before.release();
+        before.empty = ring.empty + ring.stage;
+    }
+    wgmma_wait<0>();
+    before.release();
+}
+
+// What is added to the sums of this thread's two filters.
+__device__ __forceinline__ void bias_of(float (&added)[2], const Element* __restrict__ bias, int filter, int filters) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int own = filter + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + 8 * half;
+        added[half] = bias && own < filters ? widen(bias[own]) : 0;
+    }
+}
+
+// Add, apply ReLU, round, and write PASS pixels from `first` on to shared memory: as [part][pixel][DEPTH filters],
+// swizzled.
+__device__ __forceinline__ void write_pass(unsigned char* buffer, const Sums& sums, int first,
+                                           const float (&added)[2], int relu) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const auto result = [&](int i) {
+        const float value = sums[first / 2 + i] + added[i / 2 % 2];
+        return relu && value <= 0 ? 0.f : value;
+    };
+#if ELEMENT == F32
+#pragma unroll
+    for (int i = 0; i < PASS / 2; ++i) {
+        const int filter = 16 * warp + lane / 4 + i / 2 % 2 * 8, pixel = lane % 4 * 2 + i % 2;
+        const int row = filter / DEPTH * PASS + i / 4 * 8 + pixel, piece = (filter % DEPTH / 4) ^ pixel;
+        *(float*)(buffer + row * ROW_BYTES + piece * 16 + filter % 4 * 4) = result(i);
+    }
+#else
+    // of the four matrices that are stored at once: two of 8 pixels by two of 8 filters
+    const int matrix = lane / 8;
+    const int row = (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
+#pragma unroll
+    for (int pixel = 0; pixel < PASS; pixel += 16) {
+        uint32_t pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            pairs[i] = narrow_pair(result(pixel / 2 + 2 * i), result(pixel / 2 + 2 * i + 1));
+        stmatrix_x4_trans(buffer + row + pixel * ROW_BYTES, pairs);
+    }
+#endif
+}
+
+// Hand the results to TMA by way of the warpgroup's buffers, a pass at a time; for each part of it, one thread calls
+// store(where it lies, its first of the 64 filters, its first pixel). `filter` is the warpgroup's first.
 template <class Store>
 __device__ __forceinline__ void store_sums(const Sums& sums, const Element* __restrict__ bias, int relu, int filter,
                                            int filters, unsigned char* buffers, const Store& store) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, matrix = lane / 8;
     const bool stores = threadIdx.x % 128 == 0;
-    float added[2] = {};
+    float added[2];
+    bias_of(added, bias, filter, filters);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int own = filter + 16 * warp + lane / 4 + 8 * half;
-        if (bias && own < filters) added[half] = widen(bias[own]);
-    }
-    // of the four matrices that are stored at once: two of 8 pixels by two of 8 filters
-    const int row = (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
-#pragma unroll
-    for (int pass = 0; pass < GROUP_PIXELS / PASS_PIXELS; ++pass) {
+    for (int pass = 0; pass < GROUP_PIXELS / PASS; ++pass) {
         unsigned char* buffer = buffers + pass % BUFFERS * PASS_BYTES;
         if (stores && pass == 0) tma_store_wait<0>();  // the tile before, long since
         if (stores && pass > 0) tma_store_wait<BUFFERS - 1>();
         bar_sync(1 + warpgroup(), 128);  // TMA has read what was in the buffer
-#pragma unroll
-        for (int pixel = 0; pixel < PASS_PIXELS; pixel += 16) {
-            const int first = (pass * PASS_PIXELS + pixel) / 2;
-            uint32_t pairs[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                float values[2];
-#pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    const float value = sums[first + 2 * i + e] + added[i % 2];
-                    values[e] = relu && value <= 0 ? 0.f : value;
-                }
-                pairs[i] = narrow_pair(values[0], values[1]);
-            }
-            stmatrix_x4_trans(buffer + row + pixel * ROW_BYTES, pairs);
-        }
+        write_pass(buffer, sums, pass * PASS, added, relu);
         fence_proxy_async();
         bar_sync(1 + warpgroup(), 128);  // the pass is complete
         if (stores) {
-            store(buffer, pass * PASS_PIXELS);
+#pragma unroll
+            for (int part = 0; part < PARTS; ++part)
+                store(buffer + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS);
             tma_store_commit();
         }
     }

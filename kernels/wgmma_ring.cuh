@@ -8,11 +8,9 @@
 #pragma once
 #include "conv_geometry.cuh"
 
-const int ROW_BYTES = 128;             // 64 elements, as far as the swizzle reaches
+const int ROW_BYTES = 128;             // 64 elements of 16 bits, 32 floats: as far as the swizzle reaches
 const int EIGHT_ROWS = 8 * ROW_BYTES;  // the pattern of the swizzle
 const int THREADS = 128 * CONSUMERS + 32;
-
-static_assert(sizeof(Element) == 2, "a row is 64 elements");
 
 extern __shared__ __align__(1024) unsigned char smem[];
 
@@ -49,6 +47,15 @@ template <int COUNT> struct Ring {
     }
 };
 
+// Make the barriers of rings ready, before a block's warps part.
+template <class... Rings> __device__ __forceinline__ void start(const Rings&... rings) {
+    if (threadIdx.x == 0) {
+        (rings.init(), ...);
+        fence_mbarrier_init();
+    }
+    __syncthreads();  // the barriers are ready
+}
+
 // A stage that its warpgroup's multiplications may still be reading: released when they have ended.
 struct Reading {
     uint64_t* empty = nullptr;
@@ -64,9 +71,5 @@ __device__ __forceinline__ uint64_t further(uint64_t rows, unsigned bytes) { ret
 
 // Two neighbours in memory, the first in the lower half.
 __device__ __forceinline__ uint32_t narrow_pair(float low, float high) {
-#if ELEMENT == F16
-    return cvt_f16x2(low, high);
-#else
-    return cvt_bf16x2(low, high);
-#endif
+    return ELEMENT == F16 ? cvt_f16x2(low, high) : cvt_bf16x2(low, high);
 }
