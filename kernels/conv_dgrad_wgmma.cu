@@ -18,12 +18,12 @@
 // their sums, and split_sum.cu ends the work.
 // One block: see wgmma.cuh, its filters being channels. Tiles are numbered (class, split, pixels, channels), the last
 // fastest. grid: x = blocks, at most `tiles`.
-// Shared memory: STAGES of both operands, what the consumers write, and the ring's barriers.
+// Shared memory: STAGES of both operands, what the consumers write, and the barriers of the ring and the teams.
 #include "wgmma.cuh"
 
 const int STAGE_BYTES = FILTER_BYTES + PIXELS * ROW_BYTES;
 static_assert(PIXELS <= 256, "TMA brings the pixels at once");
-static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES,
+static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES + Turns::BYTES,
               "the launch must ask for what there is");
 
 // A class along both axes, and all of them. The host's twin is `class_record` in
@@ -147,21 +147,26 @@ NAME(conv_dgrad_wgmma)(const __grid_constant__ TensorMap dy, const __grid_consta
     const int depth_steps = (g.filters + DEPTH - 1) / DEPTH;
     unsigned char* stored = smem + STAGES * STAGE_BYTES;
     Ring<STAGES> ring(stored + CONSUMERS * STORED_BYTES);
-    start(ring);
+    Turns turns(stored + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES);
+    start(ring, turns);
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, splits, depth_steps, classes, g), &dy, &w, ring, depth_steps, classes, g);
     } else if (is_consumer()) {
         stored += warpgroup() * STORED_BYTES;
-        for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
+        const auto steps_of = [&](int number) {
+            const Tile tile(number, splits, depth_steps, classes, g);
+            return tile.steps_end - tile.step;
+        };
+        turns.take(ring, tiles, steps_of, [&](int number) {
             const Tile tile(number, splits, depth_steps, classes, g);
             Sums sums = {};  // of a tile without steps
-            sum_steps(sums, ring, tile.steps_end - tile.step);
+            sum_steps(sums, ring, turns, tile.steps_end - tile.step);
             if (partial)
                 write_partial(sums, tile, partial, classes, g);
             else
                 write_sums(sums, tile, bias, stored, dx, classes, g);
-        }
+        });
     }
 }

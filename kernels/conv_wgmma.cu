@@ -13,12 +13,12 @@
 // bias (K,) or null; partial null where there is one split.
 // One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
 // together read the same pixels. grid: x = blocks, at most `tiles`.
-// Shared memory: STAGES of both operands, what the consumers store, and the ring's barriers.
+// Shared memory: STAGES of both operands, what the consumers store, and the barriers of the ring and the teams.
 #include "wgmma.cuh"
 
 const int PIXEL_BYTES = PIXELS * ROW_BYTES, STAGE_BYTES = FILTER_BYTES + PIXEL_BYTES;
 static_assert(PIXELS <= 256, "TMA brings the pixels at once");
-static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES,
+static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES + Turns::BYTES,
               "the launch must ask for what there is");
 
 // A block's tile: its first filter and pixel, the split, and that one's steps.
@@ -76,18 +76,23 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
     const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
     unsigned char* stored = smem + STAGES * STAGE_BYTES;
     Ring<STAGES> ring(stored + CONSUMERS * STORED_BYTES);
-    start(ring);
+    Turns turns(stored + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES);
+    start(ring, turns);
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, steps, steps_per_split, g), &x, &w, ring, depth_steps, g);
     } else if (is_consumer()) {
         stored += warpgroup() * STORED_BYTES;
-        for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
+        const auto steps_of = [&](int number) {
+            const Tile tile(number, steps, steps_per_split, g);
+            return tile.steps_end - tile.step;
+        };
+        turns.take(ring, tiles, steps_of, [&](int number) {
             const Tile tile(number, steps, steps_per_split, g);
             const int filter = tile.filter + first_filter(), pixel = tile.pixel + first_pixel();
             Sums sums;
-            sum_steps(sums, ring, tile.steps_end - tile.step);
+            sum_steps(sums, ring, turns, tile.steps_end - tile.step);
             if (partial)
                 store_partial(tile, sums, partial, g);
             else
@@ -95,7 +100,7 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
                            [&](const unsigned char* buffer, int of_filters, int of_pixels) {
                                tma_store_2d(&y, buffer, filter + of_filters, pixel + of_pixels);
                            });
-        }
+        });
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }
 }

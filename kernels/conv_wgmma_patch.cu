@@ -25,6 +25,7 @@ const int MOST_TAPS = 3;                                             // along an
 const int PATCH_ROWS = (PIXELS / COLUMNS + MOST_TAPS - 1) / IMAGES;  // of an image, under windows of MOST_TAPS
 const int ROWS = PATCH_ROWS - (MOST_TAPS - 1);
 const int PATCH_BYTES = ((COLUMNS + MOST_TAPS - 1) * PATCH_ROWS * IMAGES * ROW_BYTES + 1023) / 1024 * 1024;
+static_assert(TEAMS == 1, "all consumers read a patch");
 static_assert(PASS % COLUMNS == 0, "a pass stores whole rows");
 static_assert(PATCH_ROWS * IMAGES == PIXELS / COLUMNS + MOST_TAPS - 1, "images must have whole rows");
 static_assert(IMAGES == 1 || PIXELS == GROUP_PIXELS, "a warpgroup has all images");

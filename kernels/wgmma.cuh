@@ -15,13 +15,14 @@
 // number, twice what rounding would leave, and always towards zero; the sums are float.
 //
 // The block is persistent: it takes tiles until none is left, and the producer is already at the next one while the
-// consumers store.
+// consumers store. Where there are two TEAMS of consumers they take tiles in turn, and one multiplies while the other
+// stores.
 //
-// Macros: TURNED, 0 or 1; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a
+// Macros: TURNED, 0 or 1; TEAMS; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a
 // time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the next is rounded into another),
 // STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory of a launch).
 #pragma once
-const int CONSUMERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS);
+const int READERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS), CONSUMERS = TEAMS * READERS;  // warpgroups
 #include "wgmma_ring.cuh"
 
 const int DEPTH = ROW_BYTES / sizeof(Element);   // channels of a step
@@ -35,7 +36,7 @@ static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must 
 static_assert(GROUP_PIXELS % PASS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
 
 __device__ __forceinline__ int first_filter() { return warpgroup() % (FILTERS / 64) * 64; }
-__device__ __forceinline__ int first_pixel() { return warpgroup() / (FILTERS / 64) * GROUP_PIXELS; }
+__device__ __forceinline__ int first_pixel() { return warpgroup() % READERS / (FILTERS / 64) * GROUP_PIXELS; }
 
 // The sums of a warpgroup. Lane l of warp w holds, in number 4 * j + 2 * h + e, those of filter
 // 16 * w + l / 4 + 8 * h and pixel 8 * j + 2 * (l % 4) + e.
@@ -85,13 +86,51 @@ __device__ __forceinline__ void multiply(Sums& sums, uint64_t filters, uint64_t 
     wgmma_commit();
 }
 
-// Of so many steps, a stage having the filters and behind them the pixels.
-__device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, int steps) {
+// Whose turn it is to multiply. A team begins a tile when the other one has come to the last step of the tile before:
+// earlier it could take a stage that is full for that one's own.
+struct Turns {
+    uint64_t* passed;  // by each team: a phase for each of its tiles
+    unsigned parity;   // of the phase to wait for; the first tile's need not have been
+
+    static const int BYTES = TEAMS > 1 ? TEAMS * sizeof(uint64_t) : 0;
+    static_assert(TEAMS <= 2, "there is one other team");
+
+    __device__ __forceinline__ explicit Turns(unsigned char* barriers)
+        : passed((uint64_t*)barriers), parity(team() == 0) {}
+    static __device__ __forceinline__ int team() { return warpgroup() / READERS; }
+    __device__ __forceinline__ void init() const {
+        for (int i = 0; i < BYTES / sizeof(uint64_t); ++i) mbarrier_init(passed + i, 4 * READERS);
+    }
+    __device__ __forceinline__ void await() const {
+        if (TEAMS > 1) mbarrier_wait(passed + 1 - team(), parity);
+    }
+    __device__ __forceinline__ void pass() {
+        if (TEAMS > 1 && threadIdx.x % 32 == 0) mbarrier_arrive(passed + team());
+        parity ^= 1;
+    }
+    // Call take(number) for those of the block's tiles that are the team's; `ring` passes over steps_of(number) stages
+    // of the others.
+    template <class StepsOf, class Take>
+    __device__ __forceinline__ void take(Ring<STAGES>& ring, int tiles, const StepsOf& steps_of, const Take& take) {
+        int turn = team();
+        for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
+            if (TEAMS == 1 || turn == 0)
+                take(number);
+            else
+                ring.skip(steps_of(number));
+            turn ^= 1;
+        }
+    }
+};
+
+// Sums of so many steps, a stage having the filters and behind them the pixels.
+__device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, Turns& turns, int steps) {
     const int stage_bytes = FILTER_BYTES + PIXELS * ROW_BYTES;
     const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
     const uint64_t pixels = rows_at(smem + FILTER_BYTES + first_pixel() * ROW_BYTES);
     int onto = 0;
     Reading before;
+    turns.await();
     for (int step = 0; step < steps; ++step, ring.next()) {
         ring.await();
         const int stage = ring.stage * stage_bytes;
@@ -100,6 +139,7 @@ __device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, int st
         before.release();
         before.empty = ring.empty + ring.stage;
     }
+    turns.pass();
     wgmma_wait<0>();
     before.release();
 }

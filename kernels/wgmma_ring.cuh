@@ -1,10 +1,10 @@
 // How a block on Hopper hands what TMA brings from its producer to its consumers (sm_90a): rings of stages.
 //
 // The last warp of a block is the producer: one thread of it has TMA fill stages of shared memory. Every other
-// warpgroup is a consumer. `full` ends a phase when a stage's bytes are there, `empty` when every warp of the
-// consumers has read them.
+// warpgroup is a consumer. `full` ends a phase when a stage's bytes are there, `empty` when every warp of those that
+// read the stage has done so.
 //
-// The file that includes this one first says how many CONSUMERS there are.
+// The file that includes this one first says how many CONSUMERS there are, and how many READERS a stage has.
 #pragma once
 #include "conv_geometry.cuh"
 
@@ -31,7 +31,7 @@ template <int COUNT> struct Ring {
     __device__ __forceinline__ void init() const {
         for (int i = 0; i < COUNT; ++i) {
             mbarrier_init(full + i, 1);
-            mbarrier_init(empty + i, 4 * CONSUMERS);
+            mbarrier_init(empty + i, 4 * READERS);
         }
     }
     // The producer: wait until everyone has read what is in the stage, then announce what will come.
@@ -44,6 +44,12 @@ template <int COUNT> struct Ring {
     __device__ __forceinline__ void await() const { mbarrier_wait(full + stage, parity); }
     __device__ __forceinline__ void next() {
         if (++stage == COUNT) stage = 0, parity ^= 1;
+    }
+    // A consumer: leave so many stages to others.
+    __device__ __forceinline__ void skip(int stages) {
+        stage += stages;
+        parity ^= stage / COUNT & 1;
+        stage %= COUNT;
     }
 };
 

@@ -235,13 +235,13 @@ def test_a_multiprocessor_holds_the_blocks(tile: wgmma_tiles.Tile) -> None:
     assert kernel.dynamic_bytes == tile.dynamic_bytes <= 227 * 1024
     assert tile.blocks * (tile.dynamic_bytes + 1024) <= 228 * 1024
     assert tile.threads % 32 == 0 and tile.consumers * 64 * tile.group_pixels == (
-        tile.filters * tile.pixels
+        tile.teams * tile.filters * tile.pixels
     )
 
 
 # N, channels, size, filters, window, and the microseconds of tiles on an H200 (bfloat16, with bias
 # and ReLU, whole sums).
-WIDE, SMALL, EVEN, SHORT, SOLO, DEEP, FLAT, TWIN, HALF, LOW, PAIR = wgmma_tiles.TILES
+WIDE, SMALL, EVEN, SHORT, SOLO, TURNS, DEEP, FLAT, TWIN, HALF, LOW, PAIR = wgmma_tiles.TILES
 MEASURED = [
     (
         32,

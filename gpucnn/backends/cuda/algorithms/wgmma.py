@@ -16,7 +16,7 @@ from ..split_sum import split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma_tiles import (
-    COLUMNS, MOST_TAPS, OPERANDS, TILES, Tile, corners, depth, is_for_wgmma, pair, splits,
+    COLUMNS, MOST_TAPS, OPERANDS, TILES, Tile, corners, depth, is_for_wgmma, last_us, pair, splits,
     tensor_maps_can_say, tile_axis, tile_us,
 )  # fmt: skip
 
@@ -122,6 +122,7 @@ class Wgmma(Algorithm):
         sizes = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
         memory_us = sizes * problem.itemsize / BYTES
         compute_us = waves * tile_us(tile, settings.steps_per_split, settings.tiles)
+        compute_us += last_us(tile, settings.tiles)
         total_us = LAUNCH_US + max(memory_us, compute_us)
         if settings.splits > 1:
             numbers = settings.splits * math.prod(s.y_shape)

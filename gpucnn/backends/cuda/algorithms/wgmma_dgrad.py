@@ -22,11 +22,11 @@ from ..tensor_map import Pixels, TensorMap
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma import filters_map, turn_filters
 from .wgmma_tiles import (
-    CORNER, EVEN, FARTHEST_TAP, OPERANDS, SHORT, SMALL, Tile, depth, is_for_wgmma, pair, splits,
-    tile_axis, tile_us,
+    CORNER, EVEN, FARTHEST_TAP, OPERANDS, SHORT, SMALL, TURNS, Tile, depth, is_for_wgmma, last_us,
+    pair, splits, tile_axis, tile_us,
 )  # fmt: skip
 
-TILES = (EVEN, SMALL, SHORT)
+TILES = (EVEN, SMALL, SHORT, TURNS)
 MOST_CLASSES = 16  # as in the kernel
 # Of 16 bits, w is read as it lies; floats have been turned.
 READ = {key: axis for key, axis in OPERANDS.items() if key[1] == (key[0] != "float32")}
@@ -165,6 +165,7 @@ class WgmmaDgrad(Algorithm):
         ]
         of_class = settings.tiles // len(own_us)
         compute_us = sum(own_us[n // of_class] for n in range(0, settings.tiles, plan.grid[0]))
+        compute_us += last_us(settings.tile, settings.tiles)
         sizes = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
         total_us = LAUNCH_US + max(sizes * problem.itemsize / BYTES, compute_us)
         if settings.splits > 1:

@@ -36,6 +36,7 @@ class Tile:
         patches: in shared memory, 0 where each step brings its own pixels.
         blocks: how many blocks a multiprocessor should hold.
         images: that a patch is of.
+        teams: of consumers, which take tiles in turn.
     """
 
     filters: int
@@ -47,14 +48,16 @@ class Tile:
     patches: int
     blocks: int
     images: int = 1
+    teams: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.filters}x{self.pixels}" + (f"_{self.images}" if self.images > 1 else "")
+        special = "_pair" * (self.images > 1) + "_turns" * (self.teams > 1)
+        return f"{self.filters}x{self.pixels}{special}"
 
     @property
     def consumers(self) -> int:
-        return self.filters // 64 * (self.pixels // self.group_pixels)
+        return self.teams * (self.filters // 64) * (self.pixels // self.group_pixels)
 
     @property
     def threads(self) -> int:
@@ -68,7 +71,8 @@ class Tile:
 
     @property
     def dynamic_bytes(self) -> int:
-        """Return the bytes of the stages, of what is stored, and of two barriers for each stage."""
+        """Return the bytes of the stages, of what is stored, and of two barriers for each stage,
+        and one for each of several teams."""
         stages = self.stages * self.filters * ROW_BYTES
         if self.patches:
             rows = self.images * (self.rows + MOST_TAPS - 1)
@@ -77,7 +81,8 @@ class Tile:
         else:
             stages += self.stages * self.pixels * ROW_BYTES
         stored = self.consumers * self.buffers * self.pass_pixels * ROW_BYTES
-        return stages + stored + 16 * (self.stages + self.patches)
+        turns = 8 * self.teams if self.teams > 1 else 0
+        return stages + stored + 16 * (self.stages + self.patches) + turns
 
 
 WIDE = Tile(128, 256, 256, 64, buffers=2, stages=4, patches=0, blocks=1)
@@ -87,6 +92,8 @@ SMALL = Tile(64, 128, 128, 128, buffers=1, stages=4, patches=0, blocks=2)
 # 32 maps of 7x7 or 14x14 are whole tiles of 112; the stages are what hides the way from the L2
 SHORT = Tile(128, 112, 112, 112, buffers=1, stages=6, patches=0, blocks=1)
 SOLO = Tile(64, 112, 112, 112, buffers=1, stages=9, patches=0, blocks=1)
+# one team stores while the other multiplies, which matters where a tile has few steps
+TURNS = Tile(64, 256, 256, 64, buffers=1, stages=5, patches=0, blocks=1, teams=2)
 DEEP = Tile(128, 224, 224, 224, buffers=1, stages=4, patches=2, blocks=1)
 FLAT = Tile(64, 448, 224, 32, buffers=2, stages=6, patches=2, blocks=1)
 # one of two blocks stores while the other multiplies
@@ -98,30 +105,43 @@ LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
 PAIR = Tile(64, 128, 128, 128, buffers=1, stages=10, patches=4, blocks=1, images=2)
 # For the cost model, in microseconds: a tile beside its steps, and a step, while as many blocks
 # run; where two could and one runs alone, it takes ``ALONE`` of that. Fitted to times of an H200,
-# within a tenth of most; those of SHORT, SOLO and PAIR are estimates: a step takes what multiplying
-# takes at 0.9 of the peak, or what the L2 needs to bring it, 112 GB/s for a multiprocessor.
+# within a tenth of most; those of SHORT, SOLO, TURNS and PAIR are estimates: a step takes what
+# multiplying takes at 0.85 of the peak, or bringing it from the L2 at 108 GB/s a multiprocessor.
+# TF32 multiplies half as many channels in a step, at half the speed: it is given the same times.
 ALONE = 0.65
 TIMES = {
     WIDE: (1.65, 0.72),
     SMALL: (1.2, 0.42),
     EVEN: (1.5, 0.54),
-    SHORT: (1.7, 0.29),
-    SOLO: (1.5, 0.2),
+    SHORT: (1.7, 0.3),
+    SOLO: (1.5, 0.21),
+    TURNS: (1.65, 0.38),
     DEEP: (2.35, 0.529),
     FLAT: (1.8, 0.545),
     TWIN: (1.1, 0.65),
     HALF: (1.8, 0.29),
     LOW: (2.0, 0.22),
-    PAIR: (1.9, 0.17),
+    PAIR: (1.9, 0.18),
 }
 TILES = tuple(TIMES)
 
 
 def tile_us(tile: Tile, steps: int, tiles: int) -> float:
-    """Return the estimate of a tile of so many steps, as many tiles being under way."""
+    """Return the estimate of a tile of so many steps, as many tiles being under way.
+
+    Of two teams one stores, or waits for its turn to multiply, while the other multiplies.
+    """
     own_us, step_us = TIMES[tile]
-    alone = tiles <= MULTIPROCESSORS and tile.blocks > 1
-    return own_us + steps * step_us * (ALONE if alone else 1)
+    if tiles <= MULTIPROCESSORS and tile.blocks > 1:
+        step_us *= ALONE
+    if tile.teams > 1 and tiles > MULTIPROCESSORS:
+        return max(steps * step_us, (own_us + steps * step_us) / tile.teams)
+    return own_us + steps * step_us
+
+
+def last_us(tile: Tile, tiles: int) -> float:
+    """Return what the last tile takes that no other one hides."""
+    return TIMES[tile][0] if tile.teams > 1 and tiles > MULTIPROCESSORS else 0.0
 
 
 def tile_axis(tiles: Iterable[Tile]) -> Axis:
@@ -129,6 +149,7 @@ def tile_axis(tiles: Iterable[Tile]) -> Axis:
         tile: (
             tile.name,
             {
+                "TEAMS": tile.teams,
                 "FILTERS": tile.filters,
                 "PIXELS": tile.pixels,
                 "GROUP_PIXELS": tile.group_pixels,
