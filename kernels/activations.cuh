@@ -17,7 +17,7 @@ __device__ __forceinline__ Accum quotient(Accum a, Accum b) { return COARSE ? ma
 
 __device__ __forceinline__ Accum sigmoid(Accum x) {
     const Accum e = exponential(-math::abs(x));  // never overflows
-    return quotient(x >= 0 ? 1 : e, 1 + e);
+    return math::quotient(x >= 0 ? (Accum)1 : e, 1 + e);
 }
 
 // Where x goes into a product with a gate that falls to 0, or a slope, it is cut to where these are
@@ -170,13 +170,14 @@ struct Mish {
 };
 
 // relu6(x + 3) / 6. Howard et al., "Searching for MobileNetV3", 2019.
+const Accum SIXTH = (Accum)0.16666666666666666667;
 struct HardSigmoid {
-    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6; }
+    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) * SIXTH; }
     static __device__ Accum backward(Accum dy, Accum x, Accum) { return x > -3 && x < 3 ? dy / 6 : 0; }
 };
 
 struct HardSilu {
-    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6; }
+    static __device__ Accum forward(Accum x, Accum) { return x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) * SIXTH; }
     static __device__ Accum backward(Accum dy, Accum x, Accum) {
         return x <= -3 ? 0 : x >= 3 ? dy : dy * (2 * x + 3) / 6;
     }

@@ -27,8 +27,9 @@
 // channel_sums: block (x, y) sums the steps [y, y + 1) * steps_per_split of its columns (see Summing)
 //   and writes partial[q][y][column]. A column's `slots` threads each take every slots-th step, then a
 //   tree adds what they have. Shared memory: 32 KB at most.
-// channel_sums_finish: a block adds LANES numbers, PARTS threads to each, of which one adds every
-//   PARTS-th partial in ascending order; a tree adds what they have. The sums are in Accum; where
+// channel_sums_finish: a block adds the numbers of `lanes` channels, its other threads sharing each of them: one adds
+//   every so manieth partial in ascending order; a tree adds what they have. What a convolution has left of the moments
+//   of its output it takes as well (epilogue.cuh). The sums are in Accum; where
 //   `rounded` is not null, it gets them in Element, too. Where `moving_mean` and
 //   `moving_var` are not null, MOMENTS moves them by `share` of their way to the batch's. 4 * 256 * sizeof(Accum) bytes at most.
 #include "batch_norm.cuh"
@@ -48,8 +49,6 @@ const int WIDTH = CHANNELS_LAST ? PACK : 1;  // sums of a column
 const int UNROLL = TERM == GROUP_GRADIENT ? 1 : sizeof(Element) == 8 ? 2 : 4;
 // Blocks on a multiprocessor: two leave each thread 128 registers. The host counts on as many.
 const int BLOCKS = GRADIENT || TERM == SLOPE || sizeof(Element) == 8 ? 2 : 4;
-const int LANES = 8;
-const int PARTS = BLOCK_THREADS / LANES;
 const int FINISH_UNROLL = sizeof(Accum) == 8 ? 1 : 8;  // a thread's loads that are under way at once
 
 // What is known of some of a channel's numbers.
@@ -277,22 +276,22 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(channel_sums_finish)(const Sums* __restrict__ partial, Accum* __restrict__ sums, Element* __restrict__ rounded,
                           Accum* __restrict__ moving_mean, Accum* __restrict__ moving_var, Accum share, int parts,
-                          int channels) {
-    __shared__ Sums tree[PARTS][LANES];
-    const int lane = threadIdx.x % LANES, part = threadIdx.x / LANES, c = blockIdx.x * LANES + lane;
+                          int channels, int lanes) {
+    __shared__ Sums tree[BLOCK_THREADS];
+    const int lane = threadIdx.x % lanes, part = threadIdx.x / lanes, c = blockIdx.x * lanes + lane;
+    const int together = BLOCK_THREADS / lanes;  // threads of a channel
     Sums sum = {};
     if (c < channels) {
 #pragma unroll FINISH_UNROLL
-        for (int p = part; p < parts; p += PARTS) sum = sum + partial[(long long)p * channels + c];
+        for (int p = part; p < parts; p += together) sum = sum + partial[(long long)p * channels + c];
     }
-    tree[part][lane] = sum;
-#pragma unroll
-    for (int half = PARTS / 2; half > 0; half /= 2) {
+    tree[threadIdx.x] = sum;
+    for (int half = together / 2; half > 0; half /= 2) {
         __syncthreads();  // the parts of this level are there
-        if (part < half) tree[part][lane] = tree[part][lane] + tree[part + half][lane];
+        if (part < half) tree[threadIdx.x] = tree[threadIdx.x] + tree[threadIdx.x + half * lanes];
     }
     if (part != 0 || c >= channels) return;
-    sum = tree[0][lane];  // this thread itself made the last addition
+    sum = tree[threadIdx.x];  // this thread itself made the last addition
 #if TERM == MOMENTS
     const Accum mean = sum.pivot + sum.distance, var = sum.deviations / sum.count;
     sums[c] = mean;

@@ -103,5 +103,6 @@ NAME(conv_dgrad_mma)(const Element* __restrict__ dy, const Element* __restrict__
     tile_gemm(a, b, smem, terms.slabs, acc);
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.input), g.channels);
-    store_tile(acc, tile.col0, g.group_channels, group * g.group_channels, g.channels, bias, 0, dx, partial);
+    const Columns at = {(int)tile.col0, g.group_channels, group * g.group_channels, g.channels};
+    store_tile(acc, at, Epilogue{bias, nullptr, LINEAR, 0}, nullptr, dx, partial);
 }

@@ -23,7 +23,7 @@
 
 const int STAGE_BYTES = FILTER_BYTES + PIXELS * ROW_BYTES;
 static_assert(PIXELS <= 256, "TMA brings the pixels at once");
-static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES + Turns::BYTES,
+static_assert(SHARED_BYTES >= STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES + Turns::BYTES,
               "the launch must ask for what there is");
 
 // A class along both axes, and all of them. The host's twin is `class_record` in
@@ -96,18 +96,17 @@ __device__ __forceinline__ long long offset_of(int place, const Tile& tile, cons
 }
 
 // Eight lanes write a pixel's channels, 16 bytes each; 16 pixels are written at a time.
-__device__ __forceinline__ void write_sums(const Sums& sums, const Tile& tile, const Element* __restrict__ bias,
+__device__ __forceinline__ void write_sums(Sums& sums, const Tile& tile, const Element* __restrict__ bias,
                                            unsigned char* buffer, Element* __restrict__ dx,
                                            const PixelClasses& classes, const ConvGeometry& g) {
     typedef Elements<DEPTH / 8> Piece;  // 16 bytes
     const int thread = threadIdx.x % 128, piece = thread % 8;
     const int channel = tile.channel + first_filter(), first = tile.place + first_pixel();
-    float added[2];
-    bias_of(added, bias, channel, g.channels);
+    add_bias(sums, bias, channel, g.channels, nullptr, [](int) { return true; });
 #pragma unroll
-    for (int pass = 0; pass < GROUP_PIXELS / PASS; ++pass) {
+    for (int pass = 0; pass < PASSES; ++pass) {
         bar_sync(1 + warpgroup(), 128);  // what was in the buffer has been written
-        write_pass(buffer, sums, pass * PASS, added, 0);
+        write_pass(buffer, of_pass(sums, pass));
         bar_sync(1 + warpgroup(), 128);  // the pass is complete
         for (int i = thread / 8; i < PASS; i += 16) {
             const long long to = offset_of(first + pass * PASS + i, tile, classes, g);
@@ -155,18 +154,15 @@ NAME(conv_dgrad_wgmma)(const __grid_constant__ TensorMap dy, const __grid_consta
             load_tile(Tile(number, splits, depth_steps, classes, g), &dy, &w, ring, depth_steps, classes, g);
     } else if (is_consumer()) {
         stored += warpgroup() * STORED_BYTES;
-        const auto steps_of = [&](int number) {
+        for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, splits, depth_steps, classes, g);
-            return tile.steps_end - tile.step;
-        };
-        turns.take(ring, tiles, steps_of, [&](int number) {
-            const Tile tile(number, splits, depth_steps, classes, g);
+            if (turns.pass_over(ring, tile.steps_end - tile.step)) continue;
             Sums sums = {};  // of a tile without steps
             sum_steps(sums, ring, turns, tile.steps_end - tile.step);
             if (partial)
                 write_partial(sums, tile, partial, classes, g);
             else
                 write_sums(sums, tile, bias, stored, dx, classes, g);
-        });
+        }
     }
 }

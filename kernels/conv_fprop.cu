@@ -1,8 +1,8 @@
 // Convolution, forward: implicit GEMM through a shared-memory tile.
 //
-//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c] + residual)
 //
-// f is the identity, or with `relu` max(v, 0), a NaN staying one.
+// f and the residual: see epilogue.cuh.
 //
 // As a matrix product, for each group of channels:
 //   GEMM_M = N*O*P*Q output pixels,  GEMM_N = K/groups filters,  GEMM_K = T*R*S*C/groups
@@ -12,10 +12,13 @@
 // Where there are few tiles, GEMM_K is split: split z of the grid sums [z, z + 1) * k_per_split and writes
 // partial[z], in y's layout and Accum; split_sum.cu adds the splits, the bias and f.
 //
-// x, w, y: see conv_geometry.cuh; bias (K,) or null; partial null where there is one split.
+// x, w, y: see conv_geometry.cuh; bias (K,), residual, as y, partial, where there are several splits: or null.
+// moments, or null: (parts, K), of what y holds before f and without a residual; a part is what a warp stores, and
+// each tile of pixels has WARPS_DOWN of them.
 // grid: x = (tiles of pixels) * groups * (tiles of filters), z = splits. One block computes TILE_M pixels
 // of TILE_N filters, one thread THREAD_M x THREAD_N of them. Shared memory: see tile_gemm.cuh.
 #include "conv_geometry.cuh"
+#include "epilogue.cuh"
 #include "tile_gemm.cuh"
 
 // A(m, k): the input under tap k of output pixel m.
@@ -58,7 +61,8 @@ struct FilterWeights {
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ w,
-                               const Element* __restrict__ bias, int relu, Element* __restrict__ y,
+                               const Element* __restrict__ bias, const Element* __restrict__ residual,
+                               int activation, Accum alpha, Moments* __restrict__ moments, Element* __restrict__ y,
                                Accum* __restrict__ partial, unsigned k_per_split,
                                const __grid_constant__ ConvGeometry g) {
     const BlockTile tile = block_tile(g.groups, g.group_filters);
@@ -71,32 +75,57 @@ NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __r
     tile_gemm(InputUnderTap{x, g, group, m_end, k_end}, FilterWeights{w, g, group, k_end, length}, tile.row0, tile.col0,
               k_begin, k_end, acc);
 
-    if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
     const int WIDTH = CHANNELS_LAST && VECTOR_N > 1 && THREAD_N % 4 == 0 ? 4 : 1;  // neighbours that are stored together
+    const auto each_run = [&](const auto& function) {  // (acc of WIDTH neighbours, where they lie in y)
 #pragma unroll
-    for (int i = 0; i < THREAD_M; ++i) {
-        const unsigned m = tile.row0 + thread_row(i);
-        if (m >= m_end) break;
-        Place at;
-        const unsigned n = split(m, g.by_output, at);
+        for (int i = 0; i < THREAD_M; ++i) {
+            const unsigned m = tile.row0 + thread_row(i);
+            if (m >= m_end) break;
+            Place at;
+            const unsigned n = split(m, g.by_output, at);
 #pragma unroll
-        for (int j = 0; j < THREAD_N; j += WIDTH) {
-            const int local = tile.col0 + thread_col(j), k = group * g.group_filters + local;
-            if (local >= g.group_filters) break;
-            const long long to = image_offset(n, pixels(g.output), g.filters) + element(pixel(at, g.output), k, pixels(g.output), g.filters);
+            for (int j = 0; j < THREAD_N; j += WIDTH) {
+                const int local = tile.col0 + thread_col(j), k = group * g.group_filters + local;
+                if (local >= g.group_filters) break;
+                function(acc[i] + j, image_offset(n, pixels(g.output), g.filters) +
+                                         element(pixel(at, g.output), k, pixels(g.output), g.filters));
+            }
+        }
+    };
+    if (partial) {
+        partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
+        each_run([&](const Accum* sums, long long to) {
             Values<WIDTH> values;
 #pragma unroll
-            for (int e = 0; e < WIDTH; ++e) values.at[e] = acc[i][j + e];
-            if (partial) {
-                *(Values<WIDTH>*)(partial + to) = values;
-                continue;
-            }
-#pragma unroll
-            for (int e = 0; e < WIDTH; ++e) {
-                const Accum value = values.at[e] + (bias ? widen(bias[k + e]) : (Accum)0);
-                values.at[e] = relu && value <= 0 ? (Accum)0 : value;
-            }
-            store_values<WIDTH>(y + to, values);
-        }
+            for (int e = 0; e < WIDTH; ++e) values.at[e] = sums[e];
+            *(Values<WIDTH>*)(partial + to) = values;
+        });
+        return;
     }
+
+#pragma unroll
+    for (int j = 0; j < THREAD_N; ++j) {
+        const int local = tile.col0 + thread_col(j), k = group * g.group_filters + local;
+        const Accum added = bias && local < g.group_filters ? widen(bias[k]) : (Accum)0;
+#pragma unroll
+        for (int i = 0; i < THREAD_M; ++i) acc[i][j] += added;
+        if (!moments) continue;
+        StoredMoments of_thread;
+#pragma unroll
+        for (int i = 0; i < THREAD_M; ++i)
+            if (tile.row0 + thread_row(i) < m_end) of_thread.add(acc[i][j]);
+        const Moments of_warp = of_thread.of_lanes<ROW_LANES>();
+        const unsigned part = tile.row0 / TILE_M * WARPS_DOWN + warp_down();
+        if (threadIdx.x % 32 & ROW_LANES || local >= g.group_filters) continue;
+        moments[(long long)part * g.filters + k] = of_warp;
+    }
+    const Epilogue epilogue = {bias, residual, activation, alpha};
+    if (residual) each_run([&](Accum* sums, long long at) { epilogue.add_residual<WIDTH>(sums, at); });
+    epilogue.activate((Accum(&)[THREAD_M * THREAD_N])acc);
+    each_run([&](const Accum* sums, long long to) {
+        Values<WIDTH> values;
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) values.at[e] = sums[e];
+        store_values<WIDTH>(y + to, values);
+    });
 }

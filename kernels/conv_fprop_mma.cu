@@ -1,14 +1,16 @@
 // Convolution, forward, of 16-bit elements with channels last: implicit GEMM on tensor cores (sm_80).
 //
-//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c]
+//                          + residual)
 //
-// f is the identity, or with `relu` max(v, 0), a NaN staying one. The matrix product, its splits and `partial` are
-// those of conv_fprop.cu, the sums in float:
+// f and the residual: see epilogue.cuh. The matrix product, its splits, `partial` and `moments` are those of
+// conv_fprop.cu, the sums in float:
 //   GEMM_M = N*O*P*Q output pixels,  GEMM_N = K/groups filters,  GEMM_K = T*R*S*C/groups
 //   A(m, k) = x gathered under tap (t,r,s) of pixel m,  B(n, k) = w[n][t,r,s,c]
 //
 // x, w, y: see conv_geometry.cuh; x and w begin at multiples of 16 bytes, C/groups is a multiple of 8, and y begins
-// at one where K and K/groups are; bias (K,) or null; partial null where there is one split. A window has at most
+// at one where K and K/groups are, as the residual, of y's shape or null, does in any case; bias (K,) or null; partial
+// null where there is one split. A window has at most
 // MAX_TAPS taps, and 31 places along all axes together.
 // grid: x = (tiles of pixels) * groups * (tiles of filters), z = splits. One block computes TILE_M pixels of TILE_N
 // filters, one warp WARP_M x WARP_N of them. Shared memory: see tile_mma.cuh, and the tables of conv_mma.cuh.
@@ -45,7 +47,8 @@ struct FilterWeights {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
-                     int relu, Element* __restrict__ y, float* __restrict__ partial, unsigned k_per_split,
+                     const Element* __restrict__ residual, int activation, float alpha, Moments* __restrict__ moments,
+                     Element* __restrict__ y, float* __restrict__ partial, unsigned k_per_split,
                      const __grid_constant__ ConvGeometry g) {
     const BlockTile tile = block_tile(g.groups, g.group_filters);
     const int group = tile.product;
@@ -82,5 +85,7 @@ NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ 
     tile_gemm(a, b, smem, terms.slabs, acc);
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
-    store_tile(acc, tile.col0, g.group_filters, group * g.group_filters, g.filters, bias, relu, y, partial);
+    if (moments) moments += (long long)(tile.row0 / TILE_M * WARPS_DOWN) * g.filters;
+    const Columns at = {(int)tile.col0, g.group_filters, group * g.group_filters, g.filters};
+    store_tile(acc, at, Epilogue{bias, residual, activation, alpha}, moments, y, partial);
 }

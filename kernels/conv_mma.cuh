@@ -9,6 +9,7 @@
 // multiprocessor should hold.
 #pragma once
 #include "conv_geometry.cuh"
+#include "epilogue.cuh"
 #include "tile_mma.cuh"
 
 // A tile's row: where, in chunks, its map lies under tap 0, which may be outside; and the pixel that it computes,
@@ -145,69 +146,115 @@ struct GatheredRows {
     }
 };
 
-// Round the tile, with the bias and ReLU, and store it 16 bytes at a time by way of the slabs, which nobody reads
-// any more; or store the sums themselves into `partial`. A row of the result has `depth` numbers; the tile's
-// columns, of which `columns` exist, begin at number `first` of it.
-__device__ __forceinline__ void store_tile(const Sums& acc, int col0, int columns, int first, int depth,
-                                           const Element* __restrict__ bias, int relu, Element* __restrict__ result,
+const int WARPS_DOWN = TILE_M / WARP_M;
+
+// Where a tile's columns, of which `columns` exist, begin: at number `first` of a row of the result, of `depth`.
+struct Columns {
+    int col0, columns, first, depth;
+};
+
+// What a lane knows of a column, sums[..][j][2 * half + e] of its warp: the moments of `part` of the result.
+__device__ __forceinline__ void store_moments(const Sums& sums, const Columns& at, const TileRow* rows,
+                                              Moments* __restrict__ moments) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < WARP_N / 8; ++j)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            StoredMoments of_lane;
+#pragma unroll
+            for (int i = 0; i < WARP_M / 8; ++i)
+                if (rows[8 * i + lane / 4].target >= 0) of_lane.add(sums[i / 2][j][2 * (i % 2) + e]);
+            const Moments of_warp = of_lane.of_lanes<4 + 8 + 16>();
+            const int column = at.col0 + 8 * j + 2 * (lane % 4) + e;
+            if (lane < 4 && column < at.columns) moments[at.first + column] = of_warp;
+        }
+}
+
+// End the sums by the epilogue, round them, and store them 16 bytes at a time by way of the slabs, which nobody reads
+// any more; or store the sums themselves into `partial`. `moments` is null or those of the tile's rows of warps.
+__device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue& epilogue,
+                                           Moments* __restrict__ moments, Element* __restrict__ result,
                                            float* __restrict__ partial) {
     typedef Swizzled<WARP_M, WARP_N> Stage;
     const TileRow* rows = tables().rows + warp_row();
     const int lane = threadIdx.x % 32;
-    col0 += warp_col();
     unsigned char* stage = smem + threadIdx.x / 32 * Stage::BYTES;
+    at.col0 += warp_col();
+    const int first = at.first + at.col0 + 2 * (lane % 4);  // this lane's first column
+    // (the pair of sums of this lane in two columns, where the first of them lies in the result, how many exist)
+    const auto each_pair = [&](const auto& function) {
 #pragma unroll
-    for (int j = 0; j < WARP_N / 8; ++j) {
-        const int column = col0 + 8 * j + 2 * (lane % 4);
-        float added[2] = {};
+        for (int j = 0; j < WARP_N / 8; ++j) {
+            const int exist = at.columns - at.col0 - 8 * j - 2 * (lane % 4);
+            if (exist <= 0) break;
 #pragma unroll
-        for (int e = 0; e < 2; ++e)
-            if (bias && column + e < columns) added[e] = widen(bias[first + column + e]);
-#pragma unroll
-        for (int i = 0; i < WARP_M / 16; ++i)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int row = 16 * i + 8 * half + lane / 4;
-                Values<2> pair = {acc[i][j][2 * half], acc[i][j][2 * half + 1]};
-                if (partial) {
-                    const int target = rows[row].target;
-                    if (target < 0) continue;
-                    float* to = partial + (long long)target * depth + first + column;
-                    if (depth % 2 == 0 && columns % 2 == 0) {
-                        if (column < columns) *(Values<2>*)to = pair;
-                    } else {
-#pragma unroll
-                        for (int e = 0; e < 2; ++e)
-                            if (column + e < columns) to[e] = pair.at[e];
-                    }
-                    continue;
-                }
-#pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    const float value = pair.at[e] + added[e];
-                    pair.at[e] = relu && value <= 0 ? 0.f : value;
-                }
-                store_values<2>((Element*)(stage + Stage::offset(row, j)) + 2 * (lane % 4), pair);
+            for (int i = 0; i < WARP_M / 8; ++i) {
+                const int target = rows[8 * i + lane / 4].target;
+                if (target < 0) break;
+                function(&acc[i / 2][j][2 * (i % 2)], (long long)target * at.depth + first + 8 * j, exist);
             }
+        }
+    };
+    const bool in_pairs = at.depth % 2 == 0 && at.columns % 2 == 0;
+    if (partial) {
+        each_pair([&](const float* sums, long long to, int exist) {
+            if (in_pairs) {
+                *(Values<2>*)(partial + to) = Values<2>{sums[0], sums[1]};
+            } else {
+                partial[to] = sums[0];
+                if (exist > 1) partial[to + 1] = sums[1];
+            }
+        });
+        return;
     }
-    if (partial) return;
+
+#pragma unroll
+    for (int j = 0; j < WARP_N / 8; ++j)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const bool exists = at.col0 + 8 * j + 2 * (lane % 4) + e < at.columns;
+            const float added = epilogue.bias && exists ? widen(epilogue.bias[first + 8 * j + e]) : 0;
+#pragma unroll
+            for (int i = 0; i < WARP_M / 8; ++i) acc[i / 2][j][2 * (i % 2) + e] += added;
+        }
+    if (moments) store_moments(acc, at, rows, moments + (long long)(warp_row() / WARP_M) * at.depth);
+    if (epilogue.residual)
+        each_pair([&](float* sums, long long from, int exist) {
+            if (in_pairs) {
+                epilogue.add_residual<2>(sums, from);
+            } else {
+                epilogue.add_residual<1>(sums, from);
+                if (exist > 1) epilogue.add_residual<1>(sums + 1, from + 1);
+            }
+        });
+    epilogue.activate((float(&)[sizeof(acc) / sizeof(float)])acc);
+
+#pragma unroll
+    for (int j = 0; j < WARP_N / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < WARP_M / 8; ++i) {
+            const float* sums = &acc[i / 2][j][2 * (i % 2)];
+            unsigned char* to = stage + Stage::offset(8 * i + lane / 4, j);
+            store_values<2>((Element*)to + 2 * (lane % 4), Values<2>{sums[0], sums[1]});
+        }
     __syncwarp();  // the warp's part is complete
-    const bool whole = depth % CHUNK == 0 && columns % CHUNK == 0;
-    const int chunk = lane % Stage::CHUNKS, column = col0 + CHUNK * chunk;
-    if (column >= columns) return;
-    result += first + column;
+    const bool whole = at.depth % CHUNK == 0 && at.columns % CHUNK == 0;
+    const int chunk = lane % Stage::CHUNKS, column = at.col0 + CHUNK * chunk;
+    if (column >= at.columns) return;
+    result += at.first + column;
 #pragma unroll 4
     for (int row = lane / Stage::CHUNKS; row < WARP_M; row += 32 / Stage::CHUNKS) {
         const int target = rows[row].target;
         if (target < 0) break;
         const Elements<CHUNK> values = *(const Elements<CHUNK>*)(stage + Stage::offset(row, chunk));
-        Element* to = result + (long long)target * depth;
+        Element* to = result + (long long)target * at.depth;
         if (whole) {
             *(Elements<CHUNK>*)to = values;
         } else {
 #pragma unroll
             for (int e = 0; e < CHUNK; ++e)
-                if (column + e < columns) to[e] = values.at[e];
+                if (column + e < at.columns) to[e] = values.at[e];
         }
     }
 }

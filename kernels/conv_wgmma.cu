@@ -1,16 +1,17 @@
 // Convolution, forward or of dy for the gradient of the input, with channels last: implicit GEMM on wgmma and TMA
 // (sm_90a).
 //
-//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c]
+//                          + residual)
 //
-// f is the identity, or with `relu` max(v, 0), a NaN staying one. A step of the sum is DEPTH channels under one tap, the
-// channels first: TMA in its im2col mode brings them of all pixels of the tile, with zeros for the padding and for
+// f and the residual: see epilogue.cuh. A step of the sum is DEPTH channels under one tap, the channels first: TMA in its im2col mode brings them of all pixels of the tile, with zeros for the padding and for
 // channels beyond the last, and of all filters. A split sums steps_per_split of them; where there are several,
 // `partial` (splits, N, P, Q, K) gets their sums, and split_sum.cu ends the work.
 //
 // x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), where TURNED as (C, taps, K),
 // the taps from the last on; of y as (pixels, K); C and K are multiples of 8. One dimension is two, H and R being 1.
-// bias (K,) or null; partial null where there is one split.
+// `residual`, as y, is of no use unless `adds`. bias (K,) or null; partial null where there is one split. moments, or
+// null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores of a filter.
 // One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
 // together read the same pixels. grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of both operands, what the consumers store, and the barriers of the ring and the teams.
@@ -18,7 +19,8 @@
 
 const int PIXEL_BYTES = PIXELS * ROW_BYTES, STAGE_BYTES = FILTER_BYTES + PIXEL_BYTES;
 static_assert(PIXELS <= 256, "TMA brings the pixels at once");
-static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES + Turns::BYTES,
+static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES +
+                                  Turns::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
 
 // A block's tile: its first filter and pixel, the split, and that one's steps.
@@ -70,37 +72,43 @@ __device__ __forceinline__ void store_partial(const Tile& tile, const Sums& sums
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
-                 const __grid_constant__ TensorMap y, const Element* __restrict__ bias, int relu,
+                 const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
+                 const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
                  float* __restrict__ partial, int steps_per_split, int tiles,
                  const __grid_constant__ ConvGeometry g) {
     const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
-    unsigned char* stored = smem + STAGES * STAGE_BYTES;
-    Ring<STAGES> ring(stored + CONSUMERS * STORED_BYTES);
-    Turns turns(stored + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES);
-    start(ring, turns);
+    unsigned char *stored = smem + STAGES * STAGE_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
+    Ring<STAGES> ring(barriers);
+    Turns turns(barriers + Ring<STAGES>::BYTES);
+    Storing storing(stored, barriers + Ring<STAGES>::BYTES + Turns::BYTES);
+    start(ring, turns, storing);
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, steps, steps_per_split, g), &x, &w, ring, depth_steps, g);
     } else if (is_consumer()) {
-        stored += warpgroup() * STORED_BYTES;
-        const auto steps_of = [&](int number) {
+        const Epilogue epilogue = {bias, nullptr, activation, alpha};
+        const int end = g.batch * pixels(g.output);
+        for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, steps, steps_per_split, g);
-            return tile.steps_end - tile.step;
-        };
-        turns.take(ring, tiles, steps_of, [&](int number) {
-            const Tile tile(number, steps, steps_per_split, g);
+            if (turns.pass_over(ring, tile.steps_end - tile.step)) continue;
             const int filter = tile.filter + first_filter(), pixel = tile.pixel + first_pixel();
+            const auto load = [&](unsigned char* buffer, int of_filters, int of_pixels, uint64_t* barrier) {
+                tma_load_2d(buffer, &residual, barrier, filter + of_filters, pixel + of_pixels);
+            };
+            if (adds) storing.fetch(0, load);
             Sums sums;
             sum_steps(sums, ring, turns, tile.steps_end - tile.step);
-            if (partial)
+            if (partial) {
                 store_partial(tile, sums, partial, g);
-            else
-                store_sums(sums, bias, relu, filter, g.filters, stored,
-                           [&](const unsigned char* buffer, int of_filters, int of_pixels) {
-                               tma_store_2d(&y, buffer, filter + of_filters, pixel + of_pixels);
-                           });
-        });
+                continue;
+            }
+            Moments* of_part = moments ? moments + (long long)(pixel / GROUP_PIXELS) * g.filters : nullptr;
+            add_bias(sums, bias, filter, g.filters, of_part, [&](int i) { return pixel + i < end; });
+            storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_filters, int of_pixels) {
+                tma_store_2d(&y, buffer, filter + of_filters, pixel + of_pixels);
+            }, load);
+        }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }
 }

@@ -1,9 +1,10 @@
 // Convolution, forward or of dy for the gradient of the input, with channels last, windows of at most 3x3 and stride 1,
 // on wgmma and TMA (sm_90a): the pixels are loaded once for all taps.
 //
-//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p - pad + r, q - pad + s, c] * w[k, r, s, c])
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p - pad + r, q - pad + s, c] * w[k, r, s, c]
+//                          + residual)
 //
-// f is the identity, or with `relu` max(v, 0), a NaN staying one. A block's pixels are 8 columns and ROWS rows of
+// f and the residual: see epilogue.cuh. A block's pixels are 8 columns and ROWS rows of
 // IMAGES images. TMA brings the patch of x that their windows cover, with zeros for the padding, once for DEPTH
 // channels.
 // To wgmma, 8 pixels are a row of that patch, 128 bytes to each, and the rows lie as far apart as the patch is wide;
@@ -12,7 +13,9 @@
 // between theirs are multiplied for nothing. The sum goes over channels first, DEPTH at a time, then over taps.
 //
 // x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), where TURNED as (C, taps, K),
-// the taps from the last on; C and K are multiples of 8. bias (K,) or null. Where IMAGES > 1, R is 3.
+// the taps from the last on; C and K are multiples of 8. `residual`, as y, is of no use unless `adds`. bias
+// (K,) or null. moments, or null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores
+// of a filter. Where IMAGES > 1, R is 3.
 // One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest.
 // grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of filters, PATCHES, what the consumers store, and the rings' barriers.
@@ -30,7 +33,7 @@ static_assert(PASS % COLUMNS == 0, "a pass stores whole rows");
 static_assert(PATCH_ROWS * IMAGES == PIXELS / COLUMNS + MOST_TAPS - 1, "images must have whole rows");
 static_assert(IMAGES == 1 || PIXELS == GROUP_PIXELS, "a warpgroup has all images");
 static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CONSUMERS * STORED_BYTES +
-                                  Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES,
+                                  Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
 
 // A block's tile: its first filter, and where it lies in which image.
@@ -89,46 +92,59 @@ __device__ __forceinline__ void sum_tile(Sums& sums, const unsigned char* patche
     patch_before.release();
 }
 
-// What begins in a pass of the rows of each image, one pass having them all.
-__device__ __forceinline__ void store_images(const TensorMap* y, const unsigned char* buffer, int filter,
-                                             const Tile& tile, int of_pixels) {
+// Call box(where it begins in the buffer, image, row) for what a pass has of the tile: rows of an image, or of several,
+// each in one pass.
+template <class Box> __device__ __forceinline__ void boxes(int of_pixels, const Tile& tile, const Box& box) {
+    if (IMAGES == 1) return box(0, tile.image, tile.row + (first_pixel() + of_pixels) / COLUMNS);
 #pragma unroll
     for (int i = 0; i < IMAGES; ++i) {
         const int first = i * PATCH_ROWS * COLUMNS;
-        if (first / PASS == of_pixels / PASS)
-            tma_store_4d(y, buffer + first % PASS * ROW_BYTES, filter, tile.column, tile.row, tile.image + i);
+        if (first / PASS == of_pixels / PASS) box(first % PASS * ROW_BYTES, tile.image + i, tile.row);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
-                       const __grid_constant__ TensorMap y, const Element* __restrict__ bias, int relu, int tiles,
-                       const __grid_constant__ ConvGeometry g) {
+                       const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
+                       const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
+                       int tiles, const __grid_constant__ ConvGeometry g) {
     unsigned char* patches = smem + STAGES * FILTER_BYTES;
-    unsigned char* stored = patches + PATCHES * PATCH_BYTES;
-    unsigned char* barriers = stored + CONSUMERS * STORED_BYTES;
+    unsigned char *stored = patches + PATCHES * PATCH_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
     Ring<STAGES> ring(barriers);
     Ring<PATCHES> patch_ring(barriers + Ring<STAGES>::BYTES);
-    start(ring, patch_ring);
+    Storing storing(stored, barriers + Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES);
+    start(ring, patch_ring, storing);
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, g), &x, &w, patches, ring, patch_ring, g);
     } else if (is_consumer()) {
-        stored += warpgroup() * STORED_BYTES;
+        const Epilogue epilogue = {bias, nullptr, activation, alpha};
+        const int tiles_across = (g.filters + FILTERS - 1) / FILTERS, groups = PIXELS / GROUP_PIXELS;
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, g);
-            const int filter = tile.filter + first_filter(), row = tile.row + first_pixel() / COLUMNS;
+            const int filter = tile.filter + first_filter();
+            const auto load = [&](unsigned char* buffer, int of_filters, int of_pixels, uint64_t* barrier) {
+                boxes(of_pixels, tile, [&](int first, int image, int row) {
+                    tma_load_4d(buffer + first, &residual, barrier, filter + of_filters, tile.column, row, image);
+                });
+            };
+            if (adds) storing.fetch(0, load);
             Sums sums;
             sum_tile(sums, patches, ring, patch_ring, g);
-            store_sums(sums, bias, relu, filter, g.filters, stored,
-                       [&](const unsigned char* buffer, int of_filters, int of_pixels) {
-                           if (IMAGES == 1)
-                               tma_store_4d(&y, buffer, filter + of_filters, tile.column, row + of_pixels / COLUMNS,
-                                            tile.image);
-                           else
-                               store_images(&y, buffer, filter + of_filters, tile, of_pixels);
-                       });
+            const int part = number / tiles_across * groups + first_pixel() / GROUP_PIXELS;
+            Moments* of_part = moments ? moments + (long long)part * g.filters : nullptr;
+            add_bias(sums, bias, filter, g.filters, of_part, [&](int i) {
+                const int line = i / COLUMNS, image = IMAGES == 1 ? 0 : line / PATCH_ROWS;  // of several, a warpgroup has all
+                return tile.column + i % COLUMNS < g.output[2] &&
+                       tile.row + first_pixel() / COLUMNS + line - image * PATCH_ROWS < g.output[1] &&
+                       (IMAGES == 1 || (line % PATCH_ROWS < ROWS && tile.image + image < g.batch));
+            });
+            storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_filters, int of_pixels) {
+                boxes(of_pixels, tile, [&](int first, int image, int row) {
+                    tma_store_4d(&y, buffer + first, filter + of_filters, tile.column, row, image);
+                });
+            }, load);
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }

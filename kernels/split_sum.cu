@@ -1,11 +1,12 @@
 // The sum of partial results, in a fixed order: what ends each gradient of filters, and each convolution
 // whose sums are split.
 //
-//   total[i] = f(sum over z of partial[z][i] + bias[i / inner % channels])
+//   total[i] = f(sum over z of partial[z][i] + bias[i / inner % channels] + residual[i])
 //
-// f is the identity, or with `relu` max(v, 0), a NaN staying one.
+// f and the residual: see epilogue.cuh.
 //
-// partial (splits, count) in Accum, total (count,); bias (channels,), or null: then count may pass 2^31.
+// partial (splits, count) in Accum, total (count,); residual (count,) or null; bias (channels,), or null: then count
+// may pass 2^31.
 // A thread adds every parts-th split of WIDTH neighbours, in ascending order; the `parts` threads of the same
 // neighbours then leave their sums in shared memory, where the first adds them in ascending order. One part is
 // enough where there are many numbers; where there are few, more of them keep a GPU's memory busy.
@@ -13,7 +14,7 @@
 // WIDTH is 4 where count is a multiple of 4, else 1. grid: x covers the count, 256 / parts * WIDTH of it a block.
 // Shared memory: 256 * 4 * sizeof(Accum).
 #include "divisor.cuh"
-#include "neighbours.cuh"
+#include "epilogue.cuh"
 
 template <int WIDTH> struct Sum {
     Values<WIDTH> value = {};
@@ -25,17 +26,21 @@ template <int WIDTH> struct Sum {
 };
 
 struct End {
-    const Element* bias;
+    Epilogue epilogue;
     Divisor by_inner, by_channels;
-    int relu;
 
-    __device__ __forceinline__ Accum operator()(Accum sum, long long i) const {
-        if (bias) {
-            int channel;
-            divide(divide((unsigned)i, by_inner), by_channels, channel);
-            sum += widen(bias[channel]);
+    // Of neighbours that begin at number i.
+    template <int WIDTH> __device__ __forceinline__ void operator()(Accum (&sums)[WIDTH], long long i) const {
+        if (epilogue.bias) {
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) {
+                int channel;
+                divide(divide((unsigned)(i + e), by_inner), by_channels, channel);
+                sums[e] += widen(epilogue.bias[channel]);
+            }
         }
-        return relu && sum <= 0 ? (Accum)0 : sum;
+        if (epilogue.residual) epilogue.add_residual<WIDTH>(sums, i);
+        epilogue.activate(sums);
     }
 };
 
@@ -58,17 +63,16 @@ __device__ __forceinline__ void split_sum(const Accum* partial, Element* total, 
         for (int other = 1; other < parts; ++other) sum.add(sums[other * lanes + lane]);
     }
     if (i >= count) return;
-#pragma unroll
-    for (int e = 0; e < WIDTH; ++e) sum.value.at[e] = end(sum.value.at[e], i + e);
+    end(sum.value.at, i);
     store_values<WIDTH>(total + i, sum.value);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
-NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias, int relu,
-                Element* __restrict__ total, long long count, int splits, int parts,
-                const __grid_constant__ Divisor by_inner, const __grid_constant__ Divisor by_channels) {
+NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias,
+                const Element* __restrict__ residual, int activation, Accum alpha, Element* __restrict__ total,
+                long long count, int splits, int parts, const __grid_constant__ Divisor by_inner, const __grid_constant__ Divisor by_channels) {
     __shared__ __align__(16) Accum shared[BLOCK_THREADS * 4];
-    const End end = {bias, by_inner, by_channels, relu};
+    const End end = {{bias, residual, activation, alpha}, by_inner, by_channels};
     if (count % 4 == 0) {
         split_sum<4>(partial, total, count, splits, parts, shared, end);
     } else {

@@ -26,6 +26,11 @@ const int WARP_COLS = THREAD_COLS < 8 ? THREAD_COLS : 8, WARP_ROWS = 32 / WARP_C
 const int WARPS_ACROSS = THREAD_COLS / WARP_COLS;
 static_assert(THREAD_COLS % WARP_COLS == 0 && TILE_M / THREAD_M % WARP_ROWS == 0, "warps must cover the tile");
 
+// Rows of warps in the tile, and the bits of a lane that tell its rows from those of others.
+const int WARPS_DOWN = TILE_M / THREAD_M / WARP_ROWS;
+const int ROW_LANES = WARP_COLS == 8 ? 2 + 16 : 32 - WARP_COLS;
+__device__ __forceinline__ int warp_down() { return threadIdx.x / 32 / WARPS_ACROSS; }
+
 // Element i of a thread's share of a tile's side, the threads along it counted by `thread`.
 template <int TILE, int SHARE> __device__ __forceinline__ int along(int thread, int i) {
     const int run = SHARE < 4 ? SHARE : 4;

@@ -32,6 +32,11 @@ template <int TILE> struct Slab {
 __device__ __forceinline__ int warp_row() { return threadIdx.x / 32 / (TILE_N / WARP_N) * WARP_M; }
 __device__ __forceinline__ int warp_col() { return threadIdx.x / 32 % (TILE_N / WARP_N) * WARP_N; }
 
+// Rows of warps in the tile, and the bits of a lane that tell its rows from those of others.
+const int WARPS_DOWN = TILE_M / WARP_M;
+const int ROW_LANES = 4 + 8 + 16;
+__device__ __forceinline__ int warp_down() { return warp_row() / WARP_M; }
+
 // Row and column, inside the tile, of this thread's acc[i][j]; both ascend.
 __device__ __forceinline__ int thread_row(int i) { return warp_row() + i * 8 + threadIdx.x % 32 / 4; }
 __device__ __forceinline__ int thread_col(int j) {

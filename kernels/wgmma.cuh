@@ -24,6 +24,7 @@
 #pragma once
 const int READERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS), CONSUMERS = TEAMS * READERS;  // warpgroups
 #include "wgmma_ring.cuh"
+#include "epilogue.cuh"
 
 const int DEPTH = ROW_BYTES / sizeof(Element);   // channels of a step
 const int FILTER_BYTES = FILTERS * ROW_BYTES;    // of a step
@@ -31,6 +32,8 @@ const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;  // of a warpgroup
 const int STORED_BYTES = BUFFERS * PASS_BYTES;   // of a warpgroup
 const int PARTS = 64 / DEPTH;                    // rows of 128 bytes that the 64 filters of a pixel are
 const int PASS = PASS_PIXELS / PARTS;            // pixels of a pass
+const int PASSES = GROUP_PIXELS / PASS;
+const int LANDED_BYTES = CONSUMERS * sizeof(uint64_t);  // a barrier for each warpgroup's residual
 
 static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must cover the tile");
 static_assert(GROUP_PIXELS % PASS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
@@ -91,12 +94,13 @@ __device__ __forceinline__ void multiply(Sums& sums, uint64_t filters, uint64_t 
 struct Turns {
     uint64_t* passed;  // by each team: a phase for each of its tiles
     unsigned parity;   // of the phase to wait for; the first tile's need not have been
+    bool others;       // whether the next tile is the other team's
 
     static const int BYTES = TEAMS > 1 ? TEAMS * sizeof(uint64_t) : 0;
     static_assert(TEAMS <= 2, "there is one other team");
 
     __device__ __forceinline__ explicit Turns(unsigned char* barriers)
-        : passed((uint64_t*)barriers), parity(team() == 0) {}
+        : passed((uint64_t*)barriers), parity(team() == 0), others(team() != 0) {}
     static __device__ __forceinline__ int team() { return warpgroup() / READERS; }
     __device__ __forceinline__ void init() const {
         for (int i = 0; i < BYTES / sizeof(uint64_t); ++i) mbarrier_init(passed + i, 4 * READERS);
@@ -108,18 +112,12 @@ struct Turns {
         if (TEAMS > 1 && threadIdx.x % 32 == 0) mbarrier_arrive(passed + team());
         parity ^= 1;
     }
-    // Call take(number) for those of the block's tiles that are the team's; `ring` passes over steps_of(number) stages
-    // of the others.
-    template <class StepsOf, class Take>
-    __device__ __forceinline__ void take(Ring<STAGES>& ring, int tiles, const StepsOf& steps_of, const Take& take) {
-        int turn = team();
-        for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
-            if (TEAMS == 1 || turn == 0)
-                take(number);
-            else
-                ring.skip(steps_of(number));
-            turn ^= 1;
-        }
+    // Return whether the next of the block's tiles is the other team's; then `ring` passes over its stages.
+    __device__ __forceinline__ bool pass_over(Ring<STAGES>& ring, int stages) {
+        const bool is_others = TEAMS > 1 && others;
+        if (is_others) ring.skip(stages);
+        others = !others;
+        return is_others;
     }
 };
 
@@ -144,68 +142,137 @@ __device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, Turns&
     before.release();
 }
 
-// What is added to the sums of this thread's two filters.
-__device__ __forceinline__ void bias_of(float (&added)[2], const Element* __restrict__ bias, int filter, int filters) {
+// Add the bias to the sums of a warpgroup, `filter` being its first. Where `moments` (K,) is not null, it gets those
+// of the warpgroup's pixels for which exists(pixel).
+template <class Exists>
+__device__ __forceinline__ void add_bias(Sums& sums, const Element* __restrict__ bias, int filter, int filters,
+                                         Moments* __restrict__ moments, const Exists& exists) {
+    const int lane = threadIdx.x % 32, first = filter + threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const int own = filter + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + 8 * half;
-        added[half] = bias && own < filters ? widen(bias[own]) : 0;
+        const int own = first + 8 * half;
+        const float added = bias && own < filters ? widen(bias[own]) : 0;
+#pragma unroll
+        for (int i = 0; i < GROUP_PIXELS / 4; ++i) sums[i / 2 * 4 + 2 * half + i % 2] += added;
+        if (!moments) continue;
+        StoredMoments of_lane;
+#pragma unroll
+        for (int i = 0; i < GROUP_PIXELS / 4; ++i)
+            if (exists(i / 2 * 8 + lane % 4 * 2 + i % 2)) of_lane.add(sums[i / 2 * 4 + 2 * half + i % 2]);
+        const Moments of_warp = of_lane.of_lanes<1 + 2>();
+        if (lane % 4 == 0 && own < filters) moments[own] = of_warp;
     }
 }
 
-// Add, apply ReLU, round, and write PASS pixels from `first` on to shared memory: as [part][pixel][DEPTH filters],
-// swizzled.
-__device__ __forceinline__ void write_pass(unsigned char* buffer, const Sums& sums, int first,
-                                           const float (&added)[2], int relu) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const auto result = [&](int i) {
-        const float value = sums[first / 2 + i] + added[i / 2 % 2];
-        return relu && value <= 0 ? 0.f : value;
-    };
+// The sums of a pass, and where they go in shared memory: as [part][pixel][DEPTH filters], swizzled.
+typedef float PassSums[PASS / 2];
+
 #if ELEMENT == F32
+__device__ __forceinline__ float* place_of(unsigned char* buffer, int i) {
+    const int lane = threadIdx.x % 32, filter = threadIdx.x / 32 % 4 * 16 + lane / 4 + i / 2 % 2 * 8;
+    const int pixel = lane % 4 * 2 + i % 2, row = filter / DEPTH * PASS + i / 4 * 8 + pixel;
+    return (float*)(buffer + row * ROW_BYTES + ((filter % DEPTH / 4) ^ pixel) * 16) + filter % 4;
+}
+__device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) {
 #pragma unroll
-    for (int i = 0; i < PASS / 2; ++i) {
-        const int filter = 16 * warp + lane / 4 + i / 2 % 2 * 8, pixel = lane % 4 * 2 + i % 2;
-        const int row = filter / DEPTH * PASS + i / 4 * 8 + pixel, piece = (filter % DEPTH / 4) ^ pixel;
-        *(float*)(buffer + row * ROW_BYTES + piece * 16 + filter % 4 * 4) = result(i);
-    }
+    for (int i = 0; i < PASS / 2; ++i) sums[i] += *place_of(buffer, i);
+}
+__device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums& sums) {
+#pragma unroll
+    for (int i = 0; i < PASS / 2; ++i) *place_of(buffer, i) = sums[i];
+}
 #else
-    // of the four matrices that are stored at once: two of 8 pixels by two of 8 filters
-    const int matrix = lane / 8;
-    const int row = (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
+// Of the four matrices that are moved at once: two of 8 pixels by two of 8 filters.
+__device__ __forceinline__ unsigned char* matrices_at(unsigned char* buffer) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, matrix = lane / 8;
+    return buffer + (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
+}
+__device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) {
+    buffer = matrices_at(buffer);
+#pragma unroll
+    for (int pixel = 0; pixel < PASS; pixel += 16) {
+        uint32_t pairs[4];
+        ldmatrix_x4_trans(pairs, buffer + pixel * ROW_BYTES);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Elements<2> both = *(const Elements<2>*)&pairs[i];
+            sums[pixel / 2 + 2 * i] += widen(both.at[0]);
+            sums[pixel / 2 + 2 * i + 1] += widen(both.at[1]);
+        }
+    }
+}
+__device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums& sums) {
+    buffer = matrices_at(buffer);
 #pragma unroll
     for (int pixel = 0; pixel < PASS; pixel += 16) {
         uint32_t pairs[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-            pairs[i] = narrow_pair(result(pixel / 2 + 2 * i), result(pixel / 2 + 2 * i + 1));
-        stmatrix_x4_trans(buffer + row + pixel * ROW_BYTES, pairs);
+        for (int i = 0; i < 4; ++i) pairs[i] = narrow_pair(sums[pixel / 2 + 2 * i], sums[pixel / 2 + 2 * i + 1]);
+        stmatrix_x4_trans(buffer + pixel * ROW_BYTES, pairs);
     }
-#endif
 }
+#endif
 
-// Hand the results to TMA by way of the warpgroup's buffers, a pass at a time; for each part of it, one thread calls
-// store(where it lies, its first of the 64 filters, its first pixel). `filter` is the warpgroup's first.
-template <class Store>
-__device__ __forceinline__ void store_sums(const Sums& sums, const Element* __restrict__ bias, int relu, int filter,
-                                           int filters, unsigned char* buffers, const Store& store) {
-    const bool stores = threadIdx.x % 128 == 0;
-    float added[2];
-    bias_of(added, bias, filter, filters);
+// Those of the warpgroup's sums that are of a pass.
+__device__ __forceinline__ PassSums& of_pass(Sums& sums, int pass) { return *(PassSums*)(sums + pass * (PASS / 2)); }
+
+// A warpgroup's way to store its sums, a pass at a time: by way of its buffers, from which TMA stores them. A residual
+// comes the same way: TMA brings it to the buffer, and the sums take its place. For each part of a pass one thread
+// calls store(where it lies, its first of the 64 filters, its first pixel), or load, with the barrier as well.
+struct Storing {
+    unsigned char* buffers;
+    uint64_t* landed;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ Storing(unsigned char* stored, unsigned char* landed)
+        : buffers(stored + warpgroup() * STORED_BYTES), landed((uint64_t*)landed + warpgroup()) {}
+
+    // By one thread, before anyone uses them.
+    __device__ __forceinline__ void init() const {
+        for (int i = 0; i < CONSUMERS; ++i) mbarrier_init(landed - warpgroup() + i, 1);
+    }
+    __device__ __forceinline__ static bool is_one() { return threadIdx.x % 128 == 0; }
+    __device__ __forceinline__ unsigned char* buffer(int pass) const { return buffers + pass % BUFFERS * PASS_BYTES; }
+    __device__ __forceinline__ static void sync() { bar_sync(1 + warpgroup(), 128); }
+
+    // Have a pass of the residual brought once TMA has read what was in its buffer. Everyone has seen the pass before.
+    template <class Load> __device__ __forceinline__ void fetch(int pass, const Load& load) const {
+        if (!is_one()) return;
+        tma_store_wait<0>();
+        mbarrier_arrive_expect_tx(landed, PASS_BYTES);
 #pragma unroll
-    for (int pass = 0; pass < GROUP_PIXELS / PASS; ++pass) {
-        unsigned char* buffer = buffers + pass % BUFFERS * PASS_BYTES;
-        if (stores && pass == 0) tma_store_wait<0>();  // the tile before, long since
-        if (stores && pass > 0) tma_store_wait<BUFFERS - 1>();
-        bar_sync(1 + warpgroup(), 128);  // TMA has read what was in the buffer
-        write_pass(buffer, sums, pass * PASS, added, relu);
-        fence_proxy_async();
-        bar_sync(1 + warpgroup(), 128);  // the pass is complete
-        if (stores) {
+        for (int part = 0; part < PARTS; ++part)
+            load(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS, landed);
+    }
+
+    // Add the residual, of which pass 0 is under way, apply f, round and store. The bias is among the sums.
+    template <class Store, class Load>
+    __device__ __forceinline__ void operator()(Sums& sums, const Epilogue& epilogue, bool residual, const Store& store,
+                                               const Load& load) {
 #pragma unroll
-            for (int part = 0; part < PARTS; ++part)
-                store(buffer + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS);
-            tma_store_commit();
+        for (int pass = 0; pass < PASSES; ++pass) {
+            if (residual) {
+                mbarrier_wait(landed, parity);
+                parity ^= 1;
+            } else if (is_one()) {
+                if (pass == 0) tma_store_wait<0>();  // the tile before, long since
+                if (pass > 0) tma_store_wait<BUFFERS - 1>();
+            }
+            sync();  // TMA has read what was in the buffer, or everyone has seen that it brought the residual
+            if (residual && BUFFERS > 1 && pass + 1 < PASSES) fetch(pass + 1, load);
+            PassSums& own = of_pass(sums, pass);
+            if (residual) add_pass(own, buffer(pass));
+            epilogue.activate(own);
+            write_pass(buffer(pass), own);
+            fence_proxy_async();
+            sync();  // the pass is complete
+            if (is_one()) {
+#pragma unroll
+                for (int part = 0; part < PARTS; ++part)
+                    store(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS);
+                tma_store_commit();
+            }
+            if (residual && BUFFERS == 1 && pass + 1 < PASSES) fetch(pass + 1, load);
         }
     }
-}
+};

@@ -21,6 +21,7 @@ from gpucnn.backends import use_backend
 from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.launch import Launcher
+from gpucnn.layers.base import as_dtype
 from gpucnn.trainer import Trainer
 
 # Of the array module, those that start nothing: they make views, or memory that nobody has written.
@@ -192,13 +193,33 @@ def step_of(name: str, batch: int = 8, **options: Any) -> Listing:
     return listing
 
 
+def frozen_of(name: str, batch: int = 8, dtype: str = "float32") -> Listing:
+    """Return what a frozen network of ``gpucnn.models`` starts for a batch that lies there."""
+    input_shape = models.USUAL[name]
+    listing = Listing()
+    backend = CudaBackend(listed_module(listing), listing)
+    with use_backend(backend), np.errstate(all="ignore"):
+        model = models.make(name, 10, input_shape).astype(dtype)
+        images = backend.xp.zeros((batch, *input_shape), as_dtype("step", dtype))
+        answer = model.freeze()
+        for _ in range(2):
+            listing.clear()
+            answer(images)
+    return listing
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="List what a training step starts on a GPU.")
     parser.add_argument("network")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--frozen", action="store_true", help="an answer in place of a step")
+    parser.add_argument("--dtype", default="float32", help="of a frozen network")
     parser.add_argument("--in-order", action="store_true", help="one line a launch")
     options = parser.parse_args()
-    listing = step_of(options.network, options.batch)
+    if options.frozen:
+        listing = frozen_of(options.network, options.batch, options.dtype)
+    else:
+        listing = step_of(options.network, options.batch)
     for title, names in (("kernels", listing.kernels), ("array module's", listing.arithmetic)):
         print(f"{title}: {len(names)}")
         counted = (

@@ -18,10 +18,10 @@ from .step_launches import Listing, listed_module, step_of
 
 # Kernels of a step of batch 512, whose plans are a trainer's. Fewer are better: lower the number.
 MOST = {
-    "lenet5": 44,
+    "lenet5": 43,
     "vgg_small": 89,
-    "resnet20": 248,
-    "mobilenet_v2_small": 264,
+    "resnet20": 238,
+    "mobilenet_v2_small": 248,
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_losses_of_each_number_take_two_kernels(loss) -> None:
     assert listing.arithmetic == [] and len(listing.kernels) == 2
 
 
-def test_a_block_without_a_norm_adds_and_cuts_in_one_kernel() -> None:
+def test_a_block_without_a_norm_adds_and_cuts_in_its_convolution() -> None:
     listing = Listing()
     with use_backend(CudaBackend(listed_module(listing), listing)) as backend:
         block = Residual([L.Conv2D(4, 3, padding="same")], None, "relu", input_shape=(6, 6, 4))
@@ -50,7 +50,7 @@ def test_a_block_without_a_norm_adds_and_cuts_in_one_kernel() -> None:
         block.backward(block.forward(x, training=True))
     assert listing.arithmetic == []
     kinds = [name.split("_")[0] for name in listing.kernels]
-    assert kinds.count("add") == 2 and kinds.count("activation") == 1  # one way; two; and a mask
+    assert kinds.count("add") == 1 and kinds.count("activation") == 1  # of gradients; and a mask
 
 
 def test_the_list_sees_arithmetic_and_copies() -> None:

@@ -50,7 +50,8 @@ ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
 # Of "selu", for its fixed point of mean 0 and variance 1: Klambauer et al. 2017, equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
-# What a convolution, a sum or a max-pool can do to its output on the way to memory.
+# What a sum or a max-pool can do to its output on the way to memory, and every algorithm for a
+# convolution.
 FUSED = ("linear", "relu")
 NORM_FUSED = (*FUSED, "relu6")  # a batch norm
 
@@ -175,12 +176,14 @@ class Backend(ABC):
     @abstractmethod
     def conv_fprop(
         self, x: Array, w: Array, b: Array | None, shape: ConvShape,
-        activation: str = "linear", math: str = "strict",
+        activation: str = "linear", math: str = "strict", alpha: float = 0.0,
+        residual: Array | None = None,
     ) -> Array:  # fmt: skip
         """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape.
 
-        ``activation``, one of ``FUSED``, is applied to y before it is written; ``math`` is one of
-        ``MATH``, here and in the other directions.
+        ``residual`` (y_shape), if there is one, is added to that, and ``activation``, "linear" or a
+        kind of ``ACTIVATIONS``, with its ``alpha``, is applied: on the way to memory, where a
+        backend has a kernel. ``math`` is one of ``MATH``, here and in the other directions.
         """
 
     @abstractmethod
@@ -395,6 +398,22 @@ class Backend(ABC):
         shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
         y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, activation)
         return y if pool is None else self.pool_forward(y, pool, with_index=False)[0]
+
+    def conv_norm_train(
+        self, x: Array, w: Array, b: Array | None, conv: ConvShape, gamma: Array, beta: Array,
+        epsilon: float, activation: str = "linear", residual: Array | None = None,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0, math: str = "strict",
+    ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+        """``conv_fprop`` -> y, then ``batch_norm_train`` of it -> z, mean, var: y, z, mean, var.
+
+        A convolution may leave what the mean and the variance are made of, in place of a pass over
+        y: they are y's as memory holds it, to the same digits.
+        """
+        y = self.conv_fprop(x, w, b, conv, "linear", math)
+        shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
+        return y, *self.batch_norm_train(
+            y, gamma, beta, epsilon, shape, activation, residual, moving, momentum
+        )
 
     # ---- random numbers ----------------------------------------------------------------------
 

@@ -21,14 +21,14 @@ from .activation import (
 from .arrange import pad_backward, pad_forward, slice_backward, take_backward, take_forward
 from .batch import collect, gather_batch
 from .conv import conv_backward, conv_forward, conv_shape
-from .conv_norm import conv_norm_infer
+from .conv_norm import conv_norm_infer, conv_norm_train
 from .conv_pool import conv_pool_backward, conv_pool_forward, conv_pool_shapes
 from .conv_transpose import (
     conv_transpose_backward,
     conv_transpose_forward,
     conv_transpose_shape,
 )
-from .dense import dense_backward, dense_forward, dense_norm_infer
+from .dense import dense_backward, dense_forward, dense_norm_infer, dense_norm_train
 from .dropout import dropout_backward, dropout_forward
 from .elementwise import (
     add,
@@ -83,6 +83,7 @@ __all__ = [
     "conv_backward",
     "conv_forward",
     "conv_norm_infer",
+    "conv_norm_train",
     "conv_pool_backward",
     "conv_pool_forward",
     "conv_pool_shapes",
@@ -93,6 +94,7 @@ __all__ = [
     "dense_backward",
     "dense_forward",
     "dense_norm_infer",
+    "dense_norm_train",
     "dropout_backward",
     "dropout_forward",
     "elementwise_backward",

@@ -21,6 +21,13 @@ def check_activation(owner: str, kind: str | None) -> str:
     return _ALIASES.get(kind, kind)
 
 
+def check_elementwise(owner: str, kind: str, alpha: float | None, x: Array) -> tuple[str, float]:
+    """Return an activation that takes each number by itself, and alpha, as backends take them."""
+    kinds = tuple(kind for kind in KINDS if kind not in _SOFTMAX)
+    kind = check_activation(owner, as_choice(owner, "activation", kind, kinds))
+    return kind, _checked_alpha(owner, kind, alpha, x)
+
+
 def saves_output(kind: str) -> bool:
     """Return whether ``activation_backward`` wants the forward's output (else its input)."""
     return kind in FROM_OUTPUT or kind in _SOFTMAX

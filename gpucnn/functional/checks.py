@@ -73,6 +73,22 @@ def expect_shape(owner: str, shape: Sequence[int], **arrays: Array | None) -> No
             )
 
 
+def prepare_moving(
+    owner: str, x: Array, channels: int, mean: Array, var: Array
+) -> tuple[Array, ...]:
+    """Return moving statistics as they are, once it is clear that they can be changed in place."""
+    given = {"moving_mean": mean, "moving_var": var}
+    arranged = prepare_statistics(owner, x, **given)
+    expect_shape(owner, (channels,), **given)
+    for (name, array), same in zip(given.items(), arranged, strict=True):
+        if same is not array:
+            raise ValueError(
+                f"{owner}: {name} is changed in place and must be C-contiguous."
+                f" Received: strides {array.strides}"
+            )
+    return arranged
+
+
 def is_channels_last(owner: str, data_format: str) -> bool:
     """Read a ``data_format`` argument."""
     return check_data_format(owner, data_format) == "channels_last"

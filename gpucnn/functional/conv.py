@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arguments import Padding, as_choice
-from ..backends.base import FUSED, MATH, Array
+from ..backends.base import MATH, Array
 from ..shapes import ConvShape
+from .activation import check_elementwise
 from .checks import expect_shape, is_channels_last, prepare
 from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
 
@@ -52,14 +53,16 @@ def conv_forward(
     groups: int = 1,
     data_format: str = "channels_last",
     activation: str = "linear",
+    alpha: float | None = None,
+    residual: Array | None = None,
     math: str = "strict",
     owner: str = "conv",
     shape: ConvShape | None = None,
 ) -> Array:
     """Convolve (cross-correlate: no flip) x with w and add the bias b.
 
-    y[n, p, q, k] = b[k] + sum over r, s, c of
-    x[n, p * stride - pad + r * dilation, q * stride - pad + s * dilation, c] * w[k, r, s, c]
+    y[n, p, q, k] = f(residual[n, p, q, k] + b[k] + sum over r, s, c of
+    x[n, p * stride - pad + r * dilation, q * stride - pad + s * dilation, c] * w[k, r, s, c])
 
     Args:
         x: (N, H, W, C), or (N, C, H, W) with ``data_format="channels_first"``; with one or three
@@ -70,8 +73,10 @@ def conv_forward(
         padding: "valid", "same" (ceil(H / stride) outputs), "causal" (1-D), an int, one int an
             axis, or a (before, after) pair an axis.
         groups: how many separate convolutions the channels and filters are split into.
-        activation: "linear", or "relu" for max(y, 0) in the same pass over y; its gradient is
-            ``activation_backward``'s, taken before ``conv_backward``.
+        activation, alpha: f, one of those of ``activation_forward`` but softmax, in the same pass
+            over y where there is a kernel; its gradient is ``activation_backward``'s, taken before
+            ``conv_backward``.
+        residual: as y, or None.
         math: "strict", all products and sums in float32 (float64 for float64) by the quickest
             algorithm; "exact", by those alone that are no less exact than a matrix product over
             the windows' columns: no Winograd where it is not. "tf32" permits, for float32 on a GPU
@@ -98,10 +103,12 @@ def conv_forward(
                [9., 9., 9.],
                [9., 9., 9.]], dtype=float32)
     """
-    as_choice(owner, "activation", activation, FUSED)
+    activation, alpha = check_elementwise(owner, activation, alpha, x)
     as_choice(owner, "math", math, MATH)
     complex_too = activation == "linear"  # no order among complex numbers, no relu
-    backend, x, w, b = prepare(owner, allow_complex=complex_too, x=x, w=w, b=b)
+    backend, x, w, b, residual = prepare(
+        owner, allow_complex=complex_too, x=x, w=w, b=b, residual=residual
+    )
     shape = shape or conv_shape(
         x.shape,
         w.shape,
@@ -115,7 +122,8 @@ def conv_forward(
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.filters,), b=b)
-    return fprop(backend, x, w, b, shape, activation, math)
+    expect_shape(owner, shape.y_shape, residual=residual)
+    return fprop(backend, x, w, b, shape, activation, math, alpha, residual)
 
 
 def conv_backward(

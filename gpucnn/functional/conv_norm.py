@@ -1,4 +1,4 @@
-"""A convolution and the batch norm behind it as one operation, for inference."""
+"""A convolution and the batch norm behind it as one operation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from ..arguments import as_choice
 from ..backends.base import MATH, NORM_FUSED, Array
 from ..shapes import ConvShape, PoolShape
-from .checks import expect_shape, prepare, prepare_statistics
+from .checks import expect_shape, prepare, prepare_moving, prepare_statistics
 from .conv import conv_shape
 
 
@@ -62,4 +62,59 @@ def conv_norm_infer(
     expect_shape(owner, (shape.filters,), b=b, gamma=gamma, beta=beta, mean=mean, var=var)
     return backend.conv_norm_infer(
         x, w, b, shape, gamma, beta, mean, var, epsilon, activation, math, pool
+    )
+
+
+def conv_norm_train(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    gamma: Array,
+    beta: Array,
+    *,
+    epsilon: float = 1e-3,
+    activation: str = "linear",
+    residual: Array | None = None,
+    moving: tuple[Array, Array] | None = None,
+    momentum: float = 0.99,
+    math: str = "strict",
+    owner: str = "conv_norm",
+    shape: ConvShape | None = None,
+    **geometry: Any,
+) -> tuple[Array, Array, Array, Array]:
+    """Return y = ``conv_forward(x, w, b)``, and z, mean, var = ``batch_norm_train(y, ...)``.
+
+    The convolution may leave what mean and variance are made of, so that y is read once less.
+
+    Args:
+        x, w, b, math, shape: as for ``conv_forward``, but real; so is ``geometry``.
+        gamma, beta, epsilon, activation, residual, moving, momentum: as for ``batch_norm_train``.
+
+    Returns:
+        y, z: (N, P, Q, K), or (N, K, P, Q); mean (K,) and the biased variance (K,).
+
+    Raises:
+        ValueError: a shape does not fit; the message says what would.
+        TypeError: the arrays differ in dtype or device, or are not floating.
+
+    Example:
+        >>> x, w, one = np.array([[[1.0], [3.0]]]), np.ones((1, 1, 1)), np.ones(1)
+        >>> y, z, mean, var = conv_norm_train(x, w, None, one, 0 * one, epsilon=0)
+        >>> z.ravel(), mean, var
+        (array([-1.,  1.]), array([2.]), array([1.]))
+    """
+    as_choice(owner, "activation", activation, NORM_FUSED)
+    as_choice(owner, "math", math, MATH)
+    backend, x, w, b, gamma, beta, residual = prepare(
+        owner, x=x, w=w, b=b, gamma=gamma, beta=beta, residual=residual
+    )
+    shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
+    expect_shape(owner, shape.x_shape, x=x)
+    expect_shape(owner, shape.w_shape, w=w)
+    expect_shape(owner, (shape.filters,), b=b, gamma=gamma, beta=beta)
+    expect_shape(owner, shape.y_shape, residual=residual)
+    if moving is not None:
+        moving = prepare_moving(owner, x, shape.filters, *moving)
+    return backend.conv_norm_train(
+        x, w, b, shape, gamma, beta, epsilon, activation, residual, moving, momentum, math
     )

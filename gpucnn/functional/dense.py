@@ -10,7 +10,7 @@ from ..backends.base import Array
 from ..shapes import ConvShape
 from .checks import expect_shape
 from .conv import conv_backward, conv_forward
-from .conv_norm import conv_norm_infer
+from .conv_norm import conv_norm_infer, conv_norm_train
 
 
 def dense_forward(
@@ -19,10 +19,12 @@ def dense_forward(
     b: Array | None = None,
     *,
     activation: str = "linear",
+    alpha: float | None = None,
+    residual: Array | None = None,
     math: str = "strict",
     owner: str = "dense",
 ) -> Array:
-    """Return x @ w.T + b over the last axis.
+    """Return f(x @ w.T + b + residual) over the last axis.
 
     Every row of x is an image of one pixel with C channels, every unit a 1x1 filter, so that the
     backends need no second matrix product.
@@ -31,7 +33,8 @@ def dense_forward(
         x: (..., C), two axes or more.
         w: (units, C), the filters of that convolution.
         b: (units,), or None.
-        activation, math: as in ``conv_forward``.
+        activation, alpha, math: as in ``conv_forward``.
+        residual: (..., units), or None.
 
     Returns:
         y: (..., units).
@@ -46,8 +49,14 @@ def dense_forward(
     """
     _check(owner, x, w)
     # (rows, 1, C) * (units, 1, C) -> (rows, 1, units)
-    options = {"activation": activation, "math": math, "shape": _geometry(x, w), "owner": owner}
-    return conv_forward(_pixels(x), w[:, None, :], b, **options).reshape(*x.shape[:-1], w.shape[0])
+    size = (*x.shape[:-1], w.shape[0])
+    options = {"activation": activation, "alpha": alpha, "math": math, "owner": owner}
+    if residual is not None:
+        expect_shape(owner, size, residual=residual)
+        options["residual"] = _pixels(residual)
+    return conv_forward(_pixels(x), w[:, None, :], b, shape=_geometry(x, w), **options).reshape(
+        size
+    )
 
 
 def dense_norm_infer(
@@ -58,6 +67,20 @@ def dense_norm_infer(
     options |= {"shape": _geometry(x, w), "owner": owner}
     y = conv_norm_infer(_pixels(x), w[:, None, :], b, *norm, **options)
     return y.reshape(*x.shape[:-1], w.shape[0])
+
+
+def dense_norm_train(
+    x: Array, w: Array, b: Array | None, *norm: Array, residual: Array | None = None,
+    owner: str = "dense_norm", **options: Any,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """Return ``dense_forward(x, w, b)`` and the norm of it; as ``conv_norm_train``."""
+    _check(owner, x, w)
+    options |= {"shape": _geometry(x, w), "owner": owner}
+    if residual is not None:
+        options["residual"] = _pixels(residual)
+    y, z, mean, var = conv_norm_train(_pixels(x), w[:, None, :], b, *norm, **options)
+    size = (*x.shape[:-1], w.shape[0])
+    return y.reshape(size), z.reshape(size), mean, var
 
 
 def dense_backward(

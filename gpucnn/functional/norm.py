@@ -10,7 +10,7 @@ import math
 from ..arguments import as_choice
 from ..backends.base import NORM_FUSED, Array
 from ..shapes import NormShape
-from .checks import channel_shape, expect_shape, prepare, prepare_statistics
+from .checks import channel_shape, expect_shape, prepare, prepare_moving, prepare_statistics
 
 
 def batch_norm_train(
@@ -61,24 +61,10 @@ def batch_norm_train(
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
     expect_shape(owner, x.shape, residual=residual)
     if moving is not None:
-        moving = _in_place(owner, x, shape, *moving)
+        moving = prepare_moving(owner, x, shape.channels, *moving)
     return backend.batch_norm_train(
         x, gamma, beta, epsilon, shape, activation, residual, moving, momentum
     )
-
-
-def _in_place(owner: str, x: Array, shape: NormShape, mean: Array, var: Array) -> tuple[Array, ...]:
-    """Return the moving statistics as they are, once it is clear that they can be changed so."""
-    given = {"moving_mean": mean, "moving_var": var}
-    arranged = prepare_statistics(owner, x, **given)
-    expect_shape(owner, (shape.channels,), **given)
-    for (name, array), same in zip(given.items(), arranged, strict=True):
-        if same is not array:
-            raise ValueError(
-                f"{owner}: {name} is changed in place and must be C-contiguous."
-                f" Received: strides {array.strides}"
-            )
-    return arranged
 
 
 def batch_norm_infer(

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import functional as F
 from ..arguments import as_choice, as_number, integers
-from ..backends.base import FUSED, Array
+from ..backends.base import ACTIVATIONS, Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
 from .base import Layer, Shape, sample_text
@@ -23,7 +23,7 @@ class Activated(Layer):
 
     activation: str
     softmax_axis = -1
-    fused: tuple[str, ...] = FUSED  # what the layer's own kernel can apply
+    fused: frozenset[str] = ACTIVATIONS  # what the layer's own kernel can apply
 
     def _activate(self, y: Array, activation: str) -> tuple[Array, Array | None]:
         """Return the activation's output and what ``_deactivate`` will need of it."""
@@ -35,11 +35,15 @@ class Activated(Layer):
     def _run_activated(
         self, run: Callable, *arrays: Any, activation: str, **keywords: Any
     ) -> tuple[Array, Array | None]:
-        """``_activate`` the result of a convolution, in the same kernel where it knows how."""
-        if activation not in self.fused or arrays[0].dtype.kind == "c":
+        """``_activate`` the result of a convolution, in the same kernel where it knows how.
+
+        Where a backward pass may follow, those are the ones whose derivative the output tells.
+        """
+        fused = activation in self.fused and (F.saves_output(activation) or not self._keeps)
+        if not fused or arrays[0].dtype.kind == "c":
             return self._activate(run(*arrays, owner=self.label, **keywords), activation)
         y = run(*arrays, activation=activation, owner=self.label, **keywords)
-        return y, None if activation == "linear" else y
+        return y, y
 
     def _deactivate(self, dy: Array, kept: Array | None, activation: str) -> Array:
         return F.activation_backward(dy, kept, activation, axis=self.softmax_axis, owner=self.label)
@@ -59,7 +63,7 @@ class Activated(Layer):
         return dx
 
 
-class _Elementwise(Layer):
+class Pointwise(Layer):
     """An activation without arguments of its own, called ``kind`` by the backends."""
 
     kind: str
@@ -77,7 +81,7 @@ class _Elementwise(Layer):
         )
 
 
-class Activation(_Elementwise):
+class Activation(Pointwise):
     """Any activation by its Keras name; see ``gpucnn.functional.activation_forward`` for the list.
 
     Example:
@@ -92,7 +96,7 @@ class Activation(_Elementwise):
         self.activation = self.kind = check_activation(self.label, activation)
 
 
-class ReLU(_Elementwise):
+class ReLU(Pointwise):
     """max(x, 0), or with ``max_value=6`` min(max(x, 0), 6)."""
 
     arguments = ("max_value",)
@@ -103,7 +107,7 @@ class ReLU(_Elementwise):
         self.kind = "relu" if max_value is None else "relu6"
 
 
-class LeakyReLU(_Elementwise):
+class LeakyReLU(Pointwise):
     """x where x > 0, else negative_slope * x, which must not be negative.
 
     The default 0.3 is the one of Keras's layer; the name "leaky_relu" has its function's, 0.2.
@@ -119,7 +123,7 @@ class LeakyReLU(_Elementwise):
         self.negative_slope = self.alpha
 
 
-class ELU(_Elementwise):
+class ELU(Pointwise):
     """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2016)."""
 
     arguments = ("alpha",)
@@ -130,43 +134,43 @@ class ELU(_Elementwise):
         self.alpha = as_number(self.label, "alpha", alpha, least=0)  # as for LeakyReLU
 
 
-class SELU(_Elementwise):
+class SELU(Pointwise):
     """The ELU whose scales keep mean 0 and variance 1 (Klambauer et al. 2017)."""
 
     kind = "selu"
 
 
-class Sigmoid(_Elementwise):
+class Sigmoid(Pointwise):
     """1 / (1 + exp(-x))."""
 
     kind = "sigmoid"
 
 
-class HardSigmoid(_Elementwise):
+class HardSigmoid(Pointwise):
     """min(max(x + 3, 0), 6) / 6."""
 
     kind = "hard_sigmoid"
 
 
-class Tanh(_Elementwise):
+class Tanh(Pointwise):
     """tanh(x)."""
 
     kind = "tanh"
 
 
-class Softplus(_Elementwise):
+class Softplus(Pointwise):
     """log(1 + exp(x))."""
 
     kind = "softplus"
 
 
-class Softsign(_Elementwise):
+class Softsign(Pointwise):
     """x / (1 + |x|)."""
 
     kind = "softsign"
 
 
-class GELU(_Elementwise):
+class GELU(Pointwise):
     """x * Phi(x), or its tanh form with ``approximate=True`` (Hendrycks & Gimpel 2016)."""
 
     arguments = ("approximate",)
@@ -177,25 +181,25 @@ class GELU(_Elementwise):
         self.kind = "gelu_tanh" if approximate else "gelu"
 
 
-class SiLU(_Elementwise):
+class SiLU(Pointwise):
     """x * sigmoid(x), also called swish (Ramachandran et al. 2017)."""
 
     kind = "silu"
 
 
-class HardSiLU(_Elementwise):
+class HardSiLU(Pointwise):
     """x * HardSigmoid(x) (Howard et al. 2019)."""
 
     kind = "hard_silu"
 
 
-class Mish(_Elementwise):
+class Mish(Pointwise):
     """x * tanh(softplus(x)) (Misra 2020)."""
 
     kind = "mish"
 
 
-class Softmax(_Elementwise):
+class Softmax(Pointwise):
     """exp(x) / sum(exp(x)) over ``axis``, which counts the batch axis.
 
     To train, leave it out: the cross-entropy loss takes the logits and is more exact so.

@@ -166,13 +166,15 @@ class Conv(Activated):
         if self.use_bias:
             self._add("bias", (filters,), self.bias_initializer)
 
-    def _forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
+    def _forward(
+        self, x: Array, training: bool, activation: str | None = None, residual: Array | None = None
+    ) -> Array:
         shape, activation = self._geometry(x.shape), activation or self.activation
         kernel, bias = self.params["kernel"], self.params.get("bias")
-        y, kept = self._run_activated(
-            self._run, x, kernel, bias, shape=shape, math=self.math, activation=activation
-        )
-        self._save(x, kept, shape, activation)
+        options = {"shape": shape, "math": self.math, "activation": activation}
+        options |= {} if residual is None else {"residual": residual}
+        y, kept = self._run_activated(self._run, x, kernel, bias, **options)
+        self._save(x, kept, shape, activation, residual is not None)
         return y
 
     def _forward_normed(self, x: Array, *norm: Array, **options: Any) -> Array:
@@ -181,11 +183,24 @@ class Conv(Activated):
         options |= {"math": self.math, "shape": self._geometry(x.shape), "owner": self.label}
         return F.conv_norm_infer(x, kernel, bias, *norm, **options)
 
+    def _forward_before_norm(self, x: Array, *norm: Array, **options: Any) -> tuple[Array, ...]:
+        """Run forward and a batch norm in training behind it (``functional.conv_norm_train``)."""
+        shape, kernel, bias = (
+            self._geometry(x.shape),
+            self.params["kernel"],
+            self.params.get("bias"),
+        )
+        self._save(x, None, shape, "linear", False)
+        return F.conv_norm_train(x, kernel, bias, *norm, math=self.math, shape=shape, **options)
+
     def _backward(
-        self, dy: Array, x: Array, kept: Array | None, shape: ConvShape, activation: str
-    ) -> Array:
+        self, dy: Array, x: Array, kept: Array | None, shape: ConvShape, activation: str,
+        with_residual: bool,
+    ) -> Array | tuple[Array, Array]:  # fmt: skip
+        """Return dx, and the gradient of the residual, if there was one."""
         dy = self._deactivate(dy, kept, activation)
-        return self._gradients(self._run_backward, dy, x, self.params["kernel"], shape=shape)
+        dx = self._gradients(self._run_backward, dy, x, self.params["kernel"], shape=shape)
+        return (dx, dy) if with_residual else dx
 
 
 class Conv1D(Conv):

@@ -52,7 +52,7 @@ class ConvTranspose(Conv):
             else as_tuple(self.label, "output_padding", output_padding, self.rank, minimum=0)
         )
 
-    fused = ()
+    fused = frozenset()
     _run = staticmethod(F.conv_transpose_forward)
     _run_backward = staticmethod(F.conv_transpose_backward)
 

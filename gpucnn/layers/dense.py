@@ -123,13 +123,15 @@ class Dense(Activated):
         if self.use_bias:
             self._add("bias", (self.units,), self.bias_initializer)
 
-    def _forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
-        activation = activation or self.activation
+    def _forward(
+        self, x: Array, training: bool, activation: str | None = None, residual: Array | None = None
+    ) -> Array:
         kernel, bias = self.params["kernel"], self.params.get("bias")
+        options = {"math": self.math, "activation": activation or self.activation}
         y, kept = self._run_activated(
-            F.dense_forward, x, kernel, bias, math=self.math, activation=activation
+            F.dense_forward, x, kernel, bias, residual=residual, **options
         )
-        self._save(x, kept, activation)
+        self._save(x, kept, options["activation"], residual is not None)
         return y
 
     def _forward_normed(self, x: Array, *norm: Array, **options: Any) -> Array:
@@ -138,6 +140,16 @@ class Dense(Activated):
         options |= {"math": self.math, "owner": self.label}
         return F.dense_norm_infer(x, kernel, bias, *norm, **options)
 
-    def _backward(self, dy: Array, x: Array, kept: Array | None, activation: str) -> Array:
+    def _forward_before_norm(self, x: Array, *norm: Array, **options: Any) -> tuple[Array, ...]:
+        """Run forward and a batch norm in training behind it (``functional.conv_norm_train``)."""
+        self._save(x, None, "linear", False)
+        kernel, bias = self.params["kernel"], self.params.get("bias")
+        return F.dense_norm_train(x, kernel, bias, *norm, math=self.math, **options)
+
+    def _backward(
+        self, dy: Array, x: Array, kept: Array | None, activation: str, with_residual: bool
+    ) -> Array | tuple[Array, Array]:
+        """Return dx, and the gradient of the residual, if there was one."""
         dy = self._deactivate(dy, kept, activation)
-        return self._gradients(F.dense_backward, dy, x, self.params["kernel"])
+        dx = self._gradients(F.dense_backward, dy, x, self.params["kernel"])
+        return (dx, dy) if with_residual else dx

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import functional as F
@@ -87,7 +87,7 @@ class BatchNorm(_Norm, Activated):
     """
 
     arguments = ("momentum", "activation", *_Norm.arguments)
-    fused = NORM_FUSED
+    fused = frozenset(NORM_FUSED) - {"linear"}
 
     def __init__(
         self, *, momentum: float = 0.99, activation: str | None = None, **options: Any
@@ -104,8 +104,10 @@ class BatchNorm(_Norm, Activated):
         self._add_state("moving_variance", shape, "ones")
 
     def _forward(
-        self, x: Array, training: bool, activation: str | None = None, residual: Array | None = None
-    ) -> Array:
+        self, x: Array, training: bool, activation: str | None = None,
+        residual: Array | None = None, behind: Callable[..., tuple[Array, ...]] | None = None,
+    ) -> Array:  # fmt: skip
+        """In training ``behind`` runs a convolution of x first, and gives its output, too."""
         activation = activation or self.activation
         own = activation if activation in self.fused else "linear"  # what the kernels apply
         gamma, beta = self.params["gamma"], self.params["beta"]
@@ -115,7 +117,11 @@ class BatchNorm(_Norm, Activated):
         training = training and self.trainable
         if training:
             options |= {"moving": statistics, "momentum": self.momentum}
-            y, *statistics = F.batch_norm_train(x, gamma, beta, **options)
+            if behind is None:
+                y, *statistics = F.batch_norm_train(x, gamma, beta, **options)
+            else:
+                del options["axis"]  # the convolution's own
+                x, y, *statistics = behind(x, gamma, beta, **options)
         else:
             y = F.batch_norm_infer(x, gamma, beta, *statistics, **options)
         kept = None

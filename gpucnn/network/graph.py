@@ -10,10 +10,11 @@ from .. import functional as F
 from ..backends.base import Array
 from ..layers import Add, from_config, to_config
 from ..layers.base import Layer, Shape
+from ..layers.norm import BatchNorm
 from .base import Network, Step
 from .naming import give_names
 from .node import Input, Node
-from .plan import NormSum, Stage, SumReLU, backward_through, sum_of, sum_relu
+from .plan import ConvNormSum, Stage, SumReLU, WithSum, backward_through, sum_of, sum_relu
 
 
 class Run(NamedTuple):
@@ -112,7 +113,7 @@ class Graph(Network):
             layers = [self.layers[place - first] for place in chain]
             if chain[0] in sums:
                 stage, sources = sums[chain[0]]
-                stages = [stage, *self._stages(layers[len(stage.layers) :])]
+                stages = [stage, *self._stages(layers[len(stage.layers) - stage.before + 1 :])]
             else:
                 stages, sources = self._stages(layers), self._sources[chain[0] - first]
             runs.append(Run(stages, sources, chain[-1], sorted(set(sources) - kept)))
@@ -121,11 +122,12 @@ class Graph(Network):
 
     def _take_sums(
         self, chains: dict[int, list[int]], readers: Counter[int], outputs: set[int]
-    ) -> dict[int, tuple[NormSum | SumReLU, list[int]]]:
-        """Take the batch norms that an ``Add`` of two alone reads off the ends of their chains.
+    ) -> dict[int, tuple[WithSum | ConvNormSum | SumReLU, list[int]]]:
+        """Take what an ``Add`` of two alone reads off the ends of its chains: batch norms first.
 
-        Return by the place of the sum the stage that norm, sum and perhaps ReLU are, or sum and
-        ReLU, which stands for as many layers of the sum's chain as it has, and what it reads.
+        And convolutions. Return by the place of the sum the stage that norm, sum and perhaps ReLU
+        are, or sum and ReLU, which stands for as many layers of the sum's chain as it has from the
+        sum on, and what it reads.
         """
         first, complex_numbers = len(self.inputs), self.dtype.kind == "c"
         found = {}
@@ -135,24 +137,30 @@ class Graph(Network):
             if type(self.layers[add - first]) is not Add or len(sources) != 2 or not alike:
                 continue
             after = self.layers[behind[0] - first] if behind else None
-            for norm, residual in (sources, sources[::-1]):
-                if norm < first or readers[norm] > 1 or norm in outputs:
+            ways = (sources, sources[::-1])
+            for last, residual in sorted(ways, key=lambda way: not self._is_norm(way[0])):
+                if last < first or readers[last] > 1 or last in outputs:
                     continue
-                layer = self.layers[norm - first]
-                stage = sum_of(layer, after, complex_numbers) or sum_of(
-                    layer, None, complex_numbers
+                chain = chains[last]
+                layers = [self.layers[place - first] for place in chain]
+                stage = sum_of(layers, after, complex_numbers) or sum_of(
+                    layers, None, complex_numbers
                 )
                 if stage is not None:
-                    *before, _ = chains.pop(norm)
-                    if before:
-                        chains[before[-1]] = before
-                    found[add] = stage, [*self._sources[norm - first], residual]
+                    rest = chains.pop(last)[: -stage.before]
+                    if rest:
+                        chains[rest[-1]] = rest
+                    sources = self._sources[chain[-stage.before] - first]
+                    found[add] = stage, [*sources, residual]
                     break
             else:
                 stage = sum_relu(self.layers[add - first], after, complex_numbers)
                 if stage is not None:
                     found[add] = stage, sources
         return found
+
+    def _is_norm(self, place: int) -> bool:
+        return isinstance(self.nodes[place].layer, BatchNorm)
 
     def config(self) -> dict[str, Any]:
         names = [node.name if node.layer is None else node.layer.name for node in self.nodes]

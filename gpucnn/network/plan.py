@@ -9,24 +9,27 @@ computes in one pass over memory, or in an order that touches less of it:
     ReLU, max-pool                 the pool before ReLU, which is monotonic and so may as well take
     max-pool, ReLU                 the maxima as they are found; a byte a window says where they lay
                                    and what passed, and the gradients are the same
-    convolution, ReLU              ReLU where its input is computed, of which nothing is kept: the
-    dense, ReLU                    sign of the output says what passed
+    convolution, batch norm        in training the sums that the norm takes, as the convolution
+                                   stores; they have a stage of their own each on the way back
+    convolution, activation        the activation where its input is computed, of which nothing is
+    dense, activation              kept where the output tells the gradient: ReLU's its sign
     batch norm, ReLU (or ReLU6)
-    batch norm, sum, ReLU          the end of a ``Residual``, or an ``Add`` of two in a ``Graph``
-    sum, ReLU                      the same where no batch norm comes before
+    batch norm, sum, ReLU          the end of a ``Residual``, or an ``Add`` of two in a ``Graph``;
+    convolution, sum, ReLU         in training a convolution before the norm comes along
+    sum, ReLU                      the same where neither comes before
 
 The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 from .. import functional as F
 from ..backends.base import FUSED, Array
-from ..layers.activation import Activation, ReLU
+from ..layers.activation import Activation, Pointwise, ReLU
 from ..layers.base import Layer
 from ..layers.conv import Conv
 from ..layers.conv_transpose import ConvTranspose
@@ -42,9 +45,11 @@ class Stage:
     Attributes:
         layers: in the order in which they were listed.
         name: theirs, for profilers: "conv2d+re_lu+max_pool2d".
+        before: of a stage that ends in a sum, how many of its layers come before that.
     """
 
     takes_many = False
+    before = 1
 
     def __init__(self, *layers: Layer) -> None:
         self.layers = layers
@@ -66,11 +71,11 @@ class Stage:
         return self.lead._pass_backward(self._backward, self, dy)
 
 
-class WithReLU(Stage):
-    """A layer that applies the ReLU, or a batch norm's ReLU6, behind it to its own output.
+class WithActivation(Stage):
+    """A layer that applies the activation behind it, a batch norm's ReLU, to its own output.
 
-    Kept for the way back: x, and y, whose sign says what passed; of a batch norm x alone, of a
-    max-pool the index.
+    Kept for the way back: x, and y, whose sign says what a ReLU let pass, or where y does not tell,
+    the activation's input; of a batch norm x alone, of a max-pool the index.
     """
 
     def _forward(self, x: Array, training: bool) -> Array:
@@ -80,8 +85,8 @@ class WithReLU(Stage):
         return self.lead._backward(dy, *saved)
 
 
-class NormSum(Stage):
-    """A batch norm, the sum with a residual, and perhaps a ReLU: y = f(norm(x) + residual).
+class WithSum(Stage):
+    """A batch norm or convolution, a sum, and perhaps a ReLU: y = f(layer(x) + residual).
 
     Its input is x and the residual; ``backward`` returns the gradients of both. Kept for it: x and
     y.
@@ -102,6 +107,43 @@ class NormSum(Stage):
         return self.lead._backward(dy, *saved)
 
 
+class ConvNormSum(Stage):
+    """A convolution or dense layer, a batch norm, a sum, and perhaps a ReLU.
+
+    As ``WithSum``; the layers before the sum are one operation where the norm takes the batch's
+    statistics.
+    """
+
+    takes_many = True
+    before = 2
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        self.behind = WithSum(*layers[1:])
+
+    def forward(self, x: Sequence[Array], training: bool = False) -> Array:
+        x, residual = x
+        if training and self.behind.lead.trainable:
+            return _train(self.lead, self.behind, x, residual=residual)
+        return self.behind.forward([self.lead.forward(x, training), residual], training)
+
+    def backward(self, dy: Array) -> tuple[Array, Array]:
+        dx, dresidual = self.behind.backward(dy)
+        return self.lead.backward(dx), dresidual
+
+
+def _train(conv: Conv | Dense, behind: Layer | Stage, x: Array, **options: Any) -> Array:
+    """Run a convolution and the norm behind it, which may be a stage's lead, in training."""
+    norm = behind.lead if isinstance(behind, Stage) else behind
+    activated = isinstance(behind, Stage) and len(behind.layers) > 1
+    norm._saved = None
+    forward = partial(
+        norm._forward, activation=behind.layers[1].kind if activated else None,
+        behind=conv._forward_before_norm, **options,
+    )  # fmt: skip
+    return conv._pass_forward(forward, Stage(conv, *getattr(behind, "layers", (norm,))), x, True)
+
+
 class SumReLU(Stage):
     """An ``Add`` of two of one shape and a ReLU; kept for the way back: y."""
 
@@ -118,11 +160,12 @@ class SumReLU(Stage):
 
 
 class ConvNorm(Stage):
-    """A convolution or dense layer and a batch norm as one operation in inference.
+    """A convolution or dense layer and a batch norm as one operation.
 
-    Perhaps with a ReLU or ReLU6 and, behind a convolution, a max-pool, in any order. Where the norm
-    takes the batch's statistics, or a backward pass may follow, which needs what the norm reads,
-    the layers run as they do without the convolution, and keep what they do then.
+    In inference perhaps with a ReLU or ReLU6 and, behind a convolution, a max-pool, in any order.
+    Where the norm takes the batch's statistics, those two are one, and what is behind them runs as
+    it does without the convolution; so do all where a backward pass may follow, which needs what
+    the norm reads. On the way back each layer is by itself.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -139,7 +182,12 @@ class ConvNorm(Stage):
     def forward(self, x: Array, training: bool = False) -> Array:
         if not self.lead._keeps and not (training and self.norm.trainable):
             return super().forward(x, training)
-        for stage in self.one_by_one:
+        lead, first, *rest = self.one_by_one
+        if training and self.norm.trainable:
+            x = _train(lead, first, x)
+        else:
+            x = first.forward(lead.forward(x, training), training)
+        for stage in rest:
             x = stage.forward(x, training)
         return x
 
@@ -225,13 +273,23 @@ def backward_through(stages: Sequence[Layer | Stage], dy: Array, needs_dx: bool 
     return dy
 
 
-def sum_of(norm: Layer, activation: Layer | None, complex_numbers: bool = False) -> NormSum | None:
-    """Return the stage for f(norm(x) + residual), or None where the layers do not run as one."""
-    if complex_numbers or not is_as_written(norm, BatchNorm) or norm.activation != "linear":
+def sum_of(
+    layers: Sequence[Layer], activation: Layer | None, complex_numbers: bool = False
+) -> WithSum | ConvNormSum | None:
+    """Return the stage for f(layers(x) + residual) of the last layers, or None where there is none.
+
+    It takes the last one, or a convolution and the batch norm behind it.
+    """
+    last = layers[-1] if layers else None
+    takes = is_as_written(last, BatchNorm, Dense) or (last is not None and is_conv(last))
+    if complex_numbers or not takes or last.activation != "linear":
         return None
-    if activation is None:
-        return NormSum(norm)
-    return NormSum(norm, activation) if is_relu(activation) else None
+    if activation is not None and not is_relu(activation):
+        return None
+    ending = () if activation is None else (activation,)
+    if _is_normed(layers[-2:]):
+        return ConvNormSum(*layers[-2:], *ending)
+    return WithSum(last, *ending)
 
 
 def sum_relu(add: Layer, activation: Layer | None, complex_numbers: bool = False) -> SumReLU | None:
@@ -247,23 +305,19 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
         return None
     count = 3 if lead.activation == "linear" and any(map(is_relu, layers[1:3])) else 2
     run = layers[:count]
-    pools = [layer for layer in run if _takes_maxima(layer)]
+    pools = [layer for layer in run if is_max_pool(layer)]
     if len(pools) != 1 or len(run) < count:
         return None
     return (count, [ConvPool(*run)]) if _fits(pools[0], lead) else None
 
 
 def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
-    lead, norm = layers[0], next(iter(layers[1:2]), None)
-    if not is_conv(lead) and not is_as_written(lead, Dense):
+    if not _is_normed(layers[:2]):
         return None
-    if not is_as_written(norm, BatchNorm) or (lead.activation, norm.activation) != ("linear",) * 2:
-        return None
-    if norm.axis != channel_axis(lead):
-        return None
+    lead = layers[0]
     found = []  # one of each kind at most
     for layer in layers[2:4]:
-        pools = is_conv(lead) and _takes_maxima(layer) and _fits(layer, lead)
+        pools = is_conv(lead) and is_max_pool(layer) and _fits(layer, lead)
         if pools in found or not (pools or is_relu(layer, ("relu", "relu6"))):
             break
         found.append(pools)
@@ -271,28 +325,40 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     return count, [ConvNorm(*layers[:count])]
 
 
+def _is_normed(pair: Sequence[Layer]) -> bool:
+    """Return whether two layers are a convolution or dense layer and a batch norm of its output."""
+    if len(pair) < 2 or not is_as_written(pair[1], BatchNorm):
+        return False
+    lead, norm = pair
+    return (
+        (is_conv(lead) or is_as_written(lead, Dense))
+        and (lead.activation, norm.activation) == ("linear",) * 2
+        and norm.axis == channel_axis(lead)
+    )
+
+
 def _relu_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     for pool, relu in (layers[1::-1], layers[:2]) if len(layers) > 1 else ():
-        if _takes_maxima(pool) and is_relu(relu):
-            return 2, [WithReLU(pool, relu)]
+        if is_max_pool(pool) and is_relu(relu):
+            return 2, [WithActivation(pool, relu)]
     return None
 
 
-def _with_relu(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
+def _with_activation(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
     can = is_conv(lead) or is_as_written(lead, Dense, BatchNorm)
     if not can or lead.activation != "linear":
         return None
-    if not any(is_relu(layer, lead.fused[1:]) for layer in layers[1:2]):  # all but "linear"
+    if not any(is_pointwise(layer, lead.fused) for layer in layers[1:2]):
         return None
-    pools = is_relu(layers[1]) and any(map(_takes_maxima, layers[2:3]))
+    pools = is_relu(layers[1]) and any(map(is_max_pool, layers[2:3]))
     if isinstance(lead, BatchNorm) and pools:  # of which there are fewer
         return None
-    return 2, [WithReLU(*layers[:2])]
+    return 2, [WithActivation(*layers[:2])]
 
 
 _RULES: tuple[Callable[[Sequence[Layer]], tuple[int, list] | None], ...] = (
-    _conv_pool, _conv_norm, _with_relu, _relu_pool,
+    _conv_pool, _conv_norm, _with_activation, _relu_pool,
 )  # fmt: skip
 
 
@@ -318,6 +384,16 @@ def is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
     return is_as_written(layer, Activation, ReLU) and layer.kind in kinds
 
 
+def is_max_pool(layer: Layer) -> bool:
+    """Return whether a layer is a pooling of maxima, and can apply a ReLU to them."""
+    return is_as_written(layer, Pool) and layer.mode == "max"
+
+
+def is_pointwise(layer: Layer, kinds: Collection[str]) -> bool:
+    """Return whether a layer is an activation of these kinds, with the usual alpha."""
+    return is_as_written(layer, Pointwise) and layer.kind in kinds and layer.alpha is None
+
+
 def channel_axis(layer: Conv | Dense) -> int:
     """Return where the channels of a convolution's or dense layer's output lie, -1 or 1."""
     return -1 if isinstance(layer, Dense) or layer.data_format == "channels_last" else 1
@@ -325,7 +401,3 @@ def channel_axis(layer: Conv | Dense) -> int:
 
 def _fits(pool: Pool, conv: Conv) -> bool:
     return (pool.rank, pool.data_format) == (conv.rank, conv.data_format)
-
-
-def _takes_maxima(layer: Layer) -> bool:
-    return is_as_written(layer, Pool) and layer.mode == "max"

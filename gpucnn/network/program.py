@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..backends.base import NORM_FUSED, Array, accumulator
+from ..backends.base import FUSED, NORM_FUSED, Array, accumulator
 from ..layers.activation import (
     Activation,
     HardSigmoid,
@@ -55,7 +55,7 @@ from ..layers.reshape import Reshape
 from ..shapes import ConvShape, PoolShape
 from .base import Network
 from .graph import Graph
-from .plan import channel_axis, is_as_written, is_conv, is_relu
+from .plan import WithActivation, channel_axis, is_as_written, is_conv, is_max_pool, is_relu
 from .sequential import Residual, Sequential
 
 
@@ -71,7 +71,9 @@ class Operation:
         geometry: the record of a "conv" or "pool" for the shape of x.
         w, b: the weights: (K, *kernel, C / groups) and (K,), or (C,) each; b may be None. Of what
             was folded they are float32 or float64. Of "arithmetic" w is the layer's own operand.
-        activation: that ends it: "linear", "relu" or "relu6".
+        activation, alpha: that end it: "linear", "relu" or "relu6". Where ``joining`` has been at
+            work, of a "conv" or "dense" any one; a second source of theirs is added before it.
+        alike: of a "sum" whether its sources are of one shape.
     """
 
     kind: str
@@ -83,6 +85,8 @@ class Operation:
     w: Array | None = None
     b: Array | None = None
     activation: str = "linear"
+    alpha: float | None = None
+    alike: bool = False
 
     def cast(self, dtype: np.dtype) -> Operation:
         """Return the operation with the weights that a product takes in a dtype."""
@@ -95,19 +99,27 @@ class Operation:
         """Compute the operation on its backend."""
         x, w, b = xs[0], self.w, self.b
         if self.kind in ("conv", "dense"):
-            w = w.astype(x.dtype, copy=False)
-            b = None if b is None else b.astype(x.dtype, copy=False)
-        if self.kind == "conv":
-            y = F.conv_forward(x, w, b, math=self.layer.math, shape=self.geometry(x.shape))
-        elif self.kind == "dense":
-            y = F.dense_forward(x, w, b, math=self.layer.math)
-        elif self.kind == "scale":
+            return self._weighted(*xs)
+        if self.kind == "sum" and self.alike and len(xs) == 2 and self.activation in FUSED:
+            return F.add(*xs, activation=self.activation)
+        if self.kind == "scale":
             ones = (1,) * (x.ndim - 2) if self.layer.axis == 1 else ()
             y = x * w.reshape(-1, *ones) + b.reshape(-1, *ones)
             y = y.astype(x.dtype, copy=False)
+        elif self.kind == "pool" and self.activation == "relu" and is_max_pool(self.layer):
+            return WithActivation(self.layer, ReLU()).forward(x)
         else:
             y = self.layer.forward(list(xs) if self.layer.takes_many else xs[0])
         return y if self.activation == "linear" else F.activation_forward(y, self.activation)
+
+    def _weighted(self, x: Array, residual: Array | None = None) -> Array:
+        w = self.w.astype(x.dtype, copy=False)
+        b = None if self.b is None else self.b.astype(x.dtype, copy=False)
+        options = {"activation": self.activation, "alpha": self.alpha, "residual": residual}
+        options |= {"math": self.layer.math, "owner": self.name}
+        if self.kind == "conv":
+            return F.conv_forward(x, w, b, shape=self.geometry(x.shape), **options)
+        return F.dense_forward(x, w, b, **options)
 
     def __str__(self) -> str:
         sources = ", ".join(f"v{source}" for source in self.sources)
@@ -185,7 +197,7 @@ class _Recorder:
             return self._chain(layer.layers, sources)
         if is_as_written(layer, Residual):
             ways = [self._chain(way, sources)[0] for way in (layer.body, layer.shortcut)]
-            total = self._add("sum", Add(name=layer.name), ways)
+            total = self._add("sum", Add(name=layer.name), ways, alike=True)
             return [total] if layer.activation is None else self.record(layer.activation, [total])
         if is_as_written(layer, Graph):
             return self._graph(layer, sources)
@@ -203,6 +215,9 @@ class _Recorder:
         for node in graph.nodes[len(sources) :]:
             (value,) = self.record(node.layer, [values[id(read)] for read in node.inputs])
             values[id(node)] = value
+            last = self.program.operations[-1:]
+            if last and (last[0].kind, last[0].result) == ("sum", value):
+                last[0].alike = len({read.shape for read in node.inputs}) == 1
         return [values[id(node)] for node in graph.outputs]
 
     def _layer(self, layer: Layer, sources: list[int]) -> int:

@@ -13,7 +13,7 @@ from ..layers.base import Layer, Shape
 from .base import Network, Step
 from .naming import listed
 from .node import Node
-from .plan import NormSum, Stage, SumReLU, backward_through, sum_of, sum_relu
+from .plan import ConvNormSum, Stage, SumReLU, WithSum, backward_through, sum_of, sum_relu
 
 
 class Sequential(Network):
@@ -188,12 +188,12 @@ class Residual(Network):
 
     def _make_plan(
         self,
-    ) -> tuple[list[Layer | Stage], list[Layer | Stage], NormSum | SumReLU | None]:
+    ) -> tuple[list[Layer | Stage], list[Layer | Stage], WithSum | ConvNormSum | SumReLU | None]:
         """Return the stages of f, those of the shortcut, and the one that adds, if there is."""
         body, last, complex_numbers = self.body, None, self.dtype.kind == "c"
         if self.fuses and body:
-            last = sum_of(body[-1], self.activation, complex_numbers)
-            body = body[:-1] if last else body
+            last = sum_of(body, self.activation, complex_numbers)
+            body = body[: len(body) - last.before] if last else body
         if self.fuses and last is None:
             last = sum_relu(Add(name=self.name), self.activation, complex_numbers)
         return self._stages(body), self._stages(self.shortcut), last

@@ -16,7 +16,7 @@ from tests.tolerance import assert_close
 
 OPERATIONS = sorted(Backend.__abstractmethods__)
 # of others, unless a backend knows better
-COMPOSED = ["conv_norm_infer", "conv_pool_backward", "conv_pool_forward"]
+COMPOSED = ["conv_norm_infer", "conv_norm_train", "conv_pool_backward", "conv_pool_forward"]
 CLASSES = [NumpyBackend, CudaBackend]
 
 

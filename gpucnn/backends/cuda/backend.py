@@ -102,7 +102,9 @@ class CudaBackend(
         self, program: Program, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype,
         blas_threads: int = 1,
     ) -> Callable[[Sequence[Array]], list[Array]]:  # fmt: skip
-        program = program.cast(dtype)
+        from ...network.joining import joined  # which imports the backends
+
+        program = joined(program).cast(dtype)
         return RecordedProgram(program, self) if self.captures else program
 
     def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...shapes import NormShape
 from ..base import Array, accumulator
+from .epilogue import MOMENTS
 from .kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
 from .launch import BLOCK_THREADS, KernelCaller, ceil_div, even, pack_size
 from .spatial import DIVISOR, check_sizes, divisor
@@ -23,7 +24,9 @@ SUMS_FINISH = KernelFamily("channel_sums.cu", "channel_sums_finish", _TERM, CHAN
 
 NAN = float("nan")
 LANES = 32  # columns of a block at most
-FINISHED = 8  # channels of a block of the finish: LANES of the kernel
+# Channels of a block of the finish, and numbers of it beyond which it has fewer, and more threads
+# to each.
+FINISHED, MOST_FINISHED = 8, 2**14
 # Blocks that the sums are split into, as many as an H100's multiprocessors hold at once (BLOCKS of
 # the kernel): one more, and all wait for it. And the steps of a thread below which a split does not
 # pay.
@@ -118,6 +121,10 @@ class Summing:
         return cls((blocks, splits), splits * positions, np.array([row], _SUMMING))
 
 
+def _terms(term: str) -> int:
+    return 2 if term.endswith("gradient") or term == "moments" else 1
+
+
 class ChannelSums(KernelCaller):
     """What a bias's gradient, the norms and PReLU share."""
 
@@ -130,16 +137,26 @@ class ChannelSums(KernelCaller):
         ``arrays`` are those that the term has a use for, by their names in the kernel; moments
         change ``moving`` in place. A ReLU6 has cut what is not below ``above``.
         """
-        sums = accumulator(a.dtype)
-        gradient, moments = term.endswith("gradient"), term == "moments"
-        terms = 2 if gradient or moments else 1
         if a.size == 0:
-            return tuple(self.xp.zeros((terms, shape.channels), t) for t in (sums, a.dtype))
+            terms = _terms(term)
+            return tuple(
+                self.xp.zeros((terms, shape.channels), t) for t in (accumulator(a.dtype), a.dtype)
+            )
+        partial = self._partial_sums(term, a, shape, epsilon=epsilon, above=above, **arrays)
+        return self._finish(term, partial, shape, a.dtype, moving, momentum)
+
+    def _partial_sums(
+        self, term: str, a: Array, shape: NormShape, *, epsilon: float = 0.0, above: float = NAN,
+        **arrays: Array,
+    ) -> Array:  # fmt: skip
+        """Return what is to be finished, (parts, C, ...); there are numbers. The rest is above."""
+        sums = accumulator(a.dtype)
+        width = MOMENTS if term == "moments" else _terms(term)
         many = term in ("sum", "moments") and a.dtype.itemsize < 8
         blocks = MULTIPROCESSORS * (4 if many else 2)
         record, summing = norm_record(shape), Summing.of(shape, pack_size(a), blocks)
         choice = (term, shape.channels_last, a.dtype)
-        partial = self.xp.empty((summing.parts, shape.channels, 4 if moments else terms), sums)
+        partial = self.xp.empty((summing.parts, shape.channels, width), sums)
         x, y, gamma, beta, mean, var, masked = map(
             arrays.get, ("x", "y", "gamma", "beta", "mean", "var", "masked")
         )
@@ -148,11 +165,23 @@ class ChannelSums(KernelCaller):
             sums.type(epsilon), sums.type(above), masked, partial, np.int64(a.size), record,
             summing.record,
         )  # fmt: skip
+        return partial
+
+    def _finish(
+        self, term: str, partial: Array, shape: NormShape, dtype: np.dtype,
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """Add up what partial (parts, C, ...) holds of each channel; as ``_channel_sums``."""
+        sums, parts, moments = accumulator(dtype), len(partial), term == "moments"
+        terms = _terms(term)
         result = self.xp.empty((terms, shape.channels), sums)
-        rounded = None if moments or a.dtype == sums else self.xp.empty(result.shape, a.dtype)
+        rounded = None if moments or dtype == sums else self.xp.empty(result.shape, dtype)
+        lanes = FINISHED
+        while lanes > 1 and parts * lanes > MOST_FINISHED:
+            lanes //= 2
         self.launch(
-            SUMS_FINISH(*choice), ceil_div(shape.channels, FINISHED), BLOCK_THREADS, partial,
-            result, rounded, *(moving or (None, None)), sums.type(1 - momentum), summing.parts,
-            shape.channels,
+            SUMS_FINISH(term, shape.channels_last, dtype), ceil_div(shape.channels, lanes),
+            BLOCK_THREADS, partial, result, rounded, *(moving or (None, None)),
+            sums.type(1 - momentum), parts, shape.channels, lanes,
         )  # fmt: skip
-        return result, result if a.dtype == sums else rounded
+        return result, result if dtype == sums else rounded

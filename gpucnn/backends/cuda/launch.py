@@ -69,6 +69,11 @@ def aligned(*arrays: Any, to: int = 16) -> bool:
     return all(address_of(a) % to == 0 for a in arrays if a is not None)
 
 
+def aligned_copy(array: Any) -> Any:
+    """Return an array, or a copy, that begins as kernels want it: a copy does. None stays None."""
+    return array if aligned(array) else array.copy()
+
+
 def batch_parts(sample: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
     """Cut arrays along the batch, so that a launch over a part counts at most ``MAX_COUNT``.
 

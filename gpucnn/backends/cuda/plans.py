@@ -28,9 +28,13 @@ def candidates(problem: Problem) -> Iterator[Plan]:
 
 def ranked(problem: Problem) -> list[Plan]:
     """Return the legal plans by their estimated time, of equals the first one first."""
-    return sorted(
-        candidates(problem), key=lambda plan: ALGORITHMS[plan.algorithm].cost(problem, plan)
-    )
+
+    def cost(plan: Plan) -> float:
+        algorithm = ALGORITHMS[plan.algorithm]
+        apart_us = 0 if algorithm.fuses(problem, plan) else problem.apart_us
+        return algorithm.cost(problem, plan) + apart_us
+
+    return sorted(candidates(problem), key=cost)
 
 
 @lru_cache(maxsize=4096)

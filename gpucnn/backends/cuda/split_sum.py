@@ -7,10 +7,12 @@ import math
 import numpy as np
 
 from ..base import Array
+from .epilogue import Epilogue
 from .kernel import DTYPE, KernelFamily
-from .launch import BLOCK_THREADS, KernelCaller, ceil_div
+from .launch import BLOCK_THREADS, KernelCaller, aligned_copy, ceil_div
 from .spatial import DIVISOR, divisor
 
+NOTHING = Epilogue()
 SPLIT_SUM = KernelFamily("split_sum.cu", "split_sum", DTYPE)
 
 BUSY_THREADS = 2**17  # that keep the memory of a large GPU busy
@@ -18,15 +20,15 @@ MOST_PARTS = 32
 
 
 def split_sum(
-    caller: KernelCaller, partial: Array, dtype: np.dtype, b: Array | None = None,
-    relu: bool = False, channels_last: bool = True,
+    caller: KernelCaller, partial: Array, dtype: np.dtype, epilogue: Epilogue = NOTHING,
+    channels_last: bool = True,
 ) -> Array:  # fmt: skip
     """Return the sum over the first axis of (splits, ...), rounded to ``dtype``.
 
-    ``b`` (C,) is added to each channel, and ReLU applied, as the convolution's kernels do. One
-    split of that dtype, without either, is returned as it is.
+    The epilogue is applied as the convolution's kernels do. One split of that dtype, with a plain
+    one, is returned as it is.
     """
-    if len(partial) == 1 and partial.dtype == dtype and b is None and not relu:
+    if len(partial) == 1 and partial.dtype == dtype and epilogue.is_plain:
         return partial[0]
     total = caller.xp.empty(partial.shape[1:], dtype)
     channels = total.shape[-1 if channels_last else 1]
@@ -35,7 +37,8 @@ def split_sum(
     by_inner, by_channels = (np.array([divisor(n)], DIVISOR) for n in (inner, channels))
     caller.launch(
         SPLIT_SUM(dtype), ceil_div(total.size, BLOCK_THREADS // parts * width), BLOCK_THREADS,
-        partial, b, relu, total, np.int64(total.size), len(partial), parts, by_inner, by_channels,
+        partial, epilogue.b, aligned_copy(epilogue.residual), *epilogue.function(dtype), total,
+        np.int64(total.size), len(partial), parts, by_inner, by_channels,
     )  # fmt: skip
     return total
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...shapes import ConvShape, NormShape
+from ..base import FUSED
 from . import buffers
 from .blocks import rounded, wide
 from .channels import bias_grad
@@ -17,10 +18,17 @@ class Convolutions:
 
     def conv_fprop(
         self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
-        activation: str = "linear", math: str = "strict",
+        activation: str = "linear", math: str = "strict", alpha: float = 0.0,
+        residual: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
-        finish = Finish(shape.batch, None if b is None else wide(b), activation)
-        return self._fprop(x, w, shape, finish, math)
+        bias, last = None if b is None else wide(b), "linear"
+        if residual is not None or activation not in FUSED:
+            activation, last = "linear", activation
+        y = self._fprop(x, w, shape, Finish(shape.batch, bias, activation), math)
+        if residual is not None:
+            last, with_sum = ("linear", last) if last in FUSED else (last, "linear")
+            y = self.add(y, residual, with_sum)
+        return y if last == "linear" else self.activation_forward(y, last, alpha)
 
     def _fprop(
         self, x: np.ndarray, w: np.ndarray, shape: ConvShape, finish: Finish, math: str

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ...backends.base import SELU_ALPHA, SELU_SCALE
 from ...functional.activation import ALPHA
-from ...layers.activation import PReLU, _Elementwise
+from ...layers.activation import Pointwise, PReLU
 from .builder import Builder, Value
 from .registry import exports
 
@@ -27,8 +27,8 @@ _WITH_ALPHA = {"leaky_relu": "LeakyRelu", "elu": "Elu"}
 _SOFTMAX = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
 
 
-@exports(_Elementwise)
-def elementwise(builder: Builder, layer: _Elementwise, x: Value) -> Value:
+@exports(Pointwise)
+def elementwise(builder: Builder, layer: Pointwise, x: Value) -> Value:
     return activated(builder, x, layer.kind, layer.alpha, layer.axis)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ....shapes import ConvShape
-from ...base import Array
+from ...base import FUSED, Array
+from ..epilogue import ACTIVATIONS, Epilogue
 
 if TYPE_CHECKING:
     from ..launch import KernelCaller
@@ -39,9 +41,12 @@ class Problem:
         direction: "fprop", "dgrad" or "wgrad".
         shape: the convolution's geometry.
         dtype: "float16", "bfloat16", "float32" or "float64".
-        activation: applied to fprop's output with the bias, "linear" or "relu".
+        activation: applied to fprop's output with the bias and the residual, "linear" or of
+            ``ACTIVATIONS``.
         architecture: the GPU's, 90 for sm_90.
         math: as in ``backends.base``; "tf32" and "fp32x3" are "strict" but for float32.
+        residual: whether an array of y's shape is added before the activation.
+        moments: whether the moments of fprop's output are wanted, for the batch norm behind it.
     """
 
     direction: str
@@ -50,6 +55,27 @@ class Problem:
     activation: str = "linear"
     architecture: int = 90
     math: str = "strict"
+    residual: bool = False
+    moments: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every algorithm does all that is asked for."""
+        return self.activation in FUSED and not self.residual and not self.moments
+
+    @property
+    def plain(self) -> Problem:
+        """The same sums with no more than a bias."""
+        return replace(self, activation="linear", residual=False, moments=False)
+
+    @property
+    def apart_us(self) -> float:
+        """Estimate what is asked for beside the plain problem, in launches of its own."""
+        passes = [3] * self.residual + [1] * self.moments  # over y
+        if self.activation not in FUSED or (self.activation != "linear" and not self.residual):
+            passes.append(2)
+        y_us = prod(self.shape.y_shape) * self.itemsize / BYTES
+        return sum(LAUNCH_US + each * y_us for each in passes)
 
     def __post_init__(self) -> None:
         if self.math in ("tf32", "fp32x3") and self.dtype != "float32":
@@ -123,9 +149,38 @@ class Algorithm(ABC):
     def cost(self, problem: Problem, plan: Plan) -> float:
         """Return an estimate of the microseconds on an H200, to rank plans of all algorithms."""
 
+    def fuses(self, problem: Problem, plan: Plan) -> bool:
+        """Return whether ``run`` does what is asked for beside sums, a bias and ReLU."""
+        return problem.is_plain
+
     @abstractmethod
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         """Run a plan.
 
         arrays: x, w, b for fprop; dy, w, b for dgrad; x, dy for wgrad; b may be None.
         """
+
+
+class FusingAlgorithm(Algorithm):
+    """One whose fprop ends by kernels/epilogue.cuh."""
+
+    def fuses(self, problem: Problem, plan: Plan) -> bool:
+        if problem.moments:
+            return self.moment_parts(problem, plan) > 0
+        return problem.activation in ACTIVATIONS
+
+    @abstractmethod
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        """Return into how many parts fprop's pixels fall whose moments are stored; 0 for none."""
+
+    @abstractmethod
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
+        """Run a plan for fprop of x, or for dgrad of dy with a bias alone, and an epilogue."""
+
+    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        source, w, b = arrays
+        epilogue = Epilogue(b, problem.activation)
+        return self.run_fused(caller, problem, plan, source, w, epilogue)

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...base import Array, accumulator
+from ..epilogue import Epilogue
 from ..geometry import RESIDUE, geometry_record, residue_table
 from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
-from ..launch import KernelCaller, aligned, ceil_div
+from ..launch import KernelCaller, aligned, aligned_copy, ceil_div
 from ..spatial import AXES
-from ..split_sum import split_sum
+from ..split_sum import NOTHING, split_sum
 from .base import (
     BYTES,
     LAUNCH_US,
     MULTIPLY_ADDS,
     MULTIPROCESSORS,
-    Algorithm,
+    FusingAlgorithm,
     Plan,
     Problem,
 )
@@ -111,7 +112,7 @@ def _asynchronous(problem: Problem, tile: Tile) -> bool:
     return whole_vectors and problem.architecture >= 80
 
 
-class ImplicitGemm(Algorithm):
+class ImplicitGemm(FusingAlgorithm):
     name = "implicit_gemm"
     tiles: tuple[Tile, ...] = (PLAIN, NARROW)  # in any dtype
     skew = 12  # of the slabs of kernels/tile_fma.cuh
@@ -174,10 +175,19 @@ class ImplicitGemm(Algorithm):
         """Return a multiprocessor's multiply-adds in a microsecond; ``pace`` is a share of them."""
         return MULTIPLY_ADDS / (2 if problem.dtype == "float64" else 1)
 
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        """A part is the rows of a warp."""
+        tile = plan.settings.tile
+        if plan.grid[2] > 1 or problem.dtype == "float64":
+            return 0
+        across = min(8, tile.n // tile.thread_n)  # threads of a warp, as in kernels/tile_fma.cuh
+        rows = 32 // across * tile.thread_m
+        return ceil_div(matrix_of(problem).m, tile.m) * (tile.m // rows)
+
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        plan = self._for_addresses(caller, problem, plan, arrays)
-        run = self._wgrad if problem.direction == "wgrad" else self._gather
-        return run(caller, problem, plan, *arrays)
+        if problem.direction == "wgrad":
+            return self._wgrad(caller, problem, plan, *arrays)
+        return super().run(caller, problem, plan, *arrays)
 
     def _for_addresses(
         self, caller: KernelCaller, problem: Problem, plan: Plan, arrays: tuple[Array, ...]
@@ -196,27 +206,30 @@ class ImplicitGemm(Algorithm):
             family = VECTOR_KERNELS[problem.direction, shape.channels_last]
         return family(max(2, shape.rank), shape.channels_last, problem.dtype, tile)
 
-    def _gather(
+    def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
-        b: Array | None,
+        epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        """fprop of x or dgrad of dy."""
         s = problem.shape
+        if epilogue.moments is None:  # of which another tile has other parts
+            plan = self._for_addresses(caller, problem, plan, (source, w))
+        else:
+            source, w = map(aligned_copy, (source, w))
         size = s.y_shape if problem.direction == "fprop" else s.x_shape
         if plan.grid[2] == 1:
             target = caller.xp.empty(size, source.dtype)
-            self._launch(caller, problem, plan, source, w, b, target, None)
+            self._launch(caller, problem, plan, source, w, epilogue, target, None)
             return target
         partial = caller.xp.empty((plan.grid[2], *size), accumulator(source.dtype))
-        self._launch(caller, problem, plan, source, w, None, None, partial)
-        relu = problem.activation == "relu"
-        return split_sum(caller, partial, source.dtype, b, relu, s.channels_last)
+        self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
+        return split_sum(caller, partial, source.dtype, epilogue, s.channels_last)
 
     def _wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
+        plan = self._for_addresses(caller, problem, plan, (x, dy))
         partial = caller.xp.empty((plan.grid[2], *problem.shape.w_shape), accumulator(x.dtype))
-        self._launch(caller, problem, plan, x, dy, None, None, partial)
+        self._launch(caller, problem, plan, x, dy, NOTHING, None, partial)
         return split_sum(caller, partial, x.dtype)
 
     def partial_sums(
@@ -228,20 +241,23 @@ class ImplicitGemm(Algorithm):
         a, b: x, w for fprop; dy, w for dgrad; x, dy for wgrad.
         """
         plan = self._for_addresses(caller, problem, plan, (a, b))
-        self._launch(caller, problem, plan, a, b, None, None, partial)
+        self._launch(caller, problem, plan, a, b, NOTHING, None, partial)
 
     def _launch(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, other: Array,
-        b: Array | None, target: Array | None, partial: Array | None,
+        epilogue: Epilogue, target: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
         """Write the result into ``target``, or the splits' sums into ``partial``."""
         s, terms = problem.shape, plan.settings.terms
         if problem.direction == "fprop":
-            relu = problem.activation == "relu"
-            arguments = (source, other, b, relu, target, partial, terms)
+            residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)
+            arguments = (
+                source, other, epilogue.b, residual, *function, epilogue.moments, target, partial,
+                terms,
+            )  # fmt: skip
         elif problem.direction == "dgrad":
             residues = caller.constant(residue_table, s), math.prod(s.strides)
-            arguments = (source, other, b, target, partial, terms, *residues)
+            arguments = (source, other, epilogue.b, target, partial, terms, *residues)
         else:
             arguments = (source, other, partial, terms)
         caller.launch(

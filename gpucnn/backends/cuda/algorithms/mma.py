@@ -10,12 +10,13 @@ import numpy as np
 
 from ....shapes import ConvShape
 from ...base import Array
+from ..epilogue import Epilogue
 from ..geometry import geometry_record, residue_table
 from ..kernel import DTYPE, Axis, KernelFamily
-from ..launch import KernelCaller, aligned, ceil_div
+from ..launch import KernelCaller, aligned_copy, ceil_div
 from ..spatial import AXES
-from ..split_sum import split_sum
-from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
+from ..split_sum import NOTHING, split_sum
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem
 from .implicit_gemm import RESIDUES
 from .tiles import Matrix, matrix_of
 
@@ -163,7 +164,7 @@ def all_residues(shape: ConvShape) -> np.ndarray:
     return residue_table(shape, AXES)
 
 
-class Mma(Algorithm):
+class Mma(FusingAlgorithm):
     """For float16 and bfloat16 on sm_80 or newer, channels last, in whole chunks of channels."""
 
     name = "mma"
@@ -205,30 +206,41 @@ class Mma(Algorithm):
         warps = together * tile.warps / 4  # of a quarter of it
         return BLOCK_US + together * terms * tile.term_us / BUSY.get(int(warps), 1)
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        source, w, b = arrays
-        # what begins inside another array may lie at any address; a copy begins at a good one
-        source, w = (array if aligned(array) else array.copy() for array in (source, w))
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        """A part is the rows of a warp."""
+        tile = plan.settings.tile
+        down = ceil_div(matrix_of(problem).m, tile.m) * (tile.m // tile.warp_m)
+        return down if plan.grid[2] == 1 else 0
+
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
+        source, w = map(aligned_copy, (source, w))
         s, count = problem.shape, plan.grid[2]
         size = s.y_shape if problem.direction == "fprop" else s.x_shape
         if count == 1:
             target = caller.xp.empty(size, source.dtype)
-            self._launch(caller, problem, plan, source, w, b, target, None)
+            self._launch(caller, problem, plan, source, w, epilogue, target, None)
             return target
         partial = caller.xp.empty((count, *size), "float32")
-        self._launch(caller, problem, plan, source, w, None, None, partial)
-        return split_sum(caller, partial, source.dtype, b, problem.activation == "relu")
+        self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
+        return split_sum(caller, partial, source.dtype, epilogue)
 
     def _launch(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
-        b: Array | None, target: Array | None, partial: Array | None,
+        epilogue: Epilogue, target: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
         """Write the result into ``target``, or the splits' sums into ``partial``."""
         s, (tile, terms) = problem.shape, (plan.settings.tile, plan.settings.terms)
         if problem.direction == "fprop":
-            arguments = (source, w, b, problem.activation == "relu", target, partial, terms)
+            residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)
+            arguments = (
+                source, w, epilogue.b, residual, *function, epilogue.moments, target, partial,
+                terms,
+            )  # fmt: skip
         else:
             residues = caller.constant(all_residues, s), math.prod(s.strides)
-            arguments = (source, w, b, target, partial, terms, *residues)
+            arguments = (source, w, epilogue.b, target, partial, terms, *residues)
         kernel = KERNELS[problem.direction](problem.dtype, tile)
         caller.launch(kernel, plan.grid, plan.threads, *arguments, geometry_record(s))

@@ -13,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from ...base import Array
+from ..epilogue import Epilogue
 from ..kernel import KernelFamily
 from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
-from .base import BYTES, LAUNCH_US, Algorithm, Plan, Problem
+from .base import BYTES, LAUNCH_US, FusingAlgorithm, Plan, Problem
 from .mma import CHUNK, Mma
 
 PAD = KernelFamily("pad_rows.cu", "pad_rows")
@@ -36,7 +37,7 @@ def padded(problem: Problem) -> Problem:
     return replace(problem, shape=replace(s, channels=deep, filters=wide))
 
 
-class PaddedMma(Algorithm):
+class PaddedMma(FusingAlgorithm):
     """Where ``Mma`` does not apply for the sake of channels that are no whole chunks."""
 
     name = "mma_padded"
@@ -61,8 +62,13 @@ class PaddedMma(Algorithm):
         passes_us = len(passes) * LAUNCH_US + sum(passes) * problem.itemsize / BYTES
         return FEW_TERMS * (self.mma.cost(whole, plan) + passes_us)
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        source, w, b = arrays
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        return self.mma.moment_parts(padded(problem), plan)
+
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
         whole = padded(problem)
         s, t = problem.shape, whole.shape
         (deep, wide), (to_deep, to_wide) = (
@@ -71,13 +77,14 @@ class PaddedMma(Algorithm):
         w = resize_rows(caller, w, deep, to_deep, (*s.w_shape[:-1], to_deep))
         if problem.direction == "fprop":
             source = resize_rows(caller, source, deep, to_deep, t.x_shape)
-            return self.mma.run(caller, whole, plan, source, w, b)
+            return self.mma.run_fused(caller, whole, plan, source, w, epilogue)
         source = resize_rows(caller, source, wide, to_wide, t.y_shape)
         filter_size = s.taps * to_deep
         w = resize_rows(caller, w, wide * filter_size, to_wide * filter_size, t.w_shape)
-        if b is not None:
-            b = resize_rows(caller, b, deep, to_deep, (t.channels,))
-        dx = self.mma.run(caller, whole, plan, source, w, b)
+        if epilogue.b is not None:
+            b = resize_rows(caller, epilogue.b, deep, to_deep, (t.channels,))
+            epilogue = replace(epilogue, b=b)
+        dx = self.mma.run_fused(caller, whole, plan, source, w, epilogue)
         return resize_rows(caller, dx, to_deep, deep, s.x_shape)
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from ....shapes import ConvShape
 from ...base import Array
+from ..epilogue import Epilogue
 from ..geometry import geometry_record
 from ..kernel import KernelFamily
-from ..launch import BLOCK_THREADS, KernelCaller, aligned, ceil_div
-from ..split_sum import split_sum
+from ..launch import BLOCK_THREADS, KernelCaller, aligned_copy, ceil_div
+from ..split_sum import NOTHING, split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
-from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma_tiles import (
     COLUMNS, MOST_TAPS, OPERANDS, TILES, Tile, corners, depth, is_for_wgmma, last_us, pair, splits,
     tensor_maps_can_say, tile_axis, tile_us,
@@ -88,7 +89,7 @@ def filters_map(w: Array, s: ConvShape, tile: Tile, turned: bool) -> TensorMap:
     return TensorMap(w, (s.channels, s.taps, s.filters), Tiles((channels, 1, tile.filters)))
 
 
-class Wgmma(Algorithm):
+class Wgmma(FusingAlgorithm):
     """fprop, and dgrad with stride 1, on sm_90, with channels last: float16, bfloat16, and float32
     where TF32 is permitted."""
 
@@ -131,60 +132,67 @@ class Wgmma(Algorithm):
             total_us += LAUNCH_US + 2 * math.prod(s.w_shape) * problem.itemsize / BYTES
         return total_us
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        x, w, b = arrays
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        """A part is the pixels of a warpgroup."""
+        settings, tile = plan.settings, plan.settings.tile
+        down = settings.tiles // ceil_div(problem.shape.filters, tile.filters)
+        return down * (tile.pixels // tile.group_pixels) if settings.splits == 1 else 0
+
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
         s, count = as_forward(problem), plan.settings.splits
         turned = problem.direction == "dgrad"
         if turned and problem.dtype == "float32":  # as the convolution's own from now on
             w, turned = turn_filters(caller, w, problem.shape), False
-        # what begins inside another array may lie at any address; a copy begins at a good one
-        x, w = (array if aligned(array) else array.copy() for array in (x, w))
-        relu = problem.activation == "relu"
+        x, w = map(aligned_copy, (source, w))
         if count == 1:
             y = caller.xp.empty(s.y_shape, x.dtype)
-            self._launch(caller, s, plan, turned, x, w, b, relu, y, None)
+            self._launch(caller, s, plan, turned, x, w, epilogue, y, None)
             return y
         partial = caller.xp.empty((count, *s.y_shape), "float32")
-        self._launch(caller, s, plan, turned, x, w, None, False, None, partial)
-        return split_sum(caller, partial, x.dtype, b, relu)
+        self._launch(caller, s, plan, turned, x, w, NOTHING, None, partial)
+        return split_sum(caller, partial, x.dtype, epilogue)
 
     @staticmethod
     def _launch(
         caller: KernelCaller, s: ConvShape, plan: Plan, turned: bool, x: Array, w: Array,
-        b: Array | None, relu: bool, y: Array | None, partial: Array | None,
+        epilogue: Epilogue, y: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
         """Write the result into ``y``, or the splits' sums into ``partial``."""
         settings, tile = plan.settings, plan.settings.tile
         (height, width), (p, q) = pair(s.input), pair(s.output)
         image = (s.channels, width, height, s.batch)
         channels = depth(x.dtype.itemsize)
-        stored = tile.pass_pixels * channels // 64  # pixels
-        filters = filters_map(w, s, tile, turned)
-        operands = x.dtype.name, turned
-        record = geometry_record(s)
+        in_pass = tile.pass_pixels * channels // 64  # pixels
+        filters, operands = filters_map(w, s, tile, turned), (x.dtype.name, turned)
+        record, residual = geometry_record(s), aligned_copy(epilogue.residual)
+        ending = (epilogue.b, *epilogue.function(x.dtype), epilogue.moments)
+
+        def stored(dims: tuple[int, ...], box: Tiles) -> tuple[TensorMap, TensorMap, bool]:
+            """Return the maps of y and of the residual, and whether there is one."""
+            maps = (TensorMap(y if a is None else a, dims, box) for a in (None, residual))
+            return *maps, residual is not None
+
         if tile.patches:
             high, wide = pair(s.kernel)
             box = (channels, COLUMNS + wide - 1, tile.rows + high - 1, tile.images)
-            rows = stored // COLUMNS if tile.images == 1 else tile.rows
-            maps = (
-                TensorMap(x, image, Tiles(box)),
-                filters,
-                TensorMap(y, (s.filters, q, p, s.batch), Tiles((channels, COLUMNS, rows, 1))),
-            )
+            rows = in_pass // COLUMNS if tile.images == 1 else tile.rows
+            results = stored((s.filters, q, p, s.batch), Tiles((channels, COLUMNS, rows, 1)))
             caller.launch(
-                PATCH(operands, tile), plan.grid, plan.threads, *maps, b, relu, settings.tiles,
-                record,
+                PATCH(operands, tile), plan.grid, plan.threads, TensorMap(x, image, Tiles(box)),
+                filters, *results, *ending, settings.tiles, record,
             )  # fmt: skip
             return
         (top, bottom), (left, right) = pair(tuple(corners(s)), (0, 0))
         down, across = pair(s.strides)
         run = Pixels((left, top), (right, bottom), channels, tile.pixels, (across, down))
         pixels = TensorMap(x, image, run)
-        result = pixels  # of no use to splits
+        results = (pixels, pixels, False)  # of no use to splits
         if y is not None:
-            rows = s.batch * p * q
-            result = TensorMap(y, (s.filters, rows), Tiles((channels, stored)))
+            results = stored((s.filters, s.batch * p * q), Tiles((channels, in_pass)))
         caller.launch(
-            CONV(operands, tile), plan.grid, plan.threads, pixels, filters, result, b, relu,
+            CONV(operands, tile), plan.grid, plan.threads, pixels, filters, *results, *ending,
             partial, settings.steps_per_split, settings.tiles, record,
         )  # fmt: skip

@@ -13,9 +13,10 @@ import numpy as np
 
 from ....shapes import ConvShape
 from ...base import Array
+from ..epilogue import Epilogue
 from ..geometry import RESIDUE, geometry_record, residue_table
 from ..kernel import KernelFamily
-from ..launch import KernelCaller, aligned, ceil_div
+from ..launch import KernelCaller, aligned_copy, ceil_div
 from ..spatial import DIVISOR, divisor
 from ..split_sum import split_sum
 from ..tensor_map import Pixels, TensorMap
@@ -181,8 +182,7 @@ class WgmmaDgrad(Algorithm):
         turned = problem.dtype != "float32"
         if not turned:
             w = turn_filters(caller, w, s)
-        # what begins inside another array may lie at any address; a copy begins at a good one
-        dy, w = (array if aligned(array) else array.copy() for array in (dy, w))
+        dy, w = map(aligned_copy, (dy, w))
         record, classes = class_record(s)
         (p, q), corner, ends = pair(s.output), classes.corner, _ends(s, classes)
         run = Pixels(corner[::-1], ends[::-1], depth(dy.dtype.itemsize), tile.pixels)
@@ -200,4 +200,4 @@ class WgmmaDgrad(Algorithm):
             b if partial is None else None, dx, partial, settings.splits, settings.tiles, record,
             geometry_record(s),
         )  # fmt: skip
-        return split_sum(caller, partial, dy.dtype, b) if dx is None else dx
+        return split_sum(caller, partial, dy.dtype, Epilogue(b)) if dx is None else dx

@@ -71,8 +71,8 @@ class Tile:
 
     @property
     def dynamic_bytes(self) -> int:
-        """Return the bytes of the stages, of what is stored, and of two barriers for each stage,
-        and one for each of several teams."""
+        """Return the bytes of the stages, of what is stored, and of the barriers: two for a stage,
+        one for a warpgroup's residual, and one for each of several teams."""
         stages = self.stages * self.filters * ROW_BYTES
         if self.patches:
             rows = self.images * (self.rows + MOST_TAPS - 1)
@@ -82,7 +82,7 @@ class Tile:
             stages += self.stages * self.pixels * ROW_BYTES
         stored = self.consumers * self.buffers * self.pass_pixels * ROW_BYTES
         turns = 8 * self.teams if self.teams > 1 else 0
-        return stages + stored + 16 * (self.stages + self.patches) + turns
+        return stages + stored + 16 * (self.stages + self.patches) + turns + 8 * self.consumers
 
 
 WIDE = Tile(128, 256, 256, 64, buffers=2, stages=4, patches=0, blocks=1)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from ...base import Array
-from ..algorithms import ALGORITHMS, Plan, Problem
+from ..algorithms import Plan, Problem
 from ..backend import CudaBackend
 from ..compiler import compile_cubin, identity
 from ..kernel import Kernel
@@ -123,14 +123,14 @@ class Tuner:
 
 
 def _run(backend: CudaBackend, problem: Problem, plan: Plan, *arrays: Array | None) -> Array:
-    return ALGORITHMS[plan.algorithm].run(backend, problem, plan, *arrays)
+    return backend.run_plan(problem, plan, *arrays)
 
 
 def _shapes(problem: Problem) -> tuple[tuple[int, ...] | None, ...]:
-    """Return the shapes of what ``Algorithm.run`` is given."""
+    """Return the shapes of what ``run_plan`` is given."""
     s = problem.shape
     return {
-        "fprop": (s.x_shape, s.w_shape, (s.filters,)),
+        "fprop": (s.x_shape, s.w_shape, (s.filters,), s.y_shape if problem.residual else None),
         "dgrad": (s.y_shape, s.w_shape, None),
         "wgrad": (s.x_shape, s.y_shape),
     }[problem.direction]
