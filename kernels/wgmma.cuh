@@ -169,9 +169,11 @@ typedef float PassSums[PASS / 2];
 
 #if ELEMENT == F32
 __device__ __forceinline__ float* place_of(unsigned char* buffer, int i) {
-    const int lane = threadIdx.x % 32, filter = threadIdx.x / 32 % 4 * 16 + lane / 4 + i / 2 % 2 * 8;
-    const int pixel = lane % 4 * 2 + i % 2, row = filter / DEPTH * PASS + i / 4 * 8 + pixel;
-    return (float*)(buffer + row * ROW_BYTES + ((filter % DEPTH / 4) ^ pixel) * 16) + filter % 4;
+    const int lane = threadIdx.x % 32, filter = threadIdx.x / 32 % 4 * 16 + lane / 4, pixel = lane % 4 * 2;
+    const int first = (filter / DEPTH * PASS + pixel) * ROW_BYTES + ((filter % DEPTH / 4) ^ pixel) * 16 + filter % 4 * 4;
+    // 8 filters further is two pieces of 16 bytes, the next pixel swaps neighbours
+    const int swapped = first ^ (i / 2 % 2 * 32 + i % 2 * 16);
+    return (float*)(buffer + swapped + i % 2 * ROW_BYTES + i / 4 * EIGHT_ROWS);
 }
 __device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) {
 #pragma unroll

@@ -199,6 +199,7 @@ def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
         assert {store, *loads} <= found
         in_16_bits = operands[0] != "float32"
         assert ("STSM.16.MT88.4" in found) == in_16_bits != ("STS" in found)
+        assert ("LDSM.16.MT88.4" in found) == in_16_bits, "of the residual"
         multiplies_without_pause(code, tile, *operands)
 
 
@@ -222,7 +223,8 @@ def multiplies_without_pause(code: str, tile: wgmma_tiles.Tile, dtype: str, turn
     first = loop.index(multiply)
     assert not any(name.startswith("WARPGROUP.DEPBAR") for name in loop[first : first + 4])
     assert code.count(".tnspA") == (code.count("HGMMA") if turned else 0)
-    assert not mnemonics(set(INSTRUCTION.findall(code))) & {"HMMA", "FFMA", *UNWANTED}
+    assert not mnemonics(set(loop)) & {"FFMA", "LDS", "STS"}
+    assert not mnemonics(set(INSTRUCTION.findall(code))) & {"HMMA", *UNWANTED}
 
 
 @pytest.mark.parametrize("tile", wgmma_wgrad.TILES, ids=lambda t: f"{t.filters}x{t.weights}")
