@@ -22,9 +22,9 @@ __device__ __forceinline__ Accum sigmoid(Accum x) {
 
 // Where x goes into a product with a gate that falls to 0, or a slope, it is cut to where these are
 // constant to the last bit: infinity * 0 would be NaN.
-const int FAR = 1000;
-__device__ __forceinline__ Accum above_far(Accum x) { return x < -FAR ? -FAR : x; }
-__device__ __forceinline__ Accum within_far(Accum x) { return x > FAR ? FAR : above_far(x); }
+const int FAR_OUT = 1000;
+__device__ __forceinline__ Accum above_far(Accum x) { return x < -FAR_OUT ? -FAR_OUT : x; }
+__device__ __forceinline__ Accum within_far(Accum x) { return x > FAR_OUT ? FAR_OUT : above_far(x); }
 
 // ---- f' is a function of y ---------------------------------------------------------------------
 
@@ -111,12 +111,12 @@ struct Gelu {
 
     static __device__ Accum forward(Accum x, Accum) {
         if (!COARSE) return above_far(x) * phi(x);
-        const Accum a = math::smaller(math::abs(x), FAR);
+        const Accum a = math::smaller(math::abs(x), FAR_OUT);
         return (x <= 0 ? 0 : x) - a * tail(a);
     }
     static __device__ Accum backward(Accum dy, Accum x, Accum) {
         if (COARSE) {
-            const Accum a = math::smaller(math::abs(x), FAR), left = tail(a) - a * INVERSE_SQRT_2_PI * bell(a);
+            const Accum a = math::smaller(math::abs(x), FAR_OUT), left = tail(a) - a * INVERSE_SQRT_2_PI * bell(a);
             return dy * (x > 0 ? 1 - left : x <= 0 ? left : x);  // a NaN stays one
         }
         x = within_far(x);

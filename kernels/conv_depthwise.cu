@@ -3,7 +3,7 @@
 //   y[n, p, q, k]  = f(bias[k] + sum over r, s of x[n, p*stride - pad + r*dilation, ..., k / M] * w[k, r, s])
 //   dx[n, h, w, c] = bias[c] + sum over r, s of dy[n, (h + pad - r*dilation) / stride, ..., c] * w[c, r, s]
 //
-// with M = K / C filters a channel (1 for dx), f the identity or, with `relu`, max(v, 0), a NaN staying one.
+// with M = K / C filters a channel (1 for dx), f(v) = min(max(v, floor), ceiling), a NaN staying one: ReLU's and ReLU6's.
 // Of dx only the taps count whose division leaves no remainder. With stride 1 it is the first formula
 // with the window turned (`turned`) and the padding (R - 1)*dilation - pad, which may be negative.
 //
@@ -60,7 +60,8 @@ __device__ __forceinline__ bool source_of(const ConvGeometry& g, int a, int at, 
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
 NAME(conv_depthwise)(const Element* __restrict__ source, const Element* __restrict__ w,
-                     const Element* __restrict__ bias, Element* __restrict__ target, int turned, int relu,
+                     const Element* __restrict__ bias, Element* __restrict__ target, int turned, Accum floor,
+                     Accum ceiling,
                      const __grid_constant__ ConvGeometry g, const __grid_constant__ Tiling tiling) {
     const int(&from)[AXES] = TRANSPOSED ? g.output : g.input;
     const int(&to)[AXES] = TRANSPOSED ? g.input : g.output;
@@ -147,7 +148,6 @@ NAME(conv_depthwise)(const Element* __restrict__ source, const Element* __restri
         }
     }
 
-    const Accum floor = relu ? 0 : -math::infinity();
     target += offset_of(n, first, channel, to, depth);
 #pragma unroll
     for (int j = 0; j < ROWS; ++j, target += row_step(to, depth)) {
@@ -156,7 +156,10 @@ NAME(conv_depthwise)(const Element* __restrict__ source, const Element* __restri
             if (!inside({{first.axis[0], first.axis[1] + j, first.axis[2] + q}}, to)) continue;
             Channels values;
 #pragma unroll
-            for (int c = 0; c < CHANNELS; ++c) values.at[c] = narrow(sums[j][q][c] <= floor ? floor : sums[j][q][c]);
+            for (int c = 0; c < CHANNELS; ++c) {
+                const Accum v = sums[j][q][c];
+                values.at[c] = narrow(v <= floor ? floor : v >= ceiling ? ceiling : v);
+            }
             *(Channels*)(target + (long long)q * pixel_step(depth)) = values;
         }
     }

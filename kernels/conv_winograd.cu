@@ -1,7 +1,9 @@
 // Convolution with a 3x3 window and stride 1, forward and gradient of the input: Winograd's
 // F(2x2, 3x3), fused. 4 multiplications an output where the direct sum takes 9.
 //
-//   y[n, p, q, k] = bias[k] + sum over r, s, c of x[n, p + r - pad, q + s - pad, c] * w[k, r, s, c]
+//   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p + r - pad, q + s - pad, c] * w[k, r, s, c] + residual)
+//
+// f and the residual: see epilogue.cuh.
 //
 // The outputs are cut into tiles of 2x2; each is reached by a patch of 4x4 inputs. In the transformed
 // space (winograd.cuh) the window is gone, and each of the 16 points is a matrix product of its own:
@@ -24,9 +26,10 @@
 //
 // x (N, H, W, C), y (N, P, Q, K), or channels first. w (K, 3, 3, C / groups), or for the gradient
 // (C, 3, 3, K / groups). U (groups, blocks of filters, slabs, POINTS, SLAB, COLS), zero beyond
-// the last filter and channel. bias (K,) or null.
+// the last filter and channel. bias (K,), residual, as y: or null.
 //
 // Macros: ROWS, COLS, CORNER, see winograd_gemm.cuh; CHANNELS_LAST 0 or 1. Shared memory: see there.
+#include "epilogue.cuh"
 #include "winograd_gemm.cuh"
 #include "winograd_tiles.cuh"
 
@@ -98,39 +101,50 @@ struct FilterPacks {
 
 // The 2x2 outputs of a tile and a filter, both counted within the block.
 __device__ __forceinline__ void store_tile(const WinogradGeometry& g, const float (&m)[PATCH][PATCH], int tile,
-                                           int filter, const float* bias, float* y, int relu) {
+                                           int filter, const Epilogue& epilogue, float* y) {
     tile += blockIdx.x * ROWS, filter += blockIdx.y * COLS;
     if (tile >= g.tiles || filter >= g.group_filters) return;
     const int k = blockIdx.z * g.group_filters + filter;
     float outputs[2][2];
     transform<OutputLine>(m, outputs);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        float& v = outputs[i / 2][i % 2];
-        if (bias) v += bias[k];
-        if (relu) v = v <= 0 ? 0 : v;
-    }
     int row, column;
     const int n = place_of(g, tile, row, column), step = CHANNELS_LAST ? g.filters : 1;
     row *= 2, column *= 2;
-    y = address(y, n, row, column, g.output, g.filters, k);
+    float* first = address(y, n, row, column, g.output, g.filters, k);
+    const long long next_row = (long long)g.output[1] * step;
     const bool two_columns = column + 1 < g.output[1];
     const bool in_pairs = !CHANNELS_LAST && g.output[1] % 2 == 0;  // then a row's pairs lie at multiples of 8 bytes
+    if (epilogue.bias) {
+        const float added = epilogue.bias[k];
 #pragma unroll
-    for (int i = 0; i < 2; ++i, y += (long long)g.output[1] * step) {
+        for (int i = 0; i < 4; ++i) outputs[i / 2][i % 2] += added;
+    }
+    if (epilogue.residual) {
+        const float* other = epilogue.residual + (first - y);
+#pragma unroll
+        for (int i = 0; i < 2; ++i, other += next_row) {
+            if (row + i >= g.output[0]) break;
+            outputs[i][0] += other[0];
+            if (two_columns) outputs[i][1] += other[step];
+        }
+    }
+    epilogue.activate((float(&)[4])outputs);
+#pragma unroll
+    for (int i = 0; i < 2; ++i, first += next_row) {
         if (row + i >= g.output[0]) break;
         if (in_pairs) {
-            *(float2*)y = make_float2(outputs[i][0], outputs[i][1]);
+            *(float2*)first = make_float2(outputs[i][0], outputs[i][1]);
             continue;
         }
-        y[0] = outputs[i][0];
-        if (two_columns) y[step] = outputs[i][1];
+        first[0] = outputs[i][0];
+        if (two_columns) first[step] = outputs[i][1];
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_winograd)(const float* __restrict__ x, const float* __restrict__ u, const float* __restrict__ bias,
-                    float* __restrict__ y, int slabs, int relu, const __grid_constant__ WinogradGeometry g) {
+                    const float* __restrict__ residual, int activation, float alpha, float* __restrict__ y, int slabs,
+                    const __grid_constant__ WinogradGeometry g) {
     __shared__ __align__(16) Shared shared;
     const bool has_patch = threadIdx.x < PATCHES;
     InputPatch patch(g, x);
@@ -155,8 +169,9 @@ NAME(conv_winograd)(const float* __restrict__ x, const float* __restrict__ u, co
         __syncthreads();  // the next slab is complete, the present one read
     }
 
+    const Epilogue epilogue = {bias, residual, activation, alpha};
     shared.exchange.run(acc, [&](const float (&points)[PATCH][PATCH], int tile, int filter) {
-        store_tile(g, points, tile, filter, bias, y, relu);
+        store_tile(g, points, tile, filter, epilogue, y);
     });
 }
 

@@ -1,7 +1,8 @@
 // Convolution with a 3x3 window and stride 1 by Winograd's F(4x4, 3x3): the transforms around the
 // matrix products, which are those of the implicit GEMM. 2.25 multiplications an output, not 9.
 //
-//   y  = A^T [ sum over c of U V ] A      V = B^T x B of each patch, U = G w G^T of each filter
+//   y  = f(A^T [ sum over c of U V ] A + bias + residual), f and the residual: see epilogue.cuh
+//                                         V = B^T x B of each patch, U = G w G^T of each filter
 //   dx = the same of dy, whose products are summed over k, with the filters turned by 180 degrees
 //   dw = G^T [ sum over tiles of W V ] G  W = A dy A^T of each tile
 //
@@ -18,11 +19,11 @@
 //
 // Map (N, H, W, depth), V, W (tiles, POINTS, depth), M (parts, tiles, POINTS, depth); or with channels
 // first (N, depth, H, W), (POINTS, depth, tiles), (parts, POINTS, depth, tiles). w, dw (K, 3, 3, C),
-// U (POINTS, K, C), dU (parts, POINTS, K, C). bias (depth,) or null.
+// U (POINTS, K, C), dU (parts, POINTS, K, C). bias (depth,), residual, as the map: or null.
 //
 // Macros: CHANNELS_LAST 0 or 1. Shared memory: none.
-#include "common.cuh"
 #include "divisor.cuh"
+#include "epilogue.cuh"
 #include "winograd4.cuh"
 
 // A map cut into tiles; the host's twin is `_record` in gpucnn/backends/cuda/algorithms/winograd4.py.
@@ -93,9 +94,10 @@ NAME(winograd4_tiles)(const float* __restrict__ map, float* __restrict__ w, cons
     into_points<OutputGradientLine, TILE>(map, w, g);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
-NAME(winograd4_outputs)(const float* __restrict__ m, const float* __restrict__ bias, float* __restrict__ map, int relu,
-                        int parts, const __grid_constant__ TileGeometry g) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)  // or the compiler takes too few registers
+NAME(winograd4_outputs)(const float* __restrict__ m, const float* __restrict__ bias,
+                        const float* __restrict__ residual, int activation, float alpha, float* __restrict__ map, int parts,
+                        const __grid_constant__ TileGeometry g) {
     const Lane lane(g);
     if (!lane.exists) return;
     float sums[PATCH][PATCH] = {}, outputs[TILE][TILE];
@@ -106,17 +108,24 @@ NAME(winograd4_outputs)(const float* __restrict__ m, const float* __restrict__ b
             sums[point / PATCH][point % PATCH] += m[point * lane.point_step];
     transform<OutputLine>(sums, outputs);
     const float offset = bias ? bias[lane.channel] : 0;
+#pragma unroll
+    for (int i = 0; i < TILE * TILE; ++i) outputs[i / TILE][i % TILE] += offset;
     map += lane.first;
+    if (residual) {
+        residual += lane.first;
+#pragma unroll
+        for (int i = 0; i < TILE; ++i, residual += lane.row_step)
+#pragma unroll
+            for (int j = 0; j < TILE; ++j)
+                if (lane.inside(g, i, j)) outputs[i][j] += residual[j * lane.column_step];
+    }
+    Epilogue{nullptr, nullptr, activation, alpha}.activate((float(&)[TILE * TILE])outputs);
     const bool in_packs = !CHANNELS_LAST && g.size[1] % TILE == 0;  // then a tile's row is 16 bytes, aligned
 #pragma unroll
     for (int i = 0; i < TILE; ++i, map += lane.row_step) {
 #pragma unroll
-        for (int j = 0; j < TILE; ++j) {
-            float& value = outputs[i][j];
-            value += offset;
-            if (relu) value = value <= 0 ? 0 : value;
-            if (!in_packs && lane.inside(g, i, j)) map[j * lane.column_step] = value;
-        }
+        for (int j = 0; j < TILE; ++j)
+            if (!in_packs && lane.inside(g, i, j)) map[j * lane.column_step] = outputs[i][j];
         if (in_packs && lane.inside(g, i, 0))
             *(float4*)map = make_float4(outputs[i][0], outputs[i][1], outputs[i][2], outputs[i][3]);
     }

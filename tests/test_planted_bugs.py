@@ -22,6 +22,7 @@ from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma_til
 from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
+from gpucnn.backends.cuda.conv import norm_shape
 from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -344,6 +345,52 @@ def on_hopper(
             got = algorithm.run(backend, problem, replace(plan, grid=(1, 1, 1)), *arrays)
         want = np.maximum(expected, 0) if forward else expected
         close(got, want, dtype=dtype, reduction=649, magnitude=terms, what=str(plan))
+
+
+def epilogues(
+    backend: CudaBackend, name: str, s: ConvShape, dtype: type, wanted: Callable[[Plan], bool]
+) -> None:
+    """Add a residual before a ReLU6, and before a SiLU; and moments, far from 0."""
+    algorithm, reduction = ALGORITHMS[name], s.taps * s.channels // s.groups + 2
+    x, w, b, residual = (
+        draw(name, size, dtype)
+        for name, size in (("x", s.x_shape), ("w", s.w_shape), ("b", (s.filters,)),
+                           ("residual", s.y_shape))
+    )  # fmt: skip
+    y = reference.conv_fprop(x, w, b, s) + residual
+    terms = reference.conv_fprop(*map(np.abs, (x, w, b)), s) + np.abs(residual)
+    problem = Problem("fprop", s, np.dtype(dtype).name, "relu6", residual=True)
+    (plan,) = filter(wanted, algorithm.plans(problem))
+    for kind in ("relu6", "silu"):
+        with poisoned(np):
+            got = backend.run_plan(replace(problem, activation=kind), plan, x, w, b, residual)
+        want = reference.activation_forward(y, kind, 0.0)
+        close(got, want, dtype=dtype, reduction=reduction, magnitude=1.1 * terms + 1)
+    far = Problem("fprop", s, np.dtype(dtype).name, moments=True)
+    with poisoned(np):
+        y, partial = backend._run_with_moments(far, plan, x, w, b + dtype(2000))
+        (mean, var), _ = backend._finish("moments", partial, norm_shape(s), y.dtype)
+    stored, axes = y.astype(np.float64), tuple(range(s.rank + 1))
+    count = s.batch * math.prod(s.output) + 8
+    close(mean, stored.mean(axes), dtype=np.float32, reduction=count)
+    close(var, stored.var(axes), dtype=np.float32, reduction=count)
+
+
+def epilogue(backend: CudaBackend) -> None:
+    narrow = lambda plan: plan.settings.tile == NARROW and plan.grid[2] == 1  # noqa: E731
+    epilogues(backend, "implicit_gemm", replace(CONV, batch=3), np.float32, narrow)
+
+
+def epilogue_f16(backend: CudaBackend) -> None:
+    small = lambda plan: plan.settings.tile == SMALL and plan.grid[2] == 1  # noqa: E731
+    epilogues(backend, "mma", HALVES, np.float16, small)
+
+
+def epilogue_by_tma(backend: CudaBackend) -> None:
+    """In two passes by turns in two buffers."""
+    shape = ConvShape.of((1, 9, 10, 64), (72, 1, 1, 64))
+    even = lambda plan: plan.settings.tile == wgmma_tiles.EVEN  # noqa: E731
+    epilogues(backend, "wgmma", shape, np.float16, even)
 
 
 def gathered_by_tma(backend: CudaBackend) -> None:
@@ -721,10 +768,10 @@ BUGS = [
     Bug("every split sums from the start", split_sums, "conv_fprop.cu",
         "k_begin = blockIdx.z * k_per_split", "k_begin = 0"),
     Bug("the bias of the pixel, not of the channel", split_sums, "split_sum.cu",
-        "divide(divide((unsigned)i, by_inner), by_channels, channel)",
-        "divide((unsigned)i, by_channels, channel)"),
-    Bug("ReLU forgotten behind the splits", split_sums, "split_sum.cu", "relu && sum <= 0",
-        "relu && false"),
+        "divide(divide((unsigned)(i + e), by_inner), by_channels, channel)",
+        "divide((unsigned)(i + e), by_channels, channel)"),
+    Bug("ReLU forgotten behind the splits", split_sums, "split_sum.cu",
+        "        epilogue.activate(sums);\n", ""),
     Bug("rows and columns of the corner swapped", wgrad, "tile_fma.cuh",
         "a_column[i] * b_column[j]", "a_column[j] * b_column[i % THREAD_N]"),
     Bug("columns of mma.sync apart, not in pairs", fprop_f64, "tile_mma_f64.cuh",
@@ -752,9 +799,9 @@ BUGS = [
         "k < terms.end ? 16 : 0", "16"),
     Bug("the next channels skipped", fprop_f16, "conv_mma.cuh", "length - TILE_K;", "length;"),
     Bug("filters of the next group", fprop_f16, "conv_mma.cuh",
-        "if (column + e < columns) to[e] = values.at[e];", "to[e] = values.at[e];"),
-    Bug("the bias of the first group", fprop_f16, "conv_mma.cuh", "bias[first + column + e]",
-        "bias[column + e]"),
+        "if (column + e < at.columns) to[e] = values.at[e];", "to[e] = values.at[e];"),
+    Bug("the bias of the first group", fprop_f16, "conv_mma.cuh", "bias[first + 8 * j + e]",
+        "bias[first - at.first + 8 * j + e]"),
     Bug("pixels beyond the last are stored", dgrad_f16, "conv_mma.cuh",
         "        if (target < 0) break;\n", ""),
     Bug("taps and outputs go the same way", dgrad_f16, "conv_dgrad_mma.cu",
@@ -777,8 +824,8 @@ BUGS = [
         "first_channel + channel", "channel"),
     Bug("pixels beyond the last are stored", fprop, "conv_fprop.cu",
         "if (m >= m_end) break;", ""),
-    Bug("the bias of the wrong filter", fprop, "conv_fprop.cu", "widen(bias[k + e])",
-        "widen(bias[local + e])"),
+    Bug("the bias of the wrong filter", fprop, "conv_fprop.cu", "widen(bias[k])",
+        "widen(bias[local])"),
     Bug("the taps of a class begin at the window's first", dgrad, "conv_dgrad.cu",
         "residue.axis[a].first_tap + ", ""),
     Bug("the pixels of a class lie side by side", dgrad, "conv_dgrad.cu",
@@ -904,6 +951,24 @@ BUGS = [
         "further(pixels, k * 32)", "further(pixels, k / 2 * 64)"),
     Bug("TMA does not see what it stores", gathered_by_tma, "wgmma.cuh",
         "        fence_proxy_async();\n", ""),
+    Bug("the residual replaces the sum", epilogue, "epilogue.cuh", "sums[e] += other.at[e]",
+        "sums[e] = other.at[e]"),
+    Bug("only half of the sums go through the curve", epilogue, "epilogue.cuh", "done += RUN",
+        "done += 2 * RUN"),
+    Bug("moments about zero", epilogue, "epilogue.cuh",
+        "        if (count == 0) pivot = stored;\n", ""),
+    Bug("moments of rows beyond the last", epilogue, "conv_fprop.cu",
+        "if (tile.row0 + thread_row(i) < m_end) of_thread", "of_thread"),
+    Bug("moments of what was not stored", epilogue_f16, "epilogue.cuh", "widen(narrow(value))",
+        "value"),
+    Bug("moments of some of a warp's rows", epilogue_f16, "conv_mma.cuh", "<4 + 8 + 16>",
+        "<4 + 8>"),
+    Bug("the residual of the first column", epilogue_f16, "conv_mma.cuh",
+        "+ first + 8 * j, exist", "+ first, exist"),
+    Bug("the residual of the pass before", epilogue_by_tma, "wgmma.cuh",
+        "                parity ^= 1;\n", ""),
+    Bug("the residual over what TMA stores", epilogue_by_tma, "wgmma.cuh",
+        "        tma_store_wait<0>();\n        mbarrier", "        mbarrier"),
     Bug("what TMA stores is overwritten", gathered_by_tma, "wgmma.cuh",
         "if (pass == 0) tma_store_wait<0>();", ""),
     Bug("what TMA stores of the pass before the last is overwritten", patches_by_tma, "wgmma.cuh",
@@ -911,8 +976,7 @@ BUGS = [
     Bug("an odd number of passes takes turns in two buffers", patches_by_tma, "wgmma.cuh",
         "pass == 0) tma_store_wait<0>();", "pass == 0) tma_store_wait<BUFFERS - 1>();"),
     Bug("others overwrite what TMA stores", gathered_by_tma, "wgmma.cuh",
-        "            sync();  // TMA has read what was in the buffer, or everyone has seen that it brought"
-        " the residual\n", ""),
+        "            sync();  // TMA has read what was in the buffer,", "            // TMA has"),
     Bug("TMA stores before the pass is complete", gathered_by_tma, "wgmma.cuh",
         "            sync();  // the pass is complete\n", ""),
     Bug("the block ends before TMA has stored", gathered_by_tma, "conv_wgmma.cu",

@@ -9,6 +9,7 @@ from ...shapes import ConvShape, NormShape
 from ..base import FUSED, Array
 from . import columns
 from .algorithms import ALGORITHMS, Plan, Problem
+from .algorithms.base import FusingAlgorithm
 from .channels import ChannelSums
 from .epilogue import MOMENTS, Epilogue
 from .plans import Planner
@@ -44,9 +45,9 @@ class Convolutions(ChannelSums):
         x, w, b, residual = arrays
         if problem.moments:
             return self._run_with_moments(problem, plan, x, w, b)[0]
-        if problem.is_plain:
-            return algorithm.run(self, problem, plan, x, w, b)
         if algorithm.fuses(problem, plan):
+            if not isinstance(algorithm, FusingAlgorithm):
+                return algorithm.run(self, problem, plan, x, w, b)
             epilogue = Epilogue(b, problem.activation, alpha, residual)
             return algorithm.run_fused(self, problem, plan, x, w, epilogue)
         y, activation = algorithm.run(self, problem.plain, plan, x, w, b), problem.activation

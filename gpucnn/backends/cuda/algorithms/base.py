@@ -72,7 +72,7 @@ class Problem:
     def apart_us(self) -> float:
         """Estimate what is asked for beside the plain problem, in launches of its own."""
         passes = [3] * self.residual + [1] * self.moments  # over y
-        if self.activation not in FUSED or (self.activation != "linear" and not self.residual):
+        if self.activation not in FUSED:
             passes.append(2)
         y_us = prod(self.shape.y_shape) * self.itemsize / BYTES
         return sum(LAUNCH_US + each * y_us for each in passes)

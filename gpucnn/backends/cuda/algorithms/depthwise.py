@@ -132,6 +132,11 @@ def _held(tile: Tile, problem: Problem) -> int:
     return 2 if problem.itemsize == 2 else 3
 
 
+# The least and the largest number that an activation lets through.
+INFINITY = float("inf")
+BOUNDS = {"linear": (-INFINITY, INFINITY), "relu": (0.0, INFINITY), "relu6": (0.0, 6.0)}
+
+
 class Depthwise(Algorithm):
     name = "depthwise"
 
@@ -221,6 +226,9 @@ class Depthwise(Algorithm):
         launches = 2 if problem.direction == "wgrad" and plan.grid[2] > 1 else 1
         return LAUNCH_US * launches + RAMP_US + max(memory_us, s.multiply_adds / rate)
 
+    def fuses(self, problem: Problem, plan: Plan) -> bool:
+        return problem.activation in BOUNDS and not (problem.residual or problem.moments)
+
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         maps = arrays if problem.direction == "wgrad" else arrays[:1]
         if plan.settings.tile.vector and not aligned(*maps, to=VECTOR_BYTES):
@@ -240,7 +248,7 @@ class Depthwise(Algorithm):
         target = caller.xp.empty(target_shape, source.dtype)
         caller.launch(
             GATHER(source.dtype, tile), plan.grid, plan.threads, source, w, b, target, turned,
-            problem.activation == "relu", geometry_record(s),
+            *map(accumulator(source.dtype).type, BOUNDS[problem.activation]), geometry_record(s),
             _tiling(s, plan.settings, tile.channels(problem)),
         )  # fmt: skip
         return target

@@ -11,6 +11,7 @@ import numpy as np
 
 from ....shapes import ConvShape
 from ...base import Array
+from ..epilogue import Epilogue
 from ..kernel import CHANNELS_LAST, DTYPE, Axis, KernelFamily
 from ..launch import BLOCK_THREADS, KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
@@ -20,7 +21,7 @@ from .base import (
     LAUNCH_US,
     MULTIPLY_ADDS,
     MULTIPROCESSORS,
-    Algorithm,
+    FusingAlgorithm,
     Plan,
     Problem,
     dgrad_as_fprop,
@@ -120,7 +121,7 @@ def _record(s: ConvShape) -> np.ndarray:
     return record
 
 
-class Winograd(Algorithm):
+class Winograd(FusingAlgorithm):
     """fprop, dgrad and wgrad in float32.
 
     An infinity or NaN also reaches the rest of its 2x2 tile, or of the window's gradient.
@@ -175,26 +176,33 @@ class Winograd(Algorithm):
         return 2 * LAUNCH_US + filters_us + max(compute_us, memory_us)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        run = self._wgrad if problem.direction == "wgrad" else self._fprop
-        return run(caller, problem, plan, *arrays)
+        if problem.direction == "wgrad":
+            return self._wgrad(caller, problem, plan, *arrays)
+        return super().run(caller, problem, plan, *arrays)
 
-    def _fprop(
-        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, w: Array,
-        b: Array | None,
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        return 0
+
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        """fprop of x, or dgrad of dy under that name."""
         s, block = as_forward(problem), plan.settings.block
         slabs = ceil_div(s.channels // s.groups, SLAB)
         _, filter_blocks, groups = plan.grid
         grid = (slabs, filter_blocks, groups)
         # (groups, blocks of filters, slabs, points, channels, filters)
-        u = caller.xp.empty((groups, filter_blocks, slabs, POINTS, SLAB, block.columns), x.dtype)
-        y = caller.xp.empty(s.y_shape, x.dtype)
-        choice, record = (s.channels_last, x.dtype, block), _record(s)
+        u = caller.xp.empty(
+            (groups, filter_blocks, slabs, POINTS, SLAB, block.columns), source.dtype
+        )
+        y = caller.xp.empty(s.y_shape, source.dtype)
+        choice, record = (s.channels_last, source.dtype, block), _record(s)
         turned = problem.direction == "dgrad"
         caller.launch(FILTERS(*choice), grid, SLAB * block.columns, w, u, turned, record)
-        relu = problem.activation == "relu"
-        caller.launch(CONV(*choice), plan.grid, plan.threads, x, u, b, y, slabs, relu, record)
+        caller.launch(
+            CONV(*choice), plan.grid, plan.threads, source, u, epilogue.b, epilogue.residual,
+            *epilogue.function(w.dtype), y, slabs, record,
+        )  # fmt: skip
         return y
 
     def _wgrad(

@@ -41,10 +41,11 @@ import numpy as np
 
 from ....shapes import ConvShape
 from ...base import Array
+from ..epilogue import Epilogue
 from ..kernel import CHANNELS_LAST, DTYPE, Kernel, KernelFamily
 from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
-from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem
 from .implicit_gemm import ImplicitGemm
 from .tiles import TALL, TILE_K, matrix_of
 from .winograd import as_forward
@@ -161,7 +162,7 @@ def _record(s: ConvShape, images: int, patches: bool) -> np.ndarray:
     return record
 
 
-class Winograd4(Algorithm):
+class Winograd4(FusingAlgorithm):
     """fprop, dgrad and wgrad in float32. An infinity or NaN also reaches the rest of its tile."""
 
     name = "winograd4"
@@ -212,28 +213,35 @@ class Winograd4(Algorithm):
             yield part, plan.settings.gemm if part == images else _gemm_plan(problem, part)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        run = self._wgrad if problem.direction == "wgrad" else self._fprop
-        return run(caller, problem, plan, *arrays)
+        if problem.direction == "wgrad":
+            return self._wgrad(caller, problem, plan, *arrays)
+        return super().run(caller, problem, plan, *arrays)
 
-    def _fprop(
-        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, w: Array,
-        b: Array | None,
+    def moment_parts(self, problem: Problem, plan: Plan) -> int:
+        return 0
+
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        """fprop of x, or dgrad of dy under that name."""
         s = as_forward(problem)
-        turned, relu = problem.direction == "dgrad", problem.activation == "relu"
-        choice, count = (s.channels_last, x.dtype), s.channels * s.filters
-        u = caller.xp.empty((POINTS * len(w), 1, w.shape[-1]), x.dtype)
+        turned, residual = problem.direction == "dgrad", epilogue.residual
+        choice, count = (s.channels_last, source.dtype), s.channels * s.filters
+        u = caller.xp.empty((POINTS * len(w), 1, w.shape[-1]), source.dtype)
         caller.launch_elements(FILTERS(*choice), count, w, u, turned, count, _by_channels(w))
-        y, first = caller.xp.empty(s.y_shape, x.dtype), 0
+        y, first = caller.xp.empty(s.y_shape, source.dtype), 0
         for images, gemm in self._parts(problem, plan):
             part = slice(first, first := first + images)
-            v = _transform(caller, PATCHES(*choice), x[part], _record(s, images, True))
+            v = _transform(caller, PATCHES(*choice), source[part], _record(s, images, True))
             record, splits = _record(s, images, False), gemm.grid[2]
             outputs = int(record["tiles"][0]) * s.filters
-            m = caller.xp.empty((splits, POINTS * outputs), x.dtype)
+            m = caller.xp.empty((splits, POINTS * outputs), source.dtype)
             GEMM.partial_sums(caller, products(problem, images), gemm, v, u, m)
-            caller.launch_elements(OUTPUTS(*choice), outputs, m, b, y[part], relu, splits, record)
+            of_part = None if residual is None else residual[part]
+            caller.launch_elements(
+                OUTPUTS(*choice), outputs, m, epilogue.b, of_part, *epilogue.function(w.dtype),
+                y[part], splits, record,
+            )  # fmt: skip
         return y
 
     def _wgrad(
