@@ -15,7 +15,6 @@ from gpucnn.backends.cuda.algorithms import (
     Plan,
     Problem,
     wgmma,
-    wgmma_dgrad,
     wgmma_tiles,
 )
 from gpucnn.backends.cuda.launch import ceil_div

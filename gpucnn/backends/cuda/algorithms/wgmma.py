@@ -17,8 +17,20 @@ from ..split_sum import NOTHING, split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma_tiles import (
-    COLUMNS, MOST_TAPS, OPERANDS, TILES, Tile, corners, depth, is_for_wgmma, last_us, pair, splits,
-    tensor_maps_can_say, tile_axis, tile_us,
+    COLUMNS,
+    MOST_TAPS,
+    OPERANDS,
+    TILES,
+    Tile,
+    corners,
+    depth,
+    is_for_wgmma,
+    last_us,
+    pair,
+    splits,
+    tensor_maps_can_say,
+    tile_axis,
+    tile_us,
 )  # fmt: skip
 
 SIDE = 32  # of a tile of turn_filters.cu

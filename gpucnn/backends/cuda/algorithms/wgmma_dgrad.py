@@ -23,8 +23,21 @@ from ..tensor_map import Pixels, TensorMap
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma import filters_map, turn_filters
 from .wgmma_tiles import (
-    CORNER, EVEN, FARTHEST_TAP, OPERANDS, SHORT, SMALL, TURNS, Tile, depth, is_for_wgmma, last_us,
-    pair, splits, tile_axis, tile_us,
+    CORNER,
+    EVEN,
+    FARTHEST_TAP,
+    OPERANDS,
+    SHORT,
+    SMALL,
+    TURNS,
+    Tile,
+    depth,
+    is_for_wgmma,
+    last_us,
+    pair,
+    splits,
+    tile_axis,
+    tile_us,
 )  # fmt: skip
 
 TILES = (EVEN, SMALL, SHORT, TURNS)

@@ -19,7 +19,13 @@ from .base import MULTIPROCESSORS, Algorithm, Plan, Problem
 from .mma import PARTIALS_16BIT
 from .mma_wgrad import WAVES, whole_us
 from .wgmma_tiles import (
-    COLUMNS, ELEMENT, ROW_BYTES, corners, is_for_wgmma, pair, tensor_maps_can_say,
+    COLUMNS,
+    ELEMENT,
+    ROW_BYTES,
+    corners,
+    is_for_wgmma,
+    pair,
+    tensor_maps_can_say,
 )  # fmt: skip
 
 DEPTH = 64  # filters, or channels under one tap, of a block
