@@ -1050,7 +1050,7 @@ BUGS = [
         "        bar_sync(1 + warpgroup(), 128);  // the pass is complete\n", ""),
     Bug("the pass is overwritten before it has been read", strided_dgrad_by_tma,
         "conv_dgrad_wgmma.cu",
-        "        bar_sync(1 + warpgroup(), 128);  // what was in the", "        // what was in the"),
+        "bar_sync(1 + warpgroup(), 128);  // what was in the", "// what was in the"),
     Bug("channels beyond the last are written", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
         "if (own < g.channels) *(Piece*)", "*(Piece*)"),
     Bug("a class without taps is left as it was", strided_dgrad_in_tf32, "conv_dgrad_wgmma.cu",
