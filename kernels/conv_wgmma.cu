@@ -1,26 +1,26 @@
-// Convolution, forward, of 16-bit elements with channels last: implicit GEMM on wgmma and TMA (sm_90a).
+// Convolution, forward or of dy for the gradient of the input, with channels last: implicit GEMM on wgmma and TMA
+// (sm_90a).
 //
 //   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c]
 //                          + residual)
 //
-// f and the residual: see epilogue.cuh. A step of the sum is 64 channels under one tap, the
-// channels first: TMA in its im2col mode brings them of all pixels of the tile, with zeros for the padding and for
+// f and the residual: see epilogue.cuh. A step of the sum is DEPTH channels under one tap, the channels first: TMA in its im2col mode brings them of all pixels of the tile, with zeros for the padding and for
 // channels beyond the last, and of all filters. A split sums steps_per_split of them; where there are several,
 // `partial` (splits, N, P, Q, K) gets their sums, and split_sum.cu ends the work.
 //
-// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), of y as (pixels, K); C and K
-// are multiples of 8. One dimension is two, H and R being 1. `residual`, as y, is of no use unless `adds`. bias (K,) or
-// null; partial null where there is one split. moments, or null: (parts, K), of y before f and without a residual; a
-// part is what a warpgroup stores of a filter.
+// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), where TURNED as (C, taps, K),
+// the taps from the last on; of y as (pixels, K); C and K are multiples of 8. One dimension is two, H and R being 1.
+// `residual`, as y, is of no use unless `adds`. bias (K,) or null; partial null where there is one split. moments, or
+// null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores of a filter.
 // One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
 // together read the same pixels. grid: x = blocks, at most `tiles`.
-// Shared memory: STAGES of both operands, what the consumers store, and the ring's barriers.
+// Shared memory: STAGES of both operands, what the consumers store, and the barriers of the ring and the teams.
 #include "wgmma.cuh"
 
 const int PIXEL_BYTES = PIXELS * ROW_BYTES, STAGE_BYTES = FILTER_BYTES + PIXEL_BYTES;
 static_assert(PIXELS <= 256, "TMA brings the pixels at once");
 static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES +
-                                  LANDED_BYTES,
+                                  Turns::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
 
 // A block's tile: its first filter and pixel, the split, and that one's steps.
@@ -48,30 +48,13 @@ __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, 
     for (int step = tile.step; step < tile.steps_end; ++step, ring.next()) {
         uint64_t* full = ring.refill(STAGE_BYTES);
         unsigned char* stage = smem + ring.stage * STAGE_BYTES;
-        tma_load_3d(stage, w, full, c, tap, tile.filter);
+        load_filters(stage, w, full, c, tap, pixels(g.kernel), tile.filter);
         tma_load_im2col(stage + FILTER_BYTES, x, full, c, left, top, n, s * g.dilation[2], r * g.dilation[1]);
         c += DEPTH;
         if (c < g.channels) continue;
         c = 0, ++tap;
         if (++s == g.kernel[2]) s = 0, ++r;
     }
-}
-
-__device__ __forceinline__ void sum_tile(const Tile& tile, Sums& sums, Ring<STAGES>& ring) {
-    const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
-    const uint64_t pixels = rows_at(smem + FILTER_BYTES + first_pixel() * ROW_BYTES);
-    int onto = 0;
-    Reading before;
-    for (int step = tile.step; step < tile.steps_end; ++step, ring.next()) {
-        ring.await();
-        const int stage = ring.stage * STAGE_BYTES;
-        multiply(sums, further(filters, stage), further(pixels, stage), onto);
-        wgmma_wait<1>();  // the step before has ended, this one goes on
-        before.release();
-        before.empty = ring.empty + ring.stage;
-    }
-    wgmma_wait<0>();
-    before.release();
 }
 
 // Eight lanes store 8 filters of a pixel, 32 bytes.
@@ -94,41 +77,36 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
                  float* __restrict__ partial, int steps_per_split, int tiles,
                  const __grid_constant__ ConvGeometry g) {
     const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
-    unsigned char* stored = smem + STAGES * STAGE_BYTES;
-    unsigned char* barriers = stored + CONSUMERS * STORED_BYTES;
+    unsigned char *stored = smem + STAGES * STAGE_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
     Ring<STAGES> ring(barriers);
-    unsigned char* landed = barriers + Ring<STAGES>::BYTES;
-    if (threadIdx.x == 0) {
-        ring.init();
-        Storing::init(landed);
-        fence_mbarrier_init();
-    }
-    __syncthreads();  // the barriers are ready
+    Turns turns(barriers + Ring<STAGES>::BYTES);
+    Storing storing(stored, barriers + Ring<STAGES>::BYTES + Turns::BYTES);
+    start(ring, turns, storing);
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, steps, steps_per_split, g), &x, &w, ring, depth_steps, g);
     } else if (is_consumer()) {
-        Storing storing(stored, landed);
         const Epilogue epilogue = {bias, nullptr, activation, alpha};
         const int end = g.batch * pixels(g.output);
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, steps, steps_per_split, g);
+            if (turns.pass_over(ring, tile.steps_end - tile.step)) continue;
             const int filter = tile.filter + first_filter(), pixel = tile.pixel + first_pixel();
-            const auto load = [&](unsigned char* buffer, int of_pass, uint64_t* barrier) {
-                tma_load_2d(buffer, &residual, barrier, filter, pixel + of_pass);
+            const auto load = [&](unsigned char* buffer, int of_filters, int of_pixels, uint64_t* barrier) {
+                tma_load_2d(buffer, &residual, barrier, filter + of_filters, pixel + of_pixels);
             };
             if (adds) storing.fetch(0, load);
             Sums sums;
-            sum_tile(tile, sums, ring);
+            sum_steps(sums, ring, turns, tile.steps_end - tile.step);
             if (partial) {
                 store_partial(tile, sums, partial, g);
                 continue;
             }
             Moments* of_part = moments ? moments + (long long)(pixel / GROUP_PIXELS) * g.filters : nullptr;
             add_bias(sums, bias, filter, g.filters, of_part, [&](int i) { return pixel + i < end; });
-            storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_pass) {
-                tma_store_2d(&y, buffer, filter, pixel + of_pass);
+            storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_filters, int of_pixels) {
+                tma_store_2d(&y, buffer, filter + of_filters, pixel + of_pixels);
             }, load);
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();

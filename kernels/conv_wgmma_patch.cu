@@ -1,28 +1,37 @@
-// Convolution, forward, of 16-bit elements with channels last, windows of at most 3x3 and stride 1, on wgmma and TMA
-// (sm_90a): the pixels are loaded once for all taps.
+// Convolution, forward or of dy for the gradient of the input, with channels last, windows of at most 3x3 and stride 1,
+// on wgmma and TMA (sm_90a): the pixels are loaded once for all taps.
 //
 //   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p - pad + r, q - pad + s, c] * w[k, r, s, c]
 //                          + residual)
 //
-// f and the residual: see epilogue.cuh. A block's pixels are 8 columns and PIXELS / 8 rows
-// of an image. TMA brings the patch of x that their windows cover, with zeros for the padding, once for 64 channels.
+// f and the residual: see epilogue.cuh. A block's pixels are 8 columns and ROWS rows of
+// IMAGES images. TMA brings the patch of x that their windows cover, with zeros for the padding, once for DEPTH
+// channels.
 // To wgmma, 8 pixels are a row of that patch, 128 bytes to each, and the rows lie as far apart as the patch is wide;
 // under tap (r, s) they all begin r rows and s pixels further, which is one number in the operand's descriptor: the
-// swizzle follows the address, not the tile. The sum goes over channels first, 64 at a time, then over taps.
+// swizzle follows the address, not the tile. Where there are two images, whose patches lie behind each other, two rows
+// between theirs are multiplied for nothing. The sum goes over channels first, DEPTH at a time, then over taps.
 //
-// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C); C and K are multiples of 8.
-// `residual`, as y, is of no use unless `adds`. bias (K,) or null. moments, or null: (parts, K), of y before f and
-// without a residual; a part is what a warpgroup stores of a filter. One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest.
+// x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), where TURNED as (C, taps, K),
+// the taps from the last on; C and K are multiples of 8. `residual`, as y, is of no use unless `adds`. bias
+// (K,) or null. moments, or null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores
+// of a filter. Where IMAGES > 1, R is 3.
+// One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest.
 // grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of filters, PATCHES, what the consumers store, and the rings' barriers.
 //
-// Macros: those of wgmma.cuh; PATCHES.
+// Macros: those of wgmma.cuh; PATCHES, IMAGES.
 #include "wgmma.cuh"
 
-const int ROWS = PIXELS / 8, COLUMNS = 8;
-const int MOST_TAPS = 3;  // along an axis, as in gpucnn/backends/cuda/algorithms/wgmma.py
-const int PATCH_BYTES = ((COLUMNS + MOST_TAPS - 1) * (ROWS + MOST_TAPS - 1) * ROW_BYTES + 1023) / 1024 * 1024;
-static_assert(PASS_PIXELS % COLUMNS == 0, "a pass stores whole rows");
+const int COLUMNS = 8;
+const int MOST_TAPS = 3;                                             // along an axis, as in algorithms/wgmma.py
+const int PATCH_ROWS = (PIXELS / COLUMNS + MOST_TAPS - 1) / IMAGES;  // of an image, under windows of MOST_TAPS
+const int ROWS = PATCH_ROWS - (MOST_TAPS - 1);
+const int PATCH_BYTES = ((COLUMNS + MOST_TAPS - 1) * PATCH_ROWS * IMAGES * ROW_BYTES + 1023) / 1024 * 1024;
+static_assert(TEAMS == 1, "all consumers read a patch");
+static_assert(PASS % COLUMNS == 0, "a pass stores whole rows");
+static_assert(PATCH_ROWS * IMAGES == PIXELS / COLUMNS + MOST_TAPS - 1, "images must have whole rows");
+static_assert(IMAGES == 1 || PIXELS == GROUP_PIXELS, "a warpgroup has all images");
 static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CONSUMERS * STORED_BYTES +
                                   Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
@@ -38,21 +47,21 @@ struct Tile {
         number /= filters;
         column = number % across * COLUMNS;
         row = number / across % down * ROWS;
-        image = number / across / down;
+        image = number / across / down * IMAGES;
     }
 };
 
 __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, const TensorMap* w,
                                           unsigned char* patches, Ring<STAGES>& ring, Ring<PATCHES>& patch_ring,
                                           const ConvGeometry& g) {
-    const int bytes = (COLUMNS + g.kernel[2] - 1) * (ROWS + g.kernel[1] - 1) * ROW_BYTES;
+    const int bytes = (COLUMNS + g.kernel[2] - 1) * (ROWS + g.kernel[1] - 1) * IMAGES * ROW_BYTES;
     for (int c = 0; c < g.channels; c += DEPTH, patch_ring.next()) {
         uint64_t* full = patch_ring.refill(bytes);
         tma_load_4d(patches + patch_ring.stage * PATCH_BYTES, x, full, c, tile.column - g.pad[2],
                     tile.row - g.pad[1], tile.image);
         for (int tap = 0; tap < pixels(g.kernel); ++tap, ring.next()) {
             full = ring.refill(FILTER_BYTES);
-            tma_load_3d(smem + ring.stage * FILTER_BYTES, w, full, c, tap, tile.filter);
+            load_filters(smem + ring.stage * FILTER_BYTES, w, full, c, tap, pixels(g.kernel), tile.filter);
         }
     }
 }
@@ -83,38 +92,42 @@ __device__ __forceinline__ void sum_tile(Sums& sums, const unsigned char* patche
     patch_before.release();
 }
 
+// Call box(where it begins in the buffer, image, row) for what a pass has of the tile: rows of an image, or of several,
+// each in one pass.
+template <class Box> __device__ __forceinline__ void boxes(int of_pixels, const Tile& tile, const Box& box) {
+    if (IMAGES == 1) return box(0, tile.image, tile.row + (first_pixel() + of_pixels) / COLUMNS);
+#pragma unroll
+    for (int i = 0; i < IMAGES; ++i) {
+        const int first = i * PATCH_ROWS * COLUMNS;
+        if (first / PASS == of_pixels / PASS) box(first % PASS * ROW_BYTES, tile.image + i, tile.row);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                        const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                        const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
-                       int tiles,
-                       const __grid_constant__ ConvGeometry g) {
+                       int tiles, const __grid_constant__ ConvGeometry g) {
     unsigned char* patches = smem + STAGES * FILTER_BYTES;
-    unsigned char* stored = patches + PATCHES * PATCH_BYTES;
-    unsigned char* barriers = stored + CONSUMERS * STORED_BYTES;
+    unsigned char *stored = patches + PATCHES * PATCH_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
     Ring<STAGES> ring(barriers);
     Ring<PATCHES> patch_ring(barriers + Ring<STAGES>::BYTES);
-    unsigned char* landed = barriers + Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES;
-    if (threadIdx.x == 0) {
-        ring.init();
-        patch_ring.init();
-        Storing::init(landed);
-        fence_mbarrier_init();
-    }
-    __syncthreads();  // the barriers are ready
+    Storing storing(stored, barriers + Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES);
+    start(ring, patch_ring, storing);
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)
             load_tile(Tile(number, g), &x, &w, patches, ring, patch_ring, g);
     } else if (is_consumer()) {
-        Storing storing(stored, landed);
         const Epilogue epilogue = {bias, nullptr, activation, alpha};
         const int tiles_across = (g.filters + FILTERS - 1) / FILTERS, groups = PIXELS / GROUP_PIXELS;
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, g);
-            const int filter = tile.filter + first_filter(), row = tile.row + first_pixel() / COLUMNS;
-            const auto load = [&](unsigned char* buffer, int of_pass, uint64_t* barrier) {
-                tma_load_4d(buffer, &residual, barrier, filter, tile.column, row + of_pass / COLUMNS, tile.image);
+            const int filter = tile.filter + first_filter();
+            const auto load = [&](unsigned char* buffer, int of_filters, int of_pixels, uint64_t* barrier) {
+                boxes(of_pixels, tile, [&](int first, int image, int row) {
+                    tma_load_4d(buffer + first, &residual, barrier, filter + of_filters, tile.column, row, image);
+                });
             };
             if (adds) storing.fetch(0, load);
             Sums sums;
@@ -122,10 +135,15 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
             const int part = number / tiles_across * groups + first_pixel() / GROUP_PIXELS;
             Moments* of_part = moments ? moments + (long long)part * g.filters : nullptr;
             add_bias(sums, bias, filter, g.filters, of_part, [&](int i) {
-                return tile.column + i % COLUMNS < g.output[2] && row + i / COLUMNS < g.output[1];
+                const int line = i / COLUMNS, image = IMAGES == 1 ? 0 : line / PATCH_ROWS;  // of several, a warpgroup has all
+                return tile.column + i % COLUMNS < g.output[2] &&
+                       tile.row + first_pixel() / COLUMNS + line - image * PATCH_ROWS < g.output[1] &&
+                       (IMAGES == 1 || (line % PATCH_ROWS < ROWS && tile.image + image < g.batch));
             });
-            storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_pass) {
-                tma_store_4d(&y, buffer, filter, tile.column, row + of_pass / COLUMNS, tile.image);
+            storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_filters, int of_pixels) {
+                boxes(of_pixels, tile, [&](int first, int image, int row) {
+                    tma_store_4d(&y, buffer + first, filter + of_filters, tile.column, row, image);
+                });
             }, load);
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();

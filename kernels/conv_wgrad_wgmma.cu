@@ -53,11 +53,7 @@ NAME(conv_wgrad_wgmma)(const __grid_constant__ TensorMap x, const __grid_constan
     const int across = (g.filters + FILTERS - 1) / FILTERS;
     const int filter = blockIdx.x % across * FILTERS, block = blockIdx.x / across * (WEIGHTS / 64);
     Ring<STAGES> ring(smem + STAGES * STAGE_BYTES);
-    if (threadIdx.x == 0) {
-        ring.init();
-        fence_mbarrier_init();
-    }
-    __syncthreads();  // the barriers are ready
+    start(ring);
 
     if (is_producer()) {
         load(&x, &dy, ring, filter, block, step, end, g);

@@ -43,11 +43,7 @@ NAME(conv_wgrad_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_c
     const int across = (g.filters + FILTERS - 1) / FILTERS;
     const int filter = blockIdx.x % across * FILTERS, channel = blockIdx.x / across * BLOCK;
     Ring<STAGES> ring(smem + STAGES * STAGE_BYTES);
-    if (threadIdx.x == 0) {
-        ring.init();
-        fence_mbarrier_init();
-    }
-    __syncthreads();  // the barriers are ready
+    start(ring);
 
     if (is_producer()) {
         load(&x, &dy, ring, filter, channel, step, end, g);

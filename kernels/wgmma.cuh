@@ -1,44 +1,77 @@
-// What the convolutions of 16-bit elements on Hopper's wgmma and TMA share (sm_90a), channels last.
+// What the convolutions on Hopper's wgmma and TMA share that go over output pixels (sm_90a), channels last: forward,
+// and of dy, for the gradient of the input.
 //
-// A block computes FILTERS x PIXELS sums. Its last warp is the producer: one thread of it has TMA copy 64 channels
+// A block computes FILTERS x PIXELS sums. Its last warp is the producer: one thread of it has TMA copy DEPTH channels
 // of a tap at a time to shared memory, in rows of 128 bytes with the 128-byte swizzle. Every other warpgroup is a
 // consumer: it multiplies 64 filters, on M, by GROUP_PIXELS pixels, on N. That way round even 64 filters keep the
 // tensor cores busy, for N may be large: with 64 of them on N, and the pixels on M, reading shared memory would take
 // as long as multiplying.
 //
-// The block is persistent: it takes tiles until none is left, and the producer is already at the next one while the
-// consumers store.
+// The gradient of the input sums over filters and has channels for its outputs: "channels" and "filters" are then
+// those of w the other way round, and its taps from the last on. Of 16 bits, w is read as it lies (TURNED): wgmma
+// takes an operand whose sum goes along its slow index. Of floats it does not: turn_filters.cu has turned them.
 //
-// Macros: FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a time), BUFFERS (for
-// them: while TMA stores one pass, the next is rounded into another), STAGES, BLOCKS (that a multiprocessor should
-// hold), SHARED_BYTES (the dynamic shared memory of a launch).
+// Floats are multiplied as TF32: wgmma leaves out the lower 13 bits of each. What is cut off is less than 2^-10 of a
+// number, twice what rounding would leave, and always towards zero; the sums are float.
+//
+// The block is persistent: it takes tiles until none is left, and the producer is already at the next one while the
+// consumers store. Where there are two TEAMS of consumers they take tiles in turn, and one multiplies while the other
+// stores.
+//
+// Macros: TURNED, 0 or 1; TEAMS; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a
+// time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the next is rounded into another),
+// STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory of a launch).
 #pragma once
-const int CONSUMERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS);
+const int READERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS), CONSUMERS = TEAMS * READERS;  // warpgroups
 #include "wgmma_ring.cuh"
 #include "epilogue.cuh"
 
-const int DEPTH = 64;                            // channels of a step
+const int DEPTH = ROW_BYTES / sizeof(Element);   // channels of a step
 const int FILTER_BYTES = FILTERS * ROW_BYTES;    // of a step
 const int PASS_BYTES = PASS_PIXELS * ROW_BYTES;  // of a warpgroup
 const int STORED_BYTES = BUFFERS * PASS_BYTES;   // of a warpgroup
-const int PASSES = GROUP_PIXELS / PASS_PIXELS;
+const int PARTS = 64 / DEPTH;                    // rows of 128 bytes that the 64 filters of a pixel are
+const int PASS = PASS_PIXELS / PARTS;            // pixels of a pass
+const int PASSES = GROUP_PIXELS / PASS;
 const int LANDED_BYTES = CONSUMERS * sizeof(uint64_t);  // a barrier for each warpgroup's residual
 
 static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must cover the tile");
-static_assert(GROUP_PIXELS % PASS_PIXELS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
+static_assert(GROUP_PIXELS % PASS == 0 && PASS_PIXELS % 16 == 0, "passes must cover a warpgroup's pixels");
 
 __device__ __forceinline__ int first_filter() { return warpgroup() % (FILTERS / 64) * 64; }
-__device__ __forceinline__ int first_pixel() { return warpgroup() / (FILTERS / 64) * GROUP_PIXELS; }
+__device__ __forceinline__ int first_pixel() { return warpgroup() % READERS / (FILTERS / 64) * GROUP_PIXELS; }
 
 // The sums of a warpgroup. Lane l of warp w holds, in number 4 * j + 2 * h + e, those of filter
 // 16 * w + l / 4 + 8 * h and pixel 8 * j + 2 * (l % 4) + e.
 typedef float Sums[GROUP_PIXELS / 2];
 
-#if ELEMENT == F16
-#define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), k16_f16)
+#if ELEMENT == F32
+static_assert(!TURNED, "wgmma takes 32-bit operands along the sum alone");
+#define KIND k8_tf32
+#elif ELEMENT == F16
+#define KIND PASTE(k16_f16, MAJOR)
 #else
-#define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), k16_bf16)
+#define KIND PASTE(k16_bf16, MAJOR)
 #endif
+#if TURNED
+#define MAJOR _mk
+const int NEXT_FILTERS = 2 * EIGHT_ROWS;  // bytes to what the next instruction of a step multiplies
+#else
+#define MAJOR
+const int NEXT_FILTERS = 32;
+#endif
+#define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), KIND)
+
+// Have TMA bring the tile's filters under tap `tap` of `taps`: channels from c on.
+__device__ __forceinline__ void load_filters(unsigned char* to, const TensorMap* w, uint64_t* full, int c, int tap,
+                                             int taps, int filter) {
+#if TURNED
+#pragma unroll
+    for (int i = 0; i < FILTERS; i += 64) tma_load_3d(to + i * ROW_BYTES, w, full, filter + i, taps - 1 - tap, c);
+#else
+    tma_load_3d(to, w, full, c, tap, filter);
+#endif
+}
 
 // Describes rows to wgmma of which every eight lie `pitch` bytes behind the eight before.
 __device__ __forceinline__ uint64_t rows_at(const unsigned char* first, unsigned pitch = EIGHT_ROWS) {
@@ -49,92 +82,65 @@ __device__ __forceinline__ uint64_t rows_at(const unsigned char* first, unsigned
 __device__ __forceinline__ void multiply(Sums& sums, uint64_t filters, uint64_t pixels, int& onto) {
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < ROW_BYTES; k += 32) {
-        WGMMA(sums, further(filters, k), further(pixels, k), onto);
+    for (int k = 0; k < 4; ++k) {
+        WGMMA(sums, further(filters, k * NEXT_FILTERS), further(pixels, k * 32), onto);
         onto = 1;
     }
     wgmma_commit();
 }
 
-// A warpgroup's way to store its sums, PASS_PIXELS at a time, as [pixel][64 filters]: by way of its buffers, from
-// which TMA stores them. A residual comes the same way: TMA brings it to the buffer, and the sums take its place.
-// One thread calls store(buffer, first pixel of the pass) and load(buffer, first pixel, barrier).
-struct Storing {
-    unsigned char* buffers;
-    uint64_t* landed;
-    unsigned parity = 0;
+// Whose turn it is to multiply. A team begins a tile when the other one has come to the last step of the tile before:
+// earlier it could take a stage that is full for that one's own.
+struct Turns {
+    uint64_t* passed;  // by each team: a phase for each of its tiles
+    unsigned parity;   // of the phase to wait for; the first tile's need not have been
+    bool others;       // whether the next tile is the other team's
 
-    __device__ __forceinline__ Storing(unsigned char* stored, unsigned char* landed)
-        : buffers(stored + warpgroup() * STORED_BYTES), landed((uint64_t*)landed + warpgroup()) {}
+    static const int BYTES = TEAMS > 1 ? TEAMS * sizeof(uint64_t) : 0;
+    static_assert(TEAMS <= 2, "there is one other team");
 
-    // By one thread, before anyone uses them.
-    __device__ __forceinline__ static void init(unsigned char* landed) {
-        for (int i = 0; i < CONSUMERS; ++i) mbarrier_init((uint64_t*)landed + i, 1);
+    __device__ __forceinline__ explicit Turns(unsigned char* barriers)
+        : passed((uint64_t*)barriers), parity(team() == 0), others(team() != 0) {}
+    static __device__ __forceinline__ int team() { return warpgroup() / READERS; }
+    __device__ __forceinline__ void init() const {
+        for (int i = 0; i < BYTES / sizeof(uint64_t); ++i) mbarrier_init(passed + i, 4 * READERS);
     }
-    __device__ __forceinline__ static bool is_one() { return threadIdx.x % 128 == 0; }
-    __device__ __forceinline__ unsigned char* buffer(int pass) const { return buffers + pass % BUFFERS * PASS_BYTES; }
-    __device__ __forceinline__ static void sync() { bar_sync(1 + warpgroup(), 128); }
-
-    // Have a pass of the residual brought once TMA has read what was in its buffer. Everyone has seen the pass before.
-    template <class Load> __device__ __forceinline__ void fetch(int pass, const Load& load) const {
-        if (!is_one()) return;
-        tma_store_wait<0>();
-        mbarrier_arrive_expect_tx(landed, PASS_BYTES);
-        load(buffer(pass), pass * PASS_PIXELS, landed);
+    __device__ __forceinline__ void await() const {
+        if (TEAMS > 1) mbarrier_wait(passed + 1 - team(), parity);
     }
-
-    // Add the residual, of which pass 0 is under way, apply f, round and store. The bias is among the sums.
-    template <class Store, class Load>
-    __device__ __forceinline__ void operator()(Sums& sums, const Epilogue& epilogue, bool residual, const Store& store,
-                                               const Load& load) {
-        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, matrix = lane / 8;
-        // of the four matrices that are stored at once: two of 8 pixels by two of 8 filters
-        const int row = (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
-#pragma unroll
-        for (int pass = 0; pass < PASSES; ++pass) {
-            if (residual) {
-                mbarrier_wait(landed, parity);
-                parity ^= 1;
-            } else if (is_one()) {
-                if (pass == 0) tma_store_wait<0>();  // the tile before, long since
-                if (pass > 0) tma_store_wait<BUFFERS - 1>();
-            }
-            sync();  // TMA has read what was in the buffer, or everyone has seen that it brought the residual
-            if (residual && BUFFERS > 1 && pass + 1 < PASSES) fetch(pass + 1, load);
-            float(&part)[PASS_PIXELS / 2] = *(float(*)[PASS_PIXELS / 2])(sums + pass * (PASS_PIXELS / 2));
-            unsigned char* first = buffer(pass) + row;
-            if (residual) {
-#pragma unroll
-                for (int pixel = 0; pixel < PASS_PIXELS; pixel += 16) {
-                    uint32_t pairs[4];
-                    ldmatrix_x4_trans(pairs, first + pixel * ROW_BYTES);
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) {
-                        const Elements<2> both = *(const Elements<2>*)&pairs[i];
-                        part[pixel / 2 + 2 * i] += widen(both.at[0]);
-                        part[pixel / 2 + 2 * i + 1] += widen(both.at[1]);
-                    }
-                }
-            }
-            epilogue.activate(part);
-#pragma unroll
-            for (int pixel = 0; pixel < PASS_PIXELS; pixel += 16) {
-                uint32_t pairs[4];
-#pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    pairs[i] = narrow_pair(part[pixel / 2 + 2 * i], part[pixel / 2 + 2 * i + 1]);
-                stmatrix_x4_trans(first + pixel * ROW_BYTES, pairs);
-            }
-            fence_proxy_async();
-            sync();  // the pass is complete
-            if (is_one()) {
-                store(buffer(pass), pass * PASS_PIXELS);
-                tma_store_commit();
-            }
-            if (residual && BUFFERS == 1 && pass + 1 < PASSES) fetch(pass + 1, load);
-        }
+    __device__ __forceinline__ void pass() {
+        if (TEAMS > 1 && threadIdx.x % 32 == 0) mbarrier_arrive(passed + team());
+        parity ^= 1;
+    }
+    // Return whether the next of the block's tiles is the other team's; then `ring` passes over its stages.
+    __device__ __forceinline__ bool pass_over(Ring<STAGES>& ring, int stages) {
+        const bool is_others = TEAMS > 1 && others;
+        if (is_others) ring.skip(stages);
+        others = !others;
+        return is_others;
     }
 };
+
+// Sums of so many steps, a stage having the filters and behind them the pixels.
+__device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, Turns& turns, int steps) {
+    const int stage_bytes = FILTER_BYTES + PIXELS * ROW_BYTES;
+    const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
+    const uint64_t pixels = rows_at(smem + FILTER_BYTES + first_pixel() * ROW_BYTES);
+    int onto = 0;
+    Reading before;
+    turns.await();
+    for (int step = 0; step < steps; ++step, ring.next()) {
+        ring.await();
+        const int stage = ring.stage * stage_bytes;
+        multiply(sums, further(filters, stage), further(pixels, stage), onto);
+        wgmma_wait<1>();  // the step before has ended, this one goes on
+        before.release();
+        before.empty = ring.empty + ring.stage;
+    }
+    turns.pass();
+    wgmma_wait<0>();
+    before.release();
+}
 
 // Add the bias to the sums of a warpgroup, `filter` being its first. Where `moments` (K,) is not null, it gets those
 // of the warpgroup's pixels for which exists(pixel).
@@ -157,3 +163,118 @@ __device__ __forceinline__ void add_bias(Sums& sums, const Element* __restrict__
         if (lane % 4 == 0 && own < filters) moments[own] = of_warp;
     }
 }
+
+// The sums of a pass, and where they go in shared memory: as [part][pixel][DEPTH filters], swizzled.
+typedef float PassSums[PASS / 2];
+
+#if ELEMENT == F32
+__device__ __forceinline__ float* place_of(unsigned char* buffer, int i) {
+    const int lane = threadIdx.x % 32, filter = threadIdx.x / 32 % 4 * 16 + lane / 4, pixel = lane % 4 * 2;
+    const int first = (filter / DEPTH * PASS + pixel) * ROW_BYTES + ((filter % DEPTH / 4) ^ pixel) * 16 + filter % 4 * 4;
+    // 8 filters further is two pieces of 16 bytes, the next pixel swaps neighbours
+    const int swapped = first ^ (i / 2 % 2 * 32 + i % 2 * 16);
+    return (float*)(buffer + swapped + i % 2 * ROW_BYTES + i / 4 * EIGHT_ROWS);
+}
+__device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) {
+#pragma unroll
+    for (int i = 0; i < PASS / 2; ++i) sums[i] += *place_of(buffer, i);
+}
+__device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums& sums) {
+#pragma unroll
+    for (int i = 0; i < PASS / 2; ++i) *place_of(buffer, i) = sums[i];
+}
+#else
+// Of the four matrices that are moved at once: two of 8 pixels by two of 8 filters.
+__device__ __forceinline__ unsigned char* matrices_at(unsigned char* buffer) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, matrix = lane / 8;
+    return buffer + (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
+}
+__device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) {
+    buffer = matrices_at(buffer);
+#pragma unroll
+    for (int pixel = 0; pixel < PASS; pixel += 16) {
+        uint32_t pairs[4];
+        ldmatrix_x4_trans(pairs, buffer + pixel * ROW_BYTES);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Elements<2> both = *(const Elements<2>*)&pairs[i];
+            sums[pixel / 2 + 2 * i] += widen(both.at[0]);
+            sums[pixel / 2 + 2 * i + 1] += widen(both.at[1]);
+        }
+    }
+}
+__device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums& sums) {
+    buffer = matrices_at(buffer);
+#pragma unroll
+    for (int pixel = 0; pixel < PASS; pixel += 16) {
+        uint32_t pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) pairs[i] = narrow_pair(sums[pixel / 2 + 2 * i], sums[pixel / 2 + 2 * i + 1]);
+        stmatrix_x4_trans(buffer + pixel * ROW_BYTES, pairs);
+    }
+}
+#endif
+
+// Those of the warpgroup's sums that are of a pass.
+__device__ __forceinline__ PassSums& of_pass(Sums& sums, int pass) { return *(PassSums*)(sums + pass * (PASS / 2)); }
+
+// A warpgroup's way to store its sums, a pass at a time: by way of its buffers, from which TMA stores them. A residual
+// comes the same way: TMA brings it to the buffer, and the sums take its place. For each part of a pass one thread
+// calls store(where it lies, its first of the 64 filters, its first pixel), or load, with the barrier as well.
+struct Storing {
+    unsigned char* buffers;
+    uint64_t* landed;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ Storing(unsigned char* stored, unsigned char* landed)
+        : buffers(stored + warpgroup() * STORED_BYTES), landed((uint64_t*)landed + warpgroup()) {}
+
+    // By one thread, before anyone uses them.
+    __device__ __forceinline__ void init() const {
+        for (int i = 0; i < CONSUMERS; ++i) mbarrier_init(landed - warpgroup() + i, 1);
+    }
+    __device__ __forceinline__ static bool is_one() { return threadIdx.x % 128 == 0; }
+    __device__ __forceinline__ unsigned char* buffer(int pass) const { return buffers + pass % BUFFERS * PASS_BYTES; }
+    __device__ __forceinline__ static void sync() { bar_sync(1 + warpgroup(), 128); }
+
+    // Have a pass of the residual brought once TMA has read what was in its buffer. Everyone has seen the pass before.
+    template <class Load> __device__ __forceinline__ void fetch(int pass, const Load& load) const {
+        if (!is_one()) return;
+        tma_store_wait<0>();
+        mbarrier_arrive_expect_tx(landed, PASS_BYTES);
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part)
+            load(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS, landed);
+    }
+
+    // Add the residual, of which pass 0 is under way, apply f, round and store. The bias is among the sums.
+    template <class Store, class Load>
+    __device__ __forceinline__ void operator()(Sums& sums, const Epilogue& epilogue, bool residual, const Store& store,
+                                               const Load& load) {
+#pragma unroll
+        for (int pass = 0; pass < PASSES; ++pass) {
+            if (residual) {
+                mbarrier_wait(landed, parity);
+                parity ^= 1;
+            } else if (is_one()) {
+                if (pass == 0) tma_store_wait<0>();  // the tile before, long since
+                if (pass > 0) tma_store_wait<BUFFERS - 1>();
+            }
+            sync();  // TMA has read what was in the buffer, or everyone has seen that it brought the residual
+            if (residual && BUFFERS > 1 && pass + 1 < PASSES) fetch(pass + 1, load);
+            PassSums& own = of_pass(sums, pass);
+            if (residual) add_pass(own, buffer(pass));
+            epilogue.activate(own);
+            write_pass(buffer(pass), own);
+            fence_proxy_async();
+            sync();  // the pass is complete
+            if (is_one()) {
+#pragma unroll
+                for (int part = 0; part < PARTS; ++part)
+                    store(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS);
+                tma_store_commit();
+            }
+            if (residual && BUFFERS == 1 && pass + 1 < PASSES) fetch(pass + 1, load);
+        }
+    }
+};

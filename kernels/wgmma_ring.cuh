@@ -1,18 +1,16 @@
 // How a block on Hopper hands what TMA brings from its producer to its consumers (sm_90a): rings of stages.
 //
 // The last warp of a block is the producer: one thread of it has TMA fill stages of shared memory. Every other
-// warpgroup is a consumer. `full` ends a phase when a stage's bytes are there, `empty` when every warp of the
-// consumers has read them.
+// warpgroup is a consumer. `full` ends a phase when a stage's bytes are there, `empty` when every warp of those that
+// read the stage has done so.
 //
-// The file that includes this one first says how many CONSUMERS there are.
+// The file that includes this one first says how many CONSUMERS there are, and how many READERS a stage has.
 #pragma once
 #include "conv_geometry.cuh"
 
-const int ROW_BYTES = 128;             // 64 elements, as far as the swizzle reaches
+const int ROW_BYTES = 128;             // 64 elements of 16 bits, 32 floats: as far as the swizzle reaches
 const int EIGHT_ROWS = 8 * ROW_BYTES;  // the pattern of the swizzle
 const int THREADS = 128 * CONSUMERS + 32;
-
-static_assert(sizeof(Element) == 2, "a row is 64 elements");
 
 extern __shared__ __align__(1024) unsigned char smem[];
 
@@ -33,7 +31,7 @@ template <int COUNT> struct Ring {
     __device__ __forceinline__ void init() const {
         for (int i = 0; i < COUNT; ++i) {
             mbarrier_init(full + i, 1);
-            mbarrier_init(empty + i, 4 * CONSUMERS);
+            mbarrier_init(empty + i, 4 * READERS);
         }
     }
     // The producer: wait until everyone has read what is in the stage, then announce what will come.
@@ -47,7 +45,22 @@ template <int COUNT> struct Ring {
     __device__ __forceinline__ void next() {
         if (++stage == COUNT) stage = 0, parity ^= 1;
     }
+    // A consumer: leave so many stages to others.
+    __device__ __forceinline__ void skip(int stages) {
+        stage += stages;
+        parity ^= stage / COUNT & 1;
+        stage %= COUNT;
+    }
 };
+
+// Make the barriers of rings ready, before a block's warps part.
+template <class... Rings> __device__ __forceinline__ void start(const Rings&... rings) {
+    if (threadIdx.x == 0) {
+        (rings.init(), ...);
+        fence_mbarrier_init();
+    }
+    __syncthreads();  // the barriers are ready
+}
 
 // A stage that its warpgroup's multiplications may still be reading: released when they have ended.
 struct Reading {
@@ -64,9 +77,5 @@ __device__ __forceinline__ uint64_t further(uint64_t rows, unsigned bytes) { ret
 
 // Two neighbours in memory, the first in the lower half.
 __device__ __forceinline__ uint32_t narrow_pair(float low, float high) {
-#if ELEMENT == F16
-    return cvt_f16x2(low, high);
-#else
-    return cvt_bf16x2(low, high);
-#endif
+    return ELEMENT == F16 ? cvt_f16x2(low, high) : cvt_bf16x2(low, high);
 }

@@ -13,7 +13,7 @@
 // Macros: FILTERS, WEIGHTS (of a block), GROUP_WEIGHTS, PIXELS, STAGES, SHARED_BYTES (the dynamic shared memory of a
 // launch).
 #pragma once
-const int CONSUMERS = FILTERS / 64 * (WEIGHTS / GROUP_WEIGHTS);
+const int CONSUMERS = FILTERS / 64 * (WEIGHTS / GROUP_WEIGHTS), READERS = CONSUMERS;
 #include "wgmma_ring.cuh"
 
 const int BLOCK = 64;                        // filters, or channels under one tap

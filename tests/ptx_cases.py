@@ -244,8 +244,9 @@ def mbarrier(run: Runner) -> None:
 def product(
     run: Runner, kernel: str, sizes: tuple[int, int, int], dtype: Any, sums: Any, *,
     threads: int = 32, shared: int = 0, onto: bool = True, rounded: Callable | None = None,
+    turned: bool = False,
 ) -> None:  # fmt: skip
-    """d (M, N) += a (M, K) b (N, K)^T, or = without ``onto``.
+    """d (M, N) += a (M, K) b (N, K)^T, or = without ``onto``; ``turned``: a comes as (K, M).
 
     Tensor cores add in their own order and may cut where others round: an error of one unit of the
     last place for each term.
@@ -258,6 +259,7 @@ def product(
     expected = start + exact[0] @ exact[1].T
     magnitude = abs(start) + abs(exact[0]) @ abs(exact[1]).T
     as_bits = dtype in (np.float16, ml_dtypes.bfloat16)
+    a = np.ascontiguousarray(a.T) if turned else a
     given = [t.view(np.uint16) if as_bits else t for t in (a, b)]
     run(kernel, threads, *given, d, shared=shared)
     error = abs(d - expected)
@@ -290,19 +292,33 @@ def mma_m16n8k16_f64(run: Runner) -> None:
 
 
 def gemm_wgmma(run: Runner, kernel: str) -> None:
-    _, _, n, tag = kernel.split("_")
-    dtype = {"f16": np.float16, "bf16": ml_dtypes.bfloat16}[tag]
+    """``_mk``: a comes with k as the slow index."""
+    _, _, n, tag, *turned = kernel.split("_")
+    dtype = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "tf32": np.float32}[tag]
     shared = (64 + int(n)) * 128
     product(
-        run, kernel, (64, int(n), 64), dtype, np.float32, threads=128, shared=shared, onto=False
-    )
+        run, kernel, (64, int(n), 128 // np.dtype(dtype).itemsize), dtype, np.float32, threads=128,
+        shared=shared, onto=False, rounded=cut_to_tf32 if tag == "tf32" else None,
+        turned=bool(turned),
+    )  # fmt: skip
+
+
+def cut_to_tf32(x: np.ndarray) -> np.ndarray:
+    """wgmma reads floats without the lower 13 bits; mma.sync leaves rounding them to others."""
+    return (x.view(np.uint32) & ~np.uint32(0x1FFF)).view(np.float32)
 
 
 for name in (
-    "gemm_wgmma_64_f16", "gemm_wgmma_64_bf16", "gemm_wgmma_112_f16", "gemm_wgmma_112_bf16",
-    "gemm_wgmma_128_f16", "gemm_wgmma_128_bf16", "gemm_wgmma_192_f16", "gemm_wgmma_192_bf16",
-    "gemm_wgmma_224_f16", "gemm_wgmma_224_bf16",
-    "gemm_wgmma_256_f16", "gemm_wgmma_256_bf16",
+    "gemm_wgmma_64_f16", "gemm_wgmma_64_bf16", "gemm_wgmma_112_f16",
+    "gemm_wgmma_112_bf16", "gemm_wgmma_128_f16", "gemm_wgmma_128_bf16",
+    "gemm_wgmma_192_f16", "gemm_wgmma_192_bf16", "gemm_wgmma_224_f16",
+    "gemm_wgmma_224_bf16", "gemm_wgmma_256_f16", "gemm_wgmma_256_bf16",
+    "gemm_wgmma_64_f16_mk", "gemm_wgmma_64_bf16_mk", "gemm_wgmma_112_f16_mk",
+    "gemm_wgmma_112_bf16_mk", "gemm_wgmma_128_f16_mk", "gemm_wgmma_128_bf16_mk",
+    "gemm_wgmma_192_f16_mk", "gemm_wgmma_192_bf16_mk", "gemm_wgmma_224_f16_mk",
+    "gemm_wgmma_224_bf16_mk", "gemm_wgmma_256_f16_mk", "gemm_wgmma_256_bf16_mk",
+    "gemm_wgmma_64_tf32", "gemm_wgmma_112_tf32", "gemm_wgmma_128_tf32",
+    "gemm_wgmma_192_tf32", "gemm_wgmma_224_tf32", "gemm_wgmma_256_tf32",
 ):  # fmt: skip
     CASES[name.removeprefix("gemm_")] = HOPPER, partial(gemm_wgmma, kernel=name)
 

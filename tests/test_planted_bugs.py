@@ -19,9 +19,9 @@ import pytest
 
 from gpucnn.backends.cuda import CudaBackend, columns, norm
 from gpucnn.backends.cuda import norm_pool as norm_pool_module
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma, wgmma_wgrad
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma_tiles, wgmma_wgrad
 from gpucnn.backends.cuda.algorithms.ladder import TILED
-from gpucnn.backends.cuda.algorithms.mma_formats import SMALL
+from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.backends.cuda.conv import norm_shape
@@ -34,6 +34,7 @@ from tests.emulator import KernelError
 from tests.emulator_launcher import EmulatorLauncher
 from tests.operations.conftest import poisoned
 from tests.operations.test_algorithms import ROUNDINGS
+from tests.ptx_cases import to_tf32
 from tests.tolerance import assert_close as close
 
 random = partial(draw, dtype=np.float32)
@@ -354,21 +355,27 @@ def grouped_wgrad(backend: CudaBackend) -> None:
     assert_close(got, dw, reduction=180, magnitude=terms)
 
 
-def on_hopper(backend: CudaBackend, direction: str, s: ConvShape, tile: wgmma.Tile) -> None:
-    """Multiply float16 by wgmma with this tile, one block after the other; forward with ReLU."""
+def on_hopper(
+    backend: CudaBackend, direction: str, s: ConvShape, tile: wgmma_tiles.Tile, dtype=np.float16
+) -> None:
+    """Multiply by wgmma with this tile, one block after the other; forward with ReLU."""
     forward = direction == "fprop"
     sizes = (s.x_shape, s.w_shape, (s.filters,)) if forward else (s.y_shape, s.w_shape, (72,))
-    arrays = [draw(f"{i}", size, np.float16) for i, size in enumerate(sizes)]
-    solve, algorithm = getattr(reference, f"conv_{direction}"), ALGORITHMS["wgmma"]
+    arrays = [draw(f"{i}", size, dtype) for i, size in enumerate(sizes)]
+    if dtype == np.float32:  # whose products TF32 has whole
+        arrays[:2] = [to_tf32(a).view(np.float32) for a in arrays[:2]]
+    solve = getattr(reference, f"conv_{direction}")
+    algorithm = ALGORITHMS["wgmma" if forward or s.strides == (1, 1) else "wgmma_dgrad"]
     expected, terms = solve(*arrays, s), solve(*map(np.abs, arrays), s)
-    problem = Problem(direction, s, "float16", "relu" if forward else "linear")
+    activation = "relu" if forward else "linear"
+    problem = Problem(direction, s, np.dtype(dtype).name, activation, math="tf32")
     plans = [plan for plan in algorithm.plans(problem) if plan.settings.tile == tile]
     assert plans
     for plan in plans:
         with poisoned(np):
             got = algorithm.run(backend, problem, replace(plan, grid=(1, 1, 1)), *arrays)
         want = np.maximum(expected, 0) if forward else expected
-        close(got, want, dtype=np.float16, reduction=649, magnitude=terms, what=str(plan))
+        close(got, want, dtype=dtype, reduction=649, magnitude=terms, what=str(plan))
 
 
 def epilogues(
@@ -415,7 +422,7 @@ def epilogue_f16(backend: CudaBackend) -> None:
 def epilogue_by_tma(backend: CudaBackend) -> None:
     """Two tiles, each in two passes by turns in two buffers."""
     shape = ConvShape.of((1, 15, 14, 64), (72, 1, 1, 64))
-    even = lambda plan: plan.settings.tile == wgmma.EVEN  # noqa: E731
+    even = lambda plan: plan.settings.tile == wgmma_tiles.EVEN  # noqa: E731
     epilogues(backend, "wgmma", shape, np.float16, even)
 
 
@@ -424,17 +431,44 @@ def gathered_by_tma(backend: CudaBackend) -> None:
     shape = ConvShape.of(
         (1, 9, 10, 72), (72, 3, 2, 72), strides=(2, 1), padding=((2, 0), (1, 2)), dilation=(1, 2)
     )
-    on_hopper(backend, "fprop", shape, wgmma.SMALL)
+    on_hopper(backend, "fprop", shape, wgmma_tiles.SMALL)
+
+
+def gathered_in_turns(backend: CudaBackend) -> None:
+    on_hopper(backend, "fprop", ConvShape.of((3, 13, 14, 264), (136, 1, 1, 264)), wgmma_tiles.TURNS)
 
 
 def dgrad_by_tma(backend: CudaBackend) -> None:
     shape = ConvShape.of((1, 7, 9, 72), (72, 2, 3, 72), padding=((1, 2), (0, 1)))
-    on_hopper(backend, "dgrad", shape, wgmma.SMALL)
+    on_hopper(backend, "dgrad", shape, wgmma_tiles.SMALL)
+
+
+def dgrad_in_tf32(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 7, 9, 72), (72, 2, 3, 72), padding=((1, 2), (0, 1)))
+    on_hopper(backend, "dgrad", shape, wgmma_tiles.SMALL, np.float32)
+
+
+def strided_dgrad_by_tma(backend: CudaBackend) -> None:
+    """In whole sums and in splits; classes of several sizes and numbers of taps."""
+    shape = ConvShape.of(
+        (1, 11, 13, 72), (72, 3, 4, 72), strides=(2, 3), padding=((2, 0), (1, 2)), dilation=(1, 2)
+    )
+    on_hopper(backend, "dgrad", shape, wgmma_tiles.SMALL)
+
+
+def strided_dgrad_in_tf32(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 6, 7, 72), (72, 1, 1, 72), strides=2)
+    on_hopper(backend, "dgrad", shape, wgmma_tiles.SMALL, np.float32)
 
 
 def patches_by_tma(backend: CudaBackend) -> None:
     shape = ConvShape.of((1, 30, 10, 136), (64, 2, 2, 136), padding=((1, 1), (1, 0)))
-    on_hopper(backend, "fprop", shape, wgmma.FLAT)
+    on_hopper(backend, "fprop", shape, wgmma_tiles.FLAT)
+
+
+def patches_of_two_images(backend: CudaBackend) -> None:
+    shape = ConvShape.of((5, 6, 6, 64), (64, 3, 3, 64), padding=((1, 1), (1, 0)))
+    on_hopper(backend, "fprop", shape, wgmma_tiles.PAIR)
 
 
 def mma_wgrad(backend: CudaBackend, dtype: str = "float16", math_mode: str = "strict") -> None:
@@ -997,15 +1031,15 @@ BUGS = [
         "return threadIdx.x / 32 % (TILE_M / WARP_M) * WARP_M;", "return 0;"),
     Bug("a stage is refilled before it has been read", gathered_by_tma, "wgmma_ring.cuh",
         "        mbarrier_wait(empty + stage, parity ^ 1);\n", ""),
-    Bug("a stage is released while it is multiplied", gathered_by_tma, "conv_wgmma.cu",
+    Bug("a stage is released while it is multiplied", gathered_by_tma, "wgmma.cuh",
         "before.release();\n        before.empty = ring.empty + ring.stage;",
         "before.empty = ring.empty + ring.stage;\n        before.release();"),
-    Bug("a stage is multiplied before it is full", gathered_by_tma, "conv_wgmma.cu",
+    Bug("a stage is multiplied before it is full", gathered_by_tma, "wgmma.cuh",
         "        ring.await();\n", ""),
-    Bug("the first step adds to what registers held", gathered_by_tma, "conv_wgmma.cu",
+    Bug("the first step adds to what registers held", gathered_by_tma, "wgmma.cuh",
         "int onto = 0;", "int onto = 1;"),
     Bug("the second quarter of the channels twice", gathered_by_tma, "wgmma.cuh",
-        "further(pixels, k)", "further(pixels, k / 64 * 64)"),
+        "further(pixels, k * 32)", "further(pixels, k / 2 * 64)"),
     Bug("TMA does not see what it stores", gathered_by_tma, "wgmma.cuh",
         "        fence_proxy_async();\n", ""),
     Bug("the residual replaces the sum", epilogue, "epilogue.cuh", "sums[e] += other.at[e]",
@@ -1064,11 +1098,56 @@ BUGS = [
         "patch_before.empty = patch_ring.empty + patch_ring.stage, patch_before.release();\n"),
     Bug("the second warpgroup takes the first rows", patches_by_tma, "conv_wgmma_patch.cu",
         "patches + first_pixel() / COLUMNS * pitch", "patches"),
-    Bug("the filters not turned", dgrad_by_tma, "turn_filters.cu", "taps - 1 - tap", "tap"),
-    Bug("no barrier before the filters are written", dgrad_by_tma, "turn_filters.cu",
+    Bug("the rows of the second image behind the first's", patches_of_two_images,
+        "conv_wgmma_patch.cu", "i * PATCH_ROWS * COLUMNS", "i * ROWS * COLUMNS"),
+    Bug("the next image alone", patches_of_two_images, "conv_wgmma_patch.cu",
+        "number / across / down * IMAGES", "number / across / down"),
+    Bug("an image that is not there is waited for", patches_of_two_images, "conv_wgmma_patch.cu",
+        "(ROWS + g.kernel[1] - 1) * IMAGES * ROW_BYTES;", "(ROWS + g.kernel[1] - 1) * ROW_BYTES;"),
+    Bug("both teams multiply at once", gathered_in_turns, "wgmma.cuh", "    turns.await();\n", ""),
+    Bug("a team takes the stages of the other", gathered_in_turns, "wgmma.cuh",
+        "if (is_others) ring.skip(stages);", ""),
+    Bug("skipped stages are of this round", gathered_in_turns, "wgmma_ring.cuh",
+        "        parity ^= stage / COUNT & 1;\n", ""),
+    Bug("the first team waits for the second", gathered_in_turns, "wgmma.cuh",
+        "parity(team() == 0)", "parity(0)"),
+    Bug("the taps of filters as they lie", dgrad_by_tma, "wgmma.cuh", "taps - 1 - tap", "tap"),
+    Bug("filters as they lie are read along the sum", dgrad_by_tma, "wgmma.cuh",
+        "const int NEXT_FILTERS = 2 * EIGHT_ROWS;", "const int NEXT_FILTERS = 32;"),
+    Bug("the filters not turned", dgrad_in_tf32, "turn_filters.cu", "taps - 1 - tap", "tap"),
+    Bug("no barrier before the filters are written", dgrad_in_tf32, "turn_filters.cu",
         "    __syncthreads();  // the tile is complete\n", ""),
-    Bug("channels beyond the last are turned", dgrad_by_tma, "turn_filters.cu",
+    Bug("channels beyond the last are turned", dgrad_in_tf32, "turn_filters.cu",
         "c0 + i < channels && k0", "k0"),
+    Bug("the second half of the filters over the first", dgrad_in_tf32, "wgmma.cuh",
+        "filter / DEPTH * PASS + pixel", "pixel"),
+    Bug("floats not swizzled", dgrad_in_tf32, "wgmma.cuh", "((filter % DEPTH / 4) ^ pixel) * 16",
+        "filter % DEPTH / 4 * 16"),
+    Bug("taps and places go opposite ways", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "own.last_tap[1] - j * classes.tap_step[1]", "j * classes.tap_step[1]"),
+    Bug("every class begins in the corner", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "own.displacement[1] + j", "j"),
+    Bug("places as far apart as taps", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "j * classes.place_step[1]", "j * classes.tap_step[1]"),
+    Bug("pixels that a class has not", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        " || w >= tile.own.pixels[1]", ""),
+    Bug("images beyond the last", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "n >= g.batch || ", ""),
+    Bug("all splits sum the first's steps", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "step = min(split * each, steps);", "step = 0;"),
+    Bug("all splits are the first", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "partial += (long long)tile.split * ", "partial += 0 * "),
+    Bug("the pass is written before it is complete", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "        bar_sync(1 + warpgroup(), 128);  // the pass is complete\n", ""),
+    Bug("the pass is overwritten before it has been read", strided_dgrad_by_tma,
+        "conv_dgrad_wgmma.cu",
+        "bar_sync(1 + warpgroup(), 128);  // what was in the", "// what was in the"),
+    Bug("channels beyond the last are written", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
+        "if (own < g.channels) *(Piece*)", "*(Piece*)"),
+    Bug("a class without taps is left as it was", strided_dgrad_in_tf32, "conv_dgrad_wgmma.cu",
+        "Sums sums = {};", "Sums sums;\n            if (tile.steps_end == tile.step) return;"),
+    Bug("the first half of a pixel's floats twice", strided_dgrad_in_tf32, "conv_dgrad_wgmma.cu",
+        "(part * PASS + i) * ROW_BYTES", "i * ROW_BYTES"),
     Bug("no barrier before the parts are added", depthwise_wgrad, "split_sum.cu",
         "        __syncthreads();  // every part is there\n", ""),
     Bug("a split's last part left out", depthwise_wgrad, "split_sum.cu", "other < parts;",

@@ -16,6 +16,8 @@ from gpucnn.backends.cuda.algorithms import (
     mma,
     mma_wgrad,
     wgmma,
+    wgmma_dgrad,
+    wgmma_tiles,
     wgmma_wgrad,
     winograd,
 )
@@ -139,26 +141,47 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
         assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
 
 
-@pytest.mark.parametrize("tile", wgmma.TILES, ids=lambda tile: f"{tile.filters}x{tile.pixels}")
+@pytest.mark.parametrize("tile", wgmma_tiles.TILES, ids=lambda tile: tile.name)
 def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
-    nvdisasm: Path, tmp_path: Path, tile: wgmma.Tile
+    nvdisasm: Path, tmp_path: Path, tile: wgmma_tiles.Tile
 ) -> None:
     family, loads, store = (
         (wgmma.PATCH, {"UTMALDG.3D", "UTMALDG.4D"}, "UTMASTG.4D")
         if tile.patches
         else (wgmma.CONV, {"UTMALDG.3D", "UTMALDG.4D.IM2COL"}, "UTMASTG.2D")
     )
-    for dtype, kind in (("float16", "F32"), ("bfloat16", "F32.BF16")):
-        code = listing(nvdisasm, tmp_path, family(dtype, tile), "sm_90")
+    for operands in (("float16", False), ("bfloat16", True), ("float32", False)):
+        code = listing(nvdisasm, tmp_path, family(operands, tile), "sm_90")
         found = set(INSTRUCTION.findall(code))
-        multiply = f"HGMMA.64x{tile.group_pixels}x16.{kind}"
-        assert {multiply, "STSM.16.MT88.4", store, *loads} <= found
-        assert not mnemonics(found) & {"HMMA", "FFMA", "STS", *UNWANTED}
-        # a step: four of them, one after the other, and not much beside them
-        loop = min((loop for loop in loops(code) if multiply in loop), key=len)
-        assert loop.count(multiply) == 4 and len(loop) < 100
-        first = loop.index(multiply)
-        assert not any(name.startswith("WARPGROUP.DEPBAR") for name in loop[first : first + 4])
+        assert {store, *loads} <= found
+        in_16_bits = operands[0] != "float32"
+        assert ("STSM.16.MT88.4" in found) == in_16_bits != ("STS" in found)
+        assert ("LDSM.16.MT88.4" in found) == in_16_bits, "of the residual"
+        multiplies_without_pause(code, tile, *operands)
+
+
+@pytest.mark.parametrize("tile", wgmma_dgrad.TILES, ids=lambda tile: tile.name)
+def test_hopper_gathers_gradients_of_strided_convolutions(
+    nvdisasm: Path, tmp_path: Path, tile: wgmma_tiles.Tile
+) -> None:
+    for operands in wgmma_dgrad.READ:
+        code = listing(nvdisasm, tmp_path, wgmma_dgrad.CLASSES(operands, tile), "sm_90")
+        found = set(INSTRUCTION.findall(code))
+        assert {"UTMALDG.3D", "UTMALDG.4D.IM2COL", "STG.E.128"} <= found
+        multiplies_without_pause(code, tile, *operands)
+
+
+def multiplies_without_pause(code: str, tile: wgmma_tiles.Tile, dtype: str, turned: bool) -> None:
+    """A step is four multiplications, one after the other, and not much beside them."""
+    kind = {"float16": "x16.F32", "bfloat16": "x16.F32.BF16", "float32": "x8.F32.TF32"}[dtype]
+    multiply = f"HGMMA.64x{tile.group_pixels}{kind}"
+    loop = min((loop for loop in loops(code) if multiply in loop), key=len)
+    assert loop.count(multiply) == 4 and len(loop) < 100
+    first = loop.index(multiply)
+    assert not any(name.startswith("WARPGROUP.DEPBAR") for name in loop[first : first + 4])
+    assert code.count(".tnspA") == (code.count("HGMMA") if turned else 0)
+    assert not mnemonics(set(loop)) & {"FFMA", "LDS", "STS"}
+    assert not mnemonics(set(INSTRUCTION.findall(code))) & {"HMMA", *UNWANTED}
 
 
 @pytest.mark.parametrize("tile", wgmma_wgrad.TILES, ids=lambda t: f"{t.filters}x{t.weights}")

@@ -281,6 +281,7 @@ def _later_lanes() -> list[Lane]:
     for op in DIRECTIONS:
         lanes += [channels_first(conv_lane(op, "resnet50", resnet, FLOAT32))]
         lanes += [conv_lane(op, "resnet50", networks.resnet50(256), FLOAT32)]
+        lanes += [conv_lane(op, "resnet50", networks.resnet50(256), BFLOAT16)]
         lanes += [conv_lane(op, "resnet50", networks.resnet50(1), FLOAT32)]
         lanes += [conv_lane(op, "vgg16", networks.vgg16(1), FLOAT32)]
         for batch in (128, 512):

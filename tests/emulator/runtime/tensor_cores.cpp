@@ -11,22 +11,23 @@ static float wgmma_operand(u64 descriptor, int kind, int mn, int k, bool transpo
     const u32 start = field(0), leading = field(16), stride = field(32);
     static const int swizzle_modes[] = {0, 3, 2, 1};  // the descriptor counts the other way round
     const int swizzle = swizzle_modes[descriptor >> 62];
-    const int row_bytes = 16 << swizzle, row_elements = row_bytes / 2;
+    const int itemsize = kind == EMU_TF32 ? 4 : 2, chunk = 16 / itemsize;
+    const int row_bytes = 16 << swizzle, row_elements = row_bytes / itemsize;
     u32 offset = start;
     if (transposed) {
-        offset += mn / row_elements * leading + k / 8 * stride + k % 8 * row_bytes + mn % row_elements * 2;
+        offset += mn / row_elements * leading + k / 8 * stride + k % 8 * row_bytes + mn % row_elements * itemsize;
     } else {
         offset += mn / 8 * stride + mn % 8 * row_bytes;
-        offset += swizzle ? k * 2 : k / 8 * leading + k % 8 * 2;
+        offset += swizzle ? k * itemsize : k / chunk * leading + k % chunk * itemsize;
     }
     offset = swizzled(offset, swizzle);
     const char* p = block->dynamic_shared + offset;
-    if (offset + 2 > block->launch->dynamic_bytes)
+    if (offset + itemsize > block->launch->dynamic_bytes)
         fail("wgmma descriptor reaches shared offset %u, beyond the %llu bytes of the launch", offset,
              (unsigned long long)block->launch->dynamic_bytes);
-    check_async_read("wgmma", p, 2, pc);
-    uint16_t bits;
-    memcpy(&bits, p, 2);
+    check_async_read("wgmma", p, itemsize, pc);
+    u32 bits = 0;
+    memcpy(&bits, p, itemsize);
     return to_float(kind, bits);
 }
 
@@ -34,18 +35,19 @@ static void run_wgmma(Wgmma& w, void* pc) {
     if (w.done) return;
     w.done = true;
     block->stats[WGMMA]++;
+    const int K = w.kind == EMU_TF32 ? 8 : 16;
     float a[64][16];
     std::vector<float> b((size_t)w.n * 16);
     for (int m = 0; m < 64; m++)
-        for (int k = 0; k < 16; k++) a[m][k] = wgmma_operand(w.a, w.kind, m, k, w.trans_a, pc);
+        for (int k = 0; k < K; k++) a[m][k] = wgmma_operand(w.a, w.kind, m, k, w.trans_a, pc);
     for (int n = 0; n < w.n; n++)
-        for (int k = 0; k < 16; k++) b[n * 16 + k] = wgmma_operand(w.b, w.kind, n, k, w.trans_b, pc);
+        for (int k = 0; k < K; k++) b[n * 16 + k] = wgmma_operand(w.b, w.kind, n, k, w.trans_b, pc);
     for (int thread = 0; thread < 128; thread++)
         for (int i = 0; i < w.n / 2; i++) {
             const int warp = thread / 32, lane = thread % 32;
             const int row = warp * 16 + lane / 4 + 8 * (i / 2 % 2), column = i / 4 * 8 + lane % 4 * 2 + i % 2;
             float sum = 0;
-            for (int k = 0; k < 16; k++) sum += a[row][k] * b[column * 16 + k];
+            for (int k = 0; k < K; k++) sum += a[row][k] * b[column * 16 + k];
             float& d = w.d[thread][i];
             d = (w.scale_d ? d : 0) + sum;
         }

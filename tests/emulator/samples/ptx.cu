@@ -14,7 +14,8 @@
 //   stmatrix_4_trans      y (32, 8) 16-bit from x (32 lanes, 4 registers); lane l names row 5 * l % 32
 //   load_tile*, load_im2col                   y = the bytes that TMA brings to shared memory
 //   store_tile, store_tile_4d                 the tensor gets x, the bytes that TMA takes from there
-//   gemm_wgmma*           d (64, N) = a (64, 64) b (N, 64)^T
+//   gemm_wgmma*           d (64, N) = a (64, K) b (N, K)^T, rows of both 128 bytes
+//   gemm_wgmma*_mk        d (64, N) = a (64, 64)^T b (N, 64)^T
 //   turned_wgmma*         d (64, N) = a (16, 64)^T times, for each 64 columns, 16 rows of b (rows, 64)
 //
 // Shared memory: at most 1 KB static; dynamic as the cases say.
@@ -255,15 +256,16 @@ KERNEL stmatrix_4_trans(const uint32_t* x, ushort_t* y) {
 
 #ifdef HOPPER_A
 // ---- sm_90a -------------------------------------------------------------------------------------
-#define GEMM_WGMMA(NAME, N, WGMMA)                                                           \
-    KERNEL __launch_bounds__(128) NAME(const ushort_t* a, const ushort_t* b, float* d) {     \
+// A row of 128 bytes is swizzled in pieces of 16. NEXT_A: the bytes to the next k of an instruction in a.
+#define GEMM_WGMMA(NAME, N, WGMMA, NUMBER, NEXT_A)                                           \
+    KERNEL __launch_bounds__(128) NAME(const NUMBER* a, const NUMBER* b, float* d) {         \
         extern __shared__ __align__(1024) unsigned char smem[];                              \
-        constexpr int A_BYTES = 64 * 128; /* rows of 64 numbers, swizzled in pieces of 16 bytes */ \
+        constexpr int A_BYTES = 64 * 128, K = 128 / sizeof(NUMBER), PIECE = K / 8;           \
         const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;                       \
-        for (int i = tid; i < (64 + N) * 64; i += 128) {                                     \
-            const int row = i / 64, column = i % 64;                                         \
-            const int offset = row * 128 + ((column / 8 ^ row % 8) * 8 + column % 8) * 2;    \
-            *reinterpret_cast<ushort_t*>(smem + offset) = row < 64 ? a[i] : b[i - 64 * 64];  \
+        for (int i = tid; i < (64 + N) * K; i += 128) {                                      \
+            const int row = i / K, column = i % K;                                           \
+            const int place = (column / PIECE ^ row % 8) * PIECE + column % PIECE;           \
+            reinterpret_cast<NUMBER*>(smem)[row * K + place] = row < 64 ? a[i] : b[i - 64 * K]; \
         }                                                                                    \
         fence_proxy_async();                                                                 \
         __syncthreads();                                                                     \
@@ -271,7 +273,7 @@ KERNEL stmatrix_4_trans(const uint32_t* x, ushort_t* y) {
         _Pragma("unroll") for (int i = 0; i < N / 2; i++) acc[i] = 1e30f; /* must not be added to */ \
         wgmma_fence();                                                                       \
         for (int k = 0; k < 4; k++)                                                          \
-            WGMMA(acc, wgmma_desc_sw128(smem + k * 32, 16, 1024),                            \
+            WGMMA(acc, wgmma_desc_sw128(smem + k * NEXT_A, 16, 1024),                        \
                   wgmma_desc_sw128(smem + A_BYTES + k * 32, 16, 1024), k > 0);               \
         wgmma_commit();                                                                      \
         wgmma_wait<0>();                                                                     \
@@ -280,18 +282,36 @@ KERNEL stmatrix_4_trans(const uint32_t* x, ushort_t* y) {
             d[row * N + i / 4 * 8 + lane % 4 * 2 + i % 2] = acc[i];                          \
         }                                                                                    \
     }
-GEMM_WGMMA(gemm_wgmma_64_f16, 64, wgmma_m64n64k16_f16)
-GEMM_WGMMA(gemm_wgmma_64_bf16, 64, wgmma_m64n64k16_bf16)
-GEMM_WGMMA(gemm_wgmma_112_f16, 112, wgmma_m64n112k16_f16)
-GEMM_WGMMA(gemm_wgmma_112_bf16, 112, wgmma_m64n112k16_bf16)
-GEMM_WGMMA(gemm_wgmma_128_f16, 128, wgmma_m64n128k16_f16)
-GEMM_WGMMA(gemm_wgmma_128_bf16, 128, wgmma_m64n128k16_bf16)
-GEMM_WGMMA(gemm_wgmma_192_f16, 192, wgmma_m64n192k16_f16)
-GEMM_WGMMA(gemm_wgmma_192_bf16, 192, wgmma_m64n192k16_bf16)
-GEMM_WGMMA(gemm_wgmma_224_f16, 224, wgmma_m64n224k16_f16)
-GEMM_WGMMA(gemm_wgmma_224_bf16, 224, wgmma_m64n224k16_bf16)
-GEMM_WGMMA(gemm_wgmma_256_f16, 256, wgmma_m64n256k16_f16)
-GEMM_WGMMA(gemm_wgmma_256_bf16, 256, wgmma_m64n256k16_bf16)
+GEMM_WGMMA(gemm_wgmma_64_f16, 64, wgmma_m64n64k16_f16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_64_bf16, 64, wgmma_m64n64k16_bf16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_112_f16, 112, wgmma_m64n112k16_f16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_112_bf16, 112, wgmma_m64n112k16_bf16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_128_f16, 128, wgmma_m64n128k16_f16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_128_bf16, 128, wgmma_m64n128k16_bf16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_192_f16, 192, wgmma_m64n192k16_f16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_192_bf16, 192, wgmma_m64n192k16_bf16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_224_f16, 224, wgmma_m64n224k16_f16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_224_bf16, 224, wgmma_m64n224k16_bf16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_256_f16, 256, wgmma_m64n256k16_f16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_256_bf16, 256, wgmma_m64n256k16_bf16, ushort_t, 32)
+GEMM_WGMMA(gemm_wgmma_64_f16_mk, 64, wgmma_m64n64k16_f16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_64_bf16_mk, 64, wgmma_m64n64k16_bf16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_112_f16_mk, 112, wgmma_m64n112k16_f16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_112_bf16_mk, 112, wgmma_m64n112k16_bf16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_128_f16_mk, 128, wgmma_m64n128k16_f16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_128_bf16_mk, 128, wgmma_m64n128k16_bf16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_192_f16_mk, 192, wgmma_m64n192k16_f16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_192_bf16_mk, 192, wgmma_m64n192k16_bf16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_224_f16_mk, 224, wgmma_m64n224k16_f16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_224_bf16_mk, 224, wgmma_m64n224k16_bf16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_256_f16_mk, 256, wgmma_m64n256k16_f16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_256_bf16_mk, 256, wgmma_m64n256k16_bf16_mk, ushort_t, 2048)
+GEMM_WGMMA(gemm_wgmma_64_tf32, 64, wgmma_m64n64k8_tf32, float, 32)
+GEMM_WGMMA(gemm_wgmma_112_tf32, 112, wgmma_m64n112k8_tf32, float, 32)
+GEMM_WGMMA(gemm_wgmma_128_tf32, 128, wgmma_m64n128k8_tf32, float, 32)
+GEMM_WGMMA(gemm_wgmma_192_tf32, 192, wgmma_m64n192k8_tf32, float, 32)
+GEMM_WGMMA(gemm_wgmma_224_tf32, 224, wgmma_m64n224k8_tf32, float, 32)
+GEMM_WGMMA(gemm_wgmma_256_tf32, 256, wgmma_m64n256k8_tf32, float, 32)
 
 // Rows of b: the first 64 columns of d take 8 from `first` on, and 8 from `eight` behind those; the next 64 columns
 // the same, `apart` rows further.

@@ -13,6 +13,7 @@ from .mma import Mma
 from .mma_padded import PaddedMma
 from .mma_wgrad import MmaWgrad
 from .wgmma import Wgmma
+from .wgmma_dgrad import WgmmaDgrad
 from .wgmma_wgrad import WgmmaWgrad
 from .winograd import Winograd
 from .winograd4 import Winograd4
@@ -28,6 +29,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         MmaWgrad(),
         PaddedMma(),
         Wgmma(),
+        WgmmaDgrad(),
         WgmmaWgrad(),
         Depthwise(),
         Direct(),

@@ -1,144 +1,49 @@
-"""16-bit numbers on Hopper's own tensor-core instructions (kernels/conv_wgmma*.cu)."""
+"""16-bit numbers, and floats as TF32, on Hopper's own tensor-core instructions
+(kernels/conv_wgmma*.cu)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ....shapes import ConvShape
 from ...base import Array
 from ..epilogue import Epilogue
 from ..geometry import geometry_record
-from ..kernel import Axis, KernelFamily
+from ..kernel import KernelFamily
 from ..launch import BLOCK_THREADS, KernelCaller, aligned_copy, ceil_div
 from ..split_sum import NOTHING, split_sum
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem, dgrad_as_fprop
-from .mma import CHUNK, ELEMENT, PARTIALS_16BIT
+from .wgmma_tiles import (
+    COLUMNS,
+    MOST_TAPS,
+    OPERANDS,
+    TILES,
+    Tile,
+    corners,
+    depth,
+    is_for_wgmma,
+    last_us,
+    pair,
+    splits,
+    tensor_maps_can_say,
+    tile_axis,
+    tile_us,
+)  # fmt: skip
 
-DEPTH, ROW_BYTES = 64, 128  # channels of a step, and their bytes
-COLUMNS, MOST_TAPS = 8, 3  # of a patch's tile, and of its windows along an axis
 SIDE = 32  # of a tile of turn_filters.cu
-LEAST = 64  # channels and filters: with fewer, most of a step would be zeros
-STEPS_PER_SPLIT = 4  # at least; with less, adding the splits up costs more
-# What a tensor map can say of the corners of an image, of taps and of strides.
-CORNER, FARTHEST_TAP, STRIDE = range(-128, 128), 255, 8
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A block's tile, and how its warpgroups share it.
-
-    Attributes:
-        filters: of a block; a warpgroup has 64.
-        pixels: of a block.
-        group_pixels: of a warpgroup.
-        pass_pixels: that a warpgroup stores at a time.
-        buffers: of a warpgroup, for what it stores.
-        stages: steps in shared memory; of filters alone where there are patches.
-        patches: in shared memory, 0 where each step brings its own pixels.
-        blocks: how many blocks a multiprocessor should hold.
-    """
-
-    filters: int
-    pixels: int
-    group_pixels: int
-    pass_pixels: int
-    buffers: int
-    stages: int
-    patches: int
-    blocks: int
-
-    @property
-    def consumers(self) -> int:
-        return self.filters // 64 * (self.pixels // self.group_pixels)
-
-    @property
-    def threads(self) -> int:
-        return 128 * self.consumers + 32
-
-    @property
-    def rows(self) -> int:
-        """Of an image, where there are patches."""
-        return self.pixels // COLUMNS
-
-    @property
-    def dynamic_bytes(self) -> int:
-        """Return the bytes of the stages, of what is stored, and of the barriers: two for a stage,
-        and one for a warpgroup's residual."""
-        stages = self.stages * self.filters * ROW_BYTES
-        if self.patches:
-            patch = (COLUMNS + MOST_TAPS - 1) * (self.rows + MOST_TAPS - 1) * ROW_BYTES
-            stages += self.patches * ceil_div(patch, 1024) * 1024
-        else:
-            stages += self.stages * self.pixels * ROW_BYTES
-        stored = self.consumers * self.buffers * self.pass_pixels * ROW_BYTES
-        return stages + stored + 16 * (self.stages + self.patches) + 8 * self.consumers
-
-
-WIDE = Tile(128, 256, 256, 64, buffers=2, stages=4, patches=0, blocks=1)
-# where wider ones would leave most of the last wave of blocks idle
-EVEN = Tile(128, 192, 192, 96, buffers=2, stages=4, patches=0, blocks=1)
-SMALL = Tile(64, 128, 128, 128, buffers=1, stages=4, patches=0, blocks=2)
-DEEP = Tile(128, 224, 224, 224, buffers=1, stages=4, patches=2, blocks=1)
-FLAT = Tile(64, 448, 224, 32, buffers=2, stages=6, patches=2, blocks=1)
-# one of two blocks stores while the other multiplies
-TWIN = Tile(64, 224, 224, 32, buffers=1, stages=4, patches=2, blocks=2)
-# for small maps
-HALF = Tile(128, 112, 112, 112, buffers=1, stages=8, patches=2, blocks=1)
-LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
-# For the cost model, in microseconds: a tile beside its steps, and a step, while as many blocks
-# run; where two could and one runs alone, it takes ``ALONE`` of that. Fitted to times of an H200,
-# within a tenth of most.
-ALONE = 0.65
-TIMES = {
-    WIDE: (1.65, 0.72),
-    SMALL: (1.2, 0.42),
-    EVEN: (1.5, 0.54),
-    DEEP: (2.35, 0.529),
-    FLAT: (1.8, 0.545),
-    TWIN: (1.1, 0.65),
-    HALF: (1.8, 0.29),
-    LOW: (2.0, 0.22),
-}
-TILES = tuple(TIMES)
-
-
-def _axis(patches: bool) -> Axis:
-    return {
-        tile: (
-            f"{tile.filters}x{tile.pixels}",
-            {
-                "FILTERS": tile.filters,
-                "PIXELS": tile.pixels,
-                "GROUP_PIXELS": tile.group_pixels,
-                "PASS_PIXELS": tile.pass_pixels,
-                "BUFFERS": tile.buffers,
-                "STAGES": tile.stages,
-                **({"PATCHES": tile.patches} if patches else {}),
-                "BLOCKS": tile.blocks,
-                "SHARED_BYTES": tile.dynamic_bytes,
-            },
-        )
-        for tile in TILES
-        if bool(tile.patches) == patches
-    }
-
-
-def wgmma_element() -> Axis:
-    """Return the types of the elements; one dimension is two."""
-    return {name: (tag, {**macros, "RANK": 2}) for name, (tag, macros) in ELEMENT.items()}
-
 
 CONV = KernelFamily(
-    "conv_wgmma.cu", "conv_wgmma", wgmma_element(), _axis(False), only_architecture=90
-)
+    "conv_wgmma.cu", "conv_wgmma", OPERANDS, tile_axis(t for t in TILES if not t.patches),
+    only_architecture=90,
+)  # fmt: skip
 PATCH = KernelFamily(
-    "conv_wgmma_patch.cu", "conv_wgmma_patch", wgmma_element(), _axis(True), only_architecture=90
-)
-TURN = KernelFamily("turn_filters.cu", "turn_filters", {2: ("b16", {})})  # by bytes
+    "conv_wgmma_patch.cu", "conv_wgmma_patch", OPERANDS, tile_axis(t for t in TILES if t.patches),
+    only_architecture=90,
+)  # fmt: skip
+TURN = KernelFamily("turn_filters.cu", "turn_filters", minimum_architecture=80)
 
 
 @dataclass(frozen=True)
@@ -156,59 +61,49 @@ def as_forward(problem: Problem) -> ConvShape:
     return dgrad_as_fprop(problem.shape) if problem.direction == "dgrad" else problem.shape
 
 
-def pair(values: tuple, neutral: Any = 1) -> tuple:
-    """Return a value for each of two axes; the first of one dimension is neutral."""
-    return (neutral,) * (2 - len(values)) + values
-
-
-def corners(s: ConvShape) -> list[tuple[int, int]]:
-    """Return, for each axis, where first taps begin, and where they end beyond the last place."""
-    axes = zip(s.kernel, s.padding, s.dilation, strict=True)
-    return [(-before, after - (r - 1) * dilation) for r, (before, after), dilation in axes]
-
-
-def tensor_maps_can_say(problem: Problem, s: ConvShape) -> bool:
-    """Return whether the GPU is Hopper, and tensor maps can say what the convolution ``s`` reads,
-    which has enough channels and filters."""
-    if not (
-        problem.architecture == 90
-        and problem.dtype in ELEMENT
-        and s.channels_last
-        and s.groups == 1
-        and s.rank <= 2
-        and s.channels % CHUNK == s.filters % CHUNK == 0
-        and min(s.channels, s.filters) >= LEAST
-    ):
+def applies(problem: Problem) -> bool:
+    """Return whether what is computed is a convolution forward that tensor maps can say."""
+    if problem.direction == "wgrad" or not is_for_wgmma(problem):
         return False
-    reach = (d * (r - 1) for r, d in zip(s.kernel, s.dilation, strict=True))
+    if problem.direction == "dgrad" and set(problem.shape.strides) != {1}:
+        return False
+    return tensor_maps_can_say(as_forward(problem))
+
+
+def takes_patches(s: ConvShape, tile: Tile) -> bool:
+    """Return whether the pixels of a step are those of the next one, displaced.
+
+    Those of several images lie as windows of ``MOST_TAPS`` would have them.
+    """
     return (
-        all(corner in CORNER for ends in corners(s) for corner in ends)
-        and max(reach) <= FARTHEST_TAP
-        and max(s.strides) <= STRIDE
-        and s.batch * max(math.prod(s.input), math.prod(s.output)) < 2**30
+        max(s.kernel) <= MOST_TAPS
+        and s.taps > 1
+        and set(s.strides) == set(s.dilation) == {1}
+        and (tile.images == 1 or pair(s.kernel)[0] == MOST_TAPS)
     )
 
 
-def applies(problem: Problem) -> bool:
-    """Return whether what is computed is a convolution forward that tensor maps can say."""
-    if problem.direction == "wgrad" or (
-        problem.direction == "dgrad" and set(problem.shape.strides) != {1}
-    ):
-        return False
-    return tensor_maps_can_say(problem, as_forward(problem))
+def turn_filters(caller: KernelCaller, w: Array, shape: ConvShape) -> Array:
+    """Return the float filters (K, ..., C) of a convolution as (C, ..., K), turned, in TF32."""
+    k, c = shape.filters, shape.channels
+    turned = caller.xp.empty((c, *shape.kernel, k), w.dtype)
+    grid = (ceil_div(c, SIDE), ceil_div(k, SIDE), shape.taps)
+    caller.launch(TURN(), grid, BLOCK_THREADS, w, turned, k, c)
+    return turned
 
 
-def takes_patches(s: ConvShape) -> bool:
-    """Return whether the pixels of a step are those of the next one, displaced."""
-    return max(s.kernel) <= MOST_TAPS and s.taps > 1 and set(s.strides) == set(s.dilation) == {1}
-
-
-def _steps(s: ConvShape) -> int:
-    return s.taps * ceil_div(s.channels, DEPTH)
+def filters_map(w: Array, s: ConvShape, tile: Tile, turned: bool) -> TensorMap:
+    """Return the map of the filters of the convolution ``s``; ``turned``: those of which it is the
+    gradient."""
+    channels = depth(w.dtype.itemsize)
+    if turned:
+        return TensorMap(w, (s.filters, s.taps, s.channels), Tiles((64, 1, channels)))
+    return TensorMap(w, (s.channels, s.taps, s.filters), Tiles((channels, 1, tile.filters)))
 
 
 class Wgmma(FusingAlgorithm):
-    """fprop, and dgrad with stride 1, of float16 and bfloat16 on sm_90, with channels last."""
+    """fprop, and dgrad with stride 1, on sm_90, with channels last: float16, bfloat16, and float32
+    where TF32 is permitted."""
 
     name = "wgmma"
 
@@ -216,50 +111,36 @@ class Wgmma(FusingAlgorithm):
         if not applies(problem):
             return
         s = as_forward(problem)
+        sum_steps = s.taps * ceil_div(s.channels, depth(problem.itemsize))
         for tile in TILES:
             across = ceil_div(s.filters, tile.filters)
             if tile.patches:
-                if not takes_patches(s):
+                if not takes_patches(s, tile):
                     continue
                 p, q = pair(s.output)
-                down = s.batch * ceil_div(p, tile.rows) * ceil_div(q, COLUMNS)
+                down = ceil_div(s.batch, tile.images) * ceil_div(p, tile.rows)
+                down *= ceil_div(q, COLUMNS)
             else:
                 down = ceil_div(s.batch * math.prod(s.output), tile.pixels)
-            for splits, steps in self._splits(s, tile, across * down):
-                tiles = across * down * splits
+            for count, steps in splits(sum_steps, math.prod(s.y_shape), tile, across * down):
+                tiles = across * down * count
                 blocks = min(tiles, MULTIPROCESSORS * tile.blocks)
-                settings = Settings(tile, tiles, splits, steps)
+                settings = Settings(tile, tiles, count, steps)
                 yield Plan(self.name, settings, (blocks, 1, 1), tile.threads)
-
-    @staticmethod
-    def _splits(s: ConvShape, tile: Tile, tiles: int) -> Iterator[tuple[int, int]]:
-        """Yield (splits, steps of each): the whole sum, and what one wave has room for."""
-        steps = _steps(s)
-        yield 1, steps
-        most = min(
-            steps // STEPS_PER_SPLIT, PARTIALS_16BIT // math.prod(s.y_shape),
-            MULTIPROCESSORS * tile.blocks // tiles,
-        )  # fmt: skip
-        if not tile.patches and most > 1:
-            each = ceil_div(steps, most)
-            yield ceil_div(steps, each), each
 
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What the busiest block takes, or memory, and the launches beside the kernel's."""
         s, settings, tile = as_forward(problem), plan.settings, plan.settings.tile
         waves = ceil_div(settings.tiles, MULTIPROCESSORS * tile.blocks)
-        tile_us, step_us = TIMES[tile]
-        if settings.tiles <= MULTIPROCESSORS and tile.blocks > 1:
-            step_us *= ALONE
         sizes = sum(map(math.prod, (s.x_shape, s.y_shape, s.w_shape)))
         memory_us = sizes * problem.itemsize / BYTES
-        total_us = LAUNCH_US + max(
-            memory_us, waves * (tile_us + settings.steps_per_split * step_us)
-        )
+        compute_us = waves * tile_us(tile, settings.steps_per_split, settings.tiles)
+        compute_us += last_us(tile, settings.tiles)
+        total_us = LAUNCH_US + max(memory_us, compute_us)
         if settings.splits > 1:
             numbers = settings.splits * math.prod(s.y_shape)
             total_us += LAUNCH_US + 2 * numbers * problem.accumulator_bytes / BYTES
-        if problem.direction == "dgrad":
+        if problem.direction == "dgrad" and problem.dtype == "float32":
             total_us += LAUNCH_US + 2 * math.prod(s.w_shape) * problem.itemsize / BYTES
         return total_us
 
@@ -273,36 +154,31 @@ class Wgmma(FusingAlgorithm):
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        s, splits = as_forward(problem), plan.settings.splits
-        if problem.direction == "dgrad":
-            w = self._turned(caller, w, s)
+        s, count = as_forward(problem), plan.settings.splits
+        turned = problem.direction == "dgrad"
+        if turned and problem.dtype == "float32":  # as the convolution's own from now on
+            w, turned = turn_filters(caller, w, problem.shape), False
         x, w = map(aligned_copy, (source, w))
-        if splits == 1:
+        if count == 1:
             y = caller.xp.empty(s.y_shape, x.dtype)
-            self._launch(caller, s, plan, x, w, epilogue, y, None)
+            self._launch(caller, s, plan, turned, x, w, epilogue, y, None)
             return y
-        partial = caller.xp.empty((splits, *s.y_shape), "float32")
-        self._launch(caller, s, plan, x, w, NOTHING, None, partial)
+        partial = caller.xp.empty((count, *s.y_shape), "float32")
+        self._launch(caller, s, plan, turned, x, w, NOTHING, None, partial)
         return split_sum(caller, partial, x.dtype, epilogue)
 
     @staticmethod
-    def _turned(caller: KernelCaller, w: Array, s: ConvShape) -> Array:
-        """Return the filters (K, ..., C) as those of the convolution ``s`` of dy, (C, ..., K)."""
-        turned = caller.xp.empty(s.w_shape, w.dtype)
-        grid = (ceil_div(s.filters, SIDE), ceil_div(s.channels, SIDE), s.taps)
-        caller.launch(TURN(w.dtype.itemsize), grid, BLOCK_THREADS, w, turned, s.channels, s.filters)
-        return turned
-
-    @staticmethod
     def _launch(
-        caller: KernelCaller, s: ConvShape, plan: Plan, x: Array, w: Array, epilogue: Epilogue,
-        y: Array | None, partial: Array | None,
+        caller: KernelCaller, s: ConvShape, plan: Plan, turned: bool, x: Array, w: Array,
+        epilogue: Epilogue, y: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
         """Write the result into ``y``, or the splits' sums into ``partial``."""
         settings, tile = plan.settings, plan.settings.tile
         (height, width), (p, q) = pair(s.input), pair(s.output)
         image = (s.channels, width, height, s.batch)
-        filters = TensorMap(w, (s.channels, s.taps, s.filters), Tiles((DEPTH, 1, tile.filters)))
+        channels = depth(x.dtype.itemsize)
+        in_pass = tile.pass_pixels * channels // 64  # pixels
+        filters, operands = filters_map(w, s, tile, turned), (x.dtype.name, turned)
         record, residual = geometry_record(s), aligned_copy(epilogue.residual)
         ending = (epilogue.b, *epilogue.function(x.dtype), epilogue.moments)
 
@@ -313,23 +189,22 @@ class Wgmma(FusingAlgorithm):
 
         if tile.patches:
             high, wide = pair(s.kernel)
-            box = (DEPTH, COLUMNS + wide - 1, tile.rows + high - 1, 1)
-            result = Tiles((DEPTH, COLUMNS, tile.pass_pixels // COLUMNS, 1))
+            box = (channels, COLUMNS + wide - 1, tile.rows + high - 1, tile.images)
+            rows = in_pass // COLUMNS if tile.images == 1 else tile.rows
+            results = stored((s.filters, q, p, s.batch), Tiles((channels, COLUMNS, rows, 1)))
             caller.launch(
-                PATCH(x.dtype, tile), plan.grid, plan.threads, TensorMap(x, image, Tiles(box)),
-                filters, *stored((s.filters, q, p, s.batch), result), *ending, settings.tiles,
-                record,
+                PATCH(operands, tile), plan.grid, plan.threads, TensorMap(x, image, Tiles(box)),
+                filters, *results, *ending, settings.tiles, record,
             )  # fmt: skip
             return
         (top, bottom), (left, right) = pair(tuple(corners(s)), (0, 0))
         down, across = pair(s.strides)
-        run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
+        run = Pixels((left, top), (right, bottom), channels, tile.pixels, (across, down))
         pixels = TensorMap(x, image, run)
         results = (pixels, pixels, False)  # of no use to splits
         if y is not None:
-            rows = s.batch * p * q
-            results = stored((s.filters, rows), Tiles((DEPTH, tile.pass_pixels)))
+            results = stored((s.filters, s.batch * p * q), Tiles((channels, in_pass)))
         caller.launch(
-            CONV(x.dtype, tile), plan.grid, plan.threads, pixels, filters, *results, *ending,
+            CONV(operands, tile), plan.grid, plan.threads, pixels, filters, *results, *ending,
             partial, settings.steps_per_split, settings.tiles, record,
         )  # fmt: skip

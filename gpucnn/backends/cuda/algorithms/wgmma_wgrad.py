@@ -18,7 +18,17 @@ from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import MULTIPROCESSORS, Algorithm, Plan, Problem
 from .mma import PARTIALS_16BIT
 from .mma_wgrad import WAVES, whole_us
-from .wgmma import COLUMNS, DEPTH, ROW_BYTES, corners, pair, tensor_maps_can_say, wgmma_element
+from .wgmma_tiles import (
+    COLUMNS,
+    ELEMENT,
+    ROW_BYTES,
+    corners,
+    is_for_wgmma,
+    pair,
+    tensor_maps_can_say,
+)  # fmt: skip
+
+DEPTH = 64  # filters, or channels under one tap, of a block
 
 TAPS = 3  # of the windows along an axis, where there are patches
 STEPS_PER_SPLIT = 3  # at least; with less, adding the splits up costs more
@@ -88,11 +98,12 @@ def _axis(patches: bool) -> Axis:
     }  # fmt: skip
 
 
+HALVES = {name: macros for name, macros in ELEMENT.items() if name != "float32"}
 GATHERED = KernelFamily(
-    "conv_wgrad_wgmma.cu", "conv_wgrad_wgmma", wgmma_element(), _axis(False), only_architecture=90
+    "conv_wgrad_wgmma.cu", "conv_wgrad_wgmma", HALVES, _axis(False), only_architecture=90
 )
 PATCHES = KernelFamily(
-    "conv_wgrad_wgmma_patch.cu", "conv_wgrad_wgmma_patch", wgmma_element(), _axis(True),
+    "conv_wgrad_wgmma_patch.cu", "conv_wgrad_wgmma_patch", HALVES, _axis(True),
     only_architecture=90,
 )  # fmt: skip
 
@@ -130,7 +141,9 @@ class WgmmaWgrad(Algorithm):
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
         s = problem.shape
-        if problem.direction != "wgrad" or not s.batch or not tensor_maps_can_say(problem, s):
+        if problem.direction != "wgrad" or not s.batch or problem.dtype not in HALVES:
+            return
+        if not (is_for_wgmma(problem) and tensor_maps_can_say(s)):
             return
         pixels = s.batch * math.prod(s.output)
         for tile in TILES:
