@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,6 @@ from .backends.base import Array
 from .data.device_loader import DeviceLoader
 from .data.loader import Loader
 from .data.streaming import StreamedLoader
-from .layers.base import Layer
 from .meter import Meter
 from .metrics import Metric
 from .step import Steps
@@ -61,16 +61,20 @@ class BatchStep(ABC):
 
     def _circumstances(self) -> tuple:
         """Return what the work depends on, the batch and what varies apart."""
-        trainer = self.trainer
-        settings = {**vars(trainer.optimizer), "learning_rate": None, "steps": None}
-        slots = settings.pop("slots")
-        layers = [
-            (layer.trainable, layer.frozen, trainable, layer.counters.get("seed"), _arrays(layer))
-            for _, layer, trainable in trainer.model._walk()
-        ]
-        model = trainer.model.fuses, trainer.model.dtype, trainer.model.layers
-        loss = trainer.loss, id(trainer.loss_scale), [*trainer.metrics.values()]
-        return model, layers, repr(settings), id(slots), loss
+        trainer, optimizer = self.trainer, self.trainer.optimizer
+        apart = ("learning_rate", "steps", "slots", "_skipped")
+        settings = {name: value for name, value in vars(optimizer).items() if name not in apart}
+        things: list[Any] = [optimizer, optimizer.slots, optimizer._skipped]
+        things += [trainer.loss, trainer.loss_scale]
+        layers = []
+        for _, layer, trainable in trainer.model._walk():
+            arguments = [getattr(layer, name) for name in layer.arguments]
+            layers.append((trainable, layer.trainable, layer.frozen, repr(arguments)))
+            things += [layer, *layer.params.values(), *layer.state.values()]
+        model = trainer.model.fuses, trainer.model.dtype
+        metrics = [*trainer.metrics.values()]
+        texts = repr((settings, trainer.loss, trainer.loss_scale))
+        return model, layers, texts, metrics, _Same(things)
 
     def _given(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
         """Return images and labels: to fetch a DeviceLoader's batch is part of the work."""
@@ -118,5 +122,17 @@ class EvaluationStep(BatchStep):
         return self._measured(value, prediction, labels, known)
 
 
-def _arrays(layer: Layer) -> tuple[int, ...]:
-    return tuple(map(id, (*layer.params.values(), *layer.state.values())))
+class _Same:
+    """Objects, and equal to none but the very same; alive, so that no other takes their place."""
+
+    def __init__(self, things: list[Any]) -> None:
+        self.things = things
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Same)
+            and len(self.things) == len(other.things)
+            and all(map(operator.is_, self.things, other.things))
+        )
+
+    __hash__ = None

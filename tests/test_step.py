@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gpucnn import models
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.callbacks import LambdaCallback
 from gpucnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from gpucnn.losses import CrossEntropy, Loss
 from gpucnn.network import Residual, Sequential
 from gpucnn.optimizers import SGD, Adam, Lookahead, LossScale, Muon
 from gpucnn.schedules import OneCycle
@@ -409,6 +411,61 @@ def test_a_change_from_outside_is_heeded(device):
         results.append(trainer)
     assert same(*results)
     assert any(step.recorded for step in results[0].training_step.steps.recordings.values())
+
+
+CHANGES = {
+    "rate of a dropout": lambda trainer: setattr(trainer.model.layers[6], "rate", 0.0),
+    "momentum of a batch norm": lambda trainer: setattr(trainer.model.layers[1], "momentum", 0.5),
+    "epsilon within a block": lambda trainer: setattr(
+        trainer.model.layers[4].layers[1], "epsilon", 0.5
+    ),
+    "loss's own argument": lambda trainer: setattr(trainer.loss, "share", 0.1),
+}
+
+
+@dataclass
+class Share(Loss):
+    """A share of the cross-entropy's gradient; not frozen, as one's own may be."""
+
+    alias = "share"
+    share: float = 1.0
+
+    def __call__(self, prediction, target, loss_scale=None):
+        value, dprediction = CrossEntropy()(prediction, target, loss_scale)
+        return value, dprediction * np.float32(self.share)
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_changed_argument_is_heeded(what, device):
+    """Kernels of a recorded step keep the arguments that they were given by value."""
+    results = []
+    for record, change in ((True, True), (False, True), (False, False)):
+        trainer = Trainer(
+            network(), Share(), SGD(0.05), backend=device.backend, record=record, progress=False
+        )
+
+        def on_epoch_begin(epoch, trainer=trainer, change=change):
+            if epoch == 2 and change:
+                CHANGES[what](trainer)
+
+        trainer.callbacks = [LambdaCallback(on_epoch_begin=on_epoch_begin)]
+        trainer.fit(IMAGES, LABELS, epochs=2, batch_size=5, validation_split=0)
+        results.append(trainer)
+    recorded, plain, unchanged = results
+    assert same(recorded, plain)
+    assert not same(recorded, unchanged)
+    (step,) = recorded.training_step.steps.recordings.values()
+    assert step.recorded
+
+
+def test_what_a_step_depends_on_is_told_apart_after_it_has_gone():
+    """A new dictionary of slots may lie where the old one lay: its address says nothing."""
+    trainer = training("numpy", epochs=1)
+    before = trainer.training_step._circumstances()
+    assert trainer.training_step._circumstances() == before
+    for _ in range(3):
+        trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
+        assert trainer.training_step._circumstances() != before
 
 
 def test_a_metric_that_waits_leaves_the_training_as_it_is(device):
