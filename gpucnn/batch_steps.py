@@ -87,7 +87,7 @@ class BatchStep(ABC):
         self, value: Array, prediction: Array, labels: Array, known: dict[Metric, Array]
     ) -> list[Array]:
         """Return the loss and the metrics, of which some are known; the meter takes them down."""
-        asarray = self.trainer.backend.xp.asarray
+        asarray = self.trainer.backend.asarray
         values = [value]
         for metric in self.trainer.metrics.values():
             values.append(asarray(known[metric] if metric in known else metric(prediction, labels)))

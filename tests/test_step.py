@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,9 @@ import gpucnn
 from gpucnn import models
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.callbacks import LambdaCallback
-from gpucnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from gpucnn.layers import BatchNorm, Concatenate, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
 from gpucnn.losses import CrossEntropy, Loss
-from gpucnn.network import Residual, Sequential
+from gpucnn.network import Input, Residual, Sequential
 from gpucnn.optimizers import SGD, Adam, Lookahead, LossScale, Muon
 from gpucnn.schedules import OneCycle
 from gpucnn.step import Arena, Lifetime, Recorded, recorded
@@ -239,6 +240,34 @@ def test_an_error_of_the_function_is_its_own(device):
         step(x)
     with pytest.raises(ZeroDivisionError, match="mine"):
         step(x)
+
+
+def test_a_table_from_the_host_is_not_captured(device):
+    """CuPy would capture the copy, and its source be another table's by the next replay."""
+
+    def function(x):
+        return [x + device.backend.asarray(np.ones(x.shape, x.dtype))]
+
+    step = Recorded(function, device.backend)
+    for x, _ in batches(device.backend, 6):
+        np.testing.assert_array_equal(step(x)[0].get(), x.get() + 1)
+    assert step.reason == "RuntimeError: a capture cannot copy from the host's memory"
+
+
+def test_other_threads_copy_while_one_captures(device):
+    backend, copied = device.backend, []
+
+    def function(x):
+        thread = threading.Thread(target=lambda: copied.append(backend.asarray(np.ones(3))))
+        thread.start()
+        thread.join()
+        return [x + x]
+
+    step = Recorded(function, backend)
+    for x, _ in batches(backend, 6):
+        step(x)
+    assert step.recorded
+    assert [array.tolist() for array in copied] == [[1.0, 1.0, 1.0]] * 4
 
 
 def test_numbers_vary_from_replay_to_replay(device):
@@ -475,6 +504,37 @@ def test_a_metric_that_waits_leaves_the_training_as_it_is(device):
     trainer = training(device.backend, metrics=["accuracy", share])
     assert "cannot" in trainer.recording_failure
     assert same(trainer, training(device.backend, record=False, metrics=["accuracy", share]))
+
+
+def test_a_metric_from_the_host_is_asked_every_time(device):
+    asked = []
+
+    def count(prediction, target):
+        return float(len(asked.append(target) or asked))
+
+    trainer = training(device.backend, metrics=[count])
+    assert "cannot copy" in trainer.recording_failure
+    assert trainer.history["count"][-1] > trainer.history["count"][0]
+
+
+def test_joined_maps_are_recorded(device):
+    """More than eight of them, too, which CuPy's concatenate would look up in a table."""
+
+    def joined():
+        gpucnn.set_seed(2)
+        x = Input((8, 8, 3))
+        y = Concatenate()([Conv2D(2, 1, activation="relu")(x) for _ in range(10)])
+        return gpucnn.Graph(inputs=x, outputs=Dense(5)(Flatten()(y)))
+
+    results = []
+    for record in (True, False):
+        trainer = Trainer(
+            joined(), optimizer=SGD(0.01), backend=device.backend, record=record, progress=False
+        )
+        trainer.fit(IMAGES, LABELS, epochs=1, batch_size=5, validation_split=0)
+        results.append(trainer)
+    assert results[0].recording_failure is None
+    assert same(*results)
 
 
 def test_a_profiler_sees_every_layer(device):
