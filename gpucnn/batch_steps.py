@@ -89,8 +89,14 @@ class BatchStep(ABC):
         """Return the loss and the metrics, of which some are known; the meter takes them down."""
         asarray = self.trainer.backend.asarray
         values = [value]
-        for metric in self.trainer.metrics.values():
-            values.append(asarray(known[metric] if metric in known else metric(prediction, labels)))
+        for name, metric in self.trainer.metrics.items():
+            mean = asarray(known[metric] if metric in known else metric(prediction, labels))
+            if mean.ndim or mean.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"Trainer: the metric {name!r} must give one number, the mean over a batch."
+                    f" Received: {mean.dtype.name} of shape {mean.shape}"
+                )
+            values.append(mean)
         if self._meter is not None:
             self._meter.write(values)
         return values

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import as_int, as_number
-from .backends import default_backend, get_backend
+from .backends import as_backend
 from .backends.base import Array, Backend
 from .batch_steps import EvaluationStep, TrainingStep
 from .callbacks import Callback
@@ -102,9 +102,7 @@ class Trainer:
         self.loss_scale = None if self._auto_scale else LossScale.of(loss_scale)
         self.metrics = named(self.loss.metrics if metrics is None else metrics)
         self.callbacks = _checked(callbacks)
-        if not isinstance(backend, (Backend, NoneType)):
-            backend = get_backend(backend)
-        self.backend = backend or default_backend()
+        self.backend = as_backend(backend)
         self.seed = as_int("Trainer", "seed", seed, minimum=0)
         self.record = record
         self.progress = progress
@@ -168,7 +166,8 @@ class Trainer:
 
         Raises:
             ValueError: x and y are of different lengths or empty, or do not fit the model, or a
-                Loader comes with an augmentation or a normalisation besides its own.
+                Loader comes with an augmentation or a normalisation besides its own, or one of the
+                optimizer's ``rate_factors`` is for no parameter.
             TypeError: x is a whole Dataset, or normalize is no Normalize, or the loss takes no
                 loss scale and there is one.
             FloatingPointError: the loss became NaN or infinite. The checkpoint on disk stays that
@@ -199,6 +198,8 @@ class Trainer:
         for data in (train, held_out):
             if data is not None:
                 self._prepare(data)
+        layers = self.model.walk()
+        self.optimizer.check([f"{path}/{key}" for path, layer in layers for key in layer.params])
         last = self.epoch + epochs
         if resume and json_path(checkpoint).is_file():
             read_state(checkpoint).restore(self)

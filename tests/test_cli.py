@@ -304,8 +304,10 @@ def test_summary(newest):
 
 def test_plan():
     output = run("plan", "lenet5", "--batch-size", 16)
-    assert re.search(r"batch_norm\+re_lu\+max_pool2d +uint8 16x14x14x6, float32 16x28x28x6", output)
-    assert re.search(r"arena +[\d.]+ MB for \d+ arrays of [\d.]+ MB in all", output)
+    kept = r"batch_norm\+re_lu\+max_pool2d +uint8\s16x14x14x6, float32\s16x28x28x6"
+    assert re.search(kept, output)
+    assert re.search(r"arena +[\d.]+ KB for \d+ arrays of [\d.]+ MB in all", output)
+    assert re.search(r"weights +241\.9 KB", output)
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -306,6 +306,10 @@ def test_what_the_kernel_does_not_know_is_refused(change, message):
 def test_other_arguments_are_checked_as_a_loaders():
     with pytest.raises(ValueError, match=r"Normalize: mean must be one number.*3 channels"):
         device_loader(normalize=Normalize((1, 2), 1))
+    with pytest.raises(ValueError, match=r"DeviceLoader: batch_size must be .*batch_size=0"):
+        device_loader(batch_size=0)
+    with pytest.raises(ValueError, match=r"backend must be .*Received: 3"):
+        device_loader(backend=3)
     with pytest.raises(ValueError, match=r"dtype must be one of .*Received: dtype='int8'"):
         device_loader(dtype="int8")
     with pytest.raises(ValueError, match=r"DeviceLoader: .*Received: epoch=-1, start=0"):
