@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -387,6 +389,20 @@ def test_a_recorded_training_in_sixteen_bits_is_the_same(dtype, device):
     assert trainers[0].optimizer.skipped == trainers[1].optimizer.skipped
     if dtype == "float16":
         assert 1 < trainers[0].optimizer.skipped < 14  # of 16
+
+
+def test_a_smaller_arena_is_given_back_with_its_recordings(device):
+    trainer = Trainer(network(), optimizer=SGD(0.05), backend=device.backend, progress=False)
+    memory = []
+    for batch_size in (5, 8, 20):
+        trainer.fit(IMAGES, LABELS, epochs=4, batch_size=batch_size, validation_split=0)
+        ((size, (_, owner)),) = trainer.training_step.steps._arenas
+        memory.append((size, weakref.ref(owner)))
+    sizes, owners = zip(*memory, strict=True)
+    assert sizes == tuple(sorted(set(sizes)))
+    gc.collect()
+    del owner
+    assert [alive() is not None for alive in owners] == [False, False, True]
 
 
 def test_on_numpy_too():
