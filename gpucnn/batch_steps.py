@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from .backends.base import Array
 from .data.device_loader import DeviceLoader
 from .data.loader import Loader
-from .data.streaming import StreamedLoader
 from .meter import Meter
 from .metrics import Metric
 from .step import Steps
@@ -33,7 +32,7 @@ class BatchStep(ABC):
     def __init__(self, trainer: Trainer, arenas: list[Any]) -> None:
         self.trainer = trainer
         self.steps = Steps(self.work, trainer.backend, arenas)
-        self._loader: Loader | StreamedLoader | None = None
+        self._loader: Loader | None = None
         self._meter: Meter | None = None
 
     @abstractmethod
@@ -43,7 +42,7 @@ class BatchStep(ABC):
         Without arguments the batch is the loader's next, which lies on the device.
         """
 
-    def begin(self, loader: Loader | StreamedLoader | None, meter: Meter) -> None:
+    def begin(self, loader: Loader | None, meter: Meter) -> None:
         """Take batches of a loader from here on, if asked to fetch them, and fill a meter.
 
         To be called again where something that the work depends on may have changed.

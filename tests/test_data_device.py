@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucnn import trainer as trainer_module
+from gpucnn import feed
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.changes import UNCHANGED, Changes
 from gpucnn.data import (
@@ -193,9 +193,9 @@ def test_a_recorded_step_takes_its_batch_itself():
 
 def loaders_of(monkeypatch, backend, **options) -> list[type]:
     """Return which loaders a trainer makes for its training and its validation."""
-    made, streamed = [], trainer_module.streamed
+    made, streamed = [], feed.streamed
     monkeypatch.setattr(
-        trainer_module, "streamed", lambda *given: made.append(type(given[0])) or streamed(*given)
+        feed, "streamed", lambda *given: made.append(type(given[0])) or streamed(*given)
     )
     fit(make_trainer(backend=backend), 1, **options)
     return made
