@@ -24,8 +24,8 @@ def plan(
 ) -> None:
     """Show how a training step is planned: the layers that run as one operation, and memory.
 
-    Of each: what is kept from the way forward for the way back, and how. Below, the bytes of all
-    arrays of a step, which share one arena as their lifetimes allow.
+    Of each: what is kept from the way forward for the way back, and how.
+    Below, the bytes of a step's arrays, which share one arena.
     """
     from ..step.report import step_memory
     from . import networks
