@@ -312,6 +312,13 @@ def test_a_state_of_another_kind_is_refused():
         Adam().load_state_dict(SGD().state_dict())
 
 
+def test_a_state_without_slots_is_refused():
+    optimizer = SGD(0.1)
+    with pytest.raises(ValueError, match=r"""the state must have "steps" and "slots".*'steps'"""):
+        optimizer.load_state_dict({"steps": 3})
+    assert optimizer.steps == 0
+
+
 def test_a_subclass_does_not_take_the_name_that_it_inherits():
     class Mine(SGD):
         pass
@@ -338,6 +345,7 @@ def test_no_parameters_are_no_step():
         (lambda: AdamW(weight_decay=-1), "AdamW: weight_decay must be .*-1"),
         (lambda: Muon(iterations=0), "Muon: iterations must be .*0"),
         (lambda: Lookahead(0), "Lookahead: period must be .*0"),
+        (lambda: Lookahead(share=1.5), r"Lookahead: share must be a number in \(0, 1\]\. .*=1.5"),
         (lambda: Lookahead(share=0.0), "Lookahead: share must be .*Received: share=0.0"),
         (
             lambda: Optimizer.of("rmsprop"),

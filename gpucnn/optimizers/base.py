@@ -244,8 +244,13 @@ class Optimizer(Configured):
         that it lacks begin at the parameters.
 
         Raises:
-            ValueError: the state is of another kind of optimizer.
+            ValueError: the state is of another kind of optimizer, or none.
         """
+        if not {"steps", "slots"} <= state.keys():
+            raise ValueError(
+                f'{type(self).__name__}: the state must have "steps" and "slots".'
+                f" Received: {tuple(state)}"
+            )
         own = set(state["slots"]) - {MASTER, SLOW}
         if own != set(self.slot_names):
             raise ValueError(
