@@ -22,6 +22,7 @@ from . import functional, layers
 from .backends import get_backend, use_backend
 from .initializers import set_seed
 from .layers import *  # noqa: F403 - exactly layers.__all__
+from .math_mode import set_math
 from .network import Graph, Input, Residual, Sequential
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "functional",
     "get_backend",
     "layers",
+    "set_math",
     "set_seed",
     "use_backend",
 ]  # fmt: skip

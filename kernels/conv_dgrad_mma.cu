@@ -1,5 +1,5 @@
-// Convolution, gradient of the input, of 16-bit elements with channels last: implicit GEMM on tensor cores (sm_80),
-// by gather as in conv_dgrad.cu.
+// Convolution, gradient of the input, with channels last: implicit GEMM on tensor cores (sm_80), of 16-bit elements, or
+// of floats taken as TF32 (tensor_cores.cuh), by gather as in conv_dgrad.cu.
 //
 //   dx[n, h, w, c] = bias[c] + sum over r, s, k of dy[n, (h + pad - r*dilation) / stride, ..., k] * w[k, r, s, c]
 //
@@ -9,8 +9,8 @@
 //   GEMM_K = the taps of the class * K/groups
 //   A(m, k) = dy where pixel m and tap (t,r,s) meet,  B(n, k) = w[k][t,r,s][n]
 //
-// dy, w, dx: see conv_geometry.cuh; dy and w begin at multiples of 16 bytes; C/groups and K/groups are multiples of 8;
-// bias (C,) or null; partial null where there is one split; residues as for conv_dgrad.cu. A window has at most
+// dy, w, dx: see conv_geometry.cuh; dy and w begin at multiples of 16 bytes; C/groups and K/groups are multiples of a
+// chunk; bias (C,) or null; partial null where there is one split; residues as for conv_dgrad.cu. A window has at most
 // MAX_TAPS taps, and 31 places along all axes together.
 // grid: x = (tiles of the largest class) * classes * groups * (tiles of channels), z = splits. One block computes
 // TILE_M pixels of TILE_N channels, one warp WARP_M x WARP_N of them. Shared memory: see tile_mma.cuh, the tables of
@@ -18,7 +18,7 @@
 #include "residues.cuh"
 #include "conv_mma.cuh"
 
-// B(n, k): what 8 channels weigh in tap and filter k. Beyond the last channel that may be anything.
+// B(n, k): what a chunk of channels weighs in tap and filter k. Beyond the last channel that may be anything.
 struct ChannelWeights {
     static const bool ALONG_K = false;
     typedef SlabOf<false, TILE_N> Slab;

@@ -1,4 +1,5 @@
-// Convolution, forward, of 16-bit elements with channels last: implicit GEMM on tensor cores (sm_80).
+// Convolution, forward, with channels last: implicit GEMM on tensor cores (sm_80), of 16-bit elements, or of floats
+// taken as TF32 (tensor_cores.cuh).
 //
 //   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c])
 //
@@ -7,14 +8,14 @@
 //   GEMM_M = N*O*P*Q output pixels,  GEMM_N = K/groups filters,  GEMM_K = T*R*S*C/groups
 //   A(m, k) = x gathered under tap (t,r,s) of pixel m,  B(n, k) = w[n][t,r,s,c]
 //
-// x, w, y: see conv_geometry.cuh; x and w begin at multiples of 16 bytes, C/groups is a multiple of 8, and y begins
-// at one where K and K/groups are; bias (K,) or null; partial null where there is one split. A window has at most
+// x, w, y: see conv_geometry.cuh; x and w begin at multiples of 16 bytes, C/groups is a multiple of a chunk, and y
+// begins at one where K and K/groups are; bias (K,) or null; partial null where there is one split. A window has at most
 // MAX_TAPS taps, and 31 places along all axes together.
 // grid: x = (tiles of pixels) * groups * (tiles of filters), z = splits. One block computes TILE_M pixels of TILE_N
 // filters, one warp WARP_M x WARP_N of them. Shared memory: see tile_mma.cuh, and the tables of conv_mma.cuh.
 #include "conv_mma.cuh"
 
-// B(n, k): 8 weights of filter n. What is beyond the last filter may be anything: nobody stores its sums.
+// B(n, k): a chunk of weights of filter n. What is beyond the last filter may be anything: nobody stores its sums.
 struct FilterWeights {
     static const bool ALONG_K = true;
     typedef SlabOf<true, TILE_N> Slab;

@@ -1,8 +1,8 @@
 // What the convolutions on tensor cores share, forward and backward: how the rows of a tile gather the pixels of
-// a map under the taps of a window, and how the tile is stored. Channels last, 16-bit elements, any rank: RANK is 3.
+// a map under the taps of a window, and how the tile is stored. Channels last, any rank: RANK is 3.
 //
 // All that depends on a row of the tile, or on a tap, is worked out once by a block and kept in shared memory
-// (Tables). In the loop, a chunk of 8 channels under a tap of a row then costs an addition and a test: each row has
+// (Tables). In the loop, a chunk of channels under a tap of a row then costs an addition and a test: each row has
 // the bits of the taps that lie outside of its map, one bit for each place of the window along each axis.
 //
 // Macros: those of tile_mma.cuh; SHARED_BYTES, the dynamic shared memory of a launch; BLOCKS, how many of them a
@@ -35,9 +35,11 @@ struct Tables {
 
 extern __shared__ __align__(16) unsigned char smem[];
 
-const int SLABS_BYTES = STAGES * (TILE_M + TILE_N) * TILE_K * 2;
+const int SLABS_BYTES = STAGES * (TILE_M + TILE_N) * TILE_K * sizeof(Element);
 static_assert(SHARED_BYTES == SLABS_BYTES + sizeof(Tables), "the launch must ask for what there is");
-static_assert(SLABS_BYTES >= TILE_M * TILE_N * 2, "the tile is stored by way of the slabs");
+// Of floats, what the lanes of a warp have side by side is a whole sector of memory: they store it themselves.
+const bool BY_WAY_OF_SLABS = sizeof(Element) == 2;
+static_assert(!BY_WAY_OF_SLABS || SLABS_BYTES >= TILE_M * TILE_N * 2, "the tile is stored by way of the slabs");
 
 __device__ __forceinline__ Tables& tables() { return *(Tables*)(smem + SLABS_BYTES); }
 
@@ -105,7 +107,7 @@ struct Terms {
     }
 };
 
-// A(m, k): 8 channels of the map under a tap of row m, k counting (tap, channel) with `depth` channels to a tap.
+// A(m, k): a chunk of channels of the map under a tap of row m, k counting (tap, channel) with `depth` channels to a tap.
 struct GatheredRows {
     static const bool ALONG_K = true;
     typedef SlabOf<true, TILE_M> Slab;
@@ -169,10 +171,10 @@ __device__ __forceinline__ void store_tile(const Sums& acc, int col0, int column
             for (int half = 0; half < 2; ++half) {
                 const int row = 16 * i + 8 * half + lane / 4;
                 Values<2> pair = {acc[i][j][2 * half], acc[i][j][2 * half + 1]};
-                if (partial) {
+                const auto store_here = [&](float* result) {
                     const int target = rows[row].target;
-                    if (target < 0) continue;
-                    float* to = partial + (long long)target * depth + first + column;
+                    if (target < 0) return;
+                    float* to = result + (long long)target * depth + first + column;
                     if (depth % 2 == 0 && columns % 2 == 0) {
                         if (column < columns) *(Values<2>*)to = pair;
                     } else {
@@ -180,6 +182,9 @@ __device__ __forceinline__ void store_tile(const Sums& acc, int col0, int column
                         for (int e = 0; e < 2; ++e)
                             if (column + e < columns) to[e] = pair.at[e];
                     }
+                };
+                if (partial) {
+                    store_here(partial);
                     continue;
                 }
 #pragma unroll
@@ -187,10 +192,14 @@ __device__ __forceinline__ void store_tile(const Sums& acc, int col0, int column
                     const float value = pair.at[e] + added[e];
                     pair.at[e] = relu && value <= 0 ? 0.f : value;
                 }
+                if (!BY_WAY_OF_SLABS) {
+                    store_here((float*)result);
+                    continue;
+                }
                 store_values<2>((Element*)(stage + Stage::offset(row, j)) + 2 * (lane % 4), pair);
             }
     }
-    if (partial) return;
+    if (partial || !BY_WAY_OF_SLABS) return;
     __syncwarp();  // the warp's part is complete
     const bool whole = depth % CHUNK == 0 && columns % CHUNK == 0;
     const int chunk = lane % Stage::CHUNKS, column = col0 + CHUNK * chunk;

@@ -1,5 +1,6 @@
-// Convolution in 16 bits, gradient of the filters, on tensor cores (mma.sync, from sm_80 on): implicit GEMM,
-// split over the output pixels, because the matrix is small and the sum is long.
+// Convolution, gradient of the filters, on tensor cores (mma.sync, from sm_80 on), of 16-bit elements, or of floats
+// taken as TF32 (tensor_cores.cuh): implicit GEMM, split over the output pixels, because the matrix is small and the
+// sum is long.
 //
 //   dw[k, r, s, c] = sum over n, p, q of x[n, p*stride - pad + r*dilation, ..., c] * dy[n, p, q, k]
 //
@@ -7,10 +8,10 @@
 //   GEMM_M = T*R*S*C/groups weights of a filter,  GEMM_N = K/groups filters,  GEMM_K = N*O*P*Q pixels
 //
 // In memory both operands have pixels as the slow index. A block walks its pixels in slabs of SLAB: of each
-// pixel, cp.async brings TILE_N filters of dy and TILE_M weights' worth of x, 8 neighbours (16 bytes) at a time,
-// zeros in the padding and beyond the last of anything; ldmatrix turns them on the way to the tensor cores.
-// STAGES slabs are on their way or being multiplied, and a slab costs one barrier; what a warp multiplies of 16
-// pixels is loaded while those before are multiplied. mma.sync's rows are filters and its columns weights, so
+// pixel, cp.async brings TILE_N filters of dy and TILE_M weights' worth of x, 16 bytes of neighbours (a chunk) at a
+// time, zeros in the padding and beyond the last of anything; ldmatrix turns 16-bit ones on the way to the tensor
+// cores, floats are loaded word by word. STAGES slabs are on their way or being multiplied, and a slab costs one
+// barrier; what a warp multiplies of MMA_K pixels is loaded while those before are multiplied. mma.sync's rows are filters and its columns weights, so
 // that a thread has neighbours in memory to store.
 //
 // What a block copies for each of its multiply-adds falls as its tile grows, hence the large ones. A pixel's place
@@ -19,37 +20,38 @@
 // Split z of the grid sums the pixels [z, z + 1) * pixels_per_split, in ascending order, and writes
 // partial[z][k][t,r,s,c] in float, which split_sum.cu adds; or dw, where `partial` is null and one split is all.
 //
-// x, dy: see conv_geometry.cuh, channels last; C/groups and K/groups are multiples of 8, addresses of 16 bytes.
+// x, dy: see conv_geometry.cuh, channels last; C/groups and K/groups are multiples of a chunk, addresses of 16 bytes.
 // grid: x = (tiles of weights) * groups * (tiles of filters), z = splits. One block computes TILE_M weights of
-// TILE_N filters, one warp WARP_M x WARP_N of them. Shared memory: STAGES * SLAB * (TILE_M + TILE_N) * 2 bytes,
-// 48 KB for 3 stages of 128 x 128.
-// Macros: TILE_M, TILE_N, WARP_M, WARP_N, SLAB, STAGES; BLOCKS, how many of them a multiprocessor should hold.
+// TILE_N filters, one warp WARP_M x WARP_N of them. Shared memory: STAGES * SLAB * (TILE_M + TILE_N) elements, 48 KB
+// for 3 stages of 128 x 128 in 16 bits.
+// Macros: TILE_M, TILE_N, WARP_M, WARP_N, SLAB, STAGES; BLOCKS, how many of them a multiprocessor should hold; those of
+// tensor_cores.cuh.
 #define CHANNELS_LAST 1
 #include "conv_geometry.cuh"
+#include "tensor_cores.cuh"
 
-const int MMA_K = 16;  // pixels of an instruction
 const int THREADS = (TILE_M / WARP_M) * (TILE_N / WARP_N) * 32;
-const int CHUNK = 8;  // elements that one cp.async copies
 // Threads that copy neighbouring chunks: 8 for 128 bytes, a line of the cache, more where there are so many.
 const int LANES = THREADS / SLAB > 8 ? THREADS / SLAB : 8;
 const int STEP = THREADS / LANES;  // pixels that all threads copy at once
 const int PIXELS = SLAB / STEP;    // of a slab, that one thread copies
 
-static_assert(sizeof(Element) == 2, "these tensor cores multiply 16-bit floats");
 static_assert(TILE_M % WARP_M == 0 && TILE_N % WARP_N == 0, "warps must cover the tile");
 static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "a warp loads 16 weights and 16 filters at once");
 static_assert(TILE_M % (LANES * CHUNK) == 0 && TILE_N % (LANES * CHUNK) == 0, "lanes must cover the tile");
-static_assert(SLAB % STEP == 0 && STEP % 8 == 0, "a thread's pixels must be alike modulo 8: see dy_chunk");
+static_assert(SLAB % STEP == 0 && STEP % TURNED_PERIOD == 0, "a thread's pixels must be alike: see dy_chunk");
 
-// A slab in shared memory: SLAB pixels of dy, TILE_N filters each, then of x, TILE_M weights each. Chunk c of
-// pixel p lies at c ^ p % 8, so that eight pixels of a chunk, as ldmatrix reads them, and eight chunks of a
-// pixel, as cp.async writes them, meet no bank twice.
-const int DY_ROW = TILE_N * 2, X_ROW = TILE_M * 2;  // bytes of a pixel
-const int X_SLAB = SLAB * DY_ROW;                   // where x begins
+// A slab in shared memory: SLAB pixels of dy, TILE_N filters each, then of x, TILE_M weights each. They lie turned:
+// chunk c of pixel p at c ^ turned_swizzle(p), so that what a warp reads at once, and eight chunks of a pixel, as
+// cp.async writes them, meet no bank twice.
+const int DY_ROW = TILE_N * sizeof(Element), X_ROW = TILE_M * sizeof(Element);  // bytes of a pixel
+const int X_SLAB = SLAB * DY_ROW;                                               // where x begins
 const int STAGE = X_SLAB + SLAB * X_ROW;
 
-__device__ __forceinline__ int dy_chunk(int pixel, int c) { return pixel * DY_ROW + (c ^ pixel % 8) * 16; }
-__device__ __forceinline__ int x_chunk(int pixel, int c) { return X_SLAB + pixel * X_ROW + (c ^ pixel % 8) * 16; }
+__device__ __forceinline__ int dy_chunk(int pixel, int c) { return pixel * DY_ROW + (c ^ turned_swizzle(pixel)) * 16; }
+__device__ __forceinline__ int x_chunk(int pixel, int c) {
+    return X_SLAB + pixel * X_ROW + (c ^ turned_swizzle(pixel)) * 16;
+}
 
 __device__ __forceinline__ int warp_weight() { return threadIdx.x / 32 % (TILE_M / WARP_M) * WARP_M; }
 __device__ __forceinline__ int warp_filter() { return threadIdx.x / 32 / (TILE_M / WARP_M) * WARP_N; }
@@ -109,20 +111,27 @@ struct Copies {
 // 16 filters by 8 weights: a thread has filters lane / 4 + {0, 8}, weights 2 * (lane % 4) + {0, 1}.
 typedef float Sums[WARP_N / 16][WARP_M / 8][4];
 
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if ELEMENT == BF16
-    mma_m16n8k16_bf16(d, a, b);
-#else
-    mma_m16n8k16_f16(d, a, b);
-#endif
-}
-
-// What a warp multiplies of 16 pixels of a slab.
+// What a warp multiplies of MMA_K pixels of a slab.
 struct Fragments {
     uint32_t dy[WARP_N / 16][4], x[WARP_M / 16][4];
 
     __device__ __forceinline__ void load(const unsigned char* slab, int pixel) {
         const int lane = threadIdx.x % 32;
+        if (sizeof(Element) == 4) {
+            const auto word = [&](int at) { return *(const uint32_t*)(slab + at + lane / 4 % CHUNK * 4); };
+#pragma unroll
+            for (int q = 0; q < 4; ++q) {
+#pragma unroll
+                for (int i = 0; i < WARP_N / 16; ++i)
+                    dy[i][q] = word((pixel + q / 2 * CHUNK) * DY_ROW +
+                                    dy_chunk(lane % 4, (warp_filter() + 16 * i + q % 2 * 8 + lane / 4) / CHUNK));
+#pragma unroll
+                for (int i = 0; i < WARP_M / 16; ++i)
+                    x[i][q] = word((pixel + q % 2 * CHUNK) * X_ROW +
+                                   x_chunk(lane % 4, (warp_weight() + 16 * i + q / 2 * 8 + lane / 4) / CHUNK));
+            }
+            return;
+        }
 #pragma unroll
         for (int i = 0; i < WARP_N / 16; ++i)  // filters 0 and 8 of pixel 0, then of pixel 8
             ldmatrix_x4_trans(dy[i], slab + pixel * DY_ROW +
@@ -133,16 +142,22 @@ struct Fragments {
     }
 
     __device__ __forceinline__ void multiply(Sums& sums) const {
+        Factor columns[WARP_M / 16];
 #pragma unroll
-        for (int i = 0; i < WARP_N / 16; ++i)
+        for (int j = 0; j < WARP_M / 16; ++j) columns[j] = factor_of(x[j]);
 #pragma unroll
-            for (int j = 0; j < WARP_M / 8; ++j)
-                mma(sums[i][j], dy[i], {x[j / 2][j % 2 * 2], x[j / 2][j % 2 * 2 + 1]});
+        for (int i = 0; i < WARP_N / 16; ++i) {
+            const Factor rows = factor_of(dy[i]);
+#pragma unroll
+            for (int j = 0; j < WARP_M / 8; ++j) multiply_add(sums[i][j], rows, columns[j / 2], j % 2);
+        }
     }
 };
 
 __device__ __forceinline__ void store_four(float* to, const Values<4>& four) { *(Values<4>*)to = four; }
+#if ELEMENT != F32
 __device__ __forceinline__ void store_four(Element* to, const Values<4>& four) { store_values<4>(to, four); }
+#endif
 
 // What exists of a warp's sums -> to (K, T, R, S, C / groups). Of two pairs of weights, 8 apart, a thread gives
 // one to its neighbour for the one that continues the other, and stores four that lie side by side.

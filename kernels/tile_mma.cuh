@@ -1,45 +1,45 @@
-// One block's tile of a matrix product of 16-bit numbers on tensor cores, the operands gathered, not stored
-// (as in tile_gemm.cuh), the sums in float:
+// One block's tile of a matrix product on tensor cores, of 16-bit numbers or of floats taken as TF32 (tensor_cores.cuh),
+// the operands gathered, not stored (as in tile_gemm.cuh), the sums in float:
 //
 //   acc[m][n] = sum over k of A(row0 + m, k) * B(col0 + n, k)      m < TILE_M, n < TILE_N
 //
 // The block walks k in slabs of TILE_K. All threads together copy the slabs of both operands to shared memory by
 // cp.async, 16 bytes at a time, STAGES - 1 slabs ahead; each warp multiplies WARP_M x WARP_N elements of the tile
-// by mma.m16n8k16, whose operands ldmatrix brings into registers, one step of 16 terms ahead.
+// by mma.sync, whose operands ldmatrix brings into registers, one step of MMA_K terms ahead.
 //
 // A slab lies in shared memory in rows of whole 16-byte chunks: a row of the tile with its TILE_K terms
 // (ALONG_K), or a term with all rows of the tile. Chunk c of row r stands at c ^ swizzle(r): the 8 rows of 16 bytes
 // that ldmatrix reads at once, one below the other, lie in all banks once, and so do the chunks side by side that
-// threads write.
+// threads write. Of floats, rows of terms are read word by word (tensor_cores.cuh).
 //
 // An operand says how its matrix is gathered:
 //   ALONG_K        which of the two its slabs are
 //   fetch(slab)    copies the next slab, by cp.async, with zeros for terms that do not exist; all threads call it
 //
-// Shared memory, dynamic: STAGES * (TILE_M + TILE_N) * TILE_K * 2 bytes, 64 KB for 128 x 128 x 32 in 4 stages.
-// Macros: TILE_M, TILE_N, WARP_M, WARP_N, TILE_K, STAGES.
+// Shared memory, dynamic: STAGES * (TILE_M + TILE_N) * TILE_K elements, 64 KB for 128 x 128 x 32 of 16 bits in 4 stages.
+// Macros: TILE_M, TILE_N, WARP_M, WARP_N, TILE_K, STAGES; those of tensor_cores.cuh.
 #pragma once
 #include "block_tile.cuh"
-#include "neighbours.cuh"
+#include "tensor_cores.cuh"
 
 const int WARPS_ACROSS = TILE_N / WARP_N;
 const int THREADS = 32 * (TILE_M / WARP_M) * WARPS_ACROSS;
-const int CHUNK = 8;  // elements of 16 bytes
-const int STEPS = TILE_K / 16;
+const int STEPS = TILE_K / MMA_K;
 
-static_assert(sizeof(Element) == 2, "these tensor cores multiply 16-bit numbers");
 static_assert(TILE_M % WARP_M == 0 && TILE_N % WARP_N == 0, "warps must cover the tile");
 static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "ldmatrix brings 16 rows of an operand");
 static_assert(STEPS % 2 == 0, "fragments take turns in two sets of registers, from slab to slab");
 
-// ROWS rows of LENGTH elements in shared memory.
-template <int ROWS, int LENGTH> struct Swizzled {
-    static const int CHUNKS = LENGTH / CHUNK, ROW_BYTES = LENGTH * 2, BYTES = ROWS * ROW_BYTES;
-    static_assert(CHUNKS % 8 == 0 || 8 % CHUNKS == 0, "rows are whole numbers of 128 bytes, or parts of them");
+// ROWS rows of LENGTH elements in shared memory, of one term each where they are TURNED.
+template <int ROWS, int LENGTH, bool TURNED = false> struct Swizzled {
+    static const int CHUNKS = LENGTH / CHUNK, ROW_BYTES = LENGTH * sizeof(Element), BYTES = ROWS * ROW_BYTES;
+    static_assert(CHUNKS % 8 == 0 || (8 % CHUNKS == 0 && (!TURNED || sizeof(Element) == 2)),
+                  "rows are whole numbers of 128 bytes, or parts of them");
 
-    // The same for rows that differ by a multiple of 8.
+    static const int PERIOD = TURNED ? TURNED_PERIOD : 8;  // the swizzle is the same for rows so far apart
     __device__ __forceinline__ static int swizzle(int row) {
-        return CHUNKS >= 8 ? row % 8 : row / (8 / CHUNKS) % CHUNKS;
+        if (CHUNKS >= 8) return TURNED ? turned_swizzle(row) : row % 8;
+        return row / (8 / CHUNKS) % CHUNKS;
     }
     __device__ __forceinline__ static int offset(int row, int chunk) {
         return row * ROW_BYTES + (chunk ^ swizzle(row)) * 16;
@@ -48,12 +48,12 @@ template <int ROWS, int LENGTH> struct Swizzled {
 
 // The slabs of an operand of which a block has TILE rows.
 template <bool ALONG_K, int TILE>
-struct SlabOf : Swizzled<ALONG_K ? TILE : TILE_K, ALONG_K ? TILE_K : TILE> {
-    using Layout = Swizzled<ALONG_K ? TILE : TILE_K, ALONG_K ? TILE_K : TILE>;
+struct SlabOf : Swizzled<ALONG_K ? TILE : TILE_K, ALONG_K ? TILE_K : TILE, !ALONG_K> {
+    using Layout = Swizzled<ALONG_K ? TILE : TILE_K, ALONG_K ? TILE_K : TILE, !ALONG_K>;
     // Threads side by side copy a row; each copies one chunk of LOADS rows that lie STEP apart.
     static const int STEP = THREADS / Layout::CHUNKS, LOADS = (ALONG_K ? TILE : TILE_K) / STEP;
     static_assert(THREADS % Layout::CHUNKS == 0 && LOADS >= 1, "threads must copy whole rows");
-    static_assert(STEP % 8 == 0 || LOADS == 1, "the swizzle must be the same for all rows of a thread");
+    static_assert(STEP % Layout::PERIOD == 0 || LOADS == 1, "the swizzle must be the same for all rows of a thread");
 
     __device__ __forceinline__ static int thread_row() { return threadIdx.x / Layout::CHUNKS; }
     __device__ __forceinline__ static int thread_chunk() { return threadIdx.x % Layout::CHUNKS; }
@@ -65,20 +65,32 @@ struct SlabOf : Swizzled<ALONG_K ? TILE : TILE_K, ALONG_K ? TILE_K : TILE> {
 __device__ __forceinline__ int warp_row() { return threadIdx.x / 32 / WARPS_ACROSS * WARP_M; }
 __device__ __forceinline__ int warp_col() { return threadIdx.x / 32 % WARPS_ACROSS * WARP_N; }
 
-// How a warp reads its ROWS rows of an operand's slab, 16 rows of 16 terms at a time. The four 8x8 matrices of
-// ldmatrix are the quarters of that square; mma.sync wants those of A, the FIRST operand, by columns, and those
-// of B by rows.
+// How a warp reads its ROWS rows of an operand's slab, 16 rows of MMA_K terms at a time. The four matrices of
+// ldmatrix, of 8 rows of 16 bytes, are the quarters of that square; mma.sync wants those of A, the FIRST operand, by
+// columns, and those of B by rows.
 template <bool FIRST, bool ALONG_K, int TILE, int ROWS> struct Fragments {
     using Slab = SlabOf<ALONG_K, TILE>;
     static const int PARTS = ROWS / 16;
-    static const int OFFSETS = ALONG_K ? STEPS : PARTS;
-    int offsets[OFFSETS];  // of what this lane points to, for each step or else for each part
+    static const bool IN_WORDS = !ALONG_K && sizeof(Element) == 4;
+    static const int LINE = 128 / sizeof(Element);  // rows that a line holds of a term
+    static_assert(!IN_WORDS || ROWS % LINE == 0, "a warp has whole lines");
+    // Of what this lane points to, for each step or else for each part; of words for each 8 rows of a line.
+    static const int OFFSETS = ALONG_K ? STEPS : IN_WORDS ? LINE / 8 : PARTS;
+    int offsets[OFFSETS];
     uint32_t values[2][PARTS][4];
 
     __device__ __forceinline__ explicit Fragments(int first_row) {
         const int lane = threadIdx.x % 32, quarter = lane / 8;
+        if (IN_WORDS) {
+#pragma unroll
+            for (int i = 0; i < OFFSETS; ++i) {
+                const int row = first_row + 8 * i + lane / 4;
+                offsets[i] = in_register(Slab::offset(lane % 4, row / CHUNK) + row % CHUNK * (int)sizeof(Element));
+            }
+            return;
+        }
         const int row = first_row + 8 * (FIRST ? quarter % 2 : quarter / 2);
-        const int half = FIRST ? quarter / 2 : quarter % 2;  // of the 16 terms
+        const int half = FIRST ? quarter / 2 : quarter % 2;  // of the terms
 #pragma unroll
         for (int i = 0; i < OFFSETS; ++i)
             offsets[i] = in_register(ALONG_K ? Slab::offset(row + lane % 8, 2 * i + half)
@@ -89,8 +101,15 @@ template <bool FIRST, bool ALONG_K, int TILE, int ROWS> struct Fragments {
         for (int i = 0; i < PARTS; ++i) {
             if (ALONG_K) {
                 ldmatrix_x4(values[into][i], slab + offsets[step] + i * 16 * Slab::ROW_BYTES);
+            } else if (!IN_WORDS) {
+                ldmatrix_x4_trans(values[into][i], slab + offsets[i] + step * MMA_K * Slab::ROW_BYTES);
             } else {
-                ldmatrix_x4_trans(values[into][i], slab + offsets[i] + step * 16 * Slab::ROW_BYTES);
+#pragma unroll
+                for (int q = 0; q < 4; ++q) {
+                    const int rows = 2 * i + (FIRST ? q % 2 : q / 2), term = step * MMA_K + CHUNK * (FIRST ? q / 2 : q % 2);
+                    values[into][i][q] = *(const uint32_t*)(slab + offsets[rows % OFFSETS] + rows / OFFSETS * 128 +
+                                                            term * Slab::ROW_BYTES);
+                }
             }
         }
     }
@@ -100,18 +119,15 @@ template <bool FIRST, bool ALONG_K, int TILE, int ROWS> struct Fragments {
 typedef float Sums[WARP_M / 16][WARP_N / 8][4];
 
 template <class A, class B> __device__ __forceinline__ void multiply(const A& a, const B& b, int from, Sums& acc) {
+    Factor columns[WARP_N / 16];
 #pragma unroll
-    for (int i = 0; i < WARP_M / 16; ++i)
+    for (int j = 0; j < WARP_N / 16; ++j) columns[j] = factor_of(b.values[from][j]);
 #pragma unroll
-        for (int j = 0; j < WARP_N / 8; ++j) {
-            const uint32_t(&quarters)[4] = b.values[from][j / 2];
-            const uint32_t half[2] = {quarters[j % 2 * 2], quarters[j % 2 * 2 + 1]};
-#if ELEMENT == F16
-            mma_m16n8k16_f16(acc[i][j], a.values[from][i], half);
-#else
-            mma_m16n8k16_bf16(acc[i][j], a.values[from][i], half);
-#endif
-        }
+    for (int i = 0; i < WARP_M / 16; ++i) {
+        const Factor rows = factor_of(a.values[from][i]);
+#pragma unroll
+        for (int j = 0; j < WARP_N / 8; ++j) multiply_add(acc[i][j], rows, columns[j / 2], j % 2);
+    }
 }
 
 template <class OperandA, class OperandB> struct TileSlabs {

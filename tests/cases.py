@@ -171,6 +171,12 @@ def random(name: str, shape: tuple[int, ...], dtype: Any, low: float = -1, high:
     return generator.uniform(low, high, shape).astype(dtype)
 
 
+def as_tf32(x: np.ndarray) -> np.ndarray:
+    """Round float32 to TF32's 10 bits behind the point, to nearest with ties away from zero."""
+    bits = x.view(np.uint32) + np.where(np.isfinite(x), np.uint32(0x1000), np.uint32(0))
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 def in_layout(array: Any, channels_last: bool) -> Any:
     """Return an activation of (N, ..., C) as it is, or as (N, C, ...)."""
     return array if channels_last else np.ascontiguousarray(np.moveaxis(array, -1, 1))

@@ -16,6 +16,7 @@ import numpy as np
 
 from gpucnn.backends.cuda.tensor_map import Pixels, TensorMap, Tiles
 
+from .cases import as_tf32
 from .ptx_runners import Architecture, EmulatorRunner, GpuRunner
 
 Runner = EmulatorRunner | GpuRunner
@@ -108,19 +109,15 @@ def bfloat16_from_float(run: Runner) -> None:
     same_bfloat16(y, x)
 
 
-def to_tf32(x: np.ndarray) -> np.ndarray:
-    """The bits of x rounded to 10 of mantissa, ties away from zero."""
-    return (x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
-
-
 @case(AMPERE)
 def cvt_tf32(run: Runner) -> None:
     x = numbers((1000,), np.float32)
     ties = x[:500].view(np.uint32) & np.uint32(0xFFFFE000) | np.uint32(0x1000)
     x[:500] = ties.view(np.float32)
+    x[500:505] = 0, -np.inf, np.inf, np.nan, np.finfo(np.float32).max  # the last to infinity
     y = np.zeros(x.shape, np.uint32)
     run("float_to_tf32", 128, x, y, i32(x.size))
-    same(y >> 13, to_tf32(x) >> 13)  # the tensor cores read no lower bits
+    same(y >> 13, as_tf32(x).view(np.uint32) >> 13)  # the tensor cores read no lower bits
 
 
 def in_pairs(run: Runner, kernel: str, dtype: Any) -> None:
@@ -279,10 +276,7 @@ def mma_m16n8k16_bf16(run: Runner) -> None:
 
 @case(AMPERE)
 def mma_m16n8k8_tf32(run: Runner) -> None:
-    def rounded(x: np.ndarray) -> np.ndarray:
-        return to_tf32(x).view(np.float32)
-
-    product(run, "mma_tf32", (16, 8, 8), np.float32, np.float32, rounded=rounded)
+    product(run, "mma_tf32", (16, 8, 8), np.float32, np.float32, rounded=as_tf32)
 
 
 @case(AMPERE)

@@ -205,7 +205,8 @@ def test_networks_are_the_same_in_pytorch(name):
 
 
 @pytest.mark.parametrize("layer", [
-    layers.Conv2D(4, 3, activation="relu"), layers.AveragePool2D(2), layers.Conv2D(4, 3, padding=1),
+    layers.Conv2D(4, 3, activation="relu"), layers.AveragePool2D(2),
+    layers.Conv2D(4, 3, padding=((0, 1), (1, 1))),
 ])  # fmt: skip
 def test_a_layer_that_is_in_no_network_of_ours_is_refused(layer):
     model = layers_only(layer)

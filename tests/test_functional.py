@@ -533,7 +533,7 @@ def refusals() -> dict:
         "math": (
             lambda: F.conv_backward(y, x, w, math="fast"),
             ValueError,
-            "conv: math must be one of 'strict', 'exact'. Received: math='fast'",
+            "conv: math must be one of 'strict', .*, 'fp32x3'. Received: math='fast'",
         ),
         "axis": (lambda: F.softmax_forward(x, 4), ValueError, "axis must be an axis of the input"),
         "gamma": (

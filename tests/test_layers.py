@@ -84,6 +84,25 @@ def test_math_reaches_the_backend(monkeypatch, layer, x_shape, math):
     assert len(asked) >= 3 and set(asked) == {math}
 
 
+@pytest.fixture
+def strict_afterwards():
+    yield
+    gpucnn.set_math("strict")
+
+
+@pytest.mark.parametrize("make", [lambda **m: L.Conv1D(2, 3, **m), lambda **m: L.Dense(2, **m)])
+def test_a_layer_keeps_the_math_that_was_set_when_it_was_made(strict_afterwards, make):
+    gpucnn.set_math("tf32")
+    made, given = make(), make(math="exact")
+    gpucnn.set_math("fp32x3")
+    assert [layer.math for layer in (made, from_config(to_config(made)), given)] == [
+        "tf32", "tf32", "exact",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"set_math: math must be one of .* Received: math='high'"):
+        gpucnn.set_math("high")
+    assert make().math == "fp32x3"
+
+
 def test_a_function_as_initializer_works_and_is_not_saved():
     layer = L.Dense(3, kernel_initializer=lambda shape, generator: np.full(shape, 2.0), name="d")
     np.testing.assert_array_equal(layer.forward(np.ones((1, 4))), [[8.0] * 3])

@@ -162,6 +162,17 @@ def test_exact_problems_have_no_winograd(direction: str) -> None:
     assert "implicit_gemm" in algorithms("exact")
 
 
+@pytest.mark.parametrize("math", ["tf32", "fp32x3"])
+def test_what_is_permitted_for_float32_is_strict_elsewhere(math: str) -> None:
+    for dtype in FLOATS:
+        asked, strict = (Problem("dgrad", SHAPES[2], dtype, math=each) for each in (math, "strict"))
+        assert (asked == strict) == (dtype != "float32")
+        # a permission, not an order
+        assert {plan.algorithm for plan in candidates(strict)} <= {
+            plan.algorithm for plan in candidates(asked)
+        }
+
+
 def test_what_no_launch_can_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="the tensor is too large for one launch"):
         choose(Problem("fprop", ConvShape.of((2**20, 2**10, 5), (2**17, 1, 5)), "float32"))

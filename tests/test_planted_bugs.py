@@ -20,17 +20,18 @@ import pytest
 from gpucnn.backends.cuda import CudaBackend, columns, norm
 from gpucnn.backends.cuda import norm_pool as norm_pool_module
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma, wgmma_wgrad
-from gpucnn.backends.cuda.algorithms.mma import SMALL
+from gpucnn.backends.cuda.algorithms.ladder import TILED
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
-from tests.cases import in_layout
+from tests.cases import as_tf32, in_layout
 from tests.cases import random as draw
 from tests.emulator import KernelError
 from tests.emulator_launcher import EmulatorLauncher
 from tests.operations.conftest import poisoned
+from tests.operations.test_algorithms import ROUNDINGS
 from tests.tolerance import assert_close as close
 
 random = partial(draw, dtype=np.float32)
@@ -100,6 +101,16 @@ def wgrad(backend: CudaBackend) -> None:
     assert_close(got, dw, reduction=1000, magnitude=terms)
 
 
+def tiled(backend: CudaBackend) -> None:
+    """The ladder's second rung."""
+    s = replace(CONV, groups=1)
+    x, w = random("x", s.x_shape), random("w", s.w_shape)
+    y, terms = (reference.conv_fprop(*a, None, s) for a in ((x, w), (np.abs(x), np.abs(w))))
+    problem = Problem("fprop", s, "float32")
+    got = TILED.run(backend, problem, *TILED.plans(problem), x, w, None)
+    assert_close(got, y, reduction=216, magnitude=terms)
+
+
 def on_tensor_cores(backend: CudaBackend, direction: str, expected: np.ndarray, *arrays) -> None:
     problem = Problem(direction, CONV, "float64")
     for plan in ALGORITHMS["dmma"].plans(problem):
@@ -123,34 +134,52 @@ HALVES = ConvShape.of(
 )  # fmt: skip
 
 
-def halves(backend: CudaBackend, direction: str, s: ConvShape) -> None:
-    """Multiply float16 on tensor cores, in whole sums and in split ones; forward with ReLU."""
+def by_mma(
+    backend: CudaBackend, direction: str, s: ConvShape, dtype: str = "float16",
+    math_mode: str = "strict",
+) -> None:  # fmt: skip
+    """Multiply on tensor cores, in whole sums and in split ones; forward with ReLU."""
     forward = direction == "fprop"
     source, b = (
-        draw(name, shape, np.float16)
+        draw(name, shape, dtype)
         for name, shape in zip(
             ("source", "b"), ((s.x_shape, (s.filters,)) if forward else (s.y_shape, (s.channels,))),
             strict=True,
         )
     )  # fmt: skip
-    w, solve = draw("w", s.w_shape, np.float16), getattr(reference, f"conv_{direction}")
-    expected, terms = (solve(*a, s) for a in ((source, w, b), map(np.abs, (source, w, b))))
-    problem = Problem(direction, s, "float16", "relu" if forward else "linear")
+    w, solve = draw("w", s.w_shape, dtype), getattr(reference, f"conv_{direction}")
+    taken = [as_tf32(a) if math_mode == "tf32" else a for a in (source, w)] + [b]
+    expected, terms = (solve(*a, s) for a in (taken, map(np.abs, taken)))
+    problem = Problem(direction, s, dtype, "relu" if forward else "linear", math=math_mode)
+    roundings = 529 * ROUNDINGS.get(math_mode, 1)
     for plan in ALGORITHMS["mma"].plans(problem):
-        if plan.settings.tile == SMALL:
+        if (plan.settings.tile.m, plan.settings.tile.n) == (64, 64):
             with poisoned(np):
                 got = ALGORITHMS["mma"].run(backend, problem, plan, source, w, b)
             want = np.maximum(expected, 0) if forward else expected
-            close(got, want, dtype=np.float16, reduction=529, magnitude=terms, what=str(plan))
+            close(got, want, dtype=dtype, reduction=roundings, magnitude=terms, what=str(plan))
 
 
 def fprop_f16(backend: CudaBackend) -> None:
-    halves(backend, "fprop", HALVES)
-    halves(backend, "fprop", replace(HALVES, channels=128))  # slabs of one tap each
+    by_mma(backend, "fprop", HALVES)
+    by_mma(backend, "fprop", replace(HALVES, channels=128))  # slabs of one tap each
 
 
 def dgrad_f16(backend: CudaBackend) -> None:
-    halves(backend, "dgrad", replace(HALVES, channels=48, filters=176))
+    by_mma(backend, "dgrad", replace(HALVES, channels=48, filters=176))
+
+
+def fprop_tf32(backend: CudaBackend) -> None:
+    by_mma(backend, "fprop", HALVES, "float32", "tf32")
+
+
+def dgrad_tf32(backend: CudaBackend) -> None:
+    shape = replace(HALVES, channels=96, filters=40)
+    by_mma(backend, "dgrad", shape, "float32", "tf32")
+
+
+def fprop_fp32x3(backend: CudaBackend) -> None:
+    by_mma(backend, "fprop", HALVES, "float32", "fp32x3")
 
 
 def padded_f16(backend: CudaBackend) -> None:
@@ -358,20 +387,25 @@ def patches_by_tma(backend: CudaBackend) -> None:
     on_hopper(backend, "fprop", shape, wgmma.FLAT)
 
 
-def mma_wgrad(backend: CudaBackend) -> None:
+def mma_wgrad(backend: CudaBackend, dtype: str = "float16", math_mode: str = "strict") -> None:
     """Two groups whose weights and filters end inside a tile, in splits of several slabs."""
     shape = ConvShape.of(
         (3, 10, 11, 32), (48, 3, 2, 16), strides=(1, 2), padding=((1, 0), (1, 2)), dilation=(2, 1),
         groups=2,
     )  # fmt: skip
-    problem, algorithm = Problem("wgrad", shape, "float16"), ALGORITHMS["mma_wgrad"]
+    problem, algorithm = Problem("wgrad", shape, dtype, math=math_mode), ALGORITHMS["mma_wgrad"]
     *_, plan = algorithm.plans(problem)  # the smallest tile
     assert plan.grid[2] > 1
-    x, dy = (draw(n, s, np.float16) for n, s in (("x", shape.x_shape), ("dy", shape.y_shape)))
-    dw, terms = (reference.conv_wgrad(*a, shape) for a in ((x, dy), (np.abs(x), np.abs(dy))))
+    x, dy = (draw(n, s, dtype) for n, s in (("x", shape.x_shape), ("dy", shape.y_shape)))
+    taken = [as_tf32(a) if math_mode == "tf32" else a for a in (x, dy)]
+    dw, terms = (reference.conv_wgrad(*a, shape) for a in (taken, map(np.abs, taken)))
     with poisoned(np):
         got = algorithm.run(backend, problem, plan, x, dy)
-    close(got, dw, dtype=np.float16, reduction=147, magnitude=terms)
+    close(got, dw, dtype=dtype, reduction=147, magnitude=terms)
+
+
+def wgrad_tf32(backend: CudaBackend) -> None:
+    mma_wgrad(backend, "float32", "tf32")
 
 
 def wgrad_on_hopper(backend: CudaBackend, s: ConvShape, tile: wgmma_wgrad.Tile) -> None:
@@ -715,6 +749,10 @@ BUGS = [
         "(first + quad)"),
     Bug("every tile copies the first rows", vectors, "tile_gemm_async.cuh", "row0 + i * STEP",
         "i * STEP"),
+    Bug("the slab is filled while others read it", tiled, "ladder_tiled.cu",
+        "                __syncthreads();  // everyone has read them\n", ""),
+    Bug("every thread sums for the filter that it loaded", tiled, "ladder_tiled.cu",
+        "w_slab[across][i]", "w_slab[down][i]"),
     Bug("every split sums from the start", split_sums, "conv_fprop.cu",
         "k_begin = blockIdx.z * k_per_split", "k_begin = 0"),
     Bug("the bias of the pixel, not of the channel", split_sums, "split_sum.cu",
@@ -741,8 +779,27 @@ BUGS = [
         "    __syncthreads();  // everyone has read the last slab\n", ""),
     Bug("the quarters of A in the order of B", fprop_f16, "tile_mma.cuh",
         "8 * (FIRST ? quarter % 2 : quarter / 2)", "8 * (quarter / 2)"),
-    Bug("the first half of the columns twice", dgrad_f16, "tile_mma.cuh", "quarters[j % 2 * 2]",
-        "quarters[0]"),
+    Bug("the first half of the columns twice", dgrad_f16, "tensor_cores.cuh", "b[2 * half]",
+        "b[0]"),
+    Bug("floats are cut, not rounded", fprop_tf32, "tensor_cores.cuh", "= cvt_tf32(x);",
+        "= loaded[q];"),
+    Bug("a part of three left out", fprop_fp32x3, "tensor_cores.cuh",
+        "    mma(sums, a.large, b.small, half);\n", ""),
+    Bug("the small part of what is small", fprop_fp32x3, "tensor_cores.cuh",
+        "x - __uint_as_float(factor.large[q])", "x"),
+    Bug("the sums before a step forgotten", fprop_fp32x3, "tensor_cores.cuh", "d[e] += sums[e]",
+        "d[e] = sums[e]"),
+    Bug("words of the wrong half of the terms", dgrad_tf32, "tile_mma.cuh",
+        "CHUNK * (FIRST ? q / 2 : q % 2)", "CHUNK * (q / 2)"),
+    Bug("words of the same eight rows", dgrad_tf32, "tile_mma.cuh", "2 * i + (FIRST", "(FIRST"),
+    Bug("words of another warp's rows", dgrad_tf32, "tile_mma.cuh",
+        "first_row + 8 * i + lane / 4", "8 * i + lane / 4"),
+    Bug("floats of pixels beyond the last", fprop_tf32, "conv_mma.cuh",
+        "                    if (target < 0) return;\n", ""),
+    Bug("pixels of the wrong half of a step", wgrad_tf32, "conv_wgrad_mma.cu",
+        "(pixel + q / 2 * CHUNK) * DY_ROW", "(pixel + q % 2 * CHUNK) * DY_ROW"),
+    Bug("words beside their chunk", wgrad_tf32, "conv_wgrad_mma.cu", "lane / 4 % CHUNK * 4",
+        "lane / 4 % CHUNK * 2"),
     Bug("the padding is read", fprop_f16, "conv_mma.cuh", "bits & tap.places ? 0 : 16", "16"),
     Bug("one bit for the taps of all axes", fprop_f16, "conv_mma.cuh", "first += counts(a);", ""),
     Bug("the terms of the next split", fprop_f16, "conv_fprop_mma.cu",

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.cuda.algorithms import ALGORITHMS
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, LADDER
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from profiling.gpu import __main__ as command
 from profiling.gpu import (
@@ -41,6 +41,7 @@ from profiling.gpu import (
 from profiling.gpu.accuracy import LIMITS, relative_error
 from profiling.gpu.cases import BFLOAT16, FLOAT32, FLOAT64, Case, ParameterShape, RowShape
 from profiling.gpu.jobs import Deadline, Job, run_all
+from profiling.gpu.options import parser
 from profiling.results import Results, problems
 
 from .cases import DTYPES
@@ -111,8 +112,7 @@ def test_the_set_has_what_was_asked_for():
     forward = [r for r in rows if r["op"] == "conv_fprop" and r["dtype"] == "float32"]
     resnet = [r for r in forward if r["set"] == "resnet50" and r["layout"] == "NHWC"]
     assert sum(row["shape"]["batch"] == 256 for row in resnet) == 23
-    assert {row["math"] for row in rows} == {"strict", "mixed"}
-    assert any(case.math == "tf32" for case in cases.benchmark_set(tf32=True))
+    assert {row["math"] for row in rows} == {"strict", "mixed", "tf32", "fp32x3"}
     no_picture = [r for r in rows if r["op"] == "conv_dgrad" and r["shape"]["channels"] <= 4]
     assert no_picture == []
 
@@ -134,14 +134,16 @@ def options(**given):
 
 
 def test_the_options_choose():
-    only = bench.chosen(options(set=["vgg16"], op=["conv_wgrad"], dtype=["bfloat16"]), tf32=False)
+    only = bench.chosen(options(set=["vgg16"], op=["conv_wgrad"], dtype=["bfloat16"]))
     assert only and all((c.set, c.op, c.dtype) == ("vgg16", "conv_wgrad", "bfloat16") for c in only)
-    quick = bench.chosen(options(quick=True), tf32=False)
+    quick = bench.chosen(options(quick=True))
     assert sorted(case.op for case in quick) == sorted(ours.OPERATIONS)
-    peers = bench.chosen(options(compile=True, jax=True, set=["stems"]), tf32=False)
+    peers = bench.chosen(options(compile=True, jax=True, set=["stems"]))
     assert {case.against for case in peers} == {"torch", "torch.compile", "jax"}
     assert all("bias" in case.op for case in peers if case.against != "torch")
-    assert bench.chosen(options(dtype=["tf32"]), tf32=False) == []
+    in_tf32 = bench.chosen(options(dtype=["tf32"]))
+    assert {case.op for case in in_tf32} == set(cases.DIRECTIONS)
+    assert {(case.dtype, case.math) for case in in_tf32} == {("float32", "tf32")}
 
 
 # ---- floors -------------------------------------------------------------------------------------
@@ -226,7 +228,8 @@ def some_of_each(dtypes: set[str]) -> dict[str, Case]:
     found: dict[str, Case] = {}
     for case in SET:
         kind = cases.conv_kind(case.row()["shape"]) if case.op in report.CONVOLUTIONS else ""
-        words = (case.op, kind, case.layout, case.dtype, getattr(case.shape, "kind", ""))
+        math = case.math if case.math in ("tf32", "fp32x3") else ""
+        words = (case.op, kind, case.layout, case.dtype, math, getattr(case.shape, "kind", ""))
         if case.dtype in dtypes:
             found.setdefault(" ".join(filter(None, words)), shrunk(case))
     return found
@@ -724,7 +727,7 @@ def test_every_operation_against_the_reference(capsys):
     wanted |= {"batch_norm_pool_train", "conv_pool_forward", "conv_pool_backward"}
     assert names == wanted - {"owns", "asarray", "to_numpy", "synchronize", "memory"}
     forced = {c.algorithm.name for d in DTYPES for c in sanitized.calls(d, 90) if c.algorithm}
-    assert forced == set(ALGORITHMS)
+    assert forced == {*ALGORITHMS, *LADDER}
 
 
 def test_a_wrong_operation_does_not_pass(monkeypatch, capsys):
@@ -756,12 +759,13 @@ def test_what_fails_on_a_gpu_is_left_out_and_the_rest_is_kept(tmp_path, monkeypa
     """A machine that says it has a GPU and has not: the benchmark's process fails at its start."""
     monkeypatch.setattr(machine, "gpu", lambda: (dict(GPU), ""))
     monkeypatch.setattr(machine, "compute_sanitizer", lambda: None)
-    given = ["bench", "sanitize", "report", "--out", str(tmp_path), "--commit", "1a2b3c4"]
+    given = ["bench", "steps", "sanitize", "report", "--out", str(tmp_path), "--commit", "1a2b3c4"]
     assert command.main(given) == 0
     (path,) = tmp_path.glob("h200-*-1a2b3c4.json")
     meta = Results(path).meta
     assert meta["left_out"]["sanitize"] == "compute-sanitizer is not installed"
     assert "the CUDA backend needs" in meta["left_out"]["bench"]
+    assert "the CUDA backend needs" in meta["left_out"]["steps"]
     assert path.with_suffix(".md").exists()
     said = capfd.readouterr().out
     assert "left out bench: " in said
@@ -791,9 +795,51 @@ def test_a_missing_pytest_or_torch_is_said(tmp_path, monkeypatch):
     ended = job_that_said(tmp_path, "tests", "497 calls, 0 failed", 0)
     assert parts.tests_summary([ended], tmp_path)["passed"] is True
     run = object.__new__(command.Run)
-    run.left_out = {}
+    run.left_out, run.options = {}, parser("", 1.0).parse_args([])
+    run.ladder(alone=True)
     run.bench()
-    assert run.left_out == {"bench": "PyTorch is not installed"}
+    run.steps()
+    assert run.left_out == {
+        **dict.fromkeys(("ladder", "bench", "steps"), "PyTorch is not installed"),
+        "steps against JAX": "JAX is not installed",
+    }
+
+
+def test_measuring_parts_share_the_time_and_get_their_options(tmp_path, monkeypatch):
+    """Each program ends when its time is up; the steps' process against JAX comes last."""
+    clock, ran = Clock(), []
+
+    def run_all(jobs, logs, at_once, deadline):
+        for job in jobs:
+            ran.append((job.name, deadline.left(), job.command[2:]))
+            clock.now += deadline.left()
+            job.code = 0
+
+    monkeypatch.setattr(command, "run_all", run_all)
+    monkeypatch.setattr(command, "Deadline", lambda seconds: Deadline(seconds, clock))
+    monkeypatch.setattr(machine, "has", lambda module: True)
+    run = object.__new__(command.Run)
+    given = ["--dtype", "bfloat16", "--network", "lenet5", "--op", "conv_fprop", "--quick"]
+    run.options = parser("", 1.0).parse_args([*given, "--cifar", "here"])
+    run.results = SimpleNamespace(meta={"commit": "1a2b3c4"})
+    run.left_out, run.path, run.logs = {}, tmp_path / "r.json", tmp_path
+    run.deadline = Deadline(580, clock)
+    run.ladder(alone=False)
+    run.bench(command.STEPS_SHARE)
+    run.steps()
+    names, seconds, commands = zip(*ran, strict=True)
+    assert names == ("ladder-0", "bench-0", "steps-0", "airbench", "steps-jax-0")
+    assert seconds == pytest.approx((60, 200, 144, 120, 36))
+    ladder, *commands = commands
+    assert ladder[:4] == ["profiling.gpu.bench", "--ladder", "--file", str(run.path)]
+    assert commands[0][:6] == [
+        "profiling.gpu.bench", "--quick", "--op", "conv_fprop", "--dtype", "bfloat16",
+    ]  # fmt: skip
+    steps = ["profiling.gpu.steps", "--network", "lenet5", "--dtype", "bfloat16"]
+    assert commands[1][:7] == [*steps, "--file", str(run.path)]
+    assert commands[2][:3] == ["profiling.gpu.airbench", "--data", "here"]
+    assert commands[3][:6] == [*steps, "--jax"]
+    assert clock.now == pytest.approx(560) and run.left_out == {}
 
 
 def test_the_command_refuses_what_is_no_part(capsys):

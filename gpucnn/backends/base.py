@@ -57,8 +57,11 @@ NORM_FUSED = (*FUSED, "relu6")  # a batch norm
 
 # How exactly a convolution is computed. "strict": every product and sum in Accum, in any algorithm
 # whose error has a bound of its own, Winograd's too. "exact": by those alone that are no less exact
-# than a matrix product over the windows' columns.
-MATH = ("strict", "exact")
+# than a matrix product over the windows' columns. The others permit for float32 what "strict" does,
+# and more: "tf32", products of numbers rounded to TF32, which has 10 bits behind the point, to
+# nearest with ties away from zero; "fp32x3", three such products of the numbers' large and small
+# parts, whose error is that of float32. A backend without them, and any other dtype, is "strict".
+MATH = ("strict", "exact", "tf32", "fp32x3")
 
 POINTWISE_LOSSES = frozenset({"mse", "mae", "huber", "bce_logits"})
 

@@ -40,10 +40,14 @@ def training(
 ) -> tuple[Callable[[Any, Any, Any], tuple[Any, Any]], Any]:
     """Return (state, x, labels) -> (state, loss), a step of SGD with momentum, and a first state.
 
-    The moving statistics are kept as gpucnn's batch norm keeps them.
+    The parameters are float32, and are rounded to x's dtype where they are used. The moving
+    statistics are kept as gpucnn's batch norm keeps them.
     """
     found = [(id(layer), layer) for _, layer in model.walk()]
-    params = {key: _as_jax(layer.params) for key, layer in found}
+    params = {
+        key: jax.tree.map(lambda a: a.astype("float32"), _as_jax(layer.params))
+        for key, layer in found
+    }
     state = {
         "params": params,
         "velocity": jax.tree.map(jax.numpy.zeros_like, params),
@@ -53,7 +57,8 @@ def training(
 
     def loss_of(params: Any, x: Any, labels: Any, key: Any) -> tuple[Any, Any]:
         seen = _Training(key)
-        logits = _chain(model.layers, x, params, seen)
+        rounded = jax.tree.map(lambda parameter: parameter.astype(x.dtype), params)
+        logits = _chain(model.layers, x, rounded, seen).astype("float32")
         picked = jax.numpy.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
         return -picked.mean(), seen.statistics
 
@@ -98,9 +103,11 @@ def _layer(layer: Layer, x: Any, arrays: Arrays, seen: _Training | None) -> Any:
         return _batch_norm(layer, x, own, seen)
     if isinstance(layer, layers.ReLU | layers.Activation) and layer.kind in ("relu", "relu6"):
         return jax.nn.relu(x) if layer.kind == "relu" else jax.nn.relu6(x)
-    if isinstance(layer, layers.MaxPool2D) and layer.padding == "valid":
+    if isinstance(layer, layers.MaxPool2D):
         window, strides = (1, *layer.pool_size, 1), (1, *layer.strides, 1)
-        return jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, strides, "VALID")
+        around = _padding(layer)
+        around = around if isinstance(around, str) else ((0, 0), *around, (0, 0))
+        return jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, strides, around)
     if isinstance(layer, layers.GlobalAveragePool2D):
         return x.mean((1, 2))
     if isinstance(layer, layers.Flatten):
@@ -111,20 +118,25 @@ def _layer(layer: Layer, x: Any, arrays: Arrays, seen: _Training | None) -> Any:
 
 
 def _conv(layer: layers.Conv2D, x: Any, own: dict[str, Any]) -> Any:
-    if layer.activation != "linear" or layer.padding not in ("same", "valid"):
+    if layer.activation != "linear":
         raise TypeError(f"jax_network: knows no such convolution. Received: {layer.label}")
     depthwise = isinstance(layer, layers.DepthwiseConv2D)
     y = jax.lax.conv_general_dilated(
-        x, own["kernel"], layer.strides, layer.padding.upper(),
+        x, own["kernel"], layer.strides, _padding(layer),
         dimension_numbers=("NHWC", "OHWI", "NHWC"),
         feature_group_count=x.shape[-1] if depthwise else layer.groups,
     )  # fmt: skip
     return y + own.get("bias", 0.0)
 
 
+def _padding(layer: layers.Conv2D | layers.MaxPool2D) -> str | tuple[tuple[int, int], ...]:
+    return layer.padding.upper() if isinstance(layer.padding, str) else layer.padding
+
+
 def _batch_norm(
     layer: layers.BatchNorm, x: Any, own: dict[str, Any], seen: _Training | None
 ) -> Any:
+    dtype, x = x.dtype, x.astype("float32")
     if seen is None:
         mean, var = own["moving_mean"], own["moving_variance"]
     else:
@@ -132,4 +144,5 @@ def _batch_norm(
         mean, var = x.mean(axes), x.var(axes)
         moving = {"moving_mean": mean, "moving_variance": var}
         seen.statistics[id(layer)] = layer.momentum, moving
-    return own["gamma"] * (x - mean) * jax.lax.rsqrt(var + layer.epsilon) + own["beta"]
+    y = own["gamma"] * (x - mean) * jax.lax.rsqrt(var + layer.epsilon) + own["beta"]
+    return y.astype(dtype)

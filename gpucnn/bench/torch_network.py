@@ -25,10 +25,11 @@ class Sum(nn.Module):
 
 
 def translate(model: Sequential) -> nn.Module:
-    """Return a built network as one for (N, C, H, W); its weights are copied.
+    """Return a built network as one for (N, C, H, W); its weights and statistics are copied.
 
-    A strided convolution with "same" padding gets PyTorch's usual padding, (window - 1) / 2 on both
-    sides, where gpucnn pads as Keras does: the work is the same, and so is the output's size.
+    Parameters are float32, whatever the network's dtype. A strided convolution with "same" padding
+    gets PyTorch's usual padding, (window - 1) / 2 on both sides, where gpucnn pads as Keras does:
+    the work is the same, and so is the output's size.
 
     Raises:
         TypeError: a layer or an option is of no network of the benchmark.
@@ -66,8 +67,8 @@ def _module(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
         return _batch_norm(layer, of_maps=len(shape) == 3)
     if isinstance(layer, layers.ReLU | layers.Activation) and layer.kind in ("relu", "relu6"):
         return nn.ReLU(inplace=True) if layer.kind == "relu" else nn.ReLU6(inplace=True)
-    if isinstance(layer, layers.MaxPool2D) and layer.padding == "valid":
-        return nn.MaxPool2d(layer.pool_size, layer.strides)
+    if isinstance(layer, layers.MaxPool2D) and layer.padding != "same":
+        return nn.MaxPool2d(layer.pool_size, layer.strides, _both_sides(layer))
     if isinstance(layer, layers.GlobalAveragePool2D):
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     if isinstance(layer, layers.Flatten):
@@ -78,19 +79,30 @@ def _module(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
 
 
 def _conv(layer: layers.Conv2D, shape: Shape) -> nn.Conv2d:
-    if layer.activation != "linear" or layer.padding not in ("same", "valid"):
+    if layer.activation != "linear":
         raise TypeError(f"translate: knows no such convolution. Received: {layer.label}")
     filters, *window, _ = layer.params["kernel"].shape
     depthwise = isinstance(layer, layers.DepthwiseConv2D)
     made = nn.Conv2d(
         shape[-1], filters, tuple(window), layer.strides,
-        padding=tuple((r - 1) // 2 for r in window) if layer.padding == "same" else 0,
+        padding=_both_sides(layer),
         groups=shape[-1] if depthwise else layer.groups, bias=layer.use_bias,
     )  # fmt: skip
     _set(made.weight, layer.params["kernel"].transpose(0, 3, 1, 2))  # (K, R, S, C) -> (K, C, R, S)
     if layer.use_bias:
         _set(made.bias, layer.params["bias"])
     return made
+
+
+def _both_sides(layer: layers.Conv2D | layers.MaxPool2D) -> tuple[int, ...]:
+    """Return the padding of each axis, which PyTorch has the same on both sides."""
+    if layer.padding == "valid":
+        return (0, 0)
+    if layer.padding == "same":
+        return tuple((r - 1) // 2 for r in layer.kernel_size)
+    if any(before != after for before, after in layer.padding):
+        raise TypeError(f"translate: knows no such padding, of one side. Received: {layer.label}")
+    return tuple(before for before, _ in layer.padding)
 
 
 def _dense(layer: layers.Dense, flattened: Shape | None) -> nn.Linear:
@@ -110,9 +122,11 @@ def _batch_norm(layer: layers.BatchNorm, of_maps: bool) -> nn.Module:
     made = kind(channels, eps=layer.epsilon, momentum=1 - layer.momentum)
     _set(made.weight, layer.params["gamma"])
     _set(made.bias, layer.params["beta"])
+    _set(made.running_mean, layer.state["moving_mean"])
+    _set(made.running_var, layer.state["moving_variance"])
     return made
 
 
-def _set(parameter: Tensor, values: np.ndarray) -> None:
+def _set(tensor: Tensor, values: np.ndarray) -> None:
     with torch.no_grad():
-        parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+        tensor.copy_(torch.from_numpy(np.ascontiguousarray(values, np.float32)))

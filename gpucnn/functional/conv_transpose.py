@@ -117,7 +117,7 @@ def conv_transpose_forward(
             "same": H = P * stride. Explicit (PyTorch's rule):
             H = (P - 1) * stride + reach - before - after + output_padding.
         output_padding: rows that only the bias reaches, behind; each smaller than the stride.
-        math: "strict" or "exact", as for ``conv_forward``.
+        math: as for ``conv_forward``.
         shape: the geometry, if at hand (``conv_transpose_shape``).
 
     Returns:

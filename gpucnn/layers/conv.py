@@ -8,10 +8,11 @@ from math import prod
 from typing import Any
 
 from .. import functional as F
-from ..arguments import Padding, as_choice, as_int, as_tuple, check_data_format, check_padding
-from ..backends.base import MATH, Array
+from ..arguments import Padding, as_int, as_tuple, check_data_format, check_padding
+from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
+from ..math_mode import as_math
 from ..shapes import ConvShape, check_rank
 from .activation import Activated
 from .base import Shape
@@ -36,8 +37,9 @@ class Conv(Activated):
         groups: how many separate convolutions the channels and filters are split into.
         activation: a name (see ``Activation``) or None.
         use_bias: whether there is a bias.
-        math: "strict", or "exact" for algorithms no less exact than a matrix product: see
-            ``functional.conv_forward``.
+        math: "strict"; "exact" for algorithms no less exact than a matrix product; "tf32" or
+            "fp32x3" to permit tensor cores for float32: see ``functional.conv_forward``. By default
+            what ``set_math`` has set.
         kernel_initializer, bias_initializer: a name, or a function (shape, generator) -> array.
         name: opens the error messages; by default made of the class's.
         input_shape: shape of one input, without the batch axis, for a network's first layer.
@@ -78,7 +80,7 @@ class Conv(Activated):
         groups: int = 1,
         activation: str | None = None,
         use_bias: bool = True,
-        math: str = "strict",
+        math: str | None = None,
         kernel_initializer: Initializer = "he_normal",
         bias_initializer: Initializer = "zeros",
         name: str | None = None,
@@ -101,7 +103,7 @@ class Conv(Activated):
         self.activation = check_activation(label, activation)
         self.softmax_axis = -1 if data_format == "channels_last" else 1
         self.use_bias = bool(use_bias)
-        self.math = as_choice(label, "math", math, MATH)
+        self.math = as_math(label, math)
         self.kernel_initializer = check_initializer(label, "kernel_initializer", kernel_initializer)
         self.bias_initializer = check_initializer(label, "bias_initializer", bias_initializer)
 

@@ -6,10 +6,11 @@ from math import prod
 from typing import Any
 
 from .. import functional as F
-from ..arguments import as_choice, as_int, as_shape, check_data_format
-from ..backends.base import MATH, Array
+from ..arguments import as_int, as_shape, check_data_format
+from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
+from ..math_mode import as_math
 from .activation import Activated
 from .base import Shape, sample_text
 from .conv import Conv, Conv1D, Conv2D, Conv3D
@@ -44,7 +45,7 @@ class Dense(Activated):
         activation: str | None = None,
         *,
         use_bias: bool = True,
-        math: str = "strict",
+        math: str | None = None,
         kernel_initializer: Initializer = "he_normal",
         bias_initializer: Initializer = "zeros",
         name: str | None = None,
@@ -54,7 +55,7 @@ class Dense(Activated):
         self.units = as_int(self.label, "units", units)
         self.activation = check_activation(self.label, activation)
         self.use_bias = bool(use_bias)
-        self.math = as_choice(self.label, "math", math, MATH)
+        self.math = as_math(self.label, math)
         self.kernel_initializer = check_initializer(
             self.label, "kernel_initializer", kernel_initializer
         )

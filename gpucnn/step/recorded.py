@@ -60,6 +60,11 @@ class Recorded:
     def recorded(self) -> bool:
         return self._replay is not None
 
+    @property
+    def replay(self) -> Callable[[], None] | None:
+        """What the backend captured, which runs all of it; None where nothing is recorded."""
+        return self._replay
+
     def __call__(self, *inputs: Array) -> list[Array]:
         """Run the function, in one way or another."""
         if self._replay is not None:

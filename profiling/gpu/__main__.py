@@ -2,19 +2,23 @@
 
     python -m profiling.gpu                              everything, under nine minutes
     python -m profiling.gpu bench --op conv_fprop        parts can be run alone
+    python -m profiling.gpu steps --network lenet5       whole steps, of one network
     python -m profiling.gpu bench --file RESULTS.json    go on with a run that its limit ended
     python -m profiling.gpu report --file RESULTS.json   Markdown and plots of a file, anywhere
 
 Parts: tests (those marked gpu), ptx (every function of kernels/ptx.cuh), sanitize (the tools of
-compute-sanitizer over every operation), bench (the benchmark set against PyTorch), report. What
-they find goes to <gpu>-<date>-<commit>.json, .md and .png in profiling/results, their output into
-a folder beside.
-Without a GPU the operations and ptx.cuh run in the emulator. Nothing here needs a network.
+compute-sanitizer over every operation), ladder (every rung of docs/ladder.md on the same layers),
+bench (the benchmark set against PyTorch), steps (whole training steps, answers and cold starts
+against PyTorch and JAX), report. What they find goes to <gpu>-<date>-<commit>.json, .md and .png
+in profiling/results, their output into a folder beside.
+Without a GPU the operations, ptx.cuh and the ladder run in the emulator. Nothing here needs a
+network.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import signal
@@ -28,62 +32,38 @@ from typing import Any
 from profiling.results import Results
 
 from . import machine, parts
-from .jobs import ROOT, Deadline, Job, run_all
+from .jobs import Deadline, Job, run_all
+from .options import bench_options, parser, steps_options
 
-PARTS = ("tests", "ptx", "sanitize", "bench", "report")
+MEASURING = ("ladder", "bench", "steps")
+PARTS = ("tests", "ptx", "sanitize", *MEASURING, "report")
 TIME_LIMIT = 520.0
-CORRECTNESS_SHARE = 0.37  # of the time limit, at most, when the benchmark is to come
+CORRECTNESS_SHARE = 0.37  # of the time limit, at most, when something is to be measured
+LADDER_SECONDS = 60.0  # for the ladder, when others are to come
+STEPS_SHARE = 0.6  # of what the benchmark finds, when whole steps are to come
+JAX_SHARE = 0.12  # of what the steps find: rows against JAX, the last
+AIRBENCH_SHARE = 0.4  # likewise, where there is CIFAR-10
 REPORT_SECONDS = 20.0  # kept for the report
-LEAST_SECONDS = 25.0  # to start the benchmark with: PyTorch's import, one row
-MOST_STARTS = 10  # of a benchmark that loses the GPU
-IDLE_SECONDS = 100.0  # a row that takes longer hangs
+LEAST_SECONDS = 25.0  # to start measuring with: PyTorch's import, one row
+MOST_STARTS = 10  # of a program that loses the GPU
+# a row that takes longer hangs; some of the steps are compiled
+IDLE_SECONDS = {"ladder": 100.0, "bench": 100.0, "steps": 300.0}
 WITHOUT_GPU = {
     "sanitize": "compute-sanitizer",
+    "ladder": "the ladder's times",
     "bench": "the benchmark against PyTorch",
+    "steps": "whole steps against PyTorch and JAX",
     "report": "a results file and its report",
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m profiling.gpu", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("parts", nargs="*", metavar="PART", help="by default all of them")
-    parser.add_argument(
-        "--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS",
-        help=f"stop cleanly after these and keep what there is; default {TIME_LIMIT:.0f}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "profiling" / "results", help="folder of the results"
-    )
-    parser.add_argument("--file", type=Path, help="a results file to go on with")
-    parser.add_argument("--commit", help="what to call the sources where there is no git")
-    for name, text in FILTERS.items():
-        parser.add_argument(f"--{name}", nargs="+", metavar="NAME", help=text)
-    for name, text in SWITCHES.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
-    return parser
-
-
-FILTERS = {
-    "set": "benchmark these only: resnet50, vgg16, mobilenet_v2, resnext50, stems, ...",
-    "op": "benchmark these only: conv_fprop, conv_bias_relu_pool, max_pool, ...",
-    "dtype": "benchmark these only: float32, tf32, bfloat16, float16, float64, strict, ...",
-}
-SWITCHES = {
-    "compile": "hold fused rows against torch.compile, too",
-    "jax": "hold fused rows against JAX, too",
-    "tune": "tune each convolution before it is benchmarked, some seconds a row",
-    "quick": "a sample of the tests, one dtype for the sanitizer, one row of each operation",
-}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    options = parser(__doc__, TIME_LIMIT).parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
-        parser().error(f"PART must be one of {', '.join(PARTS)}. Received: {', '.join(unknown)}")
+        parser(__doc__, TIME_LIMIT).error(
+            f"PART must be one of {', '.join(PARTS)}. Received: {', '.join(unknown)}"
+        )
     wanted = options.parts or PARTS
     if tuple(wanted) == ("report",):
         return report_alone(options.file)
@@ -120,9 +100,15 @@ class Run:
         try:
             with self.leaving_out("correctness"):
                 self.correctness(wanted)
+            if "ladder" in wanted:
+                with self.leaving_out("ladder"):
+                    self.ladder(alone=not {"bench", "steps"} & {*wanted})
             if "bench" in wanted:
                 with self.leaving_out("bench"):
-                    self.bench()
+                    self.bench(STEPS_SHARE if "steps" in wanted else 0.0)
+            if "steps" in wanted:
+                with self.leaving_out("steps"):
+                    self.steps()
         except KeyboardInterrupt:
             self.left_out["the rest"] = "interrupted"
         self.update(left_out=self.left_out)
@@ -151,7 +137,7 @@ class Run:
         tests = parts.test_jobs(self.logs, self.options.quick) if "tests" in wanted else []
         ptx = self.ptx_jobs() if "ptx" in wanted else []
         sanitize = self.sanitize_jobs() if "sanitize" in wanted else []
-        share = CORRECTNESS_SHARE if "bench" in wanted else 1.0
+        share = CORRECTNESS_SHARE if {*MEASURING} & {*wanted} else 1.0
         within = Deadline(max(0.0, share * self.deadline.left()))
         cores = max(4, os.cpu_count() or 4)
         run_all([*sanitize, *tests, *ptx], self.logs, cores, within)
@@ -178,40 +164,73 @@ class Run:
             return []
         return parts.sanitize_jobs(sanitizer, self.options.quick)
 
-    def bench(self) -> None:
-        """Run the benchmark's process, and again when it loses the GPU, until the time is up."""
+    def ladder(self, alone: bool) -> None:
+        """Measure every rung of docs/ladder.md."""
+        most = math.inf if alone else LADDER_SECONDS
+        self.measuring("ladder", "profiling.gpu.bench", ["--ladder"], most=most)
+
+    def bench(self, left: float = 0.0) -> None:
+        """Measure single operations, and leave this share of the time."""
+        self.measuring("bench", "profiling.gpu.bench", bench_options(self.options), left)
+
+    def steps(self) -> None:
+        """Measure whole steps: against PyTorch, and in a process without it against JAX."""
+        options, shares = steps_options(self.options), {}
+        if self.options.cifar:
+            shares["airbench"] = AIRBENCH_SHARE
+        if machine.has("jax"):
+            shares["jax"] = JAX_SHARE
+        else:
+            self.left_out["steps against JAX"] = "JAX is not installed"
+        self.measuring("steps", "profiling.gpu.steps", options, sum(shares.values()))
+        if "airbench" in shares:
+            self.airbench(shares.get("jax", 0.0) / sum(shares.values()))
+        if "jax" in shares:
+            self.measuring("steps", "profiling.gpu.steps", [*options, "--jax"])
+
+    def airbench(self, left: float) -> None:
+        """Train airbench94 on CIFAR-10, here and in PyTorch, into a file of its own."""
+        within = Deadline((self.deadline.left() - REPORT_SECONDS) * (1 - left))
+        command = [
+            sys.executable, "-m", "profiling.gpu.airbench", "--data", self.options.cifar,
+            "--commit", self.results.meta["commit"], "--out", str(self.path.parent),
+        ]  # fmt: skip
+        job = Job("airbench", command, within.left())
+        run_all([job], self.logs, 1, within)
+        print(job.tail(), flush=True)
+        if job.code != 0:
+            self.left_out["airbench"] = job.stopped or job.tail(1)
+
+    def measuring(
+        self, part: str, module: str, options: Sequence[str], left: float = 0.0,
+        most: float = math.inf,
+    ) -> None:  # fmt: skip
+        """Run a program that measures, and again when it loses the GPU, until the time is up."""
         if not machine.has("torch"):
-            self.left_out["bench"] = "PyTorch is not installed"
+            self.left_out[part] = "PyTorch is not installed"
             return
-        options = bench_options(self.options)
+        until = Deadline(min(most, (self.deadline.left() - REPORT_SECONDS) * (1 - left)))
         for start in range(MOST_STARTS):
-            within = Deadline(self.deadline.left() - REPORT_SECONDS)
+            within = Deadline(until.left())
             if within.left() < LEAST_SECONDS:
-                self.left_out["bench"] = "its time was up"
+                self.left_out[part] = "its time was up"
                 return
             rows = len(Results(self.path).rows)
             seconds = within.left() - 12  # so that it ends by itself, between two rows
             command = [
-                sys.executable, "-m", "profiling.gpu.bench", *options, "--file", str(self.path),
+                sys.executable, "-m", module, *options, "--file", str(self.path),
                 "--seconds", f"{seconds:.0f}",
             ]  # fmt: skip
-            job = Job(f"bench-{start}", command, within.left(), self.path, IDLE_SECONDS)
+            name = f"{part}{'-jax' * ('--jax' in options)}-{start}"
+            job = Job(name, command, within.left(), self.path, IDLE_SECONDS[part])
             run_all([job], self.logs, 1, within)
             if job.code == 0:
                 return
-            print(f"bench: {job.stopped or f'exit status {job.code}'}\n{job.tail()}", flush=True)
+            print(f"{part}: {job.stopped or f'exit status {job.code}'}\n{job.tail()}", flush=True)
             if len(Results(self.path).rows) == rows:  # it did not come to its first row
-                self.left_out["bench"] = job.stopped or job.tail(1)
+                self.left_out[part] = job.stopped or job.tail(1)
                 return
-        self.left_out["bench"] = f"it lost the GPU {MOST_STARTS} times"
-
-
-def bench_options(options: argparse.Namespace) -> list[str]:
-    given = [f"--{name}" for name in SWITCHES if getattr(options, name)]
-    for name in FILTERS:
-        if getattr(options, name):
-            given += [f"--{name}", *getattr(options, name)]
-    return given
+        self.left_out[part] = f"it lost the GPU {MOST_STARTS} times"
 
 
 def write_report(path: Path) -> None:
@@ -230,7 +249,7 @@ def write_report(path: Path) -> None:
 
 def report_alone(path: Path | None) -> int:
     if path is None or not path.exists():
-        parser().error(f"report needs a results file. Received: --file {path}")
+        parser(__doc__, TIME_LIMIT).error(f"report needs a results file. Received: --file {path}")
     write_report(path)
     return 0
 
@@ -245,6 +264,9 @@ def closing(results: Results) -> str:
     left = results.meta.get("left_out_rows")
     if left:
         lines.append(f"{left} rows were left out; go on by bench --file {results.path}")
+    for name in ("left_out_steps", "left_out_jax"):
+        for what in results.meta.get(name, ()):
+            lines.append(f"left out for want of time: {what}; go on by steps --file {results.path}")
     lines += [f"left out {part}: {why}" for part, why in results.meta["left_out"].items()]
     return "\n".join(lines)
 
@@ -267,6 +289,9 @@ def without_gpu(wanted: Sequence[str], options: argparse.Namespace, reason: str)
         if "ptx" in wanted:
             command = [sys.executable, "-m", "profiling.gpu.ptx", "--emulated"]
             jobs.append(Job("ptx", command, options.time_limit))
+        if "ladder" in wanted:
+            command = [sys.executable, "-m", "profiling.gpu.ladder"]
+            jobs.append(Job("ladder", command, options.time_limit))
     logs = options.out / "without-gpu.logs"
     shutil.rmtree(logs, ignore_errors=True)
     run_all(jobs, logs, 1, Deadline(options.time_limit))

@@ -10,6 +10,7 @@ from typing import Any
 LIMITS = {
     "float32 strict": 5e-4,
     "float32 tf32": 1e-2,
+    "float32 fp32x3": 5e-4,
     "bfloat16 mixed": 5e-2,
     "float16 mixed": 1.5e-2,
     "float64 strict": 1e-11,

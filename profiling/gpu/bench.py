@@ -18,23 +18,22 @@ from typing import Any
 import torch
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.base import MATH, Array, Backend
+from gpucnn.backends.base import Array, Backend
 from gpucnn.backends.cuda import plans
 from gpucnn.backends.cuda.tuning import DryRun, GraphTimer, Tuner
 from gpucnn.backends.cuda.tuning.timing import copies
 from profiling.results import UNFINISHED, Results, Row
 
-from . import ours, peers, rates
+from . import ladder, ours, peers, rates
 from .accuracy import LIMITS
 from .arrays import Inputs, draw, size_in_bytes, to_torch
-from .cases import TORCH, Case, Lane, benchmark_set, fused_against, key, merge
+from .cases import ALONE, TORCH, Case, Lane, benchmark_set, fused_against, key, merge
 from .check import Check
 from .floors import Ceilings, fewest_bytes, flops
-from .jobs import Deadline
+from .jobs import DEVICE_LOST, LOST, Deadline
+from .launches import kernels_of
 from .timing import CudaTimer, HostTimer, Side, Spread, on_the_host
 
-DEVICE_LOST = 3
-LOST = "the GPU no longer answers this process"
 ROW_SECONDS = 4.0  # of timing both sides, at most; what comes before is not counted
 PROBE_SECONDS = 0.1  # of timing one candidate of the peer
 
@@ -83,9 +82,9 @@ class Bench:
         if self.tuner:
             tune(self.tuner, case, inputs[0])
         calls = [ours.bind(self.backend, case, i) for i in inputs]
-        with ours.kernels_of(self.backend) as kernels:
+        with kernels_of(self.backend) as kernels:
             results = kept(calls[0]())
-        row["algorithm"] = " + ".join(kernels)
+        row["algorithm"] = " + ".join(dict.fromkeys(kernels))
         if case.op not in ours.UPDATES_IN_PLACE:
             poison(results)
             del results
@@ -107,6 +106,8 @@ class Bench:
 
     def _peer(self, case: Case, inputs: list[Inputs], check: Check) -> tuple[Row, Side | None]:
         """Return the fastest candidate's columns and its side, or why there is none."""
+        if case.against == ALONE:
+            return {"peer": ""}, None
         if case.against == "jax":
             from . import jax_peer
 
@@ -206,9 +207,9 @@ def brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
 
 
-def chosen(options: argparse.Namespace, tf32: bool) -> list[Case]:
+def chosen(options: argparse.Namespace) -> list[Case]:
     """Return the cases that the options ask for, in order."""
-    cases = benchmark_set(tf32)
+    cases = benchmark_set()
     lanes = [Lane(tuple(cases), 8)]
     for peer, wanted in (("torch.compile", options.compile), ("jax", options.jax)):
         lanes += [Lane(tuple(fused_against(peer, cases)))] if wanted else []
@@ -264,9 +265,10 @@ def line(row: Row) -> str:
     what = " ".join(str(row[name]) for name in ("op", "set", "layer", "dtype", "math", "layout"))
     if row.get("error"):
         return f"{what}: {row['error']}"
+    peer = f" | {row['speedup']:.2f}x {row['peer']}" if row["peer"] else ""
     return (
         f"{what}: {row['ours_us']:.1f} us | {row['tflops']:.1f} TFLOP/s | {row['gbps']:.0f} GB/s"
-        f" | {row['speedup']:.2f}x {row['peer']} | error {row['err_ours']:.1e}"
+        f"{peer} | error {row['err_ours']:.1e}"
     )
 
 
@@ -284,6 +286,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     command = argparse.ArgumentParser(parents=[parser()], description=__doc__)
+    command.add_argument("--ladder", action="store_true", help="the rungs of docs/ladder.md")
     command.add_argument("--file", type=Path, required=True)
     command.add_argument("--seconds", type=float, required=True)
     options = command.parse_args(arguments)
@@ -306,7 +309,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cache=properties.L2_cache_size, memory=torch.cuda.mem_get_info()[0],
         seconds=0.3 if options.quick else ROW_SECONDS, tuner=tuner,
     )  # fmt: skip
-    cases = chosen(options, "tf32" in MATH)
+    cases = chosen(options)
+    if options.ladder:
+        cases = ladder.cases(backend.launcher.architecture)
     run(bench, cases, results, deadline)
 
 

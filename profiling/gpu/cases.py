@@ -48,10 +48,12 @@ class ParameterShape:
 
 Shape = ConvShape | PoolShape | NormShape | RowShape | VectorShape | ParameterShape
 
-# (dtype, math): products in the dtype itself, in TF32, or of 16-bit numbers summed in float32
-FLOAT32, TF32, FLOAT64 = ("float32", "strict"), ("float32", "tf32"), ("float64", "strict")
+# (dtype, math): products in the dtype itself, of TF32 once or thrice, or of 16-bit numbers summed
+# in float32
+FLOAT32, FLOAT64 = ("float32", "strict"), ("float64", "strict")
+TF32, FP32X3 = ("float32", "tf32"), ("float32", "fp32x3")
 BFLOAT16, FLOAT16 = ("bfloat16", "mixed"), ("float16", "mixed")
-TORCH = "torch"
+TORCH, ALONE = "torch", ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Case:
         shape: its geometry; of the convolution, where an operation fuses several.
         dtype, math: the number format, as above.
         pool: the pooling of ``conv_bias_relu_pool`` and its backward pass.
-        against: "torch", "torch.compile" or "jax".
+        against: "torch", "torch.compile", "jax", or "" for no peer.
+        rung: of the ladder, whose kernel is to run; by default the one that is chosen.
     """
 
     op: str
@@ -75,6 +78,7 @@ class Case:
     math: str
     pool: PoolShape | None = None
     against: str = TORCH
+    rung: str = ""
 
     @property
     def layout(self) -> str:
@@ -232,8 +236,8 @@ def fully_connected(batch: int) -> list[Layer]:
     return layers
 
 
-def benchmark_set(tf32: bool = False) -> list[Case]:
-    """Return every case, the most telling first; those in TF32 only where the backend has it."""
+def benchmark_set() -> list[Case]:
+    """Return every case, the most telling first."""
     resnet, vgg = networks.resnet50(32), networks.vgg16(64)
     depthwise = _is("depthwise", networks.mobilenet_v2(32))
     grouped = _is("grouped", networks.resnext50(32))
@@ -257,14 +261,16 @@ def benchmark_set(tf32: bool = False) -> list[Case]:
         few = conv_lane(op, "resnet50", resnet, FLOAT64).cases[:4]
         lanes += [Lane(few), conv_lane(op, "resnet50", resnet, BFLOAT16)]
         lanes += [conv_lane(op, "vgg16", vgg, BFLOAT16)]
-        lanes += [conv_lane(op, "resnet50", resnet, TF32)] if tf32 else []
         lanes += [conv_lane(op, "m5", sound, FLOAT32), conv_lane(op, "c3d", video, FLOAT32)]
         lanes += [conv_lane(op, "dense", fully_connected(64), FLOAT32)]
     lanes += _activations(FLOAT32)
-    return merge([*lanes, *_later_lanes(tf32)])
+    for op in DIRECTIONS:
+        lanes += [conv_lane(op, "resnet50", resnet, TF32), conv_lane(op, "vgg16", vgg, TF32)]
+        lanes += [Lane(conv_lane(op, "resnet50", resnet, FP32X3).cases[:4])]
+    return merge([*lanes, *_later_lanes()])
 
 
-def _later_lanes(tf32: bool) -> list[Lane]:
+def _later_lanes() -> list[Lane]:
     """Other batches, layouts and number formats; one row of each in two rounds."""
     resnet, vgg = networks.resnet50(32), networks.vgg16(64)
     lanes = []
@@ -280,8 +286,8 @@ def _later_lanes(tf32: bool) -> list[Lane]:
         for batch in (128, 512):
             lanes += [conv_lane(op, "cifar_vgg", networks.vgg16(batch, 32), FLOAT32)]
             lanes += [conv_lane(op, "lenet", networks.lenet(batch), FLOAT32)]
-        for mode in (BFLOAT16, FLOAT16, *([TF32] if tf32 else [])):
-            lanes += [conv_lane(op, "vgg16", vgg, mode)] if mode != BFLOAT16 else []
+        for mode in (BFLOAT16, FLOAT16, TF32):
+            lanes += [conv_lane(op, "vgg16", vgg, mode)] if mode == FLOAT16 else []
             lanes += [
                 conv_lane(op, "mobilenet_v2", _is("depthwise", networks.mobilenet_v2(32)), mode)
             ]

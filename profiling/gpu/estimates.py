@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.backends import get_backend
+from gpucnn.backends.base import MATH
 from gpucnn.backends.cuda import CudaBackend
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
 from gpucnn.backends.cuda.tuning import GraphTimer, Store, TunedPlans, Tuner
@@ -36,7 +37,10 @@ def problems(cases: Sequence[Case], architecture: int) -> Iterator[tuple[Case, P
         if case.op not in DIRECTIONS or not isinstance(case.shape, ConvShape):
             continue
         direction = case.op.removeprefix("conv_")
-        problem = Problem(direction, case.shape, case.dtype, architecture=architecture)
+        math_mode = case.math if case.math in MATH else "strict"
+        problem = Problem(
+            direction, case.shape, case.dtype, architecture=architecture, math=math_mode
+        )
         if problem not in seen:
             seen.add(problem)
             yield case, problem
@@ -50,7 +54,7 @@ def measure(tuner: Tuner, case: Case, problem: Problem) -> dict[str, Any]:
     fastest = entry.plan
     return {
         "op": case.op, "set": case.set, "layer": case.layer, "shape": asdict(case.shape),
-        "dtype": case.dtype, "layout": case.layout,
+        "dtype": case.dtype, "math": case.math, "layout": case.layout,
         "chosen": named(chosen), "fastest": named(fastest),
         "loss": entry.times[chosen] / entry.times[fastest],
         "candidates": [

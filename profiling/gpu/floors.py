@@ -62,6 +62,8 @@ class Ceilings:
             if name != "float32 strict" or name not in rates
         }
         tflops = {name: rate for name, rate in rates.items() if name != "bandwidth"}
+        if "float32 tf32" in tflops:
+            tflops["float32 fp32x3"] = tflops["float32 tf32"] / 3
         return cls(tflops, rates.get("bandwidth"))
 
     def floor_us(self, case: Case) -> float | None:

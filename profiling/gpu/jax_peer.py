@@ -19,6 +19,10 @@ from .arrays import Inputs
 from .cases import Case
 from .timing import Side
 
+PRECISION = {
+    "strict": lax.Precision.HIGHEST, "fp32x3": lax.Precision.HIGHEST,
+    "tf32": lax.Precision.DEFAULT, "mixed": lax.Precision.DEFAULT,
+}  # fmt: skip
 MOST_COPIES = 32  # XLA compiles a pass as one program
 
 
@@ -29,7 +33,7 @@ def operation(case: Case, x: Array, w: Array, b: Array) -> Array:
     y = lax.conv_general_dilated(
         x, w, s.strides, s.padding, rhs_dilation=s.dilation, feature_group_count=s.groups,
         dimension_numbers=(maps, f"O{axes}I", maps),
-        precision=lax.Precision.HIGHEST if case.math == "strict" else lax.Precision.DEFAULT,
+        precision=PRECISION[case.math],
     )  # fmt: skip
     bias = b if s.channels_last else b.reshape(-1, *(1,) * s.rank)
     y = jax.nn.relu(y + bias)

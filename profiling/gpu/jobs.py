@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # many processes share the cores
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+DEVICE_LOST = 3  # the exit status of a program whose GPU is lost to it: it may be started again
+LOST = "the GPU no longer answers this process"
 GRACE = 8.0  # seconds from asking a process to end to ending it
 
 

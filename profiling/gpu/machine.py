@@ -102,6 +102,13 @@ def _driver() -> str:
     return _output(*query).partition("\n")[0]
 
 
+def memory_used() -> int | None:
+    """Return the bytes of the first GPU that are in use, by whomever, as the driver says."""
+    query = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
+    mebibytes = _output(*query).partition("\n")[0].strip()
+    return int(mebibytes) * 2**20 if mebibytes.isdigit() else None
+
+
 def _output(*command: str) -> str:
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)

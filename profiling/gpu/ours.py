@@ -7,12 +7,13 @@ their sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from gpucnn.backends.base import Array, Backend
+from profiling.ladder import BY_NAME
 
+from . import ladder
 from .arrays import to_backend
 from .cases import Case
 
@@ -35,10 +36,12 @@ def bind(backend: Backend, case: Case, inputs: dict[str, Any]) -> Call:
 
 
 def _math(case: Case) -> dict[str, str]:
-    return {"math": "tf32"} if case.math == "tf32" else {}
+    return {"math": case.math} if case.math in ("tf32", "fp32x3") else {}
 
 
 def conv_fprop(backend: Backend, case: Case, a: Arrays) -> Call:
+    if case.rung:
+        return lambda: (ladder.run(backend, BY_NAME[case.rung], case.shape, a["x"], a["w"]),)
     return lambda: (backend.conv_fprop(a["x"], a["w"], None, case.shape, **_math(case)),)
 
 
@@ -154,32 +157,3 @@ OPERATIONS: dict[str, Callable[[Backend, Case, Arrays], Call]] = {
     "adam_update": adam_update,
 }
 UPDATES_IN_PLACE = frozenset({"sgd_update", "adam_update"})
-
-
-class _Recorder:
-    """Passes launches on and notes the kernels' names."""
-
-    def __init__(self, launcher: Any) -> None:
-        self.launcher, self.symbols = launcher, []
-
-    def launch(self, kernel: Any, *arguments: Any, **keywords: Any) -> Any:
-        if kernel.symbol not in self.symbols:
-            self.symbols.append(kernel.symbol)
-        return self.launcher.launch(kernel, *arguments, **keywords)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.launcher, name)
-
-
-@contextmanager
-def kernels_of(backend: Any) -> Iterator[list[str]]:
-    """Note which kernels the backend launches: whatever its plans are, these are what ran."""
-    if not hasattr(backend, "launcher"):  # NumPy's
-        yield []
-        return
-    recorder = _Recorder(backend.launcher)
-    backend.launcher = recorder
-    try:
-        yield recorder.symbols
-    finally:
-        backend.launcher = recorder.launcher

@@ -10,10 +10,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from profiling.ladder.rows import SET as LADDER
+from profiling.ladder.rows import ladder_table, rows_of_ladder
 from profiling.results import Results, Row, geomean
 
 from .cases import conv_kind
 from .parts import TOOLS
+from .steps import page as steps
 
 SLOW = 0.9  # a speedup below it is listed
 CONVOLUTIONS = (
@@ -29,7 +32,8 @@ OPERATIONS = (
     "adam_update",
 )  # fmt: skip
 NUMBER_FORMATS = (
-    "float32 strict", "float32 tf32", "bfloat16 mixed", "float16 mixed", "float64 strict",
+    "float32 strict", "float32 tf32", "float32 fp32x3", "bfloat16 mixed", "float16 mixed",
+    "float64 strict",
 )  # fmt: skip
 Group = tuple[str, str, str, str]  # number format, kind ("" but for convolutions), op, against
 
@@ -52,6 +56,7 @@ def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
         return NUMBER_FORMATS.index(number), kinds, OPERATIONS.index(op), against
 
     found: dict[Group, list[Row]] = {}
+    rows = (row for row in rows if row["set"] != LADDER)
     for row in sorted(rows, key=lambda r: (r["set"], r["layout"], r["shape"].get("batch", 0))):
         found.setdefault(group_of(row), []).append(row)
     return {group: found[group] for group in sorted(found, key=place)}
@@ -70,9 +75,15 @@ def name_of(group: Group, number: bool = True) -> str:
     return name if against == "torch" else f"{name} against {against}"
 
 
+def operations(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of single operations: whole steps have a part of their own."""
+    return [row for row in rows if not steps.is_step(row)]
+
+
 def counted(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that enter a mean: without an error, with a peer's time."""
-    return [row for row in rows if not row.get("error") and row.get("speedup")]
+    """Return the operations that enter a mean: without an error, with a peer's time, no rungs."""
+    timed = (row for row in operations(rows) if not row.get("error") and row.get("speedup"))
+    return [row for row in timed if row["set"] != LADDER]
 
 
 def title(row: Row) -> str:
@@ -145,6 +156,7 @@ def markdown(results: Results, pictures: Sequence[str] = ()) -> str:
     lines += [_machine(meta), ""]
     lines += [f"![]({name})\n" for name in pictures]
     lines += _correctness(meta)
+    lines += steps.markdown(rows, meta)
     lines += ["## Against the peer, by group", "", PROTOCOL, "", *_means(rows), ""]
     slow = [row for row in counted(rows) if row["speedup"] < SLOW]
     lines += [f"## Below {SLOW}x: {len(slow)} of {len(counted(rows))}", ""]
@@ -162,7 +174,10 @@ def markdown(results: Results, pictures: Sequence[str] = ()) -> str:
         if meta.get("left_out_rows"):
             lines += [f"- {meta['left_out_rows']} rows of the benchmark set, for want of time"]
         lines.append("")
-    for group, members in groups(rows).items():
+    rungs = rows_of_ladder(rows)
+    if rungs:
+        lines += ["## The ladder of docs/ladder.md", "", *ladder_table(rungs), ""]
+    for group, members in groups(operations(rows)).items():
         lines += [f"## {name_of(group)}", "", *_table(members), ""]
     return "\n".join(lines)
 

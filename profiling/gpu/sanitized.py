@@ -18,7 +18,14 @@ import numpy as np
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.algorithms import (
+    ALGORITHMS,
+    DIRECTIONS,
+    LADDER,
+    Algorithm,
+    Plan,
+    Problem,
+)
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
@@ -47,7 +54,8 @@ class Call:
     """An operation of a backend on NumPy arrays, and what the reference makes of them.
 
     The results of one that works in place are those arguments, by their numbers, arrays or lists.
-    Of a convolution's ``algorithm`` the best plan is run, in place of the one that is chosen.
+    Of a convolution's ``algorithm`` the best plan is run, in place of the one that is chosen,
+    with ``math``.
     """
 
     operation: str
@@ -56,6 +64,7 @@ class Call:
     expected: Callable[[], Any]
     in_place: tuple[int, ...] = ()
     algorithm: Algorithm | None = None
+    math: str = "strict"
 
 
 def call(operation: str, *arguments: Any) -> Call:
@@ -102,19 +111,24 @@ def convolutions(dtype: np.dtype) -> Iterator[Call]:
 
 
 def algorithms(name: str, architecture: int) -> Iterator[Call]:
-    """Every algorithm on the convolutions that it applies to."""
+    """Every algorithm on the convolutions that it applies to, and with what "tf32" ... add."""
     for case in CONV_NAMES:
         for given in directions(DTYPES[name], CONVS[case]):
-            problem = problem_of(given, architecture)
-            for algorithm in ALGORITHMS.values():
-                if any(plan.is_legal() for plan in algorithm.plans(problem)):
-                    yield replace(given, algorithm=algorithm)
+            strict: set[Plan] = set()
+            for math in ("strict", "tf32", "fp32x3"):
+                problem = problem_of(replace(given, math=math), architecture)
+                for algorithm in (*ALGORITHMS.values(), *LADDER.values()):
+                    plans = set(filter(Plan.is_legal, algorithm.plans(problem)))
+                    if plans - strict:
+                        yield replace(given, algorithm=algorithm, math=problem.math)
+                    strict |= plans
 
 
 def problem_of(given: Call, architecture: int) -> Problem:
     direction = given.operation.removeprefix("conv_")
     *arrays, shape = given.arguments
-    return Problem(direction, shape, arrays[0].dtype.name, architecture=architecture)
+    dtype = arrays[0].dtype.name
+    return Problem(direction, shape, dtype, architecture=architecture, math=given.math)
 
 
 def runs_by(given: Call, architecture: int) -> str | None:
@@ -360,7 +374,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     architecture = getattr(getattr(backend, "launcher", None), "architecture", None)
     names = options.dtype or ("float32", "float16", "float64", "bfloat16")
     for name in names:
-        limit = LIMITS[number_format(name)]
         for given in calls(name, architecture):
             if deadline.left() == 0:
                 print(f"{done} calls, {failed} failed; stopped in {name} after {options.seconds} s")
@@ -370,12 +383,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             try:
                 results = run(backend, given)
+                limit = LIMITS[
+                    f"float32 {given.math}" if name == "float32" else number_format(name)
+                ]
                 message = wrong(results, given.expected(), limit) if options.compare else ""
             except Exception as error:
                 message = f"{type(error).__name__}: {error}"
             done, failed = done + 1, failed + bool(message)
             if message:
                 how = f" by {given.algorithm.name}" if given.algorithm else ""
+                how += f" with {given.math}" if given.math != "strict" else ""
                 print(f"{given.operation}{how} in {name}: {message}", flush=True)
     left_out = f", {skipped} left out ({', '.join(options.skip)})" if skipped else ""
     print(f"{done} calls, {failed} failed{left_out}; {', '.join(names)}")

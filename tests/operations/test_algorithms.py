@@ -9,9 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.algorithms import (
+    ALGORITHMS,
+    DIRECTIONS,
+    LADDER,
+    Algorithm,
+    Plan,
+    Problem,
+)
 from gpucnn.shapes import ConvShape
-from tests.cases import CONVS, DTYPES, in_layout
+from tests.cases import CONVS, DTYPES, as_tf32, in_layout
 from tests.conftest import make_backend
 from tests.operations.conftest import inside_another, poisoned, same_bits
 from tests.operations.test_conv import problem as solved
@@ -27,36 +34,55 @@ def reduction(direction: str, s: ConvShape) -> int:
     return s.batch * math.prod(s.output)
 
 
+# In "tf32" what is multiplied is float32 rounded to TF32, which is exact; "fp32x3" rounds the small
+# parts of both numbers, 2^-23 of a number each at most, and leaves out 2^-22 of a product.
+RELAXED = {"tf32": as_tf32, "fp32x3": np.asarray}
+ROUNDINGS = {"fp32x3": 8}
+
 # The emulator is slow, the checked one most of all, and what it finds hardly depends on the dtype:
 # there an algorithm runs in those whose code differs. On a GPU all run.
 CHECKED_DTYPES = {
     "implicit_gemm": ["float32"],
-    "mma": ["float16"],
+    "mma": ["float16", "tf32"],
     "mma_padded": ["float16"],
     "depthwise": ["float16", "float32"],
     "direct": ["float16", "float32"],
     "grouped": ["float32"],
-    "mma_wgrad": ["bfloat16"],
+    "mma_wgrad": ["bfloat16", "tf32"],
     "wgmma": ["float16"],
+    **{name: ["float32"] for name in LADDER},
 }
 EMULATED_DTYPES = [dtype for dtype in DTYPES if dtype != "float16"]
-EMULATED = {"checked": CHECKED_DTYPES, "emulated": {}}
+EMULATED = {"checked": CHECKED_DTYPES, "emulated": {name: ["float32"] for name in LADDER}}
+IN_TF32 = {"mma": tuple(RELAXED), "mma_wgrad": tuple(RELAXED), "mma_padded": ("tf32",)}
 # Cases of more multiply-adds than this have more tiles of a kind that smaller ones have, too, and
 # would take most of the time: they run in one dtype, and in the fast emulator.
 MOST_WORK = 9e6
+
+
+def formats(backend_name: str, algorithm: Algorithm) -> list[str]:
+    """Return the number formats that an algorithm runs in."""
+    if algorithm.name in EMULATED.get(backend_name, {}):
+        return EMULATED[backend_name][algorithm.name]
+    dtypes = list(DTYPES) if backend_name == "cuda" else EMULATED_DTYPES
+    return [*dtypes, *IN_TF32.get(algorithm.name, ())]
+
+
 RUNS = [
     pytest.param(name, algorithm, dtype, id=f"{name}-{algorithm.name}-{dtype}", marks=marks)
     for name, marks in (("emulated", ()), ("checked", ()), ("cuda", pytest.mark.gpu))
-    for algorithm in ALGORITHMS.values()
-    for dtype in (DTYPES if name == "cuda" else EMULATED[name].get(algorithm.name, EMULATED_DTYPES))
+    for algorithm in (*ALGORITHMS.values(), *LADDER.values())
+    for dtype in formats(name, algorithm)
 ]
 
 
-def runs_whole(backend_name: str, algorithm: Algorithm, dtype: str) -> bool:
+def runs_whole(backend_name: str, algorithm: Algorithm, number_format: str) -> bool:
     """Return whether the largest cases run, too."""
     first = {"dmma": "float64"}.get(algorithm.name, "float32")
     first = "bfloat16" if "mma" in algorithm.name and first == "float32" else first
-    return backend_name == "cuda" or (backend_name == "emulated" and dtype == first)
+    if backend_name == "emulated":
+        return number_format == first and algorithm.name not in LADDER
+    return backend_name == "cuda"
 
 
 def fewest_and_most_splits(plans: Iterable[Plan]) -> Iterator[Plan]:
@@ -71,18 +97,25 @@ def fewest_and_most_splits(plans: Iterable[Plan]) -> Iterator[Plan]:
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["nhwc", "nchw"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize(("backend_name", "algorithm", "dtype"), RUNS)
-def test_every_plan(backend_name, algorithm, dtype, direction, channels_last) -> None:
+@pytest.mark.parametrize(("backend_name", "algorithm", "number_format"), RUNS)
+def test_every_plan(backend_name, algorithm, number_format, direction, channels_last) -> None:
     try:
         cuda_backend = make_backend(backend_name)
     except RuntimeError as error:
         pytest.skip(str(error))
     with_relu = direction == "fprop" and backend_name != "checked"
+    dtype, math_mode = number_format, "strict"
+    if number_format in RELAXED:
+        dtype, math_mode = "float32", number_format
     ran = 0
     for name, case in CONVS.items():
-        if case.multiply_adds > MOST_WORK and not runs_whole(backend_name, algorithm, dtype):
+        most = (
+            MOST_WORK / 4 if number_format in RELAXED else MOST_WORK
+        )  # tiles are those of 16 bits
+        if case.multiply_adds > most and not runs_whole(backend_name, algorithm, number_format):
             continue
-        s, p = replace(case, channels_last=channels_last), solved(name, dtype)
+        s = replace(case, channels_last=channels_last)
+        p = solved(name, dtype, RELAXED.get(number_format, np.asarray))
         x, dy = (cuda_backend.asarray(in_layout(a, channels_last)) for a in (p.x, p.dy))
         w, b, b_dx = map(cuda_backend.asarray, (p.w, p.b, p.b_dx))
         arrays = {"fprop": (x, w, b), "dgrad": (dy, w, b_dx), "wgrad": (x, dy)}[direction]
@@ -91,8 +124,9 @@ def test_every_plan(backend_name, algorithm, dtype, direction, channels_last) ->
         }[direction]  # fmt: skip
         if direction != "wgrad":
             expected, terms = (in_layout(a, channels_last) for a in (expected, terms))
+        roundings = reduction(direction, s) * ROUNDINGS.get(number_format, 1)
         for activation in ("linear", "relu") if with_relu else ("linear",):
-            question = Problem(direction, s, dtype, activation)
+            question = Problem(direction, s, dtype, activation, math=math_mode)
             want = np.maximum(expected, 0) if activation == "relu" else expected
             for plan in fewest_and_most_splits(algorithm.plans(question)):
                 assert plan.is_legal(), plan
@@ -100,12 +134,12 @@ def test_every_plan(backend_name, algorithm, dtype, direction, channels_last) ->
                     got = algorithm.run(cuda_backend, question, plan, *arrays)
                 assert_close(
                     cuda_backend.to_numpy(got), want, dtype=DTYPES[dtype],
-                    reduction=reduction(direction, s), magnitude=terms, what=f"{name}: {plan}",
+                    reduction=roundings, magnitude=terms, what=f"{name}: {plan}",
                 )  # fmt: skip
                 assert algorithm.cost(question, plan) > 0
                 ran += 1
     if not ran:
-        pytest.skip(f"{algorithm.name} has no plan for {direction} in {dtype} on these cases")
+        pytest.skip(f"{algorithm.name} has no plan for {direction} in {number_format} here")
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

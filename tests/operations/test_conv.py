@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
@@ -16,8 +17,13 @@ from tests.tolerance import assert_close
 
 
 @cache
-def problem(name: str, dtype: str) -> SimpleNamespace:
-    """Inputs, exact results and the sums of their terms' magnitudes, all with channels last."""
+def problem(
+    name: str, dtype: str, taken: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> SimpleNamespace:
+    """Inputs, exact results and the sums of their terms' magnitudes, all with channels last.
+
+    ``taken`` is what the numbers of a product are rounded to before they are multiplied.
+    """
     s = CONVS[name]
     p = SimpleNamespace(
         x=random(f"{name} x", s.x_shape, DTYPES[dtype]),
@@ -26,10 +32,14 @@ def problem(name: str, dtype: str) -> SimpleNamespace:
         b_dx=random(f"{name} b_dx", (s.channels,), DTYPES[dtype]),
         dy=random(f"{name} dy", s.y_shape, DTYPES[dtype]),
     )
-    x, w, b, b_dx, dy = (np.abs(a) for a in vars(p).values())
-    p.y, p.y_terms = (reference.conv_fprop(*a, s) for a in ((p.x, p.w, p.b), (x, w, b)))
-    p.dx, p.dx_terms = (reference.conv_dgrad(*a, s) for a in ((p.dy, p.w, p.b_dx), (dy, w, b_dx)))
-    p.dw, p.dw_terms = (reference.conv_wgrad(*a, s) for a in ((p.x, p.dy), (x, dy)))
+    x, w, dy = map(taken, (p.x, p.w, p.dy))
+
+    def solve(direction: Callable, *arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return direction(*arrays, s), direction(*map(np.abs, arrays), s)
+
+    p.y, p.y_terms = solve(reference.conv_fprop, x, w, p.b)
+    p.dx, p.dx_terms = solve(reference.conv_dgrad, dy, w, p.b_dx)
+    p.dw, p.dw_terms = solve(reference.conv_wgrad, x, dy)
     return p
 
 

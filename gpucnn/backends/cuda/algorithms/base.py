@@ -41,7 +41,7 @@ class Problem:
         dtype: "float16", "bfloat16", "float32" or "float64".
         activation: applied to fprop's output with the bias, "linear" or "relu".
         architecture: the GPU's, 90 for sm_90.
-        math: "strict" or "exact", as in ``backends.base``.
+        math: as in ``backends.base``; "tf32" and "fp32x3" are "strict" but for float32.
     """
 
     direction: str
@@ -50,6 +50,10 @@ class Problem:
     activation: str = "linear"
     architecture: int = 90
     math: str = "strict"
+
+    def __post_init__(self) -> None:
+        if self.math in ("tf32", "fp32x3") and self.dtype != "float32":
+            object.__setattr__(self, "math", "strict")
 
     @property
     def itemsize(self) -> int:

@@ -1,25 +1,26 @@
-"""Implicit GEMM of 16-bit numbers on tensor cores (kernels/conv_{fprop,dgrad}_mma.cu)."""
+"""Implicit GEMM on tensor cores, in 16 bits or in TF32 (kernels/conv_{fprop,dgrad}_mma.cu)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ....shapes import ConvShape
 from ...base import Array
 from ..geometry import geometry_record, residue_table
-from ..kernel import DTYPE, Axis, KernelFamily
+from ..kernel import Axis, KernelFamily
 from ..launch import KernelCaller, aligned, ceil_div
 from ..spatial import AXES
 from ..split_sum import split_sum
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem
 from .implicit_gemm import RESIDUES
+from .mma_formats import FAST, HALVES, PRODUCTS, SLOWDOWN, axis, chunk, format_of
 from .tiles import Matrix, matrix_of
 
-CHUNK = 8  # elements of 16 bytes, as in kernels/tile_mma.cuh
+CHUNK = 8  # of 16-bit elements that are moved together
 TAPS, PLACES = 256, 31  # as in kernels/conv_mma.cuh: those of a table, and along all axes together
 ROW_BYTES, TAP_BYTES = 12, 12
 SUMMED_AT_ONCE = 64  # terms; a split has whole multiples of it
@@ -31,8 +32,8 @@ MOST_SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 12
 
 
 # For the cost model, of an H200: what a multiprocessor does in a microsecond, at 1.98 GHz. mma.sync
-# multiplies 1024 times a clock, half of what wgmma does; shared memory moves 128 bytes; the second
-# cache moves 7.5 TB/s for all of them.
+# multiplies 16-bit numbers 1024 times a clock, half of what wgmma does, and TF32 half as often
+# again; shared memory moves 128 bytes; the second cache moves 7.5 TB/s for all of them.
 CLOCKS = 1980.0
 MULTIPLY_ADDS, SHARED = 1024 * CLOCKS, 128 * CLOCKS
 CACHE = 7.5e6
@@ -40,6 +41,8 @@ CROWDED = 0.8  # some of that is asked for by two warps at once
 BLOCK_US = 2.0  # until the first slab is there, and from the last one to the end
 # What warps reach, by how many of them each quarter of a multiprocessor has; one waits by itself.
 BUSY = {1: 0.65, 2: 0.9}
+# What rounding floats, or splitting them, leaves of that, by the products: an estimate.
+PREPARED = {1: 0.9, 3: 0.75}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class MmaTile:
         blocks: how many blocks a multiprocessor should hold.
         k: terms of a slab.
         stages: slabs in shared memory.
+        itemsize: bytes of an element.
+        products: multiplications for one of two numbers.
     """
 
     m: int
@@ -61,6 +66,8 @@ class MmaTile:
     blocks: int
     k: int = 32
     stages: int = 4
+    itemsize: int = 2
+    products: int = 1
 
     @property
     def warps(self) -> int:
@@ -73,14 +80,17 @@ class MmaTile:
     @property
     def dynamic_bytes(self) -> int:
         """Return the slabs' bytes and those of the tables of rows and taps."""
-        slabs = self.stages * (self.m + self.n) * self.k * 2
+        slabs = self.stages * (self.m + self.n) * self.k * self.itemsize
         return slabs + self.m * ROW_BYTES + TAPS * TAP_BYTES
 
     @property
     def term_us(self) -> float:
         """Return the microseconds of a term: multiplied, or written to shared memory and read."""
         rows = self.m + self.n + self.warps * (self.warp_m + self.warp_n)
-        return max(self.m * self.n / MULTIPLY_ADDS, CROWDED * 2 * rows / SHARED)
+        multiply_us = self.products * self.m * self.n * self.itemsize / 2 / MULTIPLY_ADDS
+        if self.itemsize == 4:
+            multiply_us /= PREPARED[self.products]
+        return max(multiply_us, CROWDED * self.itemsize * rows / SHARED)
 
 
 WIDE = MmaTile(128, 256, 64, 64, blocks=1)
@@ -91,34 +101,60 @@ HALF = MmaTile(128, 64, 64, 32, blocks=3)
 SMALL = MmaTile(64, 64, 32, 32, blocks=4)
 STRIP = MmaTile(128, 32, 32, 32, blocks=4)
 TILES = (WIDE, DEEP, SQUARE, TALL, HALF, SMALL, STRIP)
+# As many bytes in a slab, and half as many terms.
+TF32_TILES = tuple(
+    replace(tile, k=tile.k // 2, itemsize=4) for tile in (DEEP, SQUARE, HALF, SMALL, STRIP)
+)
+# A warp has the parts of what it splits in registers, and room for fewer sums.
+FP32X3_TILES = tuple(
+    replace(tile, k=16, itemsize=4, products=PRODUCTS["fp32x3"])
+    for tile in (
+        MmaTile(192, 64, 48, 32, blocks=1),
+        replace(SMALL, blocks=3),
+        replace(STRIP, blocks=3),
+    )
+)
 
-TILE: Axis = {
-    tile: (
-        f"{tile.m}x{tile.n}",
-        {
-            "TILE_M": tile.m,
-            "TILE_N": tile.n,
-            "WARP_M": tile.warp_m,
-            "WARP_N": tile.warp_n,
-            "TILE_K": tile.k,
-            "STAGES": tile.stages,
-            "BLOCKS": tile.blocks,
-            "SHARED_BYTES": tile.dynamic_bytes,
-        },
-    )
-    for tile in TILES
-}
+
+def tile_axis(tiles: tuple[MmaTile, ...]) -> Axis:
+    return {
+        tile: (
+            f"{tile.m}x{tile.n}",
+            {
+                "TILE_M": tile.m,
+                "TILE_N": tile.n,
+                "WARP_M": tile.warp_m,
+                "WARP_N": tile.warp_n,
+                "TILE_K": tile.k,
+                "STAGES": tile.stages,
+                "BLOCKS": tile.blocks,
+                "SHARED_BYTES": tile.dynamic_bytes,
+            },
+        )
+        for tile in tiles
+    }
+
+
+def kernel_families(formats: Axis, tiles: tuple[MmaTile, ...]) -> dict[str, KernelFamily]:
+    """Declare the kernels of both directions for these formats and tiles."""
+    return {
+        direction: KernelFamily(
+            f"conv_{direction}_mma.cu", f"conv_{direction}_mma", formats, tile_axis(tiles),
+            minimum_architecture=80,
+        )
+        for direction in ("fprop", "dgrad")
+    }  # fmt: skip
+
+
 # Channels last, and every rank as three axes.
-ELEMENT: Axis = {
-    name: (tag, {**macros, "RANK": 3, "CHANNELS_LAST": 1})
-    for name, (tag, macros) in DTYPE.items()
-    if name in ("float16", "bfloat16")
-}
-KERNELS = {
-    direction: KernelFamily(
-        f"conv_{direction}_mma.cu", f"conv_{direction}_mma", ELEMENT, TILE, minimum_architecture=80
-    )
-    for direction in ("fprop", "dgrad")
+GEOMETRY = {"RANK": 3, "CHANNELS_LAST": 1}
+ELEMENT = axis(*HALVES, **GEOMETRY)
+KERNELS = kernel_families(ELEMENT, TILES)
+# By the format: the tiles, and the kernels of each direction.
+WAYS = {
+    **dict.fromkeys(HALVES, (TILES, KERNELS)),
+    "tf32": (TF32_TILES, kernel_families(axis("tf32", **GEOMETRY), TF32_TILES)),
+    "fp32x3": (FP32X3_TILES, kernel_families(axis("fp32x3", **GEOMETRY), FP32X3_TILES)),
 }
 
 
@@ -132,17 +168,16 @@ class Settings:
 
 def applies(problem: Problem) -> bool:
     """Return whether chunks of channels are whole, and the tables hold the window."""
-    s = problem.shape
+    s, whole = problem.shape, chunk(problem)
     return (
         problem.direction in KERNELS
-        and problem.dtype in ELEMENT
-        and problem.architecture >= 80
+        and format_of(problem) is not None
         and s.channels_last
-        and s.channels // s.groups % CHUNK == 0
-        and (problem.direction == "fprop" or s.filters // s.groups % CHUNK == 0)
-        and s.taps <= TAPS - SUMMED_AT_ONCE // CHUNK
+        and s.channels // s.groups % whole == 0
+        and (problem.direction == "fprop" or s.filters // s.groups % whole == 0)
+        and s.taps <= TAPS - SUMMED_AT_ONCE // whole
         and sum(s.kernel) + 3 - s.rank <= PLACES
-        and max(map(math.prod, (s.x_shape, s.y_shape))) < 2**33
+        and max(map(math.prod, (s.x_shape, s.y_shape))) < 2**30 * whole
     )
 
 
@@ -164,7 +199,9 @@ def all_residues(shape: ConvShape) -> np.ndarray:
 
 
 class Mma(Algorithm):
-    """For float16 and bfloat16 on sm_80 or newer, channels last, in whole chunks of channels."""
+    """On sm_80 or newer, channels last, in whole chunks of channels: float16, bfloat16, and float32
+    where ``math`` permits it.
+    """
 
     name = "mma"
 
@@ -173,7 +210,7 @@ class Mma(Algorithm):
             return
         matrix, limit = matrix_of(problem), 1024 * MOST_SHARED.get(problem.architecture, 99)
         static = RESIDUES if problem.direction == "dgrad" else 0
-        for tile in TILES:
+        for tile in WAYS[format_of(problem)][0]:
             if tile.dynamic_bytes + static <= limit:
                 for count, terms in splits(matrix, tile):
                     grid = (matrix.blocks(tile), 1, count)
@@ -189,6 +226,8 @@ class Mma(Algorithm):
         waves, left = divmod(ceil_div(blocks * count, MULTIPROCESSORS), tile.blocks)
         compute_us = waves * self._wave_us(tile, terms, tile.blocks)
         compute_us += self._wave_us(tile, terms, left) if left else 0
+        if tile.itemsize == 4 and problem.architecture not in FAST:
+            compute_us *= SLOWDOWN
         gathered = blocks * count * terms * (tile.m + tile.n) * problem.itemsize
         sizes = map(math.prod, (s.x_shape, s.y_shape, s.w_shape))
         # a block's first loads and its stores keep nothing else busy
@@ -230,5 +269,6 @@ class Mma(Algorithm):
         else:
             residues = caller.constant(all_residues, s), math.prod(s.strides)
             arguments = (source, w, b, target, partial, terms, *residues)
-        kernel = KERNELS[problem.direction](problem.dtype, tile)
+        number_format = format_of(problem)
+        kernel = WAYS[number_format][1][problem.direction](number_format, tile)
         caller.launch(kernel, plan.grid, plan.threads, *arguments, geometry_record(s))

@@ -13,14 +13,17 @@ from dataclasses import replace
 import numpy as np
 
 from ...base import Array
-from ..kernel import KernelFamily
+from ..kernel import Axis, KernelFamily
 from ..launch import KernelCaller, ceil_div
 from ..spatial import DIVISOR, divisor
 from .base import BYTES, LAUNCH_US, Algorithm, Plan, Problem
-from .mma import CHUNK, Mma
+from .mma import Mma
+from .mma_formats import chunk
+from .mma_wgrad import MmaWgrad
 
-PAD = KernelFamily("pad_rows.cu", "pad_rows")
-CROP = KernelFamily("pad_rows.cu", "crop_rows")
+BYTES_OF: Axis = {size: (f"b{8 * size}", {"BYTES": size}) for size in (2, 4)}
+PAD = KernelFamily("pad_rows.cu", "pad_rows", BYTES_OF)
+CROP = KernelFamily("pad_rows.cu", "crop_rows", BYTES_OF)
 
 # What sums of few terms, as those of a picture's three channels, take over the estimate.
 FEW_TERMS = 1.5
@@ -28,27 +31,28 @@ FEW_TERMS = 1.5
 
 def padded(problem: Problem) -> Problem:
     """Return the problem with whole chunks of what the kernels move 16 bytes at a time."""
-    s = problem.shape
-    deep = s.groups * CHUNK * ceil_div(s.channels // s.groups, CHUNK)
-    wide = s.groups * CHUNK * ceil_div(s.filters // s.groups, CHUNK)
+    s, whole = problem.shape, chunk(problem)
+    deep = s.groups * whole * ceil_div(s.channels // s.groups, whole)
+    wide = s.groups * whole * ceil_div(s.filters // s.groups, whole)
     if problem.direction == "fprop":
         wide = s.filters  # its last chunk may be any part of one
     return replace(problem, shape=replace(s, channels=deep, filters=wide))
 
 
 class PaddedMma(Algorithm):
-    """Where ``Mma`` does not apply for the sake of channels that are no whole chunks."""
+    """Where ``Mma`` and ``MmaWgrad`` do not apply for channels that are no whole chunks."""
 
     name = "mma_padded"
 
     def __init__(self) -> None:
-        self.mma = Mma()
+        mma = Mma()
+        self.by_direction = {"fprop": mma, "dgrad": mma, "wgrad": MmaWgrad()}
 
     def plans(self, problem: Problem) -> Iterator[Plan]:
-        """Yield the plan that ``Mma`` has for what is padded, where anything is."""
-        whole = padded(problem)
-        plans = self.mma.plans(whole) if whole != problem else ()
-        best = min(plans, key=lambda plan: self.mma.cost(whole, plan), default=None)
+        """Yield the plan that the other has for what is padded, where anything is."""
+        whole, mma = padded(problem), self.by_direction[problem.direction]
+        plans = mma.plans(whole) if whole != problem else ()
+        best = min(plans, key=lambda plan: mma.cost(whole, plan), default=None)
         if best is not None:
             yield replace(best, algorithm=self.name)
 
@@ -59,25 +63,33 @@ class PaddedMma(Algorithm):
                  for s in (problem.shape, whole.shape))  # fmt: skip
         passes = [a + b for a, b in zip(*sizes, strict=True) if a != b]
         passes_us = len(passes) * LAUNCH_US + sum(passes) * problem.itemsize / BYTES
-        return FEW_TERMS * (self.mma.cost(whole, plan) + passes_us)
+        return FEW_TERMS * (self.by_direction[problem.direction].cost(whole, plan) + passes_us)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        source, w, b = arrays
-        whole = padded(problem)
+        whole, mma = padded(problem), self.by_direction[problem.direction]
         s, t = problem.shape, whole.shape
         (deep, wide), (to_deep, to_wide) = (
             (shape.channels // shape.groups, shape.filters // shape.groups) for shape in (s, t)
         )
-        w = resize_rows(caller, w, deep, to_deep, (*s.w_shape[:-1], to_deep))
+        deep_filters = (*s.w_shape[:-1], to_deep)
+        filter_size = s.taps * to_deep
+        if problem.direction == "wgrad":
+            x, dy = arrays
+            x = resize_rows(caller, x, deep, to_deep, t.x_shape)
+            dy = resize_rows(caller, dy, wide, to_wide, t.y_shape)
+            dw = mma.run(caller, whole, plan, x, dy)
+            dw = resize_rows(caller, dw, to_wide * filter_size, wide * filter_size, deep_filters)
+            return resize_rows(caller, dw, to_deep, deep, s.w_shape)
+        source, w, b = arrays
+        w = resize_rows(caller, w, deep, to_deep, deep_filters)
         if problem.direction == "fprop":
             source = resize_rows(caller, source, deep, to_deep, t.x_shape)
-            return self.mma.run(caller, whole, plan, source, w, b)
+            return mma.run(caller, whole, plan, source, w, b)
         source = resize_rows(caller, source, wide, to_wide, t.y_shape)
-        filter_size = s.taps * to_deep
         w = resize_rows(caller, w, wide * filter_size, to_wide * filter_size, t.w_shape)
         if b is not None:
             b = resize_rows(caller, b, deep, to_deep, (t.channels,))
-        dx = self.mma.run(caller, whole, plan, source, w, b)
+        dx = mma.run(caller, whole, plan, source, w, b)
         return resize_rows(caller, dx, to_deep, deep, s.x_shape)
 
 
@@ -91,9 +103,10 @@ def resize_rows(
     if width == to:
         return array
     result = caller.xp.empty(shape, array.dtype)
-    chunks = max(width, to) // CHUNK
+    itemsize = array.dtype.itemsize
+    chunks = max(width, to) * itemsize // 16
     count = array.size // width * chunks
-    kernel = (PAD if width < to else CROP)()
+    kernel = (PAD if width < to else CROP)(itemsize)
     by_chunks = np.array([divisor(chunks)], DIVISOR)
     caller.launch_elements(kernel, count, array, result, min(width, to), count, by_chunks)
     return result

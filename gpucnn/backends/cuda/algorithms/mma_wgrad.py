@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...base import Array
 from ..geometry import geometry_record
-from ..kernel import DTYPE, RANK, Axis, KernelFamily
+from ..kernel import RANK, Axis, KernelFamily
 from ..launch import KernelCaller, aligned, ceil_div
 from ..split_sum import split_sum
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, PARTIAL_ELEMENTS, Algorithm, Plan, Problem
+from .mma_formats import FAST, HALVES, PRODUCTS, SLOWDOWN, axis, chunk, format_of
 from .tiles import matrix_of
 
 LOOP_PIXELS = 32  # that a block of the kernel sums in one step of its loop
-CHUNK = 8  # neighbours that are loaded together
 PIXELS_PER_SPLIT = 128  # at least: with less, adding the splits up costs more
 WAVES = range(1, 5)  # of blocks on a whole GPU, that splits are made for
 
@@ -30,6 +30,8 @@ class Tile:
         m, n, warp_m, warp_n: the sizes of both.
         slab: pixels that are loaded at once; stages: how many of them are in shared memory.
         blocks: how many blocks a multiprocessor should hold.
+        itemsize: bytes of an element.
+        products: multiplications for one of two numbers.
     """
 
     m: int
@@ -39,6 +41,8 @@ class Tile:
     slab: int
     stages: int
     blocks: int
+    itemsize: int = 2
+    products: int = 1
 
     @property
     def threads(self) -> int:
@@ -46,35 +50,59 @@ class Tile:
 
     @property
     def shared_bytes(self) -> int:
-        return self.stages * self.slab * (self.m + self.n) * 2
+        return self.stages * self.slab * (self.m + self.n) * self.itemsize
 
 
 HUGE = Tile(256, 128, 64, 64, slab=16, stages=4, blocks=1)
 LARGE = Tile(128, 128, 64, 64, slab=32, stages=3, blocks=2)
 TALL = Tile(192, 64, 48, 64, slab=32, stages=3, blocks=2)
 SMALL = Tile(64, 64, 32, 32, slab=32, stages=4, blocks=4)
-TILES: Axis = {
-    tile: (
-        f"{tile.m}x{tile.n}",
-        {
-            "TILE_M": tile.m, "TILE_N": tile.n, "WARP_M": tile.warp_m, "WARP_N": tile.warp_n,
-            "SLAB": tile.slab, "STAGES": tile.stages, "BLOCKS": tile.blocks,
-        },
-    )
-    for tile in (HUGE, LARGE, TALL, SMALL)
-}  # fmt: skip
-
-# A convolution along one axis is one along two, the first of them of size 1.
-WGRAD = KernelFamily(
-    "conv_wgrad_mma.cu", "conv_wgrad_mma", {rank: RANK[rank] for rank in (2, 3)},
-    {name: DTYPE[name] for name in ("float16", "bfloat16")}, TILES, minimum_architecture=80,
-)  # fmt: skip
-
 # For the cost estimate: the multiply-adds of a multiprocessor in a microsecond, 1024 a clock at
 # 1.9 GHz, and the share of them that a tile reached on an H200 (what a smaller one loads for each
 # of them is more).
 PEAK = 1024 * 1900.0
 EFFICIENCY = {HUGE: 0.85, LARGE: 0.82, TALL: 0.7, SMALL: 0.48}
+# In TF32 tensor cores do half of that, and floats are rounded or split on the way: estimates.
+TF32_EFFICIENCY = {
+    replace(LARGE, slab=16, itemsize=4): 0.37,
+    replace(TALL, slab=16, itemsize=4): 0.31,
+    replace(SMALL, slab=16, itemsize=4): 0.21,
+}
+# A warp has the parts of what it splits in registers, and room for fewer sums.
+_SPLIT = {"slab": 16, "itemsize": 4, "products": PRODUCTS["fp32x3"]}
+FP32X3_EFFICIENCY = {
+    replace(TALL, warp_n=32, blocks=1, **_SPLIT): 0.11,
+    replace(SMALL, blocks=3, **_SPLIT): 0.08,
+}
+
+
+def wgrad_family(formats: Axis, tiles: Iterable[Tile]) -> KernelFamily:
+    """Declare the kernels; a convolution along one axis is one along two, the first of size 1."""
+    return KernelFamily(
+        "conv_wgrad_mma.cu", "conv_wgrad_mma", {rank: RANK[rank] for rank in (2, 3)}, formats,
+        {
+            tile: (
+                f"{tile.m}x{tile.n}",
+                {
+                    "TILE_M": tile.m, "TILE_N": tile.n, "WARP_M": tile.warp_m,
+                    "WARP_N": tile.warp_n, "SLAB": tile.slab, "STAGES": tile.stages,
+                    "BLOCKS": tile.blocks,
+                },
+            )
+            for tile in tiles
+        },
+        minimum_architecture=80,
+    )  # fmt: skip
+
+
+TILES = tuple(EFFICIENCY)
+WGRAD = wgrad_family(axis(*HALVES), TILES)
+# By the format: what its tiles reach, and the kernels.
+WAYS = {
+    **dict.fromkeys(HALVES, (EFFICIENCY, WGRAD)),
+    "tf32": (TF32_EFFICIENCY, wgrad_family(axis("tf32"), TF32_EFFICIENCY)),
+    "fp32x3": (FP32X3_EFFICIENCY, wgrad_family(axis("fp32x3"), FP32X3_EFFICIENCY)),
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +124,7 @@ def whole_us(problem: Problem, compute_us: float, splits: int) -> float:
 
 
 class MmaWgrad(Algorithm):
-    """For float16 and bfloat16, channels last, on sm_80 or newer."""
+    """On sm_80 or newer, channels last, in whole chunks: as ``Mma``."""
 
     name = "mma_wgrad"
 
@@ -104,15 +132,14 @@ class MmaWgrad(Algorithm):
         s = problem.shape
         if not (
             problem.direction == "wgrad"
-            and problem.dtype in ("float16", "bfloat16")
-            and problem.architecture >= 80
+            and format_of(problem) is not None
             and s.channels_last
-            and s.channels // s.groups % CHUNK == 0
-            and s.filters // s.groups % CHUNK == 0
+            and s.channels // s.groups % chunk(problem) == 0
+            and s.filters // s.groups % chunk(problem) == 0
         ):
             return
         matrix = matrix_of(problem)
-        for tile in TILES:
+        for tile in WAYS[format_of(problem)][0]:
             blocks = matrix.blocks(tile)
             slots = MULTIPROCESSORS * tile.blocks
             most = min(
@@ -127,7 +154,10 @@ class MmaWgrad(Algorithm):
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
         tile, (blocks, _, splits) = plan.settings.tile, plan.grid
-        each = tile.m * tile.n * plan.settings.pixels / (PEAK * EFFICIENCY[tile])
+        efficiency = WAYS[format_of(problem)][0][tile]
+        each = tile.m * tile.n * plan.settings.pixels / (PEAK * efficiency)
+        if tile.itemsize == 4 and problem.architecture not in FAST:
+            each *= SLOWDOWN
         waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
         # a multiprocessor that holds fewer blocks than it could waits for memory
         compute_us = each * (waves * tile.blocks + (left + tile.blocks) / 2 * bool(left))
@@ -142,8 +172,10 @@ class MmaWgrad(Algorithm):
             dw = caller.xp.empty(s.w_shape, x.dtype)
         else:
             partial = caller.xp.empty((splits, *s.w_shape), np.float32)
+        number_format = format_of(problem)
+        kernel = WAYS[number_format][1](max(2, s.rank), number_format, plan.settings.tile)
         caller.launch(
-            WGRAD(max(2, s.rank), problem.dtype, plan.settings.tile), plan.grid, plan.threads,
+            kernel, plan.grid, plan.threads,
             x, dy, dw, partial, plan.settings.pixels, geometry_record(s),
         )  # fmt: skip
         return split_sum(caller, partial, x.dtype) if dw is None else dw

@@ -132,7 +132,7 @@ class Winograd(Algorithm):
         s, wgrad = problem.shape, problem.direction == "wgrad"
         if not (
             problem.dtype == "float32"
-            and problem.math == "strict"
+            and problem.math != "exact"
             and s.kernel == (3, 3)
             and s.strides == s.dilation == (1, 1)
             and min(s.channels, s.filters) // s.groups >= MIN_DEPTH

@@ -171,7 +171,7 @@ class Winograd4(Algorithm):
         depth = {"fprop": s.channels, "dgrad": s.filters}.get(problem.direction, MIN_DEPTH)
         if not (
             problem.dtype == "float32"
-            and problem.math == "strict"
+            and problem.math != "exact"
             and s.kernel == (3, 3)
             and s.strides == s.dilation == (1, 1)
             and s.groups == 1

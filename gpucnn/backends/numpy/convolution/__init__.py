@@ -18,9 +18,12 @@ __all__ = ["ALGORITHMS", "Algorithm", "Finish", "choose"]
 
 # By how exactly they are to compute; the more special ones first, the last takes every shape.
 _SPECIAL, _GENERAL = (Depthwise(), Pointwise()), (FewChannels(), Taps())
+_STRICT = (*_SPECIAL, Winograd(4), Winograd(2), *_GENERAL)
 ALGORITHMS: dict[str, tuple[Algorithm, ...]] = {
-    "strict": (*_SPECIAL, Winograd(4), Winograd(2), *_GENERAL),
+    "strict": _STRICT,
     "exact": (*_SPECIAL, *_GENERAL),  # F(2x2, 3x3) is as exact, but not where many inputs are 0
+    "tf32": _STRICT,
+    "fp32x3": _STRICT,
 }
 
 
