@@ -32,7 +32,8 @@ class Callback:
 
     Attributes:
         trainer: the trainer, from ``on_train_begin`` on; its ``model``, ``optimizer`` and
-            ``history`` are there to be read, and the model to be changed.
+            ``history`` are there to be read, and the first two to be changed: a rate, a momentum,
+            a dropout's rate.
     """
 
     trainer: Trainer
