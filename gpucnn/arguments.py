@@ -82,19 +82,21 @@ def as_shape(owner: str, name: str, value: Any, *, minimum: int = 0) -> tuple[in
 
 def as_number(
     owner: str, name: str, value: Any, *, above: float | None = None, least: float | None = None,
-    below: float = math.inf,
+    below: float = math.inf, most: float | None = None,
 ) -> float:  # fmt: skip
-    """Return ``value`` as a float > above or >= least, and < below."""
+    """Return ``value`` as a float > above or >= least, and < below or <= most."""
     if (
         not isinstance(value, Real)
         or isinstance(value, bool)
         or not value < below
         or (above is not None and not value > above)
         or (least is not None and not value >= least)
+        or (most is not None and not value <= most)
     ):
         low = f"[{least:g}" if above is None else f"({above:g}"
+        high = f"{below:g})" if most is None else f"{most:g}]"
         raise ValueError(
-            f"{owner}: {name} must be a number in {low}, {below:g}). Received: {name}={value!r}"
+            f"{owner}: {name} must be a number in {low}, {high}. Received: {name}={value!r}"
         )
     return float(value)
 

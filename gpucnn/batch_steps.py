@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Array
 from .data.device_loader import DeviceLoader
 from .data.loader import Loader
-from .data.streaming import StreamedLoader
-from .layers.base import Layer
 from .meter import Meter
 from .metrics import Metric
 from .step import Steps
@@ -33,7 +32,7 @@ class BatchStep(ABC):
     def __init__(self, trainer: Trainer, arenas: list[Any]) -> None:
         self.trainer = trainer
         self.steps = Steps(self.work, trainer.backend, arenas)
-        self._loader: Loader | StreamedLoader | None = None
+        self._loader: Loader | None = None
         self._meter: Meter | None = None
 
     @abstractmethod
@@ -43,7 +42,7 @@ class BatchStep(ABC):
         Without arguments the batch is the loader's next, which lies on the device.
         """
 
-    def begin(self, loader: Loader | StreamedLoader | None, meter: Meter) -> None:
+    def begin(self, loader: Loader | None, meter: Meter) -> None:
         """Take batches of a loader from here on, if asked to fetch them, and fill a meter.
 
         To be called again where something that the work depends on may have changed.
@@ -61,16 +60,20 @@ class BatchStep(ABC):
 
     def _circumstances(self) -> tuple:
         """Return what the work depends on, the batch and what varies apart."""
-        trainer = self.trainer
-        settings = {**vars(trainer.optimizer), "learning_rate": None, "steps": None}
-        slots = settings.pop("slots")
-        layers = [
-            (layer.trainable, layer.frozen, trainable, layer.counters.get("seed"), _arrays(layer))
-            for _, layer, trainable in trainer.model._walk()
-        ]
-        model = trainer.model.fuses, trainer.model.dtype, trainer.model.layers
-        loss = trainer.loss, id(trainer.loss_scale), [*trainer.metrics.values()]
-        return model, layers, repr(settings), id(slots), loss
+        trainer, optimizer = self.trainer, self.trainer.optimizer
+        apart = ("learning_rate", "steps", "slots", "_skipped")
+        settings = {name: value for name, value in vars(optimizer).items() if name not in apart}
+        things: list[Any] = [optimizer, optimizer.slots, optimizer._skipped]
+        things += [trainer.loss, trainer.loss_scale]
+        layers = []
+        for _, layer, trainable in trainer.model._walk():
+            arguments = [getattr(layer, name) for name in layer.arguments]
+            layers.append((trainable, layer.trainable, layer.frozen, repr(arguments)))
+            things += [layer, *layer.params.values(), *layer.state.values()]
+        model = trainer.model.fuses, trainer.model.dtype
+        metrics = [*trainer.metrics.values()]
+        texts = repr((settings, trainer.loss, trainer.loss_scale))
+        return model, layers, texts, metrics, _Same(things)
 
     def _given(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
         """Return images and labels: to fetch a DeviceLoader's batch is part of the work."""
@@ -83,10 +86,16 @@ class BatchStep(ABC):
         self, value: Array, prediction: Array, labels: Array, known: dict[Metric, Array]
     ) -> list[Array]:
         """Return the loss and the metrics, of which some are known; the meter takes them down."""
-        asarray = self.trainer.backend.xp.asarray
+        asarray = self.trainer.backend.asarray
         values = [value]
-        for metric in self.trainer.metrics.values():
-            values.append(asarray(known[metric] if metric in known else metric(prediction, labels)))
+        for name, metric in self.trainer.metrics.items():
+            mean = asarray(known[metric] if metric in known else metric(prediction, labels))
+            if mean.ndim or mean.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"Trainer: the metric {name!r} must give one number, the mean over a batch."
+                    f" Received: {mean.dtype.name} of shape {mean.shape}"
+                )
+            values.append(mean)
         if self._meter is not None:
             self._meter.write(values)
         return values
@@ -118,5 +127,17 @@ class EvaluationStep(BatchStep):
         return self._measured(value, prediction, labels, known)
 
 
-def _arrays(layer: Layer) -> tuple[int, ...]:
-    return tuple(map(id, (*layer.params.values(), *layer.state.values())))
+class _Same:
+    """Objects, and equal to none but the very same; alive, so that no other takes their place."""
+
+    def __init__(self, things: list[Any]) -> None:
+        self.things = things
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Same)
+            and len(self.things) == len(other.things)
+            and all(map(operator.is_, self.things, other.things))
+        )
+
+    __hash__ = None

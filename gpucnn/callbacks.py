@@ -12,7 +12,7 @@ True``, which is looked at after every epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from .arguments import as_choice, as_int, as_number
 from .history import Record
 
 if TYPE_CHECKING:
+    from .layers import Layer
     from .trainer import Trainer
 
 EVENTS = ("on_train_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_train_end")
@@ -31,7 +32,8 @@ class Callback:
 
     Attributes:
         trainer: the trainer, from ``on_train_begin`` on; its ``model``, ``optimizer`` and
-            ``history`` are there to be read, and the model to be changed.
+            ``history`` are there to be read, and the first two to be changed: a rate, a momentum,
+            a dropout's rate.
     """
 
     trainer: Trainer
@@ -92,18 +94,35 @@ class Freeze(Callback):
     Args:
         pattern: of the parameters' paths, as "stem/*" or "*/bias".
         after: the number of epochs in which they are trained.
+
+    Raises:
+        ValueError: a training begins whose network has no such parameter.
+
+    Example:
+        >>> Freeze("stem/*", after=3).after
+        3
     """
 
     def __init__(self, pattern: str, after: int) -> None:
         self.pattern = pattern
         self.after = as_int("Freeze", "after", after, minimum=0)
 
+    def on_train_begin(self) -> None:
+        if not any(own for _, own in self._matches()):
+            raise ValueError(
+                "Freeze: pattern must match the path of a parameter, such as 'conv2d/bias'."
+                f" Received: pattern={self.pattern!r}"
+            )
+
     def on_epoch_begin(self, epoch: int) -> None:
-        if epoch <= self.after:
-            return
+        if epoch > self.after:
+            for layer, own in self._matches():
+                layer.frozen = tuple(dict.fromkeys((*layer.frozen, *own)))
+
+    def _matches(self) -> Iterator[tuple[Layer, list[str]]]:
+        """Yield each layer with those of its parameters that the pattern matches."""
         for path, layer in self.trainer.model.walk():
-            own = (key for key in layer.params if fnmatchcase(f"{path}/{key}", self.pattern))
-            layer.frozen = tuple(dict.fromkeys((*layer.frozen, *own)))
+            yield layer, [k for k in layer.params if fnmatchcase(f"{path}/{k}", self.pattern)]
 
 
 class Best(Callback):

@@ -88,8 +88,8 @@ def _plain(value: Any) -> Any:
 
 def check_range(
     owner: Configured, name: str, *, above: float | None = None, least: float | None = None,
-    below: float = math.inf,
+    below: float = math.inf, most: float | None = None,
 ) -> None:  # fmt: skip
-    """Check that the field ``name`` is a number > above or >= least, and < below."""
+    """Check that the field ``name`` is a number > above or >= least, and < below or <= most."""
     value = getattr(owner, name)
-    as_number(type(owner).__name__, name, value, above=above, least=least, below=below)
+    as_number(type(owner).__name__, name, value, above=above, least=least, below=below, most=most)

@@ -57,7 +57,7 @@ def named(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
     A single name may stand alone.
 
     Raises:
-        ValueError: no metric has this name.
+        ValueError: no metric has this name, or two have one, or one is called "loss".
     """
     found = {}
     for metric in [metrics] if isinstance(metrics, str) else metrics:
@@ -66,7 +66,10 @@ def named(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
                 f"metrics must be of {', '.join(METRICS)}, or functions. Received: {metric!r}"
             )
         metric = metric if callable(metric) else METRICS[metric]
-        found[metric.__name__] = metric
+        name = getattr(metric, "__name__", type(metric).__name__)
+        if name in found or name == "loss":
+            raise ValueError(f"metrics must have names of their own. Received: {name!r} twice")
+        found[name] = metric
     return found
 
 

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .arguments import as_choice
 from .callbacks import Callback, Freeze
 from .data import AlternatingFlip, Augmentation, Compose, Crop, Flip, Shift
 from .losses import CrossEntropy
@@ -27,6 +28,8 @@ from .schedules import (
     Polynomial,
     Schedule,
 )
+
+SCHEDULES = ("one_cycle", "cosine", "staircase", "triangle")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Recipe:
         validation: the share of the training images that is held out.
         whitened: for so many epochs the bias of a whitening first layer is trained; None for a
             network that has none.
+
+    Raises:
+        ValueError: the optimizer or the schedule is another.
     """
 
     epochs: int
@@ -72,6 +78,10 @@ class Recipe:
     views: int = 1
     validation: float = 0.1
     whitened: int | None = None
+
+    def __post_init__(self) -> None:
+        as_choice("Recipe", "optimizer", self.optimizer, tuple(RATES))
+        as_choice("Recipe", "schedule", self.schedule, SCHEDULES)
 
     @property
     def peak(self) -> float:

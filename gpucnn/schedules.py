@@ -73,6 +73,23 @@ class Exponential(Schedule):
         return self.learning_rate * self.factor ** (step / self.steps)
 
 
+def _settle(schedule: Schedule, name: str, more: int, count: str) -> None:
+    """Check the steps of a piecewise schedule and its rates, so many more; make tuples of them."""
+    owner, given = type(schedule).__name__, getattr(schedule, name)
+    steps = integers(given)
+    rates = schedule.rates if isinstance(schedule.rates, Sequence) else ()
+    rise = steps is not None and sorted(set(steps)) == list(steps)
+    if not rise or not rates or len(rates) != len(steps) + more:
+        raise ValueError(
+            f"{owner}: {name} must be integers that rise, and {count}."
+            f" Received: {name}={given}, rates={schedule.rates}"
+        )
+    rates = [as_number(owner, "each of rates", rate, least=0) for rate in rates]
+    # lists from JSON compare equal to the tuples given
+    object.__setattr__(schedule, name, steps)
+    object.__setattr__(schedule, "rates", tuple(rates))
+
+
 @dataclass(frozen=True)
 class PiecewiseConstant(Schedule):
     """``rates[i]`` up to, not including, step ``boundaries[i]``; the last rate from there on.
@@ -87,17 +104,7 @@ class PiecewiseConstant(Schedule):
     rates: Sequence[float]
 
     def __post_init__(self) -> None:
-        steps = integers(self.boundaries)
-        rates = self.rates if isinstance(self.rates, Sequence) else ()
-        if steps is None or len(rates) != len(steps) + 1 or sorted(set(steps)) != list(steps):
-            raise ValueError(
-                "PiecewiseConstant: boundaries must rise, and rates be one more than they are."
-                f" Received: boundaries={self.boundaries}, rates={self.rates}"
-            )
-        rates = [as_number("PiecewiseConstant", "each of rates", rate, least=0) for rate in rates]
-        # lists from JSON compare equal to the tuples given
-        object.__setattr__(self, "boundaries", steps)
-        object.__setattr__(self, "rates", tuple(rates))
+        _settle(self, "boundaries", 1, "rates be one more than they are")
 
     def __call__(self, step: int) -> float:
         passed = sum(step >= boundary for boundary in self.boundaries)
@@ -118,17 +125,7 @@ class PiecewiseLinear(Schedule):
     rates: Sequence[float]
 
     def __post_init__(self) -> None:
-        steps = integers(self.steps)
-        rates = self.rates if isinstance(self.rates, Sequence) else ()
-        if not steps or len(rates) != len(steps) or sorted(set(steps)) != list(steps):
-            raise ValueError(
-                "PiecewiseLinear: steps must rise, at least one, and rates be as many."
-                f" Received: steps={self.steps}, rates={self.rates}"
-            )
-        rates = [as_number("PiecewiseLinear", "each of rates", rate, least=0) for rate in rates]
-        # lists from JSON compare equal to the tuples given
-        object.__setattr__(self, "steps", steps)
-        object.__setattr__(self, "rates", tuple(rates))
+        _settle(self, "steps", 0, "rates be as many, at least one")
 
     def __call__(self, step: int) -> float:
         return float(np.interp(step, self.steps, self.rates))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
 from pathlib import Path
 from types import NoneType
@@ -13,30 +11,23 @@ from typing import Any
 import numpy as np
 
 from .arguments import as_int, as_number
-from .backends import default_backend, get_backend
-from .backends.base import Array, Backend
+from .backends import as_backend
+from .backends.base import Backend
 from .batch_steps import EvaluationStep, TrainingStep
 from .callbacks import Callback
 from .checkpoint import json_path
-from .data import Augmentation, DeviceLoader, Loader, Normalize, Split
-from .data.device_loader import fits, why_not
-from .data.streaming import StreamedLoader, streamed
-from .history import History, Record
+from .data import Augmentation, Loader, Normalize, Split
+from .epochs import run_epochs
+from .feed import Feed
+from .history import History
 from .layers.base import inference_mode
 from .losses import Loss
 from .meter import Meter
 from .metrics import Metric, named
 from .network import Network
 from .optimizers import LossScale, Optimizer
-from .progress import Silent, choose
 from .samples import Samples, as_samples, divide
-from .tracing import traced
 from .training_state import read_state, write_state
-
-READ_EVERY = 0.1  # seconds between two readings of values on the device
-
-# Where a step's batch comes from, unless it is given one, and where its values go.
-Source = tuple[Loader | StreamedLoader, Meter]
 
 
 class Trainer:
@@ -102,9 +93,7 @@ class Trainer:
         self.loss_scale = None if self._auto_scale else LossScale.of(loss_scale)
         self.metrics = named(self.loss.metrics if metrics is None else metrics)
         self.callbacks = _checked(callbacks)
-        if not isinstance(backend, (Backend, NoneType)):
-            backend = get_backend(backend)
-        self.backend = backend or default_backend()
+        self.backend = as_backend(backend)
         self.seed = as_int("Trainer", "seed", seed, minimum=0)
         self.record = record
         self.progress = progress
@@ -168,7 +157,8 @@ class Trainer:
 
         Raises:
             ValueError: x and y are of different lengths or empty, or do not fit the model, or a
-                Loader comes with an augmentation or a normalisation besides its own.
+                Loader comes with an augmentation or a normalisation besides its own, or one of the
+                optimizer's ``rate_factors`` is for no parameter.
             TypeError: x is a whole Dataset, or normalize is no Normalize, or the loss takes no
                 loss scale and there is one.
             FloatingPointError: the loss became NaN or infinite. The checkpoint on disk stays that
@@ -199,6 +189,8 @@ class Trainer:
         for data in (train, held_out):
             if data is not None:
                 self._prepare(data)
+        layers = self.model.walk()
+        self.optimizer.check([f"{path}/{key}" for path, layer in layers for key in layer.params])
         last = self.epoch + epochs
         if resume and json_path(checkpoint).is_file():
             read_state(checkpoint).restore(self)
@@ -207,76 +199,12 @@ class Trainer:
             train, held_out = divide(train, validation_split, self.seed)
         self.normalize = normalize or self.normalize
         self.classes = self.classes if classes is None else list(classes)
-        loader = self._loader(train, batch_size, augment=augment, prefetch=prefetch)
-        self.normalize = loader.normalize
-        held_out = held_out and self._loader(held_out, batch_size, shuffle=False)
+        feed = self._feed(train, batch_size, augment=augment, prefetch=prefetch)
+        self.normalize = feed.loader.normalize
+        test = held_out and (self._feed(held_out, batch_size, shuffle=False), self._meter())
         with self.backend.running():
-            self._fit(loader, held_out, last, checkpoint)
+            run_epochs(self, (feed, self._meter()), test, last, checkpoint)
         return self.history
-
-    def _fit(
-        self, loader: Loader, held_out: Loader | None, last: int, checkpoint: Path | None
-    ) -> None:
-        self.stop_training = False
-        train = streamed(loader, self.backend), self._meter()
-        test = held_out and (streamed(held_out, self.backend), self._meter())
-        self._tell("on_train_begin")
-        display = choose(self.progress)
-        asked, self.model.needs_input_gradient = self.model.needs_input_gradient, False
-        try:
-            while self.epoch < last and not self.stop_training:
-                epoch = self.epoch + 1
-                display.start(epoch, last, len(loader))
-                self._tell("on_epoch_begin", epoch)
-                record = self._run_epoch(epoch, train, test, display)
-                self.history.records.append(record)
-                self._tell("on_epoch_end", epoch, record)
-                display.finish(record)
-                if checkpoint is not None:
-                    self.save(checkpoint)
-            if self.stop_training:
-                display.say(f"stopped after {self.epoch} of {last} epochs")
-        except KeyboardInterrupt:
-            display.say(f"interrupted after {self.epoch} of {last} epochs{_kept(checkpoint)}")
-            raise
-        finally:
-            self._in_epoch = False
-            self.model.needs_input_gradient = asked
-            display.close()
-        self._tell("on_train_end")
-
-    def _run_epoch(self, epoch: int, train: Source, test: Source | None, display: Silent) -> Record:
-        start = read = time.perf_counter()
-        loader, meter = train
-        meter.begin(f"epoch {epoch}")
-        self._in_epoch = True
-        self.training_step.begin(*train)
-        with closing(self._batches(loader, epoch - 1)) as batches:
-            for batch, (size, arrays) in enumerate(batches, 1):
-                # Overflow is silent on a device, and so it is here: the meter finds what it made.
-                with np.errstate(all="ignore"):
-                    self.training_step(size, arrays)
-                if self.callbacks:
-                    self._tell("on_batch_end", batch)
-                    self.training_step.begin(*train)  # a callback may have changed anything
-                if time.perf_counter() - read >= READ_EVERY:
-                    values, asked, read = meter.glance(), read, time.perf_counter()
-                    if values:  # those up to the glance before
-                        speed = {"images_per_second": meter.samples / (asked - start)}
-                        display.update(batch, values | speed)
-        record = {"epoch": epoch} | meter.read()
-        seconds = time.perf_counter() - start
-        self._in_epoch = False
-        if epoch == 1 and (why := self.recording_failure):
-            display.say(f"steps are not recorded but run one by one: {why}")
-        if test is not None:
-            values = self._evaluate(*test, f"validation of epoch {epoch}")
-            record |= {f"val_{name}": value for name, value in values.items()}
-        return record | {
-            "learning_rate": self.optimizer.rate_of(self.optimizer.steps - 1),
-            "images_per_second": meter.samples / seconds,
-            "seconds": time.perf_counter() - start,
-        }
 
     # ---- using the model -------------------------------------------------------------------------
 
@@ -289,16 +217,15 @@ class Trainer:
         """
         data = as_samples("Trainer.evaluate", x, y)
         self._prepare(data)
-        loader = streamed(self._loader(data, batch_size, shuffle=False), self.backend)
-        return self._evaluate(loader, self._meter(), "evaluate")
+        return self._evaluate(
+            self._feed(data, batch_size, shuffle=False), self._meter(), "evaluate"
+        )
 
-    def _evaluate(
-        self, loader: Loader | StreamedLoader, meter: Meter, where: str
-    ) -> dict[str, float]:
+    def _evaluate(self, feed: Feed, meter: Meter, where: str) -> dict[str, float]:
         meter.begin(where)
-        self.evaluation_step.begin(loader, meter)
+        self.evaluation_step.begin(feed.loader, meter)
         with self.backend.running(), inference_mode(), np.errstate(all="ignore"):
-            for size, batch in self._batches(loader, 0):
+            for size, batch in feed.epoch(0):
                 self.evaluation_step(size, batch)
         return meter.read()
 
@@ -379,38 +306,9 @@ class Trainer:
                 f" dprediction, unless the trainer's is None. Received: {self.loss!r}"
             )
 
-    def _loader(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Loader:
-        if isinstance(data, Loader):
-            return data
+    def _feed(self, data: Split | Samples | Loader, batch_size: int, **options: Any) -> Feed:
         options |= {"seed": self.seed, "normalize": self.normalize}
-        augment, dtype = options.get("augment"), self.model.dtype
-        if (
-            self.backend.name == "cuda"
-            and not why_not(data, augment, self.normalize, dtype)
-            and fits(data, self.backend)
-        ):
-            options.pop("prefetch", None)
-            return DeviceLoader(data, batch_size, dtype=dtype, backend=self.backend, **options)
-        return Loader(data, batch_size, **options)
-
-    def _batches(
-        self, loader: Loader | StreamedLoader, epoch: int
-    ) -> Generator[tuple[int, tuple[Array, ...]], None, None]:
-        """Yield the size of each batch of an epoch (from 0), and its images and labels.
-
-        Those of a DeviceLoader the step asks for itself.
-        """
-        if isinstance(loader, DeviceLoader) and loader.backend is self.backend:
-            loader.begin(epoch)
-            while loader.upcoming:
-                yield loader.upcoming, ()
-            return
-        with closing(loader.epoch(epoch)) as batches:
-            while True:
-                batch = traced(None, "data wait", next, batches, None)
-                if batch is None:
-                    return
-                yield len(batch[0]), tuple(map(self.backend.asarray, batch))
+        return Feed.of(data, batch_size, self.model.dtype, self.backend, **options)
 
     def _meter(self) -> Meter:
         return Meter(("loss", *self.metrics), self.backend)
@@ -426,10 +324,3 @@ def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
     if not all(isinstance(callback, Callback) for callback in listed):
         raise TypeError(f"Trainer: callbacks must be a list of them. Received: {callbacks!r}")
     return listed
-
-
-def _kept(checkpoint: Path | None) -> str:
-    """Say where a training that was interrupted can go on, if it can."""
-    if checkpoint is None or not json_path(checkpoint).is_file():
-        return ""
-    return f"; resume=True continues from {json_path(checkpoint)}"

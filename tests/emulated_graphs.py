@@ -8,6 +8,7 @@ first time, and after its array is gone.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,13 @@ POISON = 0xFF  # of which floats are NaN, and integers -1 or far out of range
 Work = Callable[[], Any]
 
 
+class Thread(threading.local):
+    """What holds for one thread alone: others copy and compute on streams of their own."""
+
+    written: list[tuple[str, Work]] | None = None
+    allocate: Callable[[int], Piece] | None = None
+
+
 class Device:
     """Memory, and the work on it: the launcher, the array module and the graphs of a backend.
 
@@ -38,15 +46,14 @@ class Device:
         self.launcher = Launcher(self, mode)
         self.xp = ArrayModule(self)
         self.backend = CudaBackend(self.xp, self.launcher, graphs=self)
-        self.written: list[tuple[str, Work]] | None = None
-        self.allocate: Callable[[int], Piece] | None = None
+        self.thread = Thread()
 
     def do(self, name: str, work: Work) -> None:
         """Do a piece of work, or write it down."""
-        if self.written is None:
+        if self.thread.written is None:
             work()
         else:
-            self.written.append((name, work))
+            self.thread.written.append((name, work))
 
     # ---- Graphs ----------------------------------------------------------------------------------
 
@@ -56,19 +63,19 @@ class Device:
 
     @contextmanager
     def allocating(self, allocate: Callable[[int], Piece]) -> Iterator[None]:
-        before, self.allocate = self.allocate, allocate
+        before, self.thread.allocate = self.thread.allocate, allocate
         try:
             yield
         finally:
-            self.allocate = before
+            self.thread.allocate = before
 
     def capture(self, function: Callable[[], Any]) -> tuple[Any, Graph]:
-        self.written = []
+        self.thread.written = []
         try:
             result = function()
-            return result, Graph(self.written)
+            return result, Graph(self.thread.written)
         finally:
-            self.written = None
+            self.thread.written = None
 
     # ---- arrays ----------------------------------------------------------------------------------
 
@@ -76,10 +83,10 @@ class Device:
         dtype = np.dtype(dtype)
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if self.allocate is None or size == 0:
+        if self.thread.allocate is None or size == 0:
             array = np.empty(shape, dtype).view(DeviceArray)
         else:
-            piece = self.allocate(size)
+            piece = self.thread.allocate(size)
             self._watch(piece)
             array = np.asarray(piece).view(dtype).reshape(shape).view(DeviceArray)
         array.device = self
@@ -87,9 +94,9 @@ class Device:
 
     def _watch(self, piece: Piece) -> None:
         """Write down that the piece's contents begin, and end with it."""
-        if self.written is None:
+        if self.thread.written is None:
             return
-        written, leave = self.written, piece.leave
+        written, leave = self.thread.written, piece.leave
         memory = np.asarray(Piece(piece.address, piece.size, piece.owner))
 
         def left() -> None:
@@ -199,7 +206,7 @@ class DeviceArray(np.ndarray):
 
     def get(self) -> np.ndarray:
         """Return a copy on the host, for which it waits."""
-        if self.device.written is not None:
+        if self.device.thread.written is not None:
             raise RuntimeError("a capture cannot wait for the device")
         return np.array(_plain(self))
 
@@ -253,11 +260,14 @@ class ArrayModule:
             if dtype is None or array.dtype == dtype:
                 return array
             return array.astype(dtype)
-        if self._device.written is not None:
-            raise RuntimeError("a capture cannot copy from the host's memory")
         source = np.asarray(array, dtype, order="C")
         copy = self._device.empty(source.shape, source.dtype)
-        copy[...] = source
+        if source.ndim == 0 or self._device.thread.written is None:
+            copy[...] = source.copy()
+            return copy
+        staging = source.copy()  # page-locked, and another copy's before the graph is replayed
+        copy[...] = staging
+        staging.reshape(-1).view(np.uint8).fill(POISON)
         return copy
 
     array = asarray

@@ -148,6 +148,11 @@ def test_a_monitor_that_is_not_recorded_is_named():
         fit(EarlyStopping("acc"))
 
 
+def test_a_pattern_that_freezes_nothing_is_named():
+    with pytest.raises(ValueError, match=r"Freeze: pattern must match .*Received: .*'dens/\*'"):
+        fit(Freeze("dens/*", after=0))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

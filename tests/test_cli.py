@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import gpucnn
-from gpucnn import models
+from gpucnn import epochs, models
 from gpucnn.backends import get_backend
 from gpucnn.bench.cases import Case
 from gpucnn.bench.processes import Refused
@@ -146,14 +146,14 @@ def test_a_run_that_was_interrupted_is_resumed_to_the_same_end(undrawn, colours,
     options = ("--data", colours, "--epochs", 3, "--batch-size", 16, "--augment")
     run("train", *options, "--out", "whole")
 
-    def interrupt(self: Trainer, epoch: int, *arguments: object) -> dict[str, float]:
+    def interrupt(trainer: Trainer, epoch: int, *arguments: object) -> dict[str, float]:
         if epoch == 2:
             raise KeyboardInterrupt
-        return original(self, epoch, *arguments)
+        return original(trainer, epoch, *arguments)
 
-    original = Trainer._run_epoch
+    original = epochs._epoch
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_run_epoch", interrupt)
+        patch.setattr(epochs, "_epoch", interrupt)
         output = run("train", *options, "--out", "runs/parts", code=130)
     assert "gpucnn train --resume --out runs/parts" in output
     output = run("train", "--resume", "--data", colours.name)
@@ -304,8 +304,10 @@ def test_summary(newest):
 
 def test_plan():
     output = run("plan", "lenet5", "--batch-size", 16)
-    assert re.search(r"batch_norm\+re_lu\+max_pool2d +uint8 16x14x14x6, float32 16x28x28x6", output)
-    assert re.search(r"arena +[\d.]+ MB for \d+ arrays of [\d.]+ MB in all", output)
+    kept = r"batch_norm\+re_lu\+max_pool2d +uint8\s16x14x14x6, float32\s16x28x28x6"
+    assert re.search(kept, output)
+    assert re.search(r"arena +[\d.]+ KB for \d+ arrays of [\d.]+ MB in all", output)
+    assert re.search(r"weights +241\.9 KB", output)
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucnn import trainer as trainer_module
+from gpucnn import feed
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.changes import UNCHANGED, Changes
 from gpucnn.data import (
@@ -193,9 +193,9 @@ def test_a_recorded_step_takes_its_batch_itself():
 
 def loaders_of(monkeypatch, backend, **options) -> list[type]:
     """Return which loaders a trainer makes for its training and its validation."""
-    made, streamed = [], trainer_module.streamed
+    made, streamed = [], feed.streamed
     monkeypatch.setattr(
-        trainer_module, "streamed", lambda *given: made.append(type(given[0])) or streamed(*given)
+        feed, "streamed", lambda *given: made.append(type(given[0])) or streamed(*given)
     )
     fit(make_trainer(backend=backend), 1, **options)
     return made
@@ -306,6 +306,10 @@ def test_what_the_kernel_does_not_know_is_refused(change, message):
 def test_other_arguments_are_checked_as_a_loaders():
     with pytest.raises(ValueError, match=r"Normalize: mean must be one number.*3 channels"):
         device_loader(normalize=Normalize((1, 2), 1))
+    with pytest.raises(ValueError, match=r"DeviceLoader: batch_size must be .*batch_size=0"):
+        device_loader(batch_size=0)
+    with pytest.raises(ValueError, match=r"backend must be .*Received: 3"):
+        device_loader(backend=3)
     with pytest.raises(ValueError, match=r"dtype must be one of .*Received: dtype='int8'"):
         device_loader(dtype="int8")
     with pytest.raises(ValueError, match=r"DeviceLoader: .*Received: epoch=-1, start=0"):

@@ -64,3 +64,6 @@ def test_confusion_matrix_refuses(labels, predicted, classes, message):
 
 def test_metrics_by_name():
     assert named(["accuracy", abs]) == {"accuracy": accuracy, "abs": abs}
+    twice = [lambda prediction, target: 0.0] * 2
+    with pytest.raises(ValueError, match=r"names of their own\. Received: '<lambda>' twice"):
+        named(twice)

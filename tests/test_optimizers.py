@@ -189,8 +189,21 @@ def test_rate_factors_scale_a_rate_and_not_its_decay(backend, kind):
 
 
 def test_a_rate_factor_that_is_no_positive_number_is_refused():
-    with pytest.raises(ValueError, match=r"SGD: each of rate_factors must be .* Received.*0"):
+    with pytest.raises(ValueError, match=r"SGD: rate_factors\['\*/bias'\] must be .* Received.*0"):
         SGD(0.1, rate_factors={"*/bias": 0.0})
+
+
+@pytest.mark.parametrize("factors", [5, "*/bias", {3: 2.0}, [("*/bias",)]])
+def test_rate_factors_are_pairs_of_a_pattern_and_a_number(factors):
+    with pytest.raises(TypeError, match="SGD: rate_factors must be factors by patterns"):
+        SGD(0.1, rate_factors=factors)
+
+
+def test_a_rate_factor_for_no_parameter_is_named():
+    optimizer = SGD(0.1, rate_factors={"*/bias": 2.0, "*/gama": 3.0})
+    with pytest.raises(ValueError, match=r"SGD: each pattern .* Received: '\*/gama'"):
+        optimizer.check(["conv2d/bias", "norm/gamma"])
+    optimizer.check(["conv2d/bias", "norm/gama"])
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, 1e6])
@@ -299,6 +312,13 @@ def test_a_state_of_another_kind_is_refused():
         Adam().load_state_dict(SGD().state_dict())
 
 
+def test_a_state_without_slots_is_refused():
+    optimizer = SGD(0.1)
+    with pytest.raises(ValueError, match=r"""the state must have "steps" and "slots".*'steps'"""):
+        optimizer.load_state_dict({"steps": 3})
+    assert optimizer.steps == 0
+
+
 def test_a_subclass_does_not_take_the_name_that_it_inherits():
     class Mine(SGD):
         pass
@@ -325,6 +345,7 @@ def test_no_parameters_are_no_step():
         (lambda: AdamW(weight_decay=-1), "AdamW: weight_decay must be .*-1"),
         (lambda: Muon(iterations=0), "Muon: iterations must be .*0"),
         (lambda: Lookahead(0), "Lookahead: period must be .*0"),
+        (lambda: Lookahead(share=1.5), r"Lookahead: share must be a number in \(0, 1\]\. .*=1.5"),
         (lambda: Lookahead(share=0.0), "Lookahead: share must be .*Received: share=0.0"),
         (
             lambda: Optimizer.of("rmsprop"),

@@ -43,6 +43,13 @@ def test_the_shortest_training_has_rates_too(recipe, epochs):
     assert all(0 <= optimizer.rate_of(step) <= recipe.peak for step in range(epochs))
 
 
+def test_a_recipe_is_for_known_names():
+    with pytest.raises(ValueError, match=r"Recipe: schedule must be one of .*'linear'"):
+        replace(OTHERS, schedule="linear")
+    with pytest.raises(ValueError, match=r"Recipe: optimizer must be one of .*'muon'"):
+        replace(OTHERS, optimizer="muon")
+
+
 def test_resnet20s_rate_falls_where_the_paper_says():
     recipe = recipe_for("resnet20", "cifar10")
     optimizer = recipe.make_optimizer(images=45_000)

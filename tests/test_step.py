@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import threading
+import weakref
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,8 +15,9 @@ import gpucnn
 from gpucnn import models
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.callbacks import LambdaCallback
-from gpucnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
-from gpucnn.network import Residual, Sequential
+from gpucnn.layers import BatchNorm, Concatenate, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from gpucnn.losses import CrossEntropy, Loss
+from gpucnn.network import Input, Residual, Sequential
 from gpucnn.network.joining import joined
 from gpucnn.optimizers import SGD, Adam, Lookahead, LossScale, Muon
 from gpucnn.schedules import OneCycle
@@ -240,6 +245,34 @@ def test_an_error_of_the_function_is_its_own(device):
         step(x)
 
 
+def test_a_table_from_the_host_is_not_captured(device):
+    """CuPy would capture the copy, and its source be another table's by the next replay."""
+
+    def function(x):
+        return [x + device.backend.asarray(np.ones(x.shape, x.dtype))]
+
+    step = Recorded(function, device.backend)
+    for x, _ in batches(device.backend, 6):
+        np.testing.assert_array_equal(step(x)[0].get(), x.get() + 1)
+    assert step.reason == "RuntimeError: a capture cannot copy from the host's memory"
+
+
+def test_other_threads_copy_while_one_captures(device):
+    backend, copied = device.backend, []
+
+    def function(x):
+        thread = threading.Thread(target=lambda: copied.append(backend.asarray(np.ones(3))))
+        thread.start()
+        thread.join()
+        return [x + x]
+
+    step = Recorded(function, backend)
+    for x, _ in batches(backend, 6):
+        step(x)
+    assert step.recorded
+    assert [array.tolist() for array in copied] == [[1.0, 1.0, 1.0]] * 4
+
+
 def test_numbers_vary_from_replay_to_replay(device):
     """In both widths, each asked for once a call, in order."""
     asked = []
@@ -359,6 +392,20 @@ def test_a_recorded_training_in_sixteen_bits_is_the_same(dtype, device):
         assert 1 < trainers[0].optimizer.skipped < 14  # of 16
 
 
+def test_a_smaller_arena_is_given_back_with_its_recordings(device):
+    trainer = Trainer(network(), optimizer=SGD(0.05), backend=device.backend, progress=False)
+    memory = []
+    for batch_size in (5, 8, 20):
+        trainer.fit(IMAGES, LABELS, epochs=4, batch_size=batch_size, validation_split=0)
+        ((size, (_, owner)),) = trainer.training_step.steps._arenas
+        memory.append((size, weakref.ref(owner)))
+    sizes, owners = zip(*memory, strict=True)
+    assert sizes == tuple(sorted(set(sizes)))
+    gc.collect()
+    del owner
+    assert [alive() is not None for alive in owners] == [False, False, True]
+
+
 def test_on_numpy_too():
     assert same(training("numpy"), training("numpy", record=False))
 
@@ -412,6 +459,61 @@ def test_a_change_from_outside_is_heeded(device):
     assert any(step.recorded for step in results[0].training_step.steps.recordings.values())
 
 
+CHANGES = {
+    "rate of a dropout": lambda trainer: setattr(trainer.model.layers[6], "rate", 0.0),
+    "momentum of a batch norm": lambda trainer: setattr(trainer.model.layers[1], "momentum", 0.5),
+    "epsilon within a block": lambda trainer: setattr(
+        trainer.model.layers[4].layers[1], "epsilon", 0.5
+    ),
+    "loss's own argument": lambda trainer: setattr(trainer.loss, "share", 0.1),
+}
+
+
+@dataclass
+class Share(Loss):
+    """A share of the cross-entropy's gradient; not frozen, as one's own may be."""
+
+    alias = "share"
+    share: float = 1.0
+
+    def __call__(self, prediction, target, loss_scale=None):
+        value, dprediction = CrossEntropy()(prediction, target, loss_scale)
+        return value, dprediction * np.float32(self.share)
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_changed_argument_is_heeded(what, device):
+    """Kernels of a recorded step keep the arguments that they were given by value."""
+    results = []
+    for record, change in ((True, True), (False, True), (False, False)):
+        trainer = Trainer(
+            network(), Share(), SGD(0.05), backend=device.backend, record=record, progress=False
+        )
+
+        def on_epoch_begin(epoch, trainer=trainer, change=change):
+            if epoch == 2 and change:
+                CHANGES[what](trainer)
+
+        trainer.callbacks = [LambdaCallback(on_epoch_begin=on_epoch_begin)]
+        trainer.fit(IMAGES, LABELS, epochs=2, batch_size=5, validation_split=0)
+        results.append(trainer)
+    recorded, plain, unchanged = results
+    assert same(recorded, plain)
+    assert not same(recorded, unchanged)
+    (step,) = recorded.training_step.steps.recordings.values()
+    assert step.recorded
+
+
+def test_what_a_step_depends_on_is_told_apart_after_it_has_gone():
+    """A new dictionary of slots may lie where the old one lay: its address says nothing."""
+    trainer = training("numpy", epochs=1)
+    before = trainer.training_step._circumstances()
+    assert trainer.training_step._circumstances() == before
+    for _ in range(3):
+        trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
+        assert trainer.training_step._circumstances() != before
+
+
 def test_a_metric_that_waits_leaves_the_training_as_it_is(device):
     def share(prediction, target):
         return np.float32(float(prediction.max()))
@@ -419,6 +521,37 @@ def test_a_metric_that_waits_leaves_the_training_as_it_is(device):
     trainer = training(device.backend, metrics=["accuracy", share])
     assert "cannot" in trainer.recording_failure
     assert same(trainer, training(device.backend, record=False, metrics=["accuracy", share]))
+
+
+def test_a_metric_from_the_host_is_asked_every_time(device):
+    asked = []
+
+    def count(prediction, target):
+        return float(len(asked.append(target) or asked))
+
+    trainer = training(device.backend, metrics=[count])
+    assert "cannot copy" in trainer.recording_failure
+    assert trainer.history["count"][-1] > trainer.history["count"][0]
+
+
+def test_joined_maps_are_recorded(device):
+    """More than eight of them, too, which CuPy's concatenate would look up in a table."""
+
+    def joined():
+        gpucnn.set_seed(2)
+        x = Input((8, 8, 3))
+        y = Concatenate()([Conv2D(2, 1, activation="relu")(x) for _ in range(10)])
+        return gpucnn.Graph(inputs=x, outputs=Dense(5)(Flatten()(y)))
+
+    results = []
+    for record in (True, False):
+        trainer = Trainer(
+            joined(), optimizer=SGD(0.01), backend=device.backend, record=record, progress=False
+        )
+        trainer.fit(IMAGES, LABELS, epochs=1, batch_size=5, validation_split=0)
+        results.append(trainer)
+    assert results[0].recording_failure is None
+    assert same(*results)
 
 
 def test_a_profiler_sees_every_layer(device):

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import gpucnn
-from gpucnn import tracing
-from gpucnn import trainer as trainer_module
+from gpucnn import epochs, tracing
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.backends.transfers import Transfers
 from gpucnn.callbacks import Callback, EarlyStopping, LambdaCallback
@@ -312,11 +311,11 @@ def test_values_are_read_at_the_end_of_an_epoch_and_seldom_before(monkeypatch):
         Transfers, "download", lambda *arguments: reads.append(1) or download(*arguments)
     )
     monkeypatch.setattr(type(get_backend("numpy")), "to_numpy", None)
-    monkeypatch.setattr(trainer_module, "READ_EVERY", 1e9)
+    monkeypatch.setattr(epochs, "READ_EVERY", 1e9)
     fit(make_trainer(), 1, batch_size=8)
     assert len(reads) == 2
     reads.clear()
-    monkeypatch.setattr(trainer_module, "READ_EVERY", 0.0)
+    monkeypatch.setattr(epochs, "READ_EVERY", 0.0)
     fit(make_trainer(), 1, batch_size=8)
     assert len(reads) == 14 + 1
 
@@ -338,6 +337,6 @@ def test_the_ranges_of_a_step_are_named():
 def test_reading_often_changes_nothing(monkeypatch):
     seldom, often = make_trainer(), make_trainer()
     fit(seldom)
-    monkeypatch.setattr(trainer_module, "READ_EVERY", 0.0)
+    monkeypatch.setattr(epochs, "READ_EVERY", 0.0)
     fit(often)
     assert_same_training(often, seldom)

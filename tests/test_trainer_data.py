@@ -200,6 +200,19 @@ def test_a_normalisation_that_no_checkpoint_can_keep_is_refused():
     assert trainer.normalize is None
 
 
+def test_a_metric_of_more_than_one_number_is_named():
+    def means(prediction, target):
+        return prediction.mean(axis=0)
+
+    with pytest.raises(ValueError, match=r"the metric 'means' must give one number.*Received: "):
+        fit(make_trainer(metrics=[means]))
+
+
+def test_a_rate_factor_for_no_parameter_is_named():
+    with pytest.raises(ValueError, match=r"SGD: each pattern of rate_factors .*'\*/gama'"):
+        fit(make_trainer(optimizer=SGD(0.1, rate_factors={"*/gama": 2.0})))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -97,6 +97,17 @@ def default_backend() -> Backend:
     return chosen_backend() or _best_backend()
 
 
+def as_backend(backend: str | Backend | None) -> Backend:
+    """Return a backend that is given by its name or as an object, else the default one.
+
+    Raises:
+        ValueError, RuntimeError: as ``get_backend``.
+    """
+    if backend is None:
+        return default_backend()
+    return backend if isinstance(backend, Backend) else get_backend(backend)
+
+
 @cache
 def package_of(kind: type) -> str:
     """Return "numpy" for numpy.ndarray and its subclasses within NumPy (memmap), and so on."""

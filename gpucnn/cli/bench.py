@@ -30,8 +30,9 @@ def bench(
 ) -> None:
     """Measure layers and networks on this machine's CPU, beside PyTorch if it is installed.
 
-    Each library runs in a process of its own, in turn with the other; what other programs disturb
-    is measured again. A ratio is gpucnn's time over PyTorch's, in its better layout.
+    Each library runs in a process of its own, in turn with the other; what
+    other programs disturb is measured again. A ratio is gpucnn's time over
+    PyTorch's, in its better layout.
     """
     from rich.console import Group
     from rich.live import Live

@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Write a trained network as an ONNX file, which other runtimes read.
 
-    It takes pictures in the range of the training images, in batches of any size, and gives the
-    network's outputs. The names of the classes are in its metadata.
+    It takes pictures in the range of the training images, in batches of any
+    size, and gives the network's outputs. The classes' names are in its metadata.
     """
     from .. import onnx
     from ..backends import use_backend

@@ -24,8 +24,8 @@ def plan(
 ) -> None:
     """Show how a training step is planned: the layers that run as one operation, and memory.
 
-    Of each: what is kept from the way forward for the way back, and how. Below, the bytes of all
-    arrays of a step, which share one arena as their lifetimes allow.
+    Of each: what is kept from the way forward for the way back, and how.
+    Below, the bytes of a step's arrays, which share one arena.
     """
     from ..step.report import step_memory
     from . import networks
@@ -40,7 +40,8 @@ def plan(
     rows = table("runs as one", "kept for the way back", "KB", numbers=1)
     for row in memory.kept:
         shared = f" ({row.shared} shared)" if row.shared else ""
-        rows.add_row(row.name, ", ".join(row.arrays) + shared, f"{row.bytes / 1024:,.0f}")
+        kept = ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in row.arrays)
+        rows.add_row(row.name, kept + shared, f"{row.bytes / 1024:,.0f}")
     console.print(rows)
     arena = memory.arena
     console.print(
@@ -48,17 +49,17 @@ def plan(
             {
                 "network": f"{network.name}, input {shape_text(x.shape)} {network.dtype.name}",
                 "backend": machine,
-                "kept": f"{_megabytes(memory.kept_bytes)} from the way forward for the way back",
-                "arena": f"{_megabytes(arena.size)} for {len(arena.lifetimes)} arrays of"
-                f" {_megabytes(arena.naive)} in all; {_megabytes(arena.least)} are in use at once",
-                "weights": f"{_megabytes(_weights(network))}, gradients and slots apart",
+                "kept": f"{_bytes(memory.kept_bytes)} from the way forward for the way back",
+                "arena": f"{_bytes(arena.size)} for {len(arena.lifetimes)} arrays of"
+                f" {_bytes(arena.naive)} in all; {_bytes(arena.least)} are in use at once",
+                "weights": f"{_bytes(_weights(network))}, gradients and slots apart",
             }
         )
     )
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 2**20:,.1f} MB"
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MB" if count >= 2**20 else f"{count / 2**10:,.1f} KB"
 
 
 def _weights(network: Network) -> int:

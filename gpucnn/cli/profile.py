@@ -35,9 +35,9 @@ def profile(
 ) -> None:
     """Show where the time of a training step goes: each layer, forward and backward.
 
-    And how far each is from its floor, the least time that its arithmetic and its memory allow on
-    this machine. Left behind are a timeline, profile.png, and the numbers, profile.json. The images
-    are random; --data says how large they are and of how many classes.
+    And how far each is from its floor, the least that this machine allows.
+    Left behind are a timeline, profile.png, and the numbers, profile.json.
+    The images are random; --data says how large and of how many classes.
     """
     import numpy as np
 

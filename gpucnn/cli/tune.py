@@ -32,8 +32,9 @@ def tune(
 ) -> None:
     """Measure how each convolution of a network runs best on this GPU, and keep it for later.
 
-    From then on every program of yours on this machine that runs the same convolution, in a batch
-    of the same size, uses what was found. It may change the last bits of a result, once.
+    From then on every program on this machine that runs the same convolution,
+    in a batch of the same size, uses what was found. It may change the last
+    bits of a result, once.
     """
     import numpy as np
 

@@ -15,7 +15,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -118,8 +117,7 @@ class Flip(Augmentation):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.p, Real) or not 0 <= self.p <= 1:
-            raise ValueError(f"Flip: p must be a number from 0 to 1. Received: p={self.p!r}")
+        as_number("Flip", "p", self.p, least=0, most=1)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         _check_images(self, images)

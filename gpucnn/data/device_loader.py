@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..backends import default_backend, get_backend
+from ..backends import as_backend
 from ..backends.base import FLOATS, Array, Backend
 from ..changes import Changes
 from ..layers.base import as_dtype
@@ -79,9 +79,7 @@ class DeviceLoader(Loader):
         obstacle = why_not(split, augment, normalize, dtype)
         if obstacle:
             raise TypeError(f"DeviceLoader: {obstacle}")
-        if isinstance(backend, str):
-            backend = get_backend(backend)
-        self.backend = backend or default_backend()
+        self.backend = as_backend(backend)
         images = np.ascontiguousarray(split.images)
         self._changes, normalize = _divided(augment, normalize)
         self._images = self.backend.asarray(images)

@@ -60,25 +60,26 @@ class Loader:
         prefetch: int = 2,
         transfer: Callable[[np.ndarray], Any] | None = None,
     ) -> None:
+        owner = type(self).__name__
         if not hasattr(split, "images") or not hasattr(split, "labels"):
             raise TypeError(
-                f"Loader: split must be a gpucnn.data.Split. Received: {type(split).__name__}"
+                f"{owner}: split must be a gpucnn.data.Split. Received: {type(split).__name__}"
             )
         for name, step in (("augment", augment), ("normalize", normalize), ("transfer", transfer)):
             if step is not None and not callable(step):
-                raise TypeError(f"Loader: {name} must be a function. Received: {name}={step!r}")
+                raise TypeError(f"{owner}: {name} must be a function. Received: {name}={step!r}")
         self.split = split
-        self.batch_size = as_int("Loader", "batch_size", batch_size)
+        self.batch_size = as_int(owner, "batch_size", batch_size)
         self.shuffle = shuffle
-        self.seed = as_int("Loader", "seed", seed, minimum=0)
+        self.seed = as_int(owner, "seed", seed, minimum=0)
         self.augment = augment
         self.normalize = normalize
         self.drop_last = drop_last
-        self.prefetch = as_int("Loader", "prefetch", prefetch, minimum=0)
+        self.prefetch = as_int(owner, "prefetch", prefetch, minimum=0)
         self.transfer = transfer
         if len(self) == 0:
             raise ValueError(
-                f"Loader: the split must fill a batch. Received: {len(split)} images, "
+                f"{owner}: the split must fill a batch. Received: {len(split)} images, "
                 f"batch_size={batch_size}, drop_last={drop_last}"
             )
 

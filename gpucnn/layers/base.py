@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import as_shape
-from ..backends import backend_of, default_backend, get_backend
+from ..backends import as_backend, backend_of, default_backend
 from ..backends.base import FLOATS, Array, Backend, accumulator, bfloat16
 from ..backends.exchange import as_own
 from ..initializers import Initializer, initialize
@@ -178,10 +178,9 @@ class Layer:
             ValueError: the shape or the dtype does not fit; the layer is left as it was.
         """
         dtype, shape = as_dtype(self.label, dtype), self._as_shape(input_shape)
-        if isinstance(backend, str):
-            backend = get_backend(backend)
+        backend = as_backend(backend)
         before = dict(vars(self))
-        self._backend = backend or default_backend()
+        self._backend = backend
         self.dtype, self.input_shape, self.built, self._accepted = dtype, shape, False, None
         self.params, self.grads, self.state = {}, {}, {}
         try:
@@ -236,7 +235,7 @@ class Layer:
 
     def to(self, backend: str | Backend) -> Layer:
         """Move parameters and state to a backend, "numpy" or "cuda", in place; return self."""
-        target = get_backend(backend) if isinstance(backend, str) else backend
+        target = as_backend(backend)
         self._map_arrays(target.asarray, target)
         return self
 

@@ -9,6 +9,7 @@ import numpy as np
 from .. import functional as F
 from ..arguments import as_int, as_number
 from ..backends.base import Array
+from ..functional.checks import prepare
 from ..initializers import draw_seed
 from ..varying import varying
 from .base import Layer
@@ -44,6 +45,7 @@ class Dropout(Layer):
         if not training or self.rate == 0:
             self._save(None)
             return x
+        _, x = prepare(self.label, x=x)  # what does not fit counts for nothing
         call = varying(self._next_call, np.int64)
         y = F.dropout_forward(x, self.rate, seed=self.seed, offset=call, owner=self.label)
         self._save(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from .. import functional as F
@@ -212,12 +213,21 @@ class Concatenate(Merge):
         return (*first[:place], joined, *first[place + 1 :])
 
     def _forward(self, x: list[Array], training: bool) -> Array:
-        output = self.output_shape([array.shape[1:] for array in x])
-        self._save([array.shape[self.axis] for array in x], (x[0].shape[0], *output))
-        return self.backend.xp.concatenate(x, axis=self.axis)
+        sizes = [array.shape[self.axis] for array in x]
+        shape = (len(x[0]), *self.output_shape([array.shape[1:] for array in x]))
+        y = self.backend.xp.empty(shape, x[0].dtype)
+        # CuPy's concatenate sends a table of many arrays from the host, which no graph can replay.
+        for part, array in zip(self._parts(y, sizes), x, strict=True):
+            part[...] = array
+        self._save(sizes, shape)
+        return y
 
     def _backward(self, dy: Array, sizes: list[int], shape: Shape) -> list[Array]:
         expect_shape(self.label, shape, dy=dy)
-        ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
-        backend = self.backend
-        return [backend.arranged(part) for part in backend.xp.split(dy, ends, axis=self.axis)]
+        return [self.backend.arranged(part) for part in self._parts(dy, sizes)]
+
+    def _parts(self, array: Array, sizes: list[int]) -> list[Array]:
+        """Return views of these sizes, behind each other along the axis."""
+        before = (slice(None),) * (self.axis % array.ndim)
+        ends = accumulate(sizes)
+        return [array[(*before, slice(end - n, end))] for n, end in zip(sizes, ends, strict=True)]

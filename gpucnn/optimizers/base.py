@@ -67,13 +67,7 @@ class Optimizer(Configured):
         check_range(self, "weight_decay", least=0)
         if self.clip_norm is not None:
             check_range(self, "clip_norm", above=0)
-        factors = self.rate_factors
-        pairs = factors.items() if isinstance(factors, Mapping) else factors
-        # pairs, for a dictionary in a configuration stands for an object
-        self.rate_factors = tuple(
-            (pattern, as_number(type(self).__name__, "each of rate_factors", factor, above=0))
-            for pattern, factor in pairs
-        )
+        self.rate_factors = self._pairs(self.rate_factors)
         if not isinstance(self.lookahead, (Lookahead, NoneType)):
             raise TypeError(
                 f"{type(self).__name__}: lookahead must be a Lookahead or None."
@@ -81,6 +75,24 @@ class Optimizer(Configured):
             )
         slow = () if self.lookahead is None else (SLOW,)
         self.slots = {name: {} for name in (*self.slot_names, MASTER, *slow)}
+
+    def _pairs(self, factors: Any) -> tuple[tuple[str, float], ...]:
+        """Return pairs, for a dictionary in a configuration stands for an object."""
+        owner = type(self).__name__
+        try:
+            pairs = [*(factors.items() if isinstance(factors, Mapping) else factors)]
+            named = all(isinstance(pattern, str) for pattern, _ in pairs)
+        except (TypeError, ValueError):
+            named = False
+        if not named:
+            raise TypeError(
+                f'{owner}: rate_factors must be factors by patterns of paths, as {{"*/bias": 2.0}}.'
+                f" Received: rate_factors={factors!r}"
+            )
+        return tuple(
+            (pattern, as_number(owner, f"rate_factors[{pattern!r}]", factor, above=0))
+            for pattern, factor in pairs
+        )
 
     @property
     def rate(self) -> float:
@@ -139,6 +151,15 @@ class Optimizer(Configured):
             backend.lookahead_update(
                 values, slow, share=share, grad_scale=grad_scale, masters=masters
             )
+
+    def check(self, paths: Sequence[str]) -> None:
+        """Raise a ValueError where a pattern of ``rate_factors`` is of none of these parameters."""
+        for pattern, _ in self.rate_factors:
+            if not any(fnmatchcase(path, pattern) for path in paths):
+                raise ValueError(
+                    f"{type(self).__name__}: each pattern of rate_factors must match the path of a"
+                    f" parameter, such as 'conv2d/bias'. Received: {pattern!r}"
+                )
 
     def _factor(self, path: str) -> float:
         return next((own for pattern, own in self.rate_factors if fnmatchcase(path, pattern)), 1.0)
@@ -223,8 +244,13 @@ class Optimizer(Configured):
         that it lacks begin at the parameters.
 
         Raises:
-            ValueError: the state is of another kind of optimizer.
+            ValueError: the state is of another kind of optimizer, or none.
         """
+        if not {"steps", "slots"} <= state.keys():
+            raise ValueError(
+                f'{type(self).__name__}: the state must have "steps" and "slots".'
+                f" Received: {tuple(state)}"
+            )
         own = set(state["slots"]) - {MASTER, SLOW}
         if own != set(self.slot_names):
             raise ValueError(

@@ -34,7 +34,7 @@ class Lookahead(Configured):
     def __post_init__(self) -> None:
         as_int("Lookahead", "period", self.period)
         if not isinstance(self.share, Schedule):
-            check_range(self, "share", above=0)
+            check_range(self, "share", above=0, most=1)
 
     def at(self, steps: int) -> float:
         """Return the share once so many steps are made: 0 for most."""

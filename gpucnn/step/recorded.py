@@ -127,13 +127,13 @@ class Recorded:
     # ---- parts -----------------------------------------------------------------------------------
 
     def _shared(self) -> tuple[int, Any]:
-        """Return the address and the owner of the arena's memory, a new one if others are short."""
-        for size, memory in self._arenas:
-            if size >= self.arena.size:
-                return memory
-        memory = self.backend.memory(self.arena.size)
-        self._arenas.append((self.arena.size, memory))
-        return memory
+        """Return the address and the owner of the arena's memory, a new one if the last is short.
+
+        The last then stays for as long as a recording works in it.
+        """
+        if not self._arenas or self._arenas[0][0] < self.arena.size:
+            self._arenas[:] = [(self.arena.size, self.backend.memory(self.arena.size))]
+        return self._arenas[0][1]
 
     def _take(self, inputs: Sequence[Array]) -> list[Array]:
         """Copy the inputs to where the recorded calls read them."""

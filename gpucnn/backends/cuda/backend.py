@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 _capturing = threading.Lock()
 
 
+class _Thread(threading.local):
+    captures = False
+
+
+_thread = _Thread()
+
+
 class CudaBackend(
     Convolutions, Pools, FusedPools, LayoutChange, Activations, SoftmaxAndLosses, Normalisations,
     NormPools, Dropout, Batches, Optimizers, Backend,
@@ -68,6 +75,8 @@ class CudaBackend(
         return isinstance(array, self.xp.ndarray)
 
     def asarray(self, array: Any, dtype: Any = None) -> Array:
+        if _thread.captures and not self.owns(array):  # a graph would read it there again and again
+            raise RuntimeError("a capture cannot copy from the host's memory")
         return self.xp.asarray(array, dtype, order="C")
 
     def to_numpy(self, array: Array) -> np.ndarray:
@@ -113,10 +122,11 @@ class CudaBackend(
             return super().capture(function)
         with _capturing:  # one thread at a time
             self.held = held = []
+            _thread.captures = True
             try:
                 result, replay = self.graphs.capture(function)
             finally:
-                self.held = None
+                self.held, _thread.captures = None, False
         return result, Captured(replay, held)
 
     def write(self, values: np.ndarray, target: Array) -> None:

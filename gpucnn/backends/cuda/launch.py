@@ -138,7 +138,7 @@ class KernelCaller:
     def lasting(self, table: np.ndarray) -> Any:
         """Bring a table to the device, to memory that no step takes over."""
         with self.graphs.allocating(None) if self.graphs else nullcontext():
-            return self.xp.asarray(table)
+            return self.asarray(table)
 
     @cached_property
     def _constants(self) -> dict[tuple, Any]:
