@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Array
 from .data.device_loader import DeviceLoader
 from .data.loader import Loader
 from .data.streaming import StreamedLoader
-from .layers.base import Layer
 from .meter import Meter
 from .metrics import Metric
-from .step import Steps
+from .step import SharedMemory, Steps
 from .tracing import traced
+from .varying import is_recording
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -24,21 +26,25 @@ class BatchStep(ABC):
 
     Args:
         trainer: whose model, loss, optimizer and metrics it works with.
-        arenas: memory that a trainer's steps share.
+        memory: that a trainer's steps share.
 
     Attributes:
         steps: the recordings.
     """
 
-    def __init__(self, trainer: Trainer, arenas: list[Any]) -> None:
+    def __init__(self, trainer: Trainer, memory: SharedMemory) -> None:
         self.trainer = trainer
-        self.steps = Steps(self.work, trainer.backend, arenas)
+        self.steps = Steps(self.work, trainer.backend, memory)
         self._loader: Loader | StreamedLoader | None = None
         self._meter: Meter | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: nothing of an epoch."""
+        return vars(self) | {"_loader": None, "_meter": None}
+
     @abstractmethod
     def work(self, *batch: Array) -> list[Array]:
-        """Return the loss and the metrics of images and labels, 0-d arrays on the device.
+        """Return the loss and the metrics of images and labels, 0-d arrays on the device, first.
 
         Without arguments the batch is the loader's next, which lies on the device.
         """
@@ -51,26 +57,30 @@ class BatchStep(ABC):
         self._loader, self._meter = loader, meter
         self.steps.under((self._circumstances(), loader, meter))
 
-    def __call__(self, size: int, batch: tuple[Array, ...]) -> None:
+    def __call__(self, size: int, batch: tuple[Array, ...]) -> list[Array]:
         """Do the work on a batch of so many samples, which leaves its values in the meter."""
-        if self.trainer.record:
-            self.steps(*batch, size=size)
-        else:
-            self.work(*batch)
+        results = self.steps(*batch, size=size) if self.trainer.record else self.work(*batch)
         self._meter.count(size)
+        return results
 
     def _circumstances(self) -> tuple:
         """Return what the work depends on, the batch and what varies apart."""
         trainer = self.trainer
         settings = {**vars(trainer.optimizer), "learning_rate": None, "steps": None}
-        slots = settings.pop("slots")
-        layers = [
-            (layer.trainable, layer.frozen, trainable, layer.counters.get("seed"), _arrays(layer))
-            for _, layer, trainable in trainer.model._walk()
+        held = [
+            settings.pop("slots"),
+            settings.pop("_skipped", None),
+            trainer.loss_scale,
+            trainer.loss,
         ]
-        model = trainer.model.fuses, trainer.model.dtype, trainer.model.layers
-        loss = trainer.loss, id(trainer.loss_scale), [*trainer.metrics.values()]
-        return model, layers, repr(settings), id(slots), loss
+        held += [trainer.model, *trainer.model.layers, *trainer.metrics.values()]
+        layers = []
+        for _, layer, trainable in trainer.model._walk():
+            held += [layer, *layer.params.values(), *layer.state.values()]
+            seed = layer.counters.get("seed")
+            layers.append((trainable, layer.frozen, seed, _plain(layer)))
+        model = trainer.model.fuses, trainer.model.dtype, layers
+        return _These(held), model, repr(settings), _plain(trainer.loss), _plain(trainer.loss_scale)
 
     def _given(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
         """Return images and labels: to fetch a DeviceLoader's batch is part of the work."""
@@ -83,17 +93,29 @@ class BatchStep(ABC):
         self, value: Array, prediction: Array, labels: Array, known: dict[Metric, Array]
     ) -> list[Array]:
         """Return the loss and the metrics, of which some are known; the meter takes them down."""
-        asarray = self.trainer.backend.xp.asarray
-        values = [value]
-        for metric in self.trainer.metrics.values():
-            values.append(asarray(known[metric] if metric in known else metric(prediction, labels)))
+        backend, values = self.trainer.backend, [value]
+        for name, metric in self.trainer.metrics.items():
+            found = known[metric] if metric in known else metric(prediction, labels)
+            if is_recording() and not backend.owns(found):
+                raise TypeError(f"metric {name!r} gives a number of the host, no array")
+            values.append(backend.xp.asarray(found))
         if self._meter is not None:
             self._meter.write(values)
         return values
 
 
 class TrainingStep(BatchStep):
-    """Forward, loss, backward and the optimizer's update."""
+    """Forward, loss, backward and the optimizer's update; the gradients stay in the layers."""
+
+    def __call__(self, size: int, batch: tuple[Array, ...]) -> list[Array]:
+        before = self.steps.replayed
+        results = super().__call__(size, batch)
+        if self.steps.replayed not in (None, before):  # it has gradients of its own
+            parameters = list(self.trainer.model.parameters())
+            gradients = results[len(results) - len(parameters) :]
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.layer.grads[parameter.key] = gradient
+        return results
 
     def work(self, *batch: Array) -> list[Array]:
         trainer = self.trainer
@@ -105,7 +127,8 @@ class TrainingStep(BatchStep):
         )
         trainer.model.backward(dprediction)
         traced(None, "optimizer", trainer.optimizer.step, trainer.model.parameters(), *scale)
-        return self._measured(value, prediction, labels, known)
+        gradients = [parameter.gradient for parameter in trainer.model.parameters()]
+        return [*self._measured(value, prediction, labels, known), *gradients]
 
 
 class EvaluationStep(BatchStep):
@@ -118,5 +141,24 @@ class EvaluationStep(BatchStep):
         return self._measured(value, prediction, labels, known)
 
 
-def _arrays(layer: Layer) -> tuple[int, ...]:
-    return tuple(map(id, (*layer.params.values(), *layer.state.values())))
+class _These:
+    """Objects, equal to the very same ones alone.
+
+    It holds them: an array that is gone could leave its id to another, at another address.
+    """
+
+    def __init__(self, objects: Iterable[Any]) -> None:
+        self._objects = tuple(objects)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _These) or len(self._objects) != len(other._objects):
+            return False
+        return all(map(is_, self._objects, other._objects))
+
+
+def _plain(owner: Any) -> dict[str, Any]:
+    """Return the attributes that are a number or a text, a dropout's rate say."""
+    return {k: v for k, v in getattr(owner, "__dict__", {}).items() if type(v) in _PLAIN}
+
+
+_PLAIN = {bool, int, float, str}

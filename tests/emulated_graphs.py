@@ -253,9 +253,11 @@ class ArrayModule:
             if dtype is None or array.dtype == dtype:
                 return array
             return array.astype(dtype)
+        source = np.asarray(array, dtype, order="C")
+        if source.ndim == 0:  # as CuPy does: a kernel, or a memset, that is given the number
+            return self.full((), source[()], source.dtype)
         if self._device.written is not None:
             raise RuntimeError("a capture cannot copy from the host's memory")
-        source = np.asarray(array, dtype, order="C")
         copy = self._device.empty(source.shape, source.dtype)
         copy[...] = source
         return copy

@@ -113,7 +113,7 @@ def test_on_numpy_arrays_lie_in_the_arena_and_numbers_stay():
         np.testing.assert_array_equal(step(*inputs)[0], function(*inputs)[0])
     assert (step.reason, step.recorded) == (None, False)  # NumPy has nothing to capture
     assert len(step.arena.lifetimes) == 4
-    (size, (address, _)) = step._arenas[0]
+    address, size = step._memory[0], step.arena.size
     (result,) = step(*inputs)
     assert address <= result.ctypes.data < address + size
 
