@@ -220,7 +220,7 @@ def test_a_captured_network_waits_for_its_call_before(device, monkeypatch):
 
 
 def test_nobody_waits_for_a_device_while_another_thread_captures():
-    """CUDA refuses that, and spoils the capture; in the thread itself it is the function's error."""
+    """CUDA refuses that and spoils the capture; in the same thread the error is the function's."""
     seen, capturing = [], threading.Event()
 
     class Graphs:
