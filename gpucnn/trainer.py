@@ -243,6 +243,8 @@ class Trainer:
         finally:
             self._in_epoch = False
             self.model.needs_input_gradient = asked
+            for _, layer in self.model.walk():
+                layer.grads.clear()  # a model that is kept would keep the memory of its steps
             display.close()
         self._tell("on_train_end")
 

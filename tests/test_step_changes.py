@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
 import weakref
@@ -152,6 +153,19 @@ def test_memory_that_is_too_small_is_given_back():
     _, owner = shared.of(5000, backend)
     assert small() is None
     assert shared.of(1000, backend)[1] is owner
+
+
+@pytest.mark.parametrize("kind", ["numpy", "graphs"])
+def test_a_trained_model_does_not_keep_the_memory_of_its_steps(kind, device):
+    backend = device.backend if kind == "graphs" else get_backend("numpy")
+    with use_backend(backend):
+        trainer = trained(backend, True)
+    step = next(iter(trainer.training_step.steps.recordings.values()))
+    memory, model = weakref.ref(step._memory[1]), trainer.model
+    del trainer, step
+    gc.collect()
+    assert model.built
+    assert memory() is None
 
 
 @pytest.mark.parametrize("kind", ["numpy", "graphs"])

@@ -6,6 +6,8 @@ import copy
 import ctypes
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import ModuleType
@@ -130,8 +132,10 @@ def test_a_recorded_training_is_the_same_bit_for_bit(name, dtype, backend):
 )
 def test_with_numbers_that_differ_from_step_to_step(optimizer, backend):
     data = pictures((28, 28, 1))
+    metrics = ["accuracy", "top_5_accuracy"]  # the second is CuPy's arithmetic, to be captured
     recorded, plain = (
-        fitted(trainer_of("lenet5", optimizer=optimizer(), record=r), *data) for r in (True, False)
+        fitted(trainer_of("lenet5", optimizer=optimizer(), metrics=metrics, record=r), *data)
+        for r in (True, False)
     )
     assert_recorded(recorded)
     assert_same(recorded, plain)
@@ -355,10 +359,25 @@ def test_a_replay_takes_no_memory_and_a_trainer_gives_its_own_back(backend, cupy
     trainer.callbacks = [gpucnn.callbacks.LambdaCallback(on_batch_end=on_batch_end)]
     fitted(trainer, *data, epochs=6, validation=None, validation_split=0)
     assert len({*used[-3:]}) == 1, f"memory in use after each batch: {used}"
+    model = trainer.model
     del trainer
     gc.collect()
     kept = pool.used_bytes() - before
-    assert kept < 2**20, f"a trainer that is gone keeps {kept:,} bytes"
+    assert kept < 2**20, f"a trainer that is gone keeps {kept:,} bytes; its model, {model!r}, may"
+
+
+def test_a_program_that_ends_with_a_graph_says_nothing(backend):
+    """Graphs, streams and page-locked memory go when the interpreter does."""
+    program = """
+import numpy as np, gpucnn
+model = gpucnn.models.make("lenet5", 10, (28, 28, 1))
+trainer = gpucnn.Trainer(model, optimizer="sgd", backend="cuda", progress=False)
+x = np.zeros((64, 28, 28, 1), np.uint8)
+trainer.fit(x, np.arange(64) % 10, epochs=1, batch_size=8, validation_split=0)
+assert trainer.recording_failure is None, trainer.recording_failure
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 # ---- frozen networks -----------------------------------------------------------------------------
