@@ -259,7 +259,7 @@ class Trainer:
                 # Overflow is silent on a device, and so it is here: the meter finds what it made.
                 with np.errstate(all="ignore"):
                     self.training_step(size, arrays)
-                if self.callbacks:
+                if any(callback.sees_batches for callback in self.callbacks):
                     self._tell("on_batch_end", batch)
                     self.training_step.begin(*train)  # a callback may have changed anything
                 if time.perf_counter() - read >= READ_EVERY:

@@ -14,6 +14,7 @@ import pytest
 
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.backends.cuda.backend import CudaBackend
+from gpucnn.batch_steps import TrainingStep
 from gpucnn.callbacks import LambdaCallback
 from gpucnn.layers import BatchNorm, Dropout
 from gpucnn.metrics import accuracy
@@ -60,6 +61,19 @@ def test_a_layers_setting_is_heeded(device):
     one, other = (trained(device.backend, record, change) for record in (True, False))
     assert any(recorded(one))
     assert_same_training(one, other)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_step_is_looked_at_for_changes_where_a_callback_sees_it(looks, monkeypatch):
+    looked = []
+    begin = TrainingStep.begin
+    monkeypatch.setattr(TrainingStep, "begin", lambda *a: looked.append(1) or begin(*a))
+    trainer = make_trainer(backend="numpy")
+    trainer.callbacks = [
+        LambdaCallback(**{"on_batch_end" if looks else "on_epoch_end": lambda *_: None})
+    ]
+    fit(trainer, 2, batch_size=8, data=(X[:COUNT], Y[:COUNT]), validation_split=0)
+    assert len(looked) == (2 + 12 if looks else 2)
 
 
 def test_gradients_are_those_of_the_latest_batch(device):
