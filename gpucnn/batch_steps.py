@@ -11,7 +11,7 @@ from .data.device_loader import DeviceLoader
 from .data.loader import Loader
 from .meter import Meter
 from .metrics import Metric
-from .step import Steps
+from .step import SharedMemory, Steps
 from .tracing import traced
 
 if TYPE_CHECKING:
@@ -23,21 +23,25 @@ class BatchStep(ABC):
 
     Args:
         trainer: whose model, loss, optimizer and metrics it works with.
-        arenas: memory that a trainer's steps share.
+        memory: that a trainer's steps share.
 
     Attributes:
         steps: the recordings.
     """
 
-    def __init__(self, trainer: Trainer, arenas: list[Any]) -> None:
+    def __init__(self, trainer: Trainer, memory: SharedMemory) -> None:
         self.trainer = trainer
-        self.steps = Steps(self.work, trainer.backend, arenas)
+        self.steps = Steps(self.work, trainer.backend, memory)
         self._loader: Loader | None = None
         self._meter: Meter | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: nothing of an epoch."""
+        return vars(self) | {"_loader": None, "_meter": None}
+
     @abstractmethod
     def work(self, *batch: Array) -> list[Array]:
-        """Return the loss and the metrics of images and labels, 0-d arrays on the device.
+        """Return the loss and the metrics of images and labels, 0-d arrays on the device, first.
 
         Without arguments the batch is the loader's next, which lies on the device.
         """
@@ -50,13 +54,11 @@ class BatchStep(ABC):
         self._loader, self._meter = loader, meter
         self.steps.under((self._circumstances(), loader, meter))
 
-    def __call__(self, size: int, batch: tuple[Array, ...]) -> None:
+    def __call__(self, size: int, batch: tuple[Array, ...]) -> list[Array]:
         """Do the work on a batch of so many samples, which leaves its values in the meter."""
-        if self.trainer.record:
-            self.steps(*batch, size=size)
-        else:
-            self.work(*batch)
+        results = self.steps(*batch, size=size) if self.trainer.record else self.work(*batch)
         self._meter.count(size)
+        return results
 
     def _circumstances(self) -> tuple:
         """Return what the work depends on, the batch and what varies apart."""
@@ -102,7 +104,17 @@ class BatchStep(ABC):
 
 
 class TrainingStep(BatchStep):
-    """Forward, loss, backward and the optimizer's update."""
+    """Forward, loss, backward and the optimizer's update; the gradients stay in the layers."""
+
+    def __call__(self, size: int, batch: tuple[Array, ...]) -> list[Array]:
+        before = self.steps.replayed
+        results = super().__call__(size, batch)
+        if self.steps.replayed not in (None, before):  # it has gradients of its own
+            parameters = list(self.trainer.model.parameters())
+            gradients = results[len(results) - len(parameters) :]
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.layer.grads[parameter.key] = gradient
+        return results
 
     def work(self, *batch: Array) -> list[Array]:
         trainer = self.trainer
@@ -114,7 +126,8 @@ class TrainingStep(BatchStep):
         )
         trainer.model.backward(dprediction)
         traced(None, "optimizer", trainer.optimizer.step, trainer.model.parameters(), *scale)
-        return self._measured(value, prediction, labels, known)
+        gradients = [parameter.gradient for parameter in trainer.model.parameters()]
+        return [*self._measured(value, prediction, labels, known), *gradients]
 
 
 class EvaluationStep(BatchStep):

@@ -38,6 +38,11 @@ class Callback:
 
     trainer: Trainer
 
+    @property
+    def sees_batches(self) -> bool:
+        """Whether ``on_batch_end`` does something: after it, a step is looked at for changes."""
+        return getattr(self.on_batch_end, "__func__", None) is not Callback.on_batch_end
+
     def on_train_begin(self) -> None:
         """Called once by each ``fit``, when the model is built and a checkpoint restored."""
 

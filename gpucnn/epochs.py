@@ -56,6 +56,8 @@ def run_epochs(
     finally:
         trainer._in_epoch = False
         trainer.model.needs_input_gradient = asked
+        for _, layer in trainer.model.walk():
+            layer.grads.clear()  # a model that is kept would keep the memory of its steps
         display.close()
     trainer._tell("on_train_end")
 
@@ -74,7 +76,7 @@ def _epoch(
             # Overflow is silent on a device, and so it is here: the meter finds what it made.
             with np.errstate(all="ignore"):
                 trainer.training_step(size, arrays)
-            if trainer.callbacks:
+            if any(callback.sees_batches for callback in trainer.callbacks):
                 trainer._tell("on_batch_end", batch)
                 # A callback may have changed anything.
                 trainer.training_step.begin(feed.loader, meter)

@@ -27,6 +27,7 @@ from .metrics import Metric, named
 from .network import Network
 from .optimizers import LossScale, Optimizer
 from .samples import Samples, as_samples, divide
+from .step import SharedMemory
 from .training_state import read_state, write_state
 
 
@@ -102,9 +103,9 @@ class Trainer:
         self.classes: list[str] | None = None
         self.stop_training = False
         self._in_epoch = False
-        arenas: list[Any] = []
-        self.training_step = TrainingStep(self, arenas)
-        self.evaluation_step = EvaluationStep(self, arenas)
+        memory = SharedMemory()
+        self.training_step = TrainingStep(self, memory)
+        self.evaluation_step = EvaluationStep(self, memory)
 
     @property
     def recording_failure(self) -> str | None:

@@ -119,7 +119,7 @@ def test_on_numpy_arrays_lie_in_the_arena_and_numbers_stay():
         np.testing.assert_array_equal(step(*inputs)[0], function(*inputs)[0])
     assert (step.reason, step.recorded) == (None, False)  # NumPy has nothing to capture
     assert len(step.arena.lifetimes) == 4
-    (size, (address, _)) = step._arenas[0]
+    address, size = step._memory[0], step.arena.size
     (result,) = step(*inputs)
     assert address <= result.ctypes.data < address + size
 
@@ -397,8 +397,9 @@ def test_a_smaller_arena_is_given_back_with_its_recordings(device):
     memory = []
     for batch_size in (5, 8, 20):
         trainer.fit(IMAGES, LABELS, epochs=4, batch_size=batch_size, validation_split=0)
-        ((size, (_, owner)),) = trainer.training_step.steps._arenas
-        memory.append((size, weakref.ref(owner)))
+        shared = trainer.training_step.steps._memory
+        _, owner = shared._memory
+        memory.append((shared._size, weakref.ref(owner)))
     sizes, owners = zip(*memory, strict=True)
     assert sizes == tuple(sorted(set(sizes)))
     gc.collect()

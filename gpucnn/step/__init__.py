@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .arena import Arena, Lifetime
-from .recorded import Recorded
+from .recorded import Recorded, SharedMemory
 from .steps import Steps
 
-__all__ = ["Arena", "Lifetime", "Recorded", "Steps"]
+__all__ = ["Arena", "Lifetime", "Recorded", "SharedMemory", "Steps"]

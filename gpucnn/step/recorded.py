@@ -15,6 +15,22 @@ from .memory import Placed, Watched
 Function = Callable[..., list[Array]]
 
 
+class SharedMemory:
+    """Memory for arenas of which one at a time is in use. A copy has none yet."""
+
+    def __init__(self) -> None:
+        self._size, self._memory = 0, None
+
+    def of(self, size: int, backend: Backend) -> tuple[int, Any]:
+        """Return the address and the owner of so many bytes, new ones if those so far are short."""
+        if self._memory is None or size > self._size:
+            self._memory, self._size = backend.memory(size), size
+        return self._memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SharedMemory, ()  # an address means nothing elsewhere
+
+
 class Recorded:
     """The calls of a function whose work is the same every time, a training step's say.
 
@@ -30,7 +46,7 @@ class Recorded:
     Args:
         function: called with arrays, returns a list of arrays; the same work for the same shapes.
         backend: whose operations it calls.
-        arenas: memory that functions share of which one at a time is called.
+        memory: that functions share of which one at a time is called.
 
     Attributes:
         arena: the plan of the memory, from the second call on.
@@ -42,15 +58,15 @@ class Recorded:
     """
 
     def __init__(
-        self, function: Function, backend: Backend, arenas: list[Any] | None = None
+        self, function: Function, backend: Backend, memory: SharedMemory | None = None
     ) -> None:
         self.function = function
         self.backend = backend
         self.arena: Arena | None = None
         self.reason: str | None = None
-        self._arenas = [] if arenas is None else arenas
+        self._shared = SharedMemory() if memory is None else memory
         self._memory: Any = None
-        self._calls = 0
+        self._called = self._placed = False  # once, as it stands; once from the arena
         self._inputs: list[Array] = []
         self._outputs: list[Array] = []
         self._replay: Callable[[], None] | None = None
@@ -72,17 +88,24 @@ class Recorded:
             self._numbers.renew()
             self._replay()
             return self._outputs
-        self._calls += 1
-        if self.reason is not None or self._calls == 1:
-            return self.function(*inputs)
+        if self.reason is not None or not self._called:
+            result = self.function(*inputs)
+            self._called = True
+            return result
         if self.arena is None:
             return self._watch(inputs)
         captures = self.backend.captures
-        if captures and self._calls >= 4:
+        if captures and self._placed:
             return self._capture(inputs)
-        if captures:
-            inputs = self._take(inputs)
-        return self._place(lambda: self.function(*inputs))
+        try:
+            self._memory = self._memory or self._shared.of(self.arena.size, self.backend)
+            taken = self._take(inputs) if captures else inputs
+        except MemoryError as error:  # in one piece; the arrays one by one may still find theirs
+            self.reason = f"there is no arena: {error}"
+            return self.function(*inputs)
+        result = self._place(lambda: self.function(*taken))
+        self._placed = True
+        return result
 
     # ---- the calls in their order ----------------------------------------------------------------
 
@@ -95,8 +118,6 @@ class Recorded:
 
     def _place(self, function: Callable[[], Any]) -> Any:
         """Run from the arena."""
-        if self._memory is None:
-            self._memory = self._shared()
         placed = Placed(self.arena, *self._memory, self.backend.memory)
         with self.backend.allocating(placed):
             result = function()
@@ -125,15 +146,6 @@ class Recorded:
         return self._outputs
 
     # ---- parts -----------------------------------------------------------------------------------
-
-    def _shared(self) -> tuple[int, Any]:
-        """Return the address and the owner of the arena's memory, a new one if the last is short.
-
-        The last then stays for as long as a recording works in it.
-        """
-        if not self._arenas or self._arenas[0][0] < self.arena.size:
-            self._arenas[:] = [(self.arena.size, self.backend.memory(self.arena.size))]
-        return self._arenas[0][1]
 
     def _take(self, inputs: Sequence[Array]) -> list[Array]:
         """Copy the inputs to where the recorded calls read them."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ...network.program import Program
     from ...step.memory import Piece
 
-_capturing = threading.Lock()
+_capturing = threading.RLock()
 
 
 class _Thread(threading.local):
@@ -84,7 +84,8 @@ class CudaBackend(
 
     def synchronize(self) -> None:
         if hasattr(self.xp, "cuda"):
-            self.xp.cuda.Device().synchronize()
+            with _capturing:  # CUDA refuses to wait for a device while any thread captures on it
+                self.xp.cuda.Device().synchronize()
 
     def free_memory(self) -> int:
         if not hasattr(self.xp, "cuda"):

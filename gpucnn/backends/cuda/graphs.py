@@ -50,17 +50,26 @@ class Captured:
 
 
 class RecordedProgram:
-    """A frozen network for inputs of one shape, recorded and replayed."""
+    """A frozen network for inputs of one shape, recorded and replayed.
+
+    Each call may come from another thread, and on another stream: it waits for the one before,
+    which works in the same memory.
+    """
 
     def __init__(self, program: Program, backend: Backend) -> None:
         from ...step import Recorded  # which imports the backends
 
         self.program = program
         self._recorded = Recorded(lambda *xs: program(xs), backend)
+        self._transfers = backend.transfers()
+        self._done = self._transfers.mark()
 
     def __call__(self, xs: Sequence[Array]) -> list[Array]:
         """Return the outputs, in memory that the next call leaves alone."""
-        return [y.copy() for y in self._recorded(*xs)]
+        self._transfers.wait(self._done)
+        ys = [y.copy() for y in self._recorded(*xs)]
+        self._done = self._transfers.mark()
+        return ys
 
     def __str__(self) -> str:
         return str(self.program)

@@ -133,6 +133,7 @@ class KernelCaller:
         place = (make, key, self.launcher.device)
         if place not in self._constants:
             self._constants[place] = self.lasting(make(key))
+            self.transfers().mark().synchronize()  # another stream may be the next to read it
         return self._constants[place]
 
     def lasting(self, table: np.ndarray) -> Any:
