@@ -20,6 +20,7 @@ import pytest
 from gpucnn.backends.cuda import CudaBackend, columns, norm
 from gpucnn.backends.cuda import norm_pool as norm_pool_module
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem, wgmma, wgmma_wgrad
+from gpucnn.backends.cuda.algorithms.ladder import TILED
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
 from gpucnn.changes import Changes
@@ -98,6 +99,16 @@ def wgrad(backend: CudaBackend) -> None:
     terms = reference.conv_wgrad(np.abs(x), np.abs(dy), shape)
     got = implicit_gemm(backend, "wgrad", shape, x, dy, splits=True)
     assert_close(got, dw, reduction=1000, magnitude=terms)
+
+
+def tiled(backend: CudaBackend) -> None:
+    """The ladder's second rung."""
+    s = replace(CONV, groups=1)
+    x, w = random("x", s.x_shape), random("w", s.w_shape)
+    y, terms = (reference.conv_fprop(*a, None, s) for a in ((x, w), (np.abs(x), np.abs(w))))
+    problem = Problem("fprop", s, "float32")
+    got = TILED.run(backend, problem, *TILED.plans(problem), x, w, None)
+    assert_close(got, y, reduction=216, magnitude=terms)
 
 
 def on_tensor_cores(backend: CudaBackend, direction: str, expected: np.ndarray, *arrays) -> None:
@@ -738,6 +749,10 @@ BUGS = [
         "(first + quad)"),
     Bug("every tile copies the first rows", vectors, "tile_gemm_async.cuh", "row0 + i * STEP",
         "i * STEP"),
+    Bug("the slab is filled while others read it", tiled, "ladder_tiled.cu",
+        "                __syncthreads();  // everyone has read them\n", ""),
+    Bug("every thread sums for the filter that it loaded", tiled, "ladder_tiled.cu",
+        "w_slab[across][i]", "w_slab[down][i]"),
     Bug("every split sums from the start", split_sums, "conv_fprop.cu",
         "k_begin = blockIdx.z * k_per_split", "k_begin = 0"),
     Bug("the bias of the pixel, not of the channel", split_sums, "split_sum.cu",

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.cuda.algorithms import ALGORITHMS
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, LADDER
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from profiling.gpu import __main__ as command
 from profiling.gpu import (
@@ -727,7 +727,7 @@ def test_every_operation_against_the_reference(capsys):
     wanted |= {"batch_norm_pool_train", "conv_pool_forward", "conv_pool_backward"}
     assert names == wanted - {"owns", "asarray", "to_numpy", "synchronize", "memory"}
     forced = {c.algorithm.name for d in DTYPES for c in sanitized.calls(d, 90) if c.algorithm}
-    assert forced == set(ALGORITHMS)
+    assert forced == {*ALGORITHMS, *LADDER}
 
 
 def test_a_wrong_operation_does_not_pass(monkeypatch, capsys):
@@ -796,12 +796,13 @@ def test_a_missing_pytest_or_torch_is_said(tmp_path, monkeypatch):
     assert parts.tests_summary([ended], tmp_path)["passed"] is True
     run = object.__new__(command.Run)
     run.left_out, run.options = {}, parser("", 1.0).parse_args([])
+    run.ladder(alone=True)
     run.bench()
     run.steps()
     assert run.left_out == {
-        "bench": "PyTorch is not installed", "steps": "PyTorch is not installed",
+        **dict.fromkeys(("ladder", "bench", "steps"), "PyTorch is not installed"),
         "steps against JAX": "JAX is not installed",
-    }  # fmt: skip
+    }
 
 
 def test_measuring_parts_share_the_time_and_get_their_options(tmp_path, monkeypatch):
@@ -822,12 +823,15 @@ def test_measuring_parts_share_the_time_and_get_their_options(tmp_path, monkeypa
     run.options = parser("", 1.0).parse_args([*given, "--cifar", "here"])
     run.results = SimpleNamespace(meta={"commit": "1a2b3c4"})
     run.left_out, run.path, run.logs = {}, tmp_path / "r.json", tmp_path
-    run.deadline = Deadline(520, clock)
+    run.deadline = Deadline(580, clock)
+    run.ladder(alone=False)
     run.bench(command.STEPS_SHARE)
     run.steps()
     names, seconds, commands = zip(*ran, strict=True)
-    assert names == ("bench-0", "steps-0", "airbench", "steps-jax-0")
-    assert seconds == pytest.approx((200, 144, 120, 36))
+    assert names == ("ladder-0", "bench-0", "steps-0", "airbench", "steps-jax-0")
+    assert seconds == pytest.approx((60, 200, 144, 120, 36))
+    ladder, *commands = commands
+    assert ladder[:4] == ["profiling.gpu.bench", "--ladder", "--file", str(run.path)]
     assert commands[0][:6] == [
         "profiling.gpu.bench", "--quick", "--op", "conv_fprop", "--dtype", "bfloat16",
     ]  # fmt: skip
@@ -835,7 +839,7 @@ def test_measuring_parts_share_the_time_and_get_their_options(tmp_path, monkeypa
     assert commands[1][:7] == [*steps, "--file", str(run.path)]
     assert commands[2][:3] == ["profiling.gpu.airbench", "--data", "here"]
     assert commands[3][:6] == [*steps, "--jax"]
-    assert clock.now == pytest.approx(500) and run.left_out == {}
+    assert clock.now == pytest.approx(560) and run.left_out == {}
 
 
 def test_the_command_refuses_what_is_no_part(capsys):

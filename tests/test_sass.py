@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,12 +23,12 @@ from gpucnn.backends.cuda.algorithms.implicit_gemm import FLAT_KERNELS, FLAT_TIL
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT, PICTURES
 from gpucnn.backends.cuda.channels import SUMS
-from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
 from gpucnn.backends.cuda.pool import BACKWARD, FORWARD, STRIPS
 from gpucnn.backends.cuda.softmax_loss import CROSS_ENTROPY
+from profiling.sass import INSTRUCTION, disassembler, listing, loops, spans
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 
@@ -39,52 +36,12 @@ pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 @pytest.fixture(scope="module")
 def nvdisasm() -> Path:
     """The disassembler of the package nvidia-cuda-nvdisasm."""
-    try:
-        files = metadata.files("nvidia-cuda-nvdisasm") or []
-    except metadata.PackageNotFoundError:
-        pytest.skip("there is no nvidia-cuda-nvdisasm")
-    return next(Path(file.locate()) for file in files if file.name == "nvdisasm")
-
-
-def listing(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> str:
-    """Return a kernel's machine code, as nvdisasm writes it."""
-    cubin, _ = compile_cubin(kernel, architecture)
-    file = folder / "kernel.cubin"
-    file.write_bytes(cubin + b"\0")  # CuPy drops the last byte
-    text = subprocess.run([nvdisasm, "-c", file], capture_output=True, text=True, check=True).stdout
-    (code,) = (
-        section for section in text.split(".section\t.text.")[1:]
-        if section.startswith(f"{kernel.symbol},")
-    )  # fmt: skip
-    return code
-
-
-# "        /*0120*/              @!P0 LDG.E R2, [R4.64] ;"
-INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)")
+    return disassembler() or pytest.skip("there is no nvidia-cuda-nvdisasm")
 
 
 def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> set[str]:
     """Return the instructions that occur in a kernel, "DMMA.16x8x16", "LDG.E.64" ..."""
     return set(INSTRUCTION.findall(listing(nvdisasm, folder, kernel, architecture)))
-
-
-def spans(code: str) -> Iterator[tuple[int, int]]:
-    """Yield where each loop is among the instructions: from a label to a branch back to it."""
-    labels, count = {}, 0
-    for line in code.splitlines():
-        if label := re.match(r"\.(L_x_\d+):", line):
-            labels[label[1]] = count
-        if INSTRUCTION.search(line):
-            count += 1
-            target = re.search(r"BRA.*?(L_x_\d+)", line)
-            if target and target[1] in labels:
-                yield labels[target[1]], count
-
-
-def loops(code: str) -> Iterator[list[str]]:
-    """Yield the instructions of each loop."""
-    found = INSTRUCTION.findall(code)
-    return (found[begin:end] for begin, end in spans(code))
 
 
 def longest_loop(code: str) -> list[str]:

@@ -7,15 +7,18 @@
     python -m profiling.gpu report --file RESULTS.json   Markdown and plots of a file, anywhere
 
 Parts: tests (those marked gpu), ptx (every function of kernels/ptx.cuh), sanitize (the tools of
-compute-sanitizer over every operation), bench (the benchmark set against PyTorch), steps (whole
-training steps, answers and cold starts against PyTorch and JAX), report. What they find goes to
-<gpu>-<date>-<commit>.json, .md and .png in profiling/results, their output into a folder beside.
-Without a GPU the operations and ptx.cuh run in the emulator. Nothing here needs a network.
+compute-sanitizer over every operation), ladder (every rung of docs/ladder.md on the same layers),
+bench (the benchmark set against PyTorch), steps (whole training steps, answers and cold starts
+against PyTorch and JAX), report. What they find goes to <gpu>-<date>-<commit>.json, .md and .png
+in profiling/results, their output into a folder beside.
+Without a GPU the operations, ptx.cuh and the ladder run in the emulator. Nothing here needs a
+network.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import signal
@@ -32,19 +35,22 @@ from . import machine, parts
 from .jobs import Deadline, Job, run_all
 from .options import bench_options, parser, steps_options
 
-PARTS = ("tests", "ptx", "sanitize", "bench", "steps", "report")
-MEASURING = ("bench", "steps")
+MEASURING = ("ladder", "bench", "steps")
+PARTS = ("tests", "ptx", "sanitize", *MEASURING, "report")
 TIME_LIMIT = 520.0
 CORRECTNESS_SHARE = 0.37  # of the time limit, at most, when something is to be measured
+LADDER_SECONDS = 60.0  # for the ladder, when others are to come
 STEPS_SHARE = 0.6  # of what the benchmark finds, when whole steps are to come
 JAX_SHARE = 0.12  # of what the steps find: rows against JAX, the last
 AIRBENCH_SHARE = 0.4  # likewise, where there is CIFAR-10
 REPORT_SECONDS = 20.0  # kept for the report
 LEAST_SECONDS = 25.0  # to start measuring with: PyTorch's import, one row
 MOST_STARTS = 10  # of a program that loses the GPU
-IDLE_SECONDS = {"bench": 100.0, "steps": 300.0}  # a row that takes longer hangs; some are compiled
+# a row that takes longer hangs; some of the steps are compiled
+IDLE_SECONDS = {"ladder": 100.0, "bench": 100.0, "steps": 300.0}
 WITHOUT_GPU = {
     "sanitize": "compute-sanitizer",
+    "ladder": "the ladder's times",
     "bench": "the benchmark against PyTorch",
     "steps": "whole steps against PyTorch and JAX",
     "report": "a results file and its report",
@@ -94,6 +100,9 @@ class Run:
         try:
             with self.leaving_out("correctness"):
                 self.correctness(wanted)
+            if "ladder" in wanted:
+                with self.leaving_out("ladder"):
+                    self.ladder(alone=not {"bench", "steps"} & {*wanted})
             if "bench" in wanted:
                 with self.leaving_out("bench"):
                     self.bench(STEPS_SHARE if "steps" in wanted else 0.0)
@@ -155,6 +164,11 @@ class Run:
             return []
         return parts.sanitize_jobs(sanitizer, self.options.quick)
 
+    def ladder(self, alone: bool) -> None:
+        """Measure every rung of docs/ladder.md."""
+        most = math.inf if alone else LADDER_SECONDS
+        self.measuring("ladder", "profiling.gpu.bench", ["--ladder"], most=most)
+
     def bench(self, left: float = 0.0) -> None:
         """Measure single operations, and leave this share of the time."""
         self.measuring("bench", "profiling.gpu.bench", bench_options(self.options), left)
@@ -187,12 +201,15 @@ class Run:
         if job.code != 0:
             self.left_out["airbench"] = job.stopped or job.tail(1)
 
-    def measuring(self, part: str, module: str, options: Sequence[str], left: float = 0.0) -> None:
+    def measuring(
+        self, part: str, module: str, options: Sequence[str], left: float = 0.0,
+        most: float = math.inf,
+    ) -> None:  # fmt: skip
         """Run a program that measures, and again when it loses the GPU, until the time is up."""
         if not machine.has("torch"):
             self.left_out[part] = "PyTorch is not installed"
             return
-        until = Deadline((self.deadline.left() - REPORT_SECONDS) * (1 - left))
+        until = Deadline(min(most, (self.deadline.left() - REPORT_SECONDS) * (1 - left)))
         for start in range(MOST_STARTS):
             within = Deadline(until.left())
             if within.left() < LEAST_SECONDS:
@@ -272,6 +289,9 @@ def without_gpu(wanted: Sequence[str], options: argparse.Namespace, reason: str)
         if "ptx" in wanted:
             command = [sys.executable, "-m", "profiling.gpu.ptx", "--emulated"]
             jobs.append(Job("ptx", command, options.time_limit))
+        if "ladder" in wanted:
+            command = [sys.executable, "-m", "profiling.gpu.ladder"]
+            jobs.append(Job("ladder", command, options.time_limit))
     logs = options.out / "without-gpu.logs"
     shutil.rmtree(logs, ignore_errors=True)
     run_all(jobs, logs, 1, Deadline(options.time_limit))

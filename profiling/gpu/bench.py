@@ -24,10 +24,10 @@ from gpucnn.backends.cuda.tuning import DryRun, GraphTimer, Tuner
 from gpucnn.backends.cuda.tuning.timing import copies
 from profiling.results import UNFINISHED, Results, Row
 
-from . import ours, peers, rates
+from . import ladder, ours, peers, rates
 from .accuracy import LIMITS
 from .arrays import Inputs, draw, size_in_bytes, to_torch
-from .cases import TORCH, Case, Lane, benchmark_set, fused_against, key, merge
+from .cases import ALONE, TORCH, Case, Lane, benchmark_set, fused_against, key, merge
 from .check import Check
 from .floors import Ceilings, fewest_bytes, flops
 from .jobs import DEVICE_LOST, LOST, Deadline
@@ -106,6 +106,8 @@ class Bench:
 
     def _peer(self, case: Case, inputs: list[Inputs], check: Check) -> tuple[Row, Side | None]:
         """Return the fastest candidate's columns and its side, or why there is none."""
+        if case.against == ALONE:
+            return {"peer": ""}, None
         if case.against == "jax":
             from . import jax_peer
 
@@ -263,9 +265,10 @@ def line(row: Row) -> str:
     what = " ".join(str(row[name]) for name in ("op", "set", "layer", "dtype", "math", "layout"))
     if row.get("error"):
         return f"{what}: {row['error']}"
+    peer = f" | {row['speedup']:.2f}x {row['peer']}" if row["peer"] else ""
     return (
         f"{what}: {row['ours_us']:.1f} us | {row['tflops']:.1f} TFLOP/s | {row['gbps']:.0f} GB/s"
-        f" | {row['speedup']:.2f}x {row['peer']} | error {row['err_ours']:.1e}"
+        f"{peer} | error {row['err_ours']:.1e}"
     )
 
 
@@ -283,6 +286,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     command = argparse.ArgumentParser(parents=[parser()], description=__doc__)
+    command.add_argument("--ladder", action="store_true", help="the rungs of docs/ladder.md")
     command.add_argument("--file", type=Path, required=True)
     command.add_argument("--seconds", type=float, required=True)
     options = command.parse_args(arguments)
@@ -305,7 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cache=properties.L2_cache_size, memory=torch.cuda.mem_get_info()[0],
         seconds=0.3 if options.quick else ROW_SECONDS, tuner=tuner,
     )  # fmt: skip
-    run(bench, chosen(options), results, deadline)
+    cases = chosen(options)
+    if options.ladder:
+        cases = ladder.cases(backend.launcher.architecture)
+    run(bench, cases, results, deadline)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ Shape = ConvShape | PoolShape | NormShape | RowShape | VectorShape | ParameterSh
 FLOAT32, FLOAT64 = ("float32", "strict"), ("float64", "strict")
 TF32, FP32X3 = ("float32", "tf32"), ("float32", "fp32x3")
 BFLOAT16, FLOAT16 = ("bfloat16", "mixed"), ("float16", "mixed")
-TORCH = "torch"
+TORCH, ALONE = "torch", ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Case:
         shape: its geometry; of the convolution, where an operation fuses several.
         dtype, math: the number format, as above.
         pool: the pooling of ``conv_bias_relu_pool`` and its backward pass.
-        against: "torch", "torch.compile" or "jax".
+        against: "torch", "torch.compile", "jax", or "" for no peer.
+        rung: of the ladder, whose kernel is to run; by default the one that is chosen.
     """
 
     op: str
@@ -77,6 +78,7 @@ class Case:
     math: str
     pool: PoolShape | None = None
     against: str = TORCH
+    rung: str = ""
 
     @property
     def layout(self) -> str:

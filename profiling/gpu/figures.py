@@ -1,4 +1,4 @@
-"""Draw a results file: a roofline for each number format, and the speedups of each group."""
+"""Draw a results file: a roofline for each number format, the speedups of groups, the ladder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gpucnn.plots import style
+from profiling.ladder.rows import rows_of_ladder
 from profiling.results import Results, Row, geomean
 
 from .floors import Ceilings
@@ -29,7 +30,7 @@ def write(results: Results, path: Path) -> list[Path]:
     rows = counted(results.rows)
     for name, draw, drawn in (
         ("steps", picture.steps, picture.shown(results.rows)), ("roofline", roofline, rows),
-        ("ratios", ratios, rows),
+        ("ratios", ratios, rows), ("ladder", ladder, rows_of_ladder(results.rows)),
     ):  # fmt: skip
         figure = draw(results.meta, drawn)
         if figure is not None:
@@ -175,6 +176,45 @@ def _ratio_axis(axes: Axes, speedups: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in wanted if low < tick < high]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+
+
+# ---- ladder -------------------------------------------------------------------------------------
+
+
+def ladder(meta: dict[str, Any], rows: Sequence[Row]) -> Figure | None:
+    """A bar a rung, its TFLOP/s and what they are of the peak, a panel for each layer."""
+    if not rows:
+        return None
+    peaks = Ceilings.of(meta["gpu"], meta.get("measured")).tflops
+    panels: dict[str, list[Row]] = {}
+    for row in rows:
+        panels.setdefault(row["layer"].split()[0], []).append(row)
+    figure = style.canvas(None, 8.2, ROW_INCHES * 1.3 * len(rows) + 0.7 * len(panels) + 0.5)
+    style.title(figure, f"The rungs of the ladder, {_short(meta['gpu'])}")
+    grid = figure.subplots(
+        len(panels), 1, squeeze=False, height_ratios=[len(panel) for panel in panels.values()]
+    )
+    for axes, (layer, panel) in zip(grid.ravel(), panels.items(), strict=True):
+        style.clean(axes)
+        axes.grid(axis="y", visible=False)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_title(f"{layer}, TFLOP/s", loc="left", fontsize=style.TEXT, color=style.INK)
+        for place, row in enumerate(panel):
+            colour = OURS if row["dtype"] == "float32" else style.GREEN
+            axes.barh(place, row["tflops"], height=0.62, color=colour)
+            peak = peaks.get(_number(row))
+            share = f", {row['tflops'] / peak:.0%} of {peak:.0f}" if peak else ""
+            axes.annotate(
+                f"{row['tflops']:.3g}{share}", (row["tflops"], place), (4, 0), va="center",
+                textcoords="offset points", fontsize=style.SMALL, color=style.INK,
+            )  # fmt: skip
+        names = [f"{row['layer'].split()[1]}, {row['dtype']}" for row in panel]
+        axes.set_yticks(range(len(panel)), names, fontsize=style.SMALL, color=style.INK)
+        axes.invert_yaxis()
+        rates = [row["tflops"] for row in panel]
+        axes.set_xlim(min(rates) / 2, max(rates) * 6)  # room for what stands behind the bars
+    return figure
 
 
 def _number(row: Row) -> str:

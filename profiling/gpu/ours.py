@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.backends.base import Array, Backend
+from profiling.ladder import BY_NAME
 
+from . import ladder
 from .arrays import to_backend
 from .cases import Case
 
@@ -38,6 +40,8 @@ def _math(case: Case) -> dict[str, str]:
 
 
 def conv_fprop(backend: Backend, case: Case, a: Arrays) -> Call:
+    if case.rung:
+        return lambda: (ladder.run(backend, BY_NAME[case.rung], case.shape, a["x"], a["w"]),)
     return lambda: (backend.conv_fprop(a["x"], a["w"], None, case.shape, **_math(case)),)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from profiling.ladder.rows import SET as LADDER
+from profiling.ladder.rows import ladder_table, rows_of_ladder
 from profiling.results import Results, Row, geomean
 
 from .cases import conv_kind
@@ -54,6 +56,7 @@ def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
         return NUMBER_FORMATS.index(number), kinds, OPERATIONS.index(op), against
 
     found: dict[Group, list[Row]] = {}
+    rows = (row for row in rows if row["set"] != LADDER)
     for row in sorted(rows, key=lambda r: (r["set"], r["layout"], r["shape"].get("batch", 0))):
         found.setdefault(group_of(row), []).append(row)
     return {group: found[group] for group in sorted(found, key=place)}
@@ -78,8 +81,9 @@ def operations(rows: Iterable[Row]) -> list[Row]:
 
 
 def counted(rows: Iterable[Row]) -> list[Row]:
-    """Return the operations that enter a mean: without an error, with a peer's time."""
-    return [row for row in operations(rows) if not row.get("error") and row.get("speedup")]
+    """Return the operations that enter a mean: without an error, with a peer's time, no rungs."""
+    timed = (row for row in operations(rows) if not row.get("error") and row.get("speedup"))
+    return [row for row in timed if row["set"] != LADDER]
 
 
 def title(row: Row) -> str:
@@ -170,6 +174,9 @@ def markdown(results: Results, pictures: Sequence[str] = ()) -> str:
         if meta.get("left_out_rows"):
             lines += [f"- {meta['left_out_rows']} rows of the benchmark set, for want of time"]
         lines.append("")
+    rungs = rows_of_ladder(rows)
+    if rungs:
+        lines += ["## The ladder of docs/ladder.md", "", *ladder_table(rungs), ""]
     for group, members in groups(operations(rows)).items():
         lines += [f"## {name_of(group)}", "", *_table(members), ""]
     return "\n".join(lines)

@@ -18,7 +18,14 @@ import numpy as np
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.algorithms import (
+    ALGORITHMS,
+    DIRECTIONS,
+    LADDER,
+    Algorithm,
+    Plan,
+    Problem,
+)
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
@@ -110,7 +117,7 @@ def algorithms(name: str, architecture: int) -> Iterator[Call]:
             strict: set[Plan] = set()
             for math in ("strict", "tf32", "fp32x3"):
                 problem = problem_of(replace(given, math=math), architecture)
-                for algorithm in ALGORITHMS.values():
+                for algorithm in (*ALGORITHMS.values(), *LADDER.values()):
                     plans = set(filter(Plan.is_legal, algorithm.plans(problem)))
                     if plans - strict:
                         yield replace(given, algorithm=algorithm, math=problem.math)

@@ -9,7 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda.algorithms import ALGORITHMS, DIRECTIONS, Algorithm, Plan, Problem
+from gpucnn.backends.cuda.algorithms import (
+    ALGORITHMS,
+    DIRECTIONS,
+    LADDER,
+    Algorithm,
+    Plan,
+    Problem,
+)
 from gpucnn.shapes import ConvShape
 from tests.cases import CONVS, DTYPES, as_tf32, in_layout
 from tests.conftest import make_backend
@@ -43,9 +50,10 @@ CHECKED_DTYPES = {
     "grouped": ["float32"],
     "mma_wgrad": ["bfloat16", "tf32"],
     "wgmma": ["float16"],
+    **{name: ["float32"] for name in LADDER},
 }
 EMULATED_DTYPES = [dtype for dtype in DTYPES if dtype != "float16"]
-EMULATED = {"checked": CHECKED_DTYPES, "emulated": {}}
+EMULATED = {"checked": CHECKED_DTYPES, "emulated": {name: ["float32"] for name in LADDER}}
 IN_TF32 = {"mma": tuple(RELAXED), "mma_wgrad": tuple(RELAXED), "mma_padded": ("tf32",)}
 # Cases of more multiply-adds than this have more tiles of a kind that smaller ones have, too, and
 # would take most of the time: they run in one dtype, and in the fast emulator.
@@ -63,7 +71,7 @@ def formats(backend_name: str, algorithm: Algorithm) -> list[str]:
 RUNS = [
     pytest.param(name, algorithm, dtype, id=f"{name}-{algorithm.name}-{dtype}", marks=marks)
     for name, marks in (("emulated", ()), ("checked", ()), ("cuda", pytest.mark.gpu))
-    for algorithm in ALGORITHMS.values()
+    for algorithm in (*ALGORITHMS.values(), *LADDER.values())
     for dtype in formats(name, algorithm)
 ]
 
@@ -72,7 +80,9 @@ def runs_whole(backend_name: str, algorithm: Algorithm, number_format: str) -> b
     """Return whether the largest cases run, too."""
     first = {"dmma": "float64"}.get(algorithm.name, "float32")
     first = "bfloat16" if "mma" in algorithm.name and first == "float32" else first
-    return backend_name == "cuda" or (backend_name == "emulated" and number_format == first)
+    if backend_name == "emulated":
+        return number_format == first and algorithm.name not in LADDER
+    return backend_name == "cuda"
 
 
 def fewest_and_most_splits(plans: Iterable[Plan]) -> Iterator[Plan]:

@@ -8,6 +8,7 @@ from .direct import Direct
 from .dmma import Dmma
 from .grouped import Grouped
 from .implicit_gemm import ImplicitGemm
+from .ladder import NAIVE, TILED
 from .mma import Mma
 from .mma_padded import PaddedMma
 from .mma_wgrad import MmaWgrad
@@ -16,7 +17,7 @@ from .wgmma_wgrad import WgmmaWgrad
 from .winograd import Winograd
 from .winograd4 import Winograd4
 
-__all__ = ["ALGORITHMS", "DIRECTIONS", "Algorithm", "Plan", "Problem"]
+__all__ = ["ALGORITHMS", "DIRECTIONS", "LADDER", "Algorithm", "Plan", "Problem"]
 
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
@@ -35,3 +36,5 @@ ALGORITHMS: dict[str, Algorithm] = {
         Winograd4(),
     )
 }  # fmt: skip
+# To learn from: no plan chooses them.
+LADDER: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (NAIVE, TILED)}
