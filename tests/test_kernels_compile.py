@@ -23,10 +23,17 @@ CompileException = pytest.importorskip(
 
 
 WHOLE = {"sm_75", "sm_90", "sm_120"}
+# The tensor cores of mma.sync are programmed on these as on sm_80, to the last register.
+AS_ON_80 = {"sm_86", "sm_89"}
+CASES = [
+    (file, architecture)
+    for file in FILES
+    for architecture in ARCHITECTURES
+    if not (file.endswith("_mma.cu") and architecture in AS_ON_80)
+]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("file", "architecture"), CASES)
 def test_compiles_without_spills(file: str, architecture: str) -> None:
     # NVRTC releases the GIL; under xdist each worker has one core already
     threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count()

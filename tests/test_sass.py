@@ -95,6 +95,35 @@ def test_halves_are_multiplied_on_tensor_cores(
     assert loop.count("BAR") == 1
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("math", ["tf32", "fp32x3"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_floats_are_multiplied_on_tensor_cores_where_that_is_permitted(
+    nvdisasm: Path, tmp_path: Path, architecture: str, math: str, direction: str
+) -> None:
+    if direction == "wgrad":
+        tiles, family = mma_wgrad.WAYS[math]
+        tile = next(iter(tiles))
+        kernel, terms = family(2, math, tile), 2 * 8  # two steps are a turn of the loop
+    else:
+        tiles, families = mma.WAYS[math]
+        tile = tiles[1] if math == "tf32" else tiles[0]
+        kernel, terms = families[direction](math, tile), tile.k
+    code = listing(nvdisasm, tmp_path, kernel, architecture)
+    found = set(INSTRUCTION.findall(code))
+    assert "HMMA.1688.F32.TF32" in found
+    assert ("LDSM.16.M88.4" in found) == (direction != "wgrad")
+    assert not {"LDSM.16.MT88.4"} & found and not mnemonics(found) & {"FFMA", *UNWANTED}
+    names = [name.split(".")[0] for name in INSTRUCTION.findall(code)]
+    turn = tile.warp_m // 8 * tile.warp_n // 16 * terms // 8 * tile.products
+    copying = [span for span in spans(code) if "LDGSTS" in names[slice(*span)]]
+    loop = names[min(begin for begin, _ in copying) : max(end for _, end in copying)]
+    # tensor cores take 8 clocks for one of them, in which others are issued
+    assert loop.count("HMMA") == turn > len(loop) / {1: 7, 3: 9}[tile.products]
+    # what a step adds to the sums, and what is left of a number, are ordinary additions
+    assert (loop.count("FADD") > turn) == (math == "fp32x3")
+
+
 @pytest.mark.parametrize(
     ("direction", "tile"),
     [

@@ -81,8 +81,9 @@ def conv_forward(
             algorithm; "exact", by those alone that are no less exact than a matrix product over
             the windows' columns: no Winograd where it is not. "tf32" permits, for float32 on a GPU
             from sm_80 on, products of numbers rounded to TF32's 10 bits behind the point, summed
-            in float32; "fp32x3", three such products in place of one, with errors as of float32.
-            Wherever "strict" is quicker, or these are not to be had, they are "strict".
+            in float32; "fp32x3", three such products in place of one, with errors as of float32,
+            and NaN from infinities. Where "strict" is quicker, or these are not to be had, they
+            are "strict".
         owner: opens each error message.
         shape: the geometry, if at hand (``conv_shape``); the keywords above are then not read.
 

@@ -112,7 +112,7 @@ FP32X3_TILES = tuple(
     for tile in (
         MmaTile(192, 64, 48, 32, blocks=1),
         replace(SMALL, blocks=3),
-        replace(STRIP, blocks=3),
+        replace(STRIP, blocks=2),
     )
 )
 
