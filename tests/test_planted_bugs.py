@@ -34,7 +34,6 @@ from tests.emulator import KernelError
 from tests.emulator_launcher import EmulatorLauncher
 from tests.operations.conftest import poisoned
 from tests.operations.test_algorithms import ROUNDINGS
-from tests.ptx_cases import to_tf32
 from tests.tolerance import assert_close as close
 
 random = partial(draw, dtype=np.float32)
@@ -363,7 +362,7 @@ def on_hopper(
     sizes = (s.x_shape, s.w_shape, (s.filters,)) if forward else (s.y_shape, s.w_shape, (72,))
     arrays = [draw(f"{i}", size, dtype) for i, size in enumerate(sizes)]
     if dtype == np.float32:  # whose products TF32 has whole
-        arrays[:2] = [to_tf32(a).view(np.float32) for a in arrays[:2]]
+        arrays[:2] = [as_tf32(a) for a in arrays[:2]]
     solve = getattr(reference, f"conv_{direction}")
     algorithm = ALGORITHMS["wgmma" if forward or s.strides == (1, 1) else "wgmma_dgrad"]
     expected, terms = solve(*arrays, s), solve(*map(np.abs, arrays), s)

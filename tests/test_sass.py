@@ -46,6 +46,11 @@ def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str
     return set(INSTRUCTION.findall(listing(nvdisasm, folder, kernel, architecture)))
 
 
+def multiplying_loop(code: str, multiply: str) -> list[str]:
+    """Return the loop with the largest share of these instructions: an epilogue has loops, too."""
+    return max(loops(code), key=lambda loop: sum(i.startswith(multiply) for i in loop) / len(loop))
+
+
 def longest_loop(code: str) -> list[str]:
     return max(loops(code), key=len)
 
@@ -66,10 +71,12 @@ def test_doubles_are_multiplied_on_tensor_cores(
 ) -> None:
     dmma = ALGORITHMS["dmma"]
     kernel = dmma.kernels[direction](2, True, "float64", dmma.tiles[0])
-    found = instructions(nvdisasm, tmp_path, kernel, architecture)
+    code = listing(nvdisasm, tmp_path, kernel, architecture)
+    found = set(INSTRUCTION.findall(code))
     assert mma in found
     assert "LDS.64" in found
-    assert not mnemonics(found) & {"DFMA", *UNWANTED}
+    assert not mnemonics(found) & UNWANTED
+    assert "DFMA" not in mnemonics(multiplying_loop(code, mma))
 
 
 @pytest.mark.parametrize("direction", mma.KERNELS)
@@ -83,7 +90,8 @@ def test_halves_are_multiplied_on_tensor_cores(
     found = set(INSTRUCTION.findall(code))
     assert {"HMMA.16816.F32", "LDSM.16.M88.4", "STG.E.128"} <= found
     assert ("LDSM.16.MT88.4" in found) == (direction == "dgrad")
-    assert not mnemonics(found) & {"FFMA", *UNWANTED}
+    assert not mnemonics(found) & UNWANTED
+    assert "FFMA" not in mnemonics(multiplying_loop(code, "HMMA"))
     # the barrier's part, which the last slab has not, stands before the rest: loops that overlap
     found = [name.split(".")[0] for name in INSTRUCTION.findall(code)]
     copying = [span for span in spans(code) if "LDGSTS" in found[slice(*span)]]
@@ -113,7 +121,8 @@ def test_floats_are_multiplied_on_tensor_cores_where_that_is_permitted(
     found = set(INSTRUCTION.findall(code))
     assert "HMMA.1688.F32.TF32" in found
     assert ("LDSM.16.M88.4" in found) == (direction != "wgrad")
-    assert not {"LDSM.16.MT88.4"} & found and not mnemonics(found) & {"FFMA", *UNWANTED}
+    assert not {"LDSM.16.MT88.4"} & found and not mnemonics(found) & UNWANTED
+    assert "FFMA" not in mnemonics(multiplying_loop(code, "HMMA"))
     names = [name.split(".")[0] for name in INSTRUCTION.findall(code)]
     turn = tile.warp_m // 8 * tile.warp_n // 16 * terms // 8 * tile.products
     copying = [span for span in spans(code) if "LDGSTS" in names[slice(*span)]]
@@ -142,7 +151,7 @@ def test_float32_means_float32_and_multiply_adds_fill_the_loop(
     found = set(INSTRUCTION.findall(code))
     assert "LDS.128" in found and any(re.match(r"LDGSTS\.E\.\S*128", name) for name in found)
     assert not mnemonics(found) & {"HMMA", "DMMA", *UNWANTED}
-    loop = longest_loop(code)
+    loop = multiplying_loop(code, "FFMA")
     multiply_adds = sum(name.startswith("FFMA") for name in loop)
     assert multiply_adds == tile.thread_m * tile.thread_n * TILE_K
     assert multiply_adds > (0.8 if tile.thread_n == 8 else 0.7) * len(loop)
@@ -238,7 +247,7 @@ def test_winograd_fetches_multiplies_and_then_transforms(
         code = listing(nvdisasm, tmp_path, kernel, "sm_90")
         found = set(INSTRUCTION.findall(code))
         assert "LDS.128" in found and not mnemonics(found) & UNWANTED
-        loop = [name.split(".")[0] for name in longest_loop(code)]
+        loop = [name.split(".")[0] for name in multiplying_loop(code, "FFMA")]
         # 8 x 8 multiply-adds for 2 points and the slab's 4 channels or tiles
         assert loop.count("FFMA") == 512 > share * len(loop)
         # what is fetched has until the transform, before the last channel or tile, to arrive

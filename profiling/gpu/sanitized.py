@@ -39,6 +39,8 @@ CONV_NAMES = (
     "plain", "everything", "depthwise", "grouped_few", "grouped_tiles", "many_tiles",
     "dense", "stem", "vectors", "whole_steps", "wide_filters", "1d_causal", "3d_everything",
 )  # fmt: skip
+# of which gradients are gathered on wgmma
+STRIDED = ConvShape.of((2, 9, 9, 64), (64, 3, 3, 64), strides=(2, 2), padding=((1, 1), (1, 1)))
 POOL_NAMES = ("overlapping", "ceil_padded", "dilated", "1d", "3d", "units", "halves", "global")
 EPSILON, SMOOTHING, SCALE = 1e-3, 0.1, 0.37
 DECAYS = (0.05, 0.0, 0.01)
@@ -112,8 +114,8 @@ def convolutions(dtype: np.dtype) -> Iterator[Call]:
 
 def algorithms(name: str, architecture: int) -> Iterator[Call]:
     """Every algorithm on the convolutions that it applies to, and with what "tf32" ... add."""
-    for case in CONV_NAMES:
-        for given in directions(DTYPES[name], CONVS[case]):
+    for shape in (*(CONVS[case] for case in CONV_NAMES), STRIDED):
+        for given in directions(DTYPES[name], shape):
             strict: set[Plan] = set()
             for math in ("strict", "tf32", "fp32x3"):
                 problem = problem_of(replace(given, math=math), architecture)

@@ -70,6 +70,11 @@ def _patches(settings: Any) -> bool:
     return settings.tile.patches > 0
 
 
+def _in_order(settings: Any) -> bool:
+    """Return whether all consumers multiply one tile, and none stores while others multiply."""
+    return not settings.tile.patches and settings.tile.teams == 1
+
+
 def _other(takes: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda settings: not takes(settings)
 
@@ -98,7 +103,7 @@ RUNGS: Sequence[Rung] = (
     Rung("mma", "tensor cores", "conv_fprop_mma.cu", _BF16, "mma", "conv_fprop_mma_"),
     Rung(
         "wgmma", "Hopper's, with a producer and consumers", "conv_wgmma.cu", _BF16, "wgmma",
-        r"conv_wgmma_b?f16", _other(_patches),
+        r"conv_wgmma_b?f16", _in_order,
     ),
     Rung(
         "patches", "each pixel fetched once for nine taps", "conv_wgmma_patch.cu", _BF16, "wgmma",

@@ -159,7 +159,7 @@ class Loop:
 
 def loop_of(code: str) -> Loop:
     """Return what a kernel's main loop does, from its machine code."""
-    return max(map(_read, loops(code)), key=lambda loop: loop.multiplying / loop.instructions)
+    return max(map(_read, loops(code)), key=lambda loop: loop.multiply_adds / loop.instructions)
 
 
 def _read(instructions: Sequence[str]) -> Loop:

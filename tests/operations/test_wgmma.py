@@ -21,10 +21,10 @@ from gpucnn.backends.cuda.launch import ceil_div
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape
 from tests import reference
-from tests.cases import DTYPES, random
+from tests.cases import DTYPES, as_tf32, random
 from tests.conftest import make_backend
 from tests.operations.conftest import inside_another, poisoned, same_bits
-from tests.ptx_cases import cut_to_tf32, to_tf32
+from tests.ptx_cases import cut_to_tf32
 from tests.tolerance import assert_close
 
 WGMMA, STRIDED = ALGORITHMS["wgmma"], ALGORITHMS["wgmma_dgrad"]
@@ -92,7 +92,7 @@ def as_multiplied(direction: str, given: tuple[np.ndarray, ...]) -> tuple[np.nda
     if w.dtype != np.float32:
         return given
     turned = direction == "dgrad"
-    return cut_to_tf32(source), to_tf32(w).view(np.float32) if turned else cut_to_tf32(w), b
+    return cut_to_tf32(source), as_tf32(w) if turned else cut_to_tf32(w), b
 
 
 # The checked emulator is slow; and on the CPU bfloat16 differs from float16 in rounding alone.

@@ -111,7 +111,7 @@ FP32X3_TILES = tuple(
     replace(tile, k=16, itemsize=4, products=PRODUCTS["fp32x3"])
     for tile in (
         MmaTile(192, 64, 48, 32, blocks=1),
-        replace(SMALL, blocks=3),
+        replace(SMALL, blocks=2),
         replace(STRIP, blocks=2),
     )
 )
