@@ -217,6 +217,12 @@ class ConvShape(_OverMap):
         """Multiply-adds of one forward pass over the batch, padding counted as work."""
         return math.prod(self.y_shape) * self.taps * (self.channels // self.groups)
 
+    @cached_property
+    def norm_shape(self) -> NormShape:
+        """The shape of a batch norm of y, and of the sums of a bias's gradient."""
+        length = math.prod(self.output)
+        return NormShape(self.batch, self.filters, length, 1, self.channels_last)
+
 
 @dataclass(frozen=True)
 class PoolShape(_OverMap):

@@ -34,11 +34,6 @@ def varying(number: Callable[[], float], dtype: Any) -> Any:
     return dtype.type(number()) if keeper is None else keeper(number, dtype)
 
 
-def is_recording() -> bool:
-    """Return whether a step is recorded: a number that is not ``varying`` stays as it is then."""
-    return _keeper.get() is not None
-
-
 @contextmanager
 def kept_by(keeper: Keeper) -> Iterator[None]:
     """Hand the numbers that are asked for in the body to a keeper."""

@@ -24,7 +24,6 @@ from gpucnn.backends.cuda.algorithms.ladder import TILED
 from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
-from gpucnn.backends.cuda.conv import norm_shape
 from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -401,7 +400,7 @@ def epilogues(
     far = Problem("fprop", s, np.dtype(dtype).name, moments=True)
     with poisoned(np):
         y, partial = backend._run_with_moments(far, plan, x, w, b + dtype(2000))
-        (mean, var), _ = backend._finish("moments", partial, norm_shape(s), y.dtype)
+        (mean, var), _ = backend._finish("moments", partial, s.norm_shape, y.dtype)
     stored, axes = y.astype(np.float64), tuple(range(s.rank + 1))
     count = s.batch * math.prod(s.output) + 8
     close(mean, stored.mean(axes), dtype=np.float32, reduction=count)

@@ -152,7 +152,7 @@ def test_memory_that_is_taken_over_too_early_shows(device):
 
     step(*inputs)
     assert np.isfinite(device.backend.to_numpy(step(*inputs)[0])).all()
-    captured = step._replay.replay
+    captured = step.replay.replay
     lost = next(work for name, work in captured.work if name == "leave")
     place = next(i for i, (name, _) in enumerate(captured.work) if name.startswith("activation_b"))
     captured.work.insert(place, ("leave", lost))
@@ -586,7 +586,7 @@ def test_what_the_arena_saves(name):
 def test_names_of_a_captured_step(device):
     trainer = training(device.backend)
     step = next(iter(trainer.training_step.steps.recordings.values()))
-    graph = step._replay.replay
+    graph = step.replay.replay
     assert isinstance(graph, Graph)
     names = graph.names()
     assert names.count("sgd_update_f32") == 1
@@ -661,4 +661,4 @@ def test_a_frozen_network_is_a_graph(dtype, device):
         np.testing.assert_array_equal(y.get(), kept)  # the caller's, for good
     ((bound,),) = answer._idle.values()
     assert bound._recorded.recorded
-    assert "astype" not in bound._recorded._replay.replay.names()
+    assert "astype" not in bound._recorded.replay.replay.names()

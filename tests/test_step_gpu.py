@@ -283,7 +283,7 @@ def test_a_copy_and_a_model_that_moved_go_on_alike(twin, backend):
 
 def nodes(recorded: Recorded) -> list[int]:
     """Return the types of the nodes of a graph, as the driver lists them."""
-    driver, graph = ctypes.CDLL("libcuda.so.1"), recorded._replay.replay.__self__
+    driver, graph = ctypes.CDLL("libcuda.so.1"), recorded.replay.replay.__self__
     handle, count = ctypes.c_void_p(graph.graph), ctypes.c_size_t()
     assert driver.cuGraphGetNodes(handle, None, ctypes.byref(count)) == 0
     listed = (ctypes.c_void_p * count.value)()

@@ -15,7 +15,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import prod
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -251,8 +250,7 @@ class Backend(ABC):
         if activation != "linear":
             dy = self.activation_backward(dy, y, activation, 0.0)
         dz = self.pool_backward(dy, index, pool)
-        shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
-        return self.conv_wgrad(x, dz, conv, math), self.bias_grad(dz, shape)
+        return self.conv_wgrad(x, dz, conv, math), self.bias_grad(dz, conv.norm_shape)
 
     # ---- layout ------------------------------------------------------------------------------
 
@@ -409,8 +407,7 @@ class Backend(ABC):
         ``activation`` is one of ``NORM_FUSED``. With ``pool``, then ``pool_forward``.
         """
         y = self.conv_fprop(x, w, b, conv, "linear", math)
-        shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
-        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, activation)
+        y = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, conv.norm_shape, activation)
         return y if pool is None else self.pool_forward(y, pool, with_index=False)[0]
 
     def conv_norm_train(
@@ -424,9 +421,8 @@ class Backend(ABC):
         y: they are y's as memory holds it, to the same digits.
         """
         y = self.conv_fprop(x, w, b, conv, "linear", math)
-        shape = NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)
         return y, *self.batch_norm_train(
-            y, gamma, beta, epsilon, shape, activation, residual, moving, momentum
+            y, gamma, beta, epsilon, conv.norm_shape, activation, residual, moving, momentum
         )
 
     # ---- random numbers ----------------------------------------------------------------------

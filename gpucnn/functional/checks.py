@@ -74,10 +74,12 @@ def expect_shape(owner: str, shape: Sequence[int], **arrays: Array | None) -> No
 
 
 def prepare_moving(
-    owner: str, x: Array, channels: int, mean: Array, var: Array
-) -> tuple[Array, ...]:
+    owner: str, x: Array, channels: int, moving: tuple[Array, Array] | None
+) -> tuple[Array, ...] | None:
     """Return moving statistics as they are, once it is clear that they can be changed in place."""
-    given = {"moving_mean": mean, "moving_var": var}
+    if moving is None:
+        return None
+    given = dict(zip(("moving_mean", "moving_var"), moving, strict=True))
     arranged = prepare_statistics(owner, x, **given)
     expect_shape(owner, (channels,), **given)
     for (name, array), same in zip(given.items(), arranged, strict=True):

@@ -113,8 +113,7 @@ def conv_norm_train(
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.filters,), b=b, gamma=gamma, beta=beta)
     expect_shape(owner, shape.y_shape, residual=residual)
-    if moving is not None:
-        moving = prepare_moving(owner, x, shape.filters, *moving)
+    moving = prepare_moving(owner, x, shape.filters, moving)
     return backend.conv_norm_train(
         x, w, b, shape, gamma, beta, epsilon, activation, residual, moving, momentum, math
     )

@@ -60,8 +60,7 @@ def batch_norm_train(
     shape = channel_shape(owner, x, axis)
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
     expect_shape(owner, x.shape, residual=residual)
-    if moving is not None:
-        moving = prepare_moving(owner, x, shape.channels, *moving)
+    moving = prepare_moving(owner, x, shape.channels, moving)
     return backend.batch_norm_train(
         x, gamma, beta, epsilon, shape, activation, residual, moving, momentum
     )
@@ -100,8 +99,7 @@ def batch_norm_pool_train(
     shape = channel_shape(owner, x, axis)
     expect_shape(owner, pool.x_shape, x=x)
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
-    if moving is not None:
-        moving = prepare_moving(owner, x, shape.channels, *moving)
+    moving = prepare_moving(owner, x, shape.channels, moving)
     return backend.batch_norm_pool_train(
         x, gamma, beta, epsilon, shape, pool, activation, with_index, moving, momentum
     )

@@ -51,6 +51,7 @@ class Recorded:
     Attributes:
         arena: the plan of the memory, from the second call on.
         reason: why the calls are not recorded, where they are not.
+        replay: what the backend captured, which runs all of it, once there is something.
         recorded: whether the next call is a replay.
 
     What a call returns, and whatever else the function left in memory, gradients say, holds until
@@ -69,24 +70,19 @@ class Recorded:
         self._called = self._placed = False  # once, as it stands; once from the arena
         self._inputs: list[Array] = []
         self._outputs: list[Array] = []
-        self._replay: Callable[[], None] | None = None
+        self.replay: Callable[[], None] | None = None
         self._numbers = Numbers(backend)
 
     @property
     def recorded(self) -> bool:
-        return self._replay is not None
-
-    @property
-    def replay(self) -> Callable[[], None] | None:
-        """What the backend captured, which runs all of it; None where nothing is recorded."""
-        return self._replay
+        return self.replay is not None
 
     def __call__(self, *inputs: Array) -> list[Array]:
         """Run the function, in one way or another."""
-        if self._replay is not None:
+        if self.replay is not None:
             self._take(inputs)
             self._numbers.renew()
-            self._replay()
+            self.replay()
             return self._outputs
         if self.reason is not None or not self._called:
             result = self.function(*inputs)
@@ -140,7 +136,7 @@ class Recorded:
             self.reason = f"{type(error).__name__}: {error}"
         if self.reason is not None:
             return self.function(*inputs)
-        self._replay = replay
+        self.replay = replay
         self._numbers.renew()
         replay()
         return self._outputs

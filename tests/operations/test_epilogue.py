@@ -14,7 +14,6 @@ from gpucnn.backends.base import ACTIVATIONS as KINDS
 from gpucnn.backends.base import Backend
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
 from gpucnn.backends.cuda.algorithms.base import FusingAlgorithm
-from gpucnn.backends.cuda.conv import norm_shape
 from gpucnn.backends.cuda.epilogue import ACTIVATIONS
 from gpucnn.backends.cuda.plans import choose
 from gpucnn.shapes import ConvShape
@@ -163,7 +162,7 @@ def test_moments(backend_name, name, dtype, channels_last) -> None:
         s = replace(CASES[case], channels_last=channels_last)
         x, w, b, *_ = solved(case, dtype)
         problem = Problem("fprop", s, dtype, moments=True)
-        shape = norm_shape(s)
+        shape = s.norm_shape
         for plan in plans(name, problem):
             shifted = b + kind.type(0 if ran % 2 else 2000)
             arrays = given(backend, (x, w, shifted), channels_last)
@@ -203,7 +202,7 @@ def test_conv_norm_train_is_both_after_each_other(every_backend: Backend, name, 
     x, w, b, residual, *_ = map(backend.asarray, solved(name, dtype)[:4])
     gamma, beta = (backend.asarray(random(n, (s.filters,), kind, 0.5, 2)) for n in ("g", "beta"))
     moving = [[backend.asarray(np.ones(s.filters, np.float32)) for _ in "mv"] for _ in range(2)]
-    shape = norm_shape(s)
+    shape = s.norm_shape
     ours = backend.conv_norm_train(
         x, w, b, s, gamma, beta, 1e-3, "relu", residual, tuple(moving[0]), 0.9
     )

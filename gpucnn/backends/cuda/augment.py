@@ -62,7 +62,7 @@ class Batches(KernelCaller):
         self.launch(
             GATHER(sizes[2] if sizes[2] in _CHANNELS else 0, x.dtype), (count, parts),
             BLOCK_THREADS, images, labels, order, table, x, y, _record(*sizes, changes, seed),
-            *self._number(place),
+            *self.varying(place, np.int64),
         )  # fmt: skip
         return x, y
 
@@ -73,9 +73,5 @@ class Batches(KernelCaller):
             missing = [None] * (VALUES_OF_A_LAUNCH - len(part))
             self.launch(
                 COLLECT(), 1, 1, *part, *missing, doubles, len(part), ring, ring.shape[1], column,
-                *self._number(row),
+                *self.varying(row, np.int64),
             )  # fmt: skip
-
-    def _number(self, value: Any) -> tuple[np.int64, Array | None]:
-        """Return what a kernel takes for a number: it, and null or where it lies."""
-        return (np.int64(0), value) if self.owns(value) else (np.int64(value), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
 
 from ...shapes import ConvShape, NormShape
 from ..base import FUSED, Array
@@ -62,7 +61,7 @@ class Convolutions(ChannelSums):
         epsilon: float, activation: str = "linear", residual: Array | None = None,
         moving: tuple[Array, Array] | None = None, momentum: float = 0.0, math: str = "strict",
     ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-        shape = norm_shape(conv)
+        shape = conv.norm_shape
         if 0 in conv.y_shape or columns.are_few(shape):  # which one launch normalises
             return super().conv_norm_train(
                 x, w, b, conv, gamma, beta, epsilon, activation, residual, moving, momentum, math
@@ -80,7 +79,7 @@ class Convolutions(ChannelSums):
         algorithm = ALGORITHMS[plan.algorithm]
         if not algorithm.fuses(problem, plan):
             y = algorithm.run(self, problem.plain, plan, x, w, b)
-            return y, self._partial_sums("moments", y, norm_shape(problem.shape))
+            return y, self._partial_sums("moments", y, problem.shape.norm_shape)
         parts = algorithm.moment_parts(problem, plan)
         partial = self.xp.empty((parts, problem.shape.filters, MOMENTS), "float32")
         epilogue = Epilogue(b, moments=partial)
@@ -115,8 +114,3 @@ class Convolutions(ChannelSums):
     ) -> Problem:
         architecture = self.launcher.architecture
         return Problem(direction, shape, x.dtype.name, activation, architecture, math)
-
-
-def norm_shape(conv: ConvShape) -> NormShape:
-    """Return the shape of a batch norm behind a convolution."""
-    return NormShape(conv.batch, conv.filters, prod(conv.output), 1, conv.channels_last)

@@ -16,10 +16,10 @@ class Dropout(KernelCaller):
 
     def dropout(self, x: Array, rate: float, seed: int, offset: int | Array) -> Array:
         y = self.xp.empty_like(x)
-        number, place = (0, offset) if self.owns(offset) else (offset, None)
+        offset = offset if self.owns(offset) else int(offset) % 2**64
         self.launch_packs(
             DROPOUT(x.dtype), x, x, y, np.uint32(int(rate * 2**32)),
             accumulator(x.dtype).type(1 / (1 - rate)), np.uint64(seed % 2**64),
-            np.uint64(int(number) % 2**64), place,
+            *self.varying(offset, np.uint64),
         )  # fmt: skip
         return y

@@ -145,6 +145,15 @@ class KernelCaller:
     def _constants(self) -> dict[tuple, Any]:
         return {}
 
+    def varying(self, number: Any, dtype: Any = np.float64) -> tuple[np.generic, Any]:
+        """Return a kernel's two parameters for a number: it, and an address that prevails.
+
+        That is null unless the number lies on the device, where the next replay finds another.
+        """
+        if isinstance(number, self.xp.ndarray):
+            return dtype(0), number
+        return dtype(number), None
+
     def launch_elements(self, kernel: Kernel, count: int, *arguments: Any) -> None:
         """Launch one thread for each of ``count`` elements."""
         self.launch(kernel, ceil_div(count, BLOCK_THREADS), BLOCK_THREADS, *arguments)

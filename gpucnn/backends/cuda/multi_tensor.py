@@ -11,7 +11,7 @@ import numpy as np
 
 from ..base import Array, Factors, Masters, accumulator
 from .kernel import Kernel
-from .launch import BLOCK_THREADS, KernelCaller, address_of
+from .launch import BLOCK_THREADS, KernelCaller, address_of, ceil_div
 
 CHUNK = 4096  # as in kernels/multi_tensor.cuh
 # Gradients that return to the memory pool come back at a few addresses, so few tables recur.
@@ -95,7 +95,7 @@ class MultiTensor(KernelCaller):
 
 def chunk_count(rows: Sequence[Row]) -> int:
     """Return how many blocks ``launch_rows`` launches."""
-    return sum(-(-row.param.size // CHUNK) for row in rows)
+    return sum(ceil_div(row.param.size, CHUNK) for row in rows)
 
 
 def _address(array: Array | None) -> int:

@@ -42,7 +42,7 @@ class Optimizers(MultiTensor):
         self.launch(
             GRADIENT_SCALE("float64"), 1, BLOCK_THREADS, partial, np.int64(partial.size),
             np.float64(clip_norm or 0), loss_scale, np.float64(growth_interval or 0), skipped,
-            *self._varying(step), np.float64(beta_1), np.float64(beta_2), decision,
+            *self.varying(step), np.float64(beta_1), np.float64(beta_2), decision,
         )  # fmt: skip
         # (4,) -> () each
         return tuple(decision[i : i + 1].reshape(()) for i in range(2 + len(betas)))
@@ -57,7 +57,7 @@ class Optimizers(MultiTensor):
             rate_factors=rate_factors,
         ):  # fmt: skip
             self.launch_rows(
-                SGD(dtype), rows, grad_scale, *self._varying(learning_rate),
+                SGD(dtype), rows, grad_scale, *self.varying(learning_rate),
                 accumulator(dtype).type(momentum), nesterov,
             )  # fmt: skip
 
@@ -73,9 +73,9 @@ class Optimizers(MultiTensor):
             rate_factors=rate_factors,
         ):  # fmt: skip
             self.launch_rows(
-                ADAM(dtype), rows, grad_scale, *self._varying(learning_rate),
-                *map(accumulator(dtype).type, settings), *self._varying(correction_1),
-                *self._varying(correction_2), decoupled,
+                ADAM(dtype), rows, grad_scale, *self.varying(learning_rate),
+                *map(accumulator(dtype).type, settings), *self.varying(correction_1),
+                *self.varying(correction_2), decoupled,
             )  # fmt: skip
 
     def lookahead_update(
@@ -83,7 +83,7 @@ class Optimizers(MultiTensor):
         grad_scale: Array | None, masters: Masters = None,
     ) -> None:  # fmt: skip
         for dtype, rows in groups(params, params, slow, masters=masters):
-            self.launch_rows(LOOKAHEAD(dtype), rows, grad_scale, *self._varying(share))
+            self.launch_rows(LOOKAHEAD(dtype), rows, grad_scale, *self.varying(share))
 
     def muon_direction(
         self, grads: Sequence[Array], velocities: Sequence[Array], *, momentum: float,
@@ -115,9 +115,4 @@ class Optimizers(MultiTensor):
         for dtype, rows in groups(
             params, steps, weight_decays=weight_decays, masters=masters, rate_factors=rate_factors
         ):
-            self.launch_rows(MUON(dtype), rows, grad_scale, *self._varying(learning_rate))
-
-    def _varying(self, number: Number) -> tuple[np.float64, Array | None]:
-        """Return a kernel's two parameters, a number and an address that prevails unless null."""
-        placed = isinstance(number, self.xp.ndarray)
-        return (np.float64(0), number) if placed else (np.float64(number), None)
+            self.launch_rows(MUON(dtype), rows, grad_scale, *self.varying(learning_rate))

@@ -169,9 +169,9 @@ class FusingAlgorithm(Algorithm):
             return self.moment_parts(problem, plan) > 0
         return problem.activation in ACTIVATIONS
 
-    @abstractmethod
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         """Return into how many parts fprop's pixels fall whose moments are stored; 0 for none."""
+        return 0
 
     @abstractmethod
     def run_fused(
@@ -180,7 +180,15 @@ class FusingAlgorithm(Algorithm):
     ) -> Array:  # fmt: skip
         """Run a plan for fprop of x, or for dgrad of dy with a bias alone, and an epilogue."""
 
+    def run_wgrad(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
+    ) -> Array:
+        """Run a plan for wgrad, where there is one."""
+        raise NotImplementedError
+
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
+        if problem.direction == "wgrad":
+            return self.run_wgrad(caller, problem, plan, *arrays)
         source, w, b = arrays
         epilogue = Epilogue(b, problem.activation)
         return self.run_fused(caller, problem, plan, source, w, epilogue)

@@ -184,11 +184,6 @@ class ImplicitGemm(FusingAlgorithm):
         rows = 32 // across * tile.thread_m
         return ceil_div(matrix_of(problem).m, tile.m) * (tile.m // rows)
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        if problem.direction == "wgrad":
-            return self._wgrad(caller, problem, plan, *arrays)
-        return super().run(caller, problem, plan, *arrays)
-
     def _for_addresses(
         self, caller: KernelCaller, problem: Problem, plan: Plan, arrays: tuple[Array, ...]
     ) -> Plan:
@@ -224,7 +219,7 @@ class ImplicitGemm(FusingAlgorithm):
         self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
         return split_sum(caller, partial, source.dtype, epilogue, s.channels_last)
 
-    def _wgrad(
+    def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
         plan = self._for_addresses(caller, problem, plan, (x, dy))

@@ -70,10 +70,9 @@ class PaddedMma(FusingAlgorithm):
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         return self.by_direction["fprop"].moment_parts(padded(problem), plan)
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        if problem.direction != "wgrad":
-            return super().run(caller, problem, plan, *arrays)
-        x, dy = arrays
+    def run_wgrad(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
+    ) -> Array:
         whole = padded(problem)
         s, t = problem.shape, whole.shape
         (deep, wide), (to_deep, to_wide) = rows(s), rows(t)

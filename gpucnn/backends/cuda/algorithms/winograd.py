@@ -175,14 +175,6 @@ class Winograd(FusingAlgorithm):
         filters_us = 4 * copies * math.prod(s.w_shape) / 9 / bytes_per_us
         return 2 * LAUNCH_US + filters_us + max(compute_us, memory_us)
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        if problem.direction == "wgrad":
-            return self._wgrad(caller, problem, plan, *arrays)
-        return super().run(caller, problem, plan, *arrays)
-
-    def moment_parts(self, problem: Problem, plan: Plan) -> int:
-        return 0
-
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
@@ -205,7 +197,7 @@ class Winograd(FusingAlgorithm):
         )  # fmt: skip
         return y
 
-    def _wgrad(
+    def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
         s, settings = problem.shape, plan.settings

@@ -212,14 +212,6 @@ class Winograd4(FusingAlgorithm):
             part = min(images, batch - first)
             yield part, plan.settings.gemm if part == images else _gemm_plan(problem, part)
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        if problem.direction == "wgrad":
-            return self._wgrad(caller, problem, plan, *arrays)
-        return super().run(caller, problem, plan, *arrays)
-
-    def moment_parts(self, problem: Problem, plan: Plan) -> int:
-        return 0
-
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
@@ -244,7 +236,7 @@ class Winograd4(FusingAlgorithm):
             )  # fmt: skip
         return y
 
-    def _wgrad(
+    def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
         s, parts = problem.shape, list(self._parts(problem, plan))
