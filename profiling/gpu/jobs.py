@@ -19,6 +19,12 @@ LOST = "the GPU no longer answers this process"
 GRACE = 8.0  # seconds from asking a process to end to ending it
 
 
+def _hear_interrupts() -> None:
+    """Heed Ctrl-C: a shell makes what it starts in the background, and its children, deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Deadline:
     """Counts down from some seconds.
 
@@ -71,13 +77,12 @@ class Job:
         logs.mkdir(parents=True, exist_ok=True)
         self.log = logs / f"{self.name}.log"
         self._began = time.monotonic()
+        _hear_interrupts()
         with self.log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
                     self.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log,
                     stderr=subprocess.STDOUT, start_new_session=True, env=ENVIRONMENT,
-                    # a shell in the background makes its children deaf to this signal
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 )  # fmt: skip
             except OSError as error:
                 log.write(f"{error}\n".encode())
