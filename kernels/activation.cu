@@ -10,6 +10,7 @@
 
 extern "C" __global__ void NAME(activation_forward)(const Element* __restrict__ x, Element* __restrict__ y,
                                                     Accum alpha, long long count) {
+    after_kernels_before();
     one_pack(count, lies_in_packs(x) && lies_in_packs(y), [&](auto packs) {
         const Pack<Element> in = packs.load(x, 0);
         Pack<Element> out;
@@ -21,6 +22,7 @@ extern "C" __global__ void NAME(activation_forward)(const Element* __restrict__ 
 
 extern "C" __global__ void NAME(activation_backward)(const Element* __restrict__ dy, const Element* __restrict__ saved,
                                                      Element* __restrict__ dx, Accum alpha, long long count) {
+    after_kernels_before();
     one_pack(count, lies_in_packs(dy) && lies_in_packs(saved) && lies_in_packs(dx), [&](auto packs) {
         const Pack<Element> gradient = packs.load(dy, 0), in = packs.load(saved, 0);
         Pack<Element> out;

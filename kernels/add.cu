@@ -7,6 +7,7 @@
 
 extern "C" __global__ void NAME(add)(const Element* __restrict__ a, const Element* __restrict__ b, int relu,
                                      Element* __restrict__ y, long long count) {
+    after_kernels_before();
     one_pack(count, lies_in_packs(a) && lies_in_packs(b) && lies_in_packs(y), [&](auto packs) {
         const Pack<Element> first = packs.load(a, 0), second = packs.load(b, 0);
         Pack<Element> out;

@@ -84,6 +84,7 @@ NAME(gather_batch)(const unsigned char* __restrict__ images, const long long* __
                    const int* __restrict__ order, const Element* __restrict__ table, Element* __restrict__ x,
                    long long* __restrict__ y, PictureBatch b, long long place,
                    const long long* __restrict__ place_at) {
+    after_kernels_before();
     __shared__ Drawn drawn;
 #if CHANNELS
     const int channels = CHANNELS;

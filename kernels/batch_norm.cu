@@ -46,6 +46,7 @@ NAME(batch_norm_forward)(const Element* __restrict__ x, const Element* __restric
                          const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon, int relu,
                          Accum ceiling, Element* __restrict__ y, long long count, int stride,
                          const __grid_constant__ NormGeometry g) {
+    after_kernels_before();
     if (first_of_pack() >= stride) return;
     int channels[PACK];
     channels_of_packs(channels, g);
@@ -86,6 +87,7 @@ NAME(batch_norm_backward)(const Element* __restrict__ dy, const Element* __restr
                           const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon,
                           Accum ceiling, const Accum* __restrict__ sums, Accum inverse_count, Element* __restrict__ dx,
                           long long count, int stride, const __grid_constant__ NormGeometry g) {
+    after_kernels_before();
     if (first_of_pack() >= stride) return;
     int channels[PACK];
     channels_of_packs(channels, g);

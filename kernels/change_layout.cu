@@ -97,6 +97,7 @@ __device__ __forceinline__ void write_tile(const Tiling& t, const Number* tile, 
 // Without __launch_bounds__: told of them, ptxas spills registers of which there are enough.
 extern "C" __global__ void NAME(change_layout)(const Number* __restrict__ x, Number* __restrict__ y,
                                                const __grid_constant__ Tiling t) {
+    after_kernels_before();
     __shared__ __align__(16) Number tile[TILE + TILE / LEAST * SKEW];
     int row_tile, column_tile;
     const long long matrix = divide(divide(blockIdx.x, t.by_row_tiles, row_tile), t.by_column_tiles, column_tile);

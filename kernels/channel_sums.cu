@@ -136,6 +136,7 @@ NAME(channel_sums)(const Element* __restrict__ a, const Element* __restrict__ x,
                    const Accum* __restrict__ mean, const Accum* __restrict__ var, Accum epsilon, Accum ceiling,
                    Element* __restrict__ masked, Sums* __restrict__ partial, long long count,
                    const __grid_constant__ NormGeometry g, const __grid_constant__ Summing s) {
+    after_kernels_before();
     __shared__ Sums tree[WIDTH][BLOCK_THREADS];
     // Neighbouring threads read neighbouring memory: columns, or steps of one column.
     int lane, slot;
@@ -277,6 +278,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(channel_sums_finish)(const Sums* __restrict__ partial, Accum* __restrict__ sums, Element* __restrict__ rounded,
                           Accum* __restrict__ moving_mean, Accum* __restrict__ moving_var, Accum share, int parts,
                           int channels, int lanes) {
+    after_kernels_before();
     __shared__ Sums tree[BLOCK_THREADS];
     const int lane = threadIdx.x % lanes, part = threadIdx.x / lanes, c = blockIdx.x * lanes + lane;
     const int together = BLOCK_THREADS / lanes;  // threads of a channel

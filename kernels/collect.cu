@@ -15,6 +15,7 @@ extern "C" __global__ void NAME(collect)(const float* value_0, const float* valu
                                          const float* value_6, const float* value_7, int doubles, int count,
                                          double* __restrict__ ring, int columns, int column, long long row,
                                          const long long* __restrict__ row_at) {
+    after_kernels_before();
     const float* values[8] = {value_0, value_1, value_2, value_3, value_4, value_5, value_6, value_7};
     double* target = ring + (row_at ? *row_at : row) * columns + column;
 #pragma unroll

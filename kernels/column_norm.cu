@@ -59,6 +59,7 @@ NAME(column_norm_forward)(const Element* __restrict__ x, const Element* __restri
                           Accum ceiling, Element* __restrict__ y, Accum* __restrict__ mean, Accum* __restrict__ var,
                           Accum* __restrict__ moving_mean, Accum* __restrict__ moving_var, Accum share, int rows,
                           int channels) {
+    after_kernels_before();
     const Column at = this_column(channels);
     const int c = at.channel;
     const bool has_rows = at.exists && at.slot < rows;
@@ -96,6 +97,7 @@ NAME(column_norm_backward)(const Element* __restrict__ dy, const Element* __rest
                            const Accum* __restrict__ var, Accum epsilon, Accum ceiling, Accum inverse_count,
                            Element* __restrict__ dx, Element* __restrict__ dgamma, Element* __restrict__ dbeta,
                            Element* __restrict__ masked, int rows, int channels) {
+    after_kernels_before();
     const Column at = this_column(channels);
     const int c = at.channel;
     const Normaliser of = at.exists ? normaliser(c, gamma, beta, mean, var, epsilon) : Normaliser{};
@@ -130,6 +132,7 @@ NAME(column_norm_backward)(const Element* __restrict__ dy, const Element* __rest
 
 extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1)
 NAME(column_sums)(const Element* __restrict__ a, Element* __restrict__ sums, int rows, int channels) {
+    after_kernels_before();
     const Column at = this_column(channels);
     Accum sum = 0;
     each_row(at, rows, channels, [&](long long i) { sum += widen(a[i]); });

@@ -63,6 +63,7 @@ NAME(conv_depthwise)(const Element* __restrict__ source, const Element* __restri
                      const Element* __restrict__ bias, Element* __restrict__ target, int turned, Accum floor,
                      Accum ceiling,
                      const __grid_constant__ ConvGeometry g, const __grid_constant__ Tiling tiling) {
+    after_kernels_before();
     const int(&from)[AXES] = TRANSPOSED ? g.output : g.input;
     const int(&to)[AXES] = TRANSPOSED ? g.input : g.output;
     const int source_depth = TRANSPOSED ? g.filters : g.channels, depth = TRANSPOSED ? g.channels : g.filters;

@@ -39,6 +39,7 @@ __device__ __forceinline__ void first_tap(const Splitting& splitting, unsigned g
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
 NAME(conv_depthwise_wgrad)(const Element* __restrict__ x, const Element* __restrict__ dy, Accum* __restrict__ partial,
                            const __grid_constant__ ConvGeometry g, const __grid_constant__ Splitting splitting) {
+    after_kernels_before();
     int lane, slot;
     const int group = divide(divide(threadIdx.x, splitting.by_lanes, lane), splitting.by_slots, slot);
     const int slots = splitting.by_slots.value, width = splitting.by_lanes.value * CHANNELS;

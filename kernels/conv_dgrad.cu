@@ -105,6 +105,7 @@ NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __
                                Accum* __restrict__ partial, unsigned k_per_split,
                                const Residue* __restrict__ residues, int classes,
                                const __grid_constant__ ConvGeometry g) {
+    after_kernels_before();
     const BlockTile tile = block_tile(classes * g.groups, g.group_channels);
     const int group = tile.product % g.groups;
     __shared__ ResidueClass residue;

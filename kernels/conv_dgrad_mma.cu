@@ -53,6 +53,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_dgrad_mma)(const Element* __restrict__ dy, const Element* __restrict__ w, const Element* __restrict__ bias,
                      Element* __restrict__ dx, float* __restrict__ partial, unsigned k_per_split,
                      const Residue* __restrict__ residues, int classes, const __grid_constant__ ConvGeometry g) {
+    after_kernels_before();
     const BlockTile tile = block_tile(classes * g.groups, g.group_channels);
     const int group = tile.product % g.groups;
     __shared__ ResidueClass residue;

@@ -148,6 +148,7 @@ NAME(conv_dgrad_wgmma)(const __grid_constant__ TensorMap dy, const __grid_consta
     Ring<STAGES> ring(stored + CONSUMERS * STORED_BYTES);
     Turns turns(stored + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES);
     start(ring, turns);
+    after_kernels_before();
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)

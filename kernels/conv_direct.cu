@@ -170,6 +170,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 5)
 NAME(conv_direct)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
                   int relu, Element* __restrict__ y, U8* __restrict__ index,
                   const __grid_constant__ DirectGeometry g) {
+    after_kernels_before();
     __shared__ __align__(16) Accum patch[PATCH];
     __shared__ __align__(16) Accum weights[MAX_CHANNELS * TAPS * TAPS][SLICE_PITCH];
 

@@ -140,6 +140,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS)
 NAME(conv_direct_wgrad)(const Element* __restrict__ x, const Element* __restrict__ dy, const U8* __restrict__ index,
                         Accum* __restrict__ partial, const __grid_constant__ DirectGeometry g,
                         const __grid_constant__ Splitting splitting) {
+    after_kernels_before();
     __shared__ __align__(16) Accum patch[PATCH];
 
     // Neighbouring threads read neighbouring memory.

@@ -65,6 +65,7 @@ NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __r
                                int activation, Accum alpha, Moments* __restrict__ moments, Element* __restrict__ y,
                                Accum* __restrict__ partial, unsigned k_per_split,
                                const __grid_constant__ ConvGeometry g) {
+    after_kernels_before();
     const BlockTile tile = block_tile(g.groups, g.group_filters);
     const int group = tile.product;
     const unsigned m_end = (unsigned)g.batch * pixels(g.output);

@@ -54,6 +54,7 @@ __device__ __forceinline__ void copy_weights(const GroupedGeometry& g, const Ele
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2)
 NAME(conv_grouped)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
                    Element* __restrict__ y, int turned, int relu, const __grid_constant__ GroupedGeometry g) {
+    after_kernels_before();
     __shared__ __align__(16) Accum weights[WEIGHTS];
     // Neighbouring threads read neighbouring memory: channels, or columns.
     int lane, slot;

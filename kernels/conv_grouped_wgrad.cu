@@ -20,6 +20,7 @@ const int THREADS = 128;  // of a block at most: three blocks leave each thread 
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
 NAME(conv_grouped_wgrad)(const Element* __restrict__ x, const Element* __restrict__ dy, Accum* __restrict__ partial,
                          int tiles_per_split, int whole, const __grid_constant__ GroupedGeometry g) {
+    after_kernels_before();
     __shared__ __align__(16) Accum tree[THREADS][FILTERS];
     // Neighbouring threads read neighbouring memory: channels, or columns.
     const int lanes = g.by_lanes.value, units = g.by_units.value, slots = g.by_slots.value;

@@ -82,6 +82,7 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
     Turns turns(barriers + Ring<STAGES>::BYTES);
     Storing storing(stored, barriers + Ring<STAGES>::BYTES + Turns::BYTES);
     start(ring, turns, storing);
+    after_kernels_before();
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)

@@ -114,6 +114,7 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
     Ring<PATCHES> patch_ring(barriers + Ring<STAGES>::BYTES);
     Storing storing(stored, barriers + Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES);
     start(ring, patch_ring, storing);
+    after_kernels_before();
 
     if (is_producer()) {
         for (int number = blockIdx.x; number < tiles; number += gridDim.x)

@@ -69,6 +69,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_wgrad_implicit_gemm)(const Element* __restrict__ x, const Element* __restrict__ dy,
                                Accum* __restrict__ partial, unsigned pixels_per_split,
                                const __grid_constant__ ConvGeometry g) {
+    after_kernels_before();
     const BlockTile tile = block_tile(g.groups, g.group_filters);
     const int group = tile.product;
     const unsigned m_end = (unsigned)pixels(g.kernel) * g.group_channels;

@@ -192,6 +192,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgrad_mma)(const Element* __restrict__ x, const Element* __restrict__ dy, Element* __restrict__ dw,
                      float* __restrict__ partial, unsigned pixels_per_split,
                      const __grid_constant__ ConvGeometry g) {
+    after_kernels_before();
     __shared__ __align__(128) unsigned char stages[STAGES * STAGE];
     // Blocks that read the same weights' input are neighbours and find it in the cache.
     const unsigned across = (g.group_filters + TILE_N - 1) / TILE_N, rest = blockIdx.x / across;

@@ -54,6 +54,7 @@ NAME(conv_wgrad_wgmma)(const __grid_constant__ TensorMap x, const __grid_constan
     const int filter = blockIdx.x % across * FILTERS, block = blockIdx.x / across * (WEIGHTS / 64);
     Ring<STAGES> ring(smem + STAGES * STAGE_BYTES);
     start(ring);
+    after_kernels_before();
 
     if (is_producer()) {
         load(&x, &dy, ring, filter, block, step, end, g);

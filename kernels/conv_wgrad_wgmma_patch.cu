@@ -44,6 +44,7 @@ NAME(conv_wgrad_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_c
     const int filter = blockIdx.x % across * FILTERS, channel = blockIdx.x / across * BLOCK;
     Ring<STAGES> ring(smem + STAGES * STAGE_BYTES);
     start(ring);
+    after_kernels_before();
 
     if (is_producer()) {
         load(&x, &dy, ring, filter, channel, step, end, g);

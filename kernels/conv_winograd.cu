@@ -145,6 +145,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_winograd)(const float* __restrict__ x, const float* __restrict__ u, const float* __restrict__ bias,
                     const float* __restrict__ residual, int activation, float alpha, float* __restrict__ y, int slabs,
                     const __grid_constant__ WinogradGeometry g) {
+    after_kernels_before();
     __shared__ __align__(16) Shared shared;
     const bool has_patch = threadIdx.x < PATCHES;
     InputPatch patch(g, x);
@@ -179,6 +180,7 @@ NAME(conv_winograd)(const float* __restrict__ x, const float* __restrict__ u, co
 extern "C" __global__ void __launch_bounds__(SLAB * COLS)
 NAME(conv_winograd_filters)(const float* __restrict__ w, float* __restrict__ u, int turn,
                             const __grid_constant__ WinogradGeometry g) {
+    after_kernels_before();
     const int local_c = threadIdx.x % SLAB, local_k = threadIdx.x / SLAB;
     const int c = blockIdx.x * SLAB + local_c, k = blockIdx.y * COLS + local_k;
     float taps[3][3] = {}, transformed[PATCH][PATCH];

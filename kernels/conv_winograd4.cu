@@ -86,11 +86,13 @@ __device__ __forceinline__ void into_points(const float* map, float* points, con
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(winograd4_patches)(const float* __restrict__ map, float* __restrict__ v,
                         const __grid_constant__ TileGeometry g) {
+    after_kernels_before();
     into_points<InputLine, PATCH>(map, v, g);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(winograd4_tiles)(const float* __restrict__ map, float* __restrict__ w, const __grid_constant__ TileGeometry g) {
+    after_kernels_before();
     into_points<OutputGradientLine, TILE>(map, w, g);
 }
 
@@ -98,6 +100,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)  // or the compil
 NAME(winograd4_outputs)(const float* __restrict__ m, const float* __restrict__ bias,
                         const float* __restrict__ residual, int activation, float alpha, float* __restrict__ map, int parts,
                         const __grid_constant__ TileGeometry g) {
+    after_kernels_before();
     const Lane lane(g);
     if (!lane.exists) return;
     float sums[PATCH][PATCH] = {}, outputs[TILE][TILE];
@@ -135,6 +138,7 @@ NAME(winograd4_outputs)(const float* __restrict__ m, const float* __restrict__ b
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(winograd4_filters)(const float* __restrict__ w, float* __restrict__ u, int turn, int count,
                         const __grid_constant__ Divisor by_channels) {
+    after_kernels_before();
     const int i = (int)global_thread();
     if (i >= count) return;
     int c;
@@ -152,6 +156,7 @@ NAME(winograd4_filters)(const float* __restrict__ w, float* __restrict__ u, int 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(winograd4_filter_gradient)(const float* __restrict__ du, float* __restrict__ dw, int parts, int count,
                                 const __grid_constant__ Divisor by_channels) {
+    after_kernels_before();
     const int i = (int)global_thread();
     if (i >= count) return;
     float sums[PATCH][PATCH] = {}, taps[3][3];

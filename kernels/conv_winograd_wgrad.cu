@@ -85,6 +85,7 @@ struct Share {
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_winograd_wgrad)(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ partial,
                           int tiles_per_split, const __grid_constant__ WinogradGeometry g) {
+    after_kernels_before();
     __shared__ __align__(16) Shared shared;
     const int begin = blockIdx.z * tiles_per_split, end = min(begin + tiles_per_split, g.tiles);
     Share share;

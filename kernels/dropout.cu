@@ -11,6 +11,7 @@
 extern "C" __global__ void NAME(dropout)(const Element* __restrict__ x, Element* __restrict__ y, unsigned threshold,
                                          Accum scale, unsigned long long seed, unsigned long long offset,
                                          const unsigned long long* __restrict__ offset_at, long long count) {
+    after_kernels_before();
     static_assert(PACK % 4 == 0, "a thread uses whole blocks of four words");
     const long long i = first_of_pack();
     if (i >= count) return;

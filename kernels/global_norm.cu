@@ -8,9 +8,10 @@
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(global_norm_squares)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                           double* __restrict__ partial) {
+    after_kernels_before();
     __shared__ double scratch[BLOCK_THREADS];
     const Chunk chunk = chunks[blockIdx.x];
-    const TensorEntry tensor = table[chunk.tensor];
+    const TensorEntry tensor = tensor_of(table, chunk);
     double sum = 0;
     for (long long i = chunk.begin + threadIdx.x; i < chunk_end(chunk, tensor); i += BLOCK_THREADS) {
         const double value = widen(tensor.grad[i]);

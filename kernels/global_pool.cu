@@ -125,6 +125,7 @@ extern "C" __global__ void NAME(global_pool)(const Element* __restrict__ x, Elem
                                              void* __restrict__ index, Accum* __restrict__ partial,
                                              int* __restrict__ partial_index,
                                              const __grid_constant__ GlobalGeometry g) {
+    after_kernels_before();
     __shared__ Accum values[WIDEST][BLOCK_THREADS];
     __shared__ int places[SELECTS ? WIDEST : 1][BLOCK_THREADS];
     const int lanes = BLOCK_THREADS / g.slots;  // columns of a block
@@ -191,6 +192,7 @@ extern "C" __global__ void NAME(global_pool_finish)(const Accum* __restrict__ pa
                                                     const int* __restrict__ partial_index, Element* __restrict__ y,
                                                     void* __restrict__ index, int count,
                                                     const __grid_constant__ GlobalGeometry g) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     Found found = nothing();

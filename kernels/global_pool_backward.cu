@@ -23,6 +23,7 @@ __device__ __forceinline__ int load_index(const void* index, unsigned row, int b
 extern "C" __global__ void NAME(global_pool_backward)(const Element* __restrict__ dy, const void* __restrict__ index,
                                                       Element* __restrict__ dx, int average, int index_bytes,
                                                       const __grid_constant__ Divisor by_length, long long count) {
+    after_kernels_before();
     const long long i = first_of_pack();
     if (i >= count) return;
     int l;

@@ -24,6 +24,7 @@ NAME(gradient_scale)(const double* __restrict__ partial, long long count, double
                      double* __restrict__ loss_scale, double growth_interval, double* __restrict__ skipped,
                      double step_value, const double* __restrict__ step_at, double beta_1, double beta_2,
                      double* __restrict__ decision) {
+    after_kernels_before();
     __shared__ double scratch[BLOCK_THREADS];
     double sum = 0;
     for (long long i = threadIdx.x; i < count; i += BLOCK_THREADS) sum += partial[i];

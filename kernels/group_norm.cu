@@ -39,6 +39,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
 NAME(group_norm_forward)(const Element* __restrict__ x, const Element* __restrict__ gamma,
                          const Element* __restrict__ beta, Accum epsilon, Element* __restrict__ y,
                          Accum* __restrict__ mean, Accum* __restrict__ var, const __grid_constant__ NormGeometry g) {
+    after_kernels_before();
     __shared__ Accum scratch[BLOCK_THREADS];
     const Group group(g);
     int c;
@@ -70,6 +71,7 @@ NAME(group_norm_backward)(const Element* __restrict__ dy, const Element* __restr
                           const Element* __restrict__ gamma, const Accum* __restrict__ mean,
                           const Accum* __restrict__ var, Accum epsilon, Element* __restrict__ dx,
                           const __grid_constant__ NormGeometry g) {
+    after_kernels_before();
     __shared__ Accum scratch[BLOCK_THREADS];
     const Group group(g);
     const Accum center = mean[blockIdx.x], inverse = inverse_deviation(var[blockIdx.x], epsilon);

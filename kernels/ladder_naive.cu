@@ -19,6 +19,7 @@ const int PIXELS = BLOCK_THREADS / 32;  // of a block, each for 32 filters
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(conv_naive)(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, int relu,
                  float* __restrict__ y, const __grid_constant__ ConvGeometry g) {
+    after_kernels_before();
     const unsigned m = blockIdx.x * PIXELS + threadIdx.x / 32;
     const int k = blockIdx.y * 32 + threadIdx.x % 32;
     if (m >= (unsigned)g.batch * pixels(g.output) || k >= g.filters) return;

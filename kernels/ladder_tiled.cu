@@ -19,6 +19,7 @@ const int TILE = 32;
 extern "C" __global__ void __launch_bounds__(TILE * TILE)
 NAME(conv_tiled)(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, int relu,
                  float* __restrict__ y, const __grid_constant__ ConvGeometry g) {
+    after_kernels_before();
     // Threads of a warp read a number of one pixel, but of 32 filters, one below the other: in rows of 32 these would
     // lie in one bank, and the warp would wait for it 32 times. In rows of 33 each lies in a bank of its own.
     __shared__ __align__(16) float x_slab[TILE][TILE];

@@ -26,6 +26,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(loss_sums)(const Accum* __restrict__ losses, const unsigned char* __restrict__ hits,
                 double* __restrict__ partial, Accum* __restrict__ mean, double* __restrict__ share, long long count,
                 int per_block) {
+    after_kernels_before();
     const long long first = (long long)blockIdx.x * per_block, own = min(count - first, (long long)per_block);
     const double sum = sum_of(losses + first, own);
     const double right = hits ? sum_of(hits + first, own) : 0;
@@ -42,6 +43,7 @@ NAME(loss_sums)(const Accum* __restrict__ losses, const unsigned char* __restric
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(loss_means)(const double* __restrict__ partial, Accum* __restrict__ mean, double* __restrict__ share,
                  long long count, int parts) {
+    after_kernels_before();
     const double sum = sum_of(partial, parts);
     const double right = share ? sum_of(partial + parts, parts) : 0;
     if (threadIdx.x != 0) return;

@@ -19,6 +19,17 @@ struct Chunk {
     long long tensor, begin;
 };
 
+// The entry of a chunk's tensor. An address out of a table could be of any memory, for all the compiler knows.
+__device__ __forceinline__ TensorEntry tensor_of(const TensorEntry* __restrict__ table, const Chunk& chunk) {
+    TensorEntry tensor = table[chunk.tensor];
+    tensor.param = in_global(tensor.param);
+    tensor.grad = in_global(tensor.grad);
+    tensor.first_slot = in_global(tensor.first_slot);
+    tensor.second_slot = in_global(tensor.second_slot);
+    tensor.master = in_global(tensor.master);
+    return tensor;
+}
+
 __device__ __forceinline__ long long chunk_end(const Chunk& chunk, const TensorEntry& tensor) {
     return min(chunk.begin + CHUNK, tensor.size);
 }

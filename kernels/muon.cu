@@ -18,10 +18,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(muon_momentum)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                     const double* __restrict__ grad_scale, Accum momentum, int nesterov,
                     double* __restrict__ partial) {
+    after_kernels_before();
     if (grad_scale && *grad_scale == 0) return;
     __shared__ double scratch[BLOCK_THREADS];
     const Chunk chunk = chunks[blockIdx.x];
-    const TensorEntry tensor = table[chunk.tensor];
+    const TensorEntry tensor = tensor_of(table, chunk);
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
     Accum grads[TOGETHER], velocities[TOGETHER];
     double sum = 0;
@@ -43,10 +44,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(muon_direction)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                      const double* __restrict__ grad_scale, Accum momentum, int nesterov,
                      const double* __restrict__ partial) {
+    after_kernels_before();
     if (grad_scale && *grad_scale == 0) return;
     __shared__ double scratch[BLOCK_THREADS];
     const Chunk chunk = chunks[blockIdx.x];
-    const TensorEntry tensor = table[chunk.tensor];
+    const TensorEntry tensor = tensor_of(table, chunk);
     const long long first = blockIdx.x - chunk.begin / CHUNK, count = (tensor.size + CHUNK - 1) / CHUNK;
     double sum = 0;
     for (long long i = threadIdx.x; i < count; i += BLOCK_THREADS) sum += partial[first + i];
@@ -67,6 +69,7 @@ NAME(muon_direction)(const TensorEntry* __restrict__ table, const Chunk* __restr
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(newton_schulz)(const Element* __restrict__ a, const Element* __restrict__ b, Accum c0, Accum c1, Accum c2,
                     Element* __restrict__ out, int n, long long count) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     out[i] = narrow((i / n == i % n ? c0 : 0) + c1 * widen(a[i]) + c2 * widen(b[i]));
@@ -75,9 +78,10 @@ NAME(newton_schulz)(const Element* __restrict__ a, const Element* __restrict__ b
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(muon_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                   const double* __restrict__ grad_scale, double rate_value, const double* __restrict__ rate_at) {
+    after_kernels_before();
     if (grad_scale && *grad_scale == 0) return;
     const Chunk chunk = chunks[blockIdx.x];
-    const TensorEntry tensor = table[chunk.tensor];
+    const TensorEntry tensor = tensor_of(table, chunk);
     const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     Accum params[TOGETHER], steps[TOGETHER];
     const auto load = [&](int k, long long i) {

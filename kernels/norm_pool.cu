@@ -19,6 +19,7 @@ extern "C" __global__ void NAME(norm_pool_forward)(const Input* __restrict__ x, 
                                                    const Accum* __restrict__ var, Accum epsilon,
                                                    Output* __restrict__ y, void* __restrict__ index, int count,
                                                    int stride, const __grid_constant__ PoolGeometry g) {
+    after_kernels_before();
     const long long first = global_thread();
     if (first >= stride) return;
     int unit;  // of the pixel

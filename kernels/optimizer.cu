@@ -25,9 +25,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(sgd_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                  const double* __restrict__ grad_scale, double rate_value, const double* __restrict__ rate_at,
                  Accum momentum, int nesterov) {
+    after_kernels_before();
     if (grad_scale && *grad_scale == 0) return;
     const Chunk chunk = chunks[blockIdx.x];
-    const TensorEntry tensor = table[chunk.tensor];
+    const TensorEntry tensor = tensor_of(table, chunk);
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
     const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     Accum params[TOGETHER], grads[TOGETHER], velocities[TOGETHER];
@@ -51,9 +52,10 @@ NAME(adam_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict
                   Accum beta_1, Accum rest_1, Accum beta_2, Accum rest_2, Accum epsilon, double correction_1_value,
                   const double* __restrict__ correction_1_at, double correction_2_value,
                   const double* __restrict__ correction_2_at, int decoupled) {
+    after_kernels_before();
     if (grad_scale && *grad_scale == 0) return;
     const Chunk chunk = chunks[blockIdx.x];
-    const TensorEntry tensor = table[chunk.tensor];
+    const TensorEntry tensor = tensor_of(table, chunk);
     const Accum scale = grad_scale ? (Accum)*grad_scale : 1;
     const Accum rate = (Accum)(tensor.rate_factor * (rate_at ? *rate_at : rate_value));
     const Accum correction_1 = (Accum)(correction_1_at ? *correction_1_at : correction_1_value);
@@ -85,10 +87,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(lookahead_update)(const TensorEntry* __restrict__ table, const Chunk* __restrict__ chunks,
                        const double* __restrict__ grad_scale, double share_value,
                        const double* __restrict__ share_at) {
+    after_kernels_before();
     const Accum share = (Accum)(share_at ? *share_at : share_value);
     if (share == 0 || (grad_scale && *grad_scale == 0)) return;
     const Chunk chunk = chunks[blockIdx.x];
-    const TensorEntry tensor = table[chunk.tensor];
+    const TensorEntry tensor = tensor_of(table, chunk);
     Accum fast[TOGETHER], slow[TOGETHER];
     const auto load = [&](int k, long long i) {
         fast[k] = load_parameter(tensor, i);

@@ -23,6 +23,7 @@ struct alignas(16) Chunk {
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(pad_rows)(const Number* __restrict__ x, Chunk* __restrict__ y, int width, int count, Divisor by_chunks) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     int chunk;
@@ -37,6 +38,7 @@ NAME(pad_rows)(const Number* __restrict__ x, Chunk* __restrict__ y, int width, i
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(crop_rows)(const Chunk* __restrict__ x, Number* __restrict__ y, int width, int count, Divisor by_chunks) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     int chunk;

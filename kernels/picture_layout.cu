@@ -52,6 +52,7 @@ __device__ __forceinline__ long long in_planes(const Place& at, const Divisor& b
 
 extern "C" __global__ void NAME(planes_from_pictures)(const Word* __restrict__ x, Word* __restrict__ y, int units,
                                                       const __grid_constant__ Divisor by_units) {
+    after_kernels_before();
     __shared__ Word words[CHANNELS * BLOCK_THREADS];
     const Place at(words);
     Word held[CHANNELS] = {};
@@ -78,6 +79,7 @@ extern "C" __global__ void NAME(planes_from_pictures)(const Word* __restrict__ x
 
 extern "C" __global__ void NAME(pictures_from_planes)(const Word* __restrict__ x, Word* __restrict__ y, int units,
                                                       const __grid_constant__ Divisor by_units) {
+    after_kernels_before();
     __shared__ Word words[CHANNELS * BLOCK_THREADS];
     const Place at(words);
     Word channels[CHANNELS] = {};

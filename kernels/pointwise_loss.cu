@@ -44,6 +44,7 @@ extern "C" __global__ void NAME(pointwise_loss)(const Element* __restrict__ z, c
                                                 Accum scale, const double* __restrict__ loss_scale,
                                                 Accum* __restrict__ losses, Element* __restrict__ dz,
                                                 long long count) {
+    after_kernels_before();
     const long long i = first_of_pack();
     if (i >= count) return;
     if (loss_scale) scale *= (Accum)*loss_scale;

@@ -20,6 +20,7 @@
 extern "C" __global__ void NAME(pool_forward)(const Input* __restrict__ x, Output* __restrict__ y,
                                               void* __restrict__ index, int count,
                                               const __grid_constant__ PoolGeometry g) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i < count) pool_unit<true>(x, y, index, i, g, [](const Input& input) { return input; });
 }

@@ -98,6 +98,7 @@ __device__ __forceinline__ void fill_cell(const PoolGeometry& g, const Output* d
 extern "C" __global__ void NAME(pool_cells)(const Output* __restrict__ dy, const Index* __restrict__ index,
                                             Input* __restrict__ dx, int count,
                                             const __grid_constant__ PoolGeometry g) {
+    after_kernels_before();
     fill_cell<1>(g, dy, index, dx, count);
 }
 
@@ -105,5 +106,6 @@ extern "C" __global__ void NAME(pool_cells)(const Output* __restrict__ dy, const
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2)
 NAME(pool_shared_cells)(const Output* __restrict__ dy, const Index* __restrict__ index, Input* __restrict__ dx,
                         int count, const __grid_constant__ PoolGeometry g) {
+    after_kernels_before();
     fill_cell<2>(g, dy, index, dx, count);
 }

@@ -65,6 +65,7 @@ __device__ __forceinline__ void gather(const PoolGeometry& g, Accum (&sum)[WIDTH
 extern "C" __global__ void NAME(pool_gather)(const Output* __restrict__ dy, const void* __restrict__ index,
                                              Input* __restrict__ dx, int count,
                                              const __grid_constant__ PoolGeometry g) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     Place in;

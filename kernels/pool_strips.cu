@@ -26,6 +26,7 @@ struct Right { static const int left = 0; };
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 3)
 NAME(pool_strips)(const Element* __restrict__ x, Element* __restrict__ y, U8* __restrict__ index, int count,
                   const __grid_constant__ PoolGeometry g, const __grid_constant__ Divisor by_strips) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     int strip;

@@ -11,6 +11,7 @@
 extern "C" __global__ void NAME(prelu_forward)(const Element* __restrict__ x, const Element* __restrict__ slope,
                                                Element* __restrict__ y, int count,
                                                const __grid_constant__ NormGeometry g) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     const Accum value = widen(x[i]);
@@ -20,6 +21,7 @@ extern "C" __global__ void NAME(prelu_forward)(const Element* __restrict__ x, co
 extern "C" __global__ void NAME(prelu_backward)(const Element* __restrict__ dy, const Element* __restrict__ x,
                                                 const Element* __restrict__ slope, Element* __restrict__ dx, int count,
                                                 const __grid_constant__ NormGeometry g) {
+    after_kernels_before();
     const long long i = global_thread();
     if (i >= count) return;
     dx[i] = widen(x[i]) > 0 ? dy[i] : narrow(widen(slope[channel(g, i)]) * widen(dy[i]));

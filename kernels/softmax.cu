@@ -41,22 +41,26 @@ __device__ __forceinline__ void backward(const Element* __restrict__ dy, const E
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(softmax_forward)(const Element* __restrict__ x, Element* __restrict__ y, int rows, int classes) {
+    after_kernels_before();
     forward<false>(x, y, rows, classes);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(softmax_backward)(const Element* __restrict__ dy, const Element* __restrict__ y, Element* __restrict__ dx,
                        int rows, int classes) {
+    after_kernels_before();
     backward<false>(dy, y, dx, rows, classes);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(log_softmax_forward)(const Element* __restrict__ x, Element* __restrict__ y, int rows, int classes) {
+    after_kernels_before();
     forward<true>(x, y, rows, classes);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(log_softmax_backward)(const Element* __restrict__ dy, const Element* __restrict__ y, Element* __restrict__ dx,
                            int rows, int classes) {
+    after_kernels_before();
     backward<true>(dy, y, dx, rows, classes);
 }

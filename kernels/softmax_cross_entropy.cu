@@ -91,6 +91,7 @@ NAME(softmax_cross_entropy)(const Element* __restrict__ logits, const TARGET* __
                             Accum scale, const double* __restrict__ loss_scale, Accum* __restrict__ losses,
                             unsigned char* __restrict__ hits, Element* __restrict__ dlogits, int rows,
                             int classes) {
+    after_kernels_before();
     const int row = this_row();
     if (row >= rows) return;
     if (loss_scale) scale *= (Accum)*loss_scale;

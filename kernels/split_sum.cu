@@ -71,6 +71,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias,
                 const Element* __restrict__ residual, int activation, Accum alpha, Element* __restrict__ total,
                 long long count, int splits, int parts, const __grid_constant__ Divisor by_inner, const __grid_constant__ Divisor by_channels) {
+    after_kernels_before();
     __shared__ __align__(16) Accum shared[BLOCK_THREADS * 4];
     const End end = {{bias, residual, activation, alpha}, by_inner, by_channels};
     if (count % 4 == 0) {

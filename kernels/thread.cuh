@@ -3,6 +3,8 @@
 // Macro set by the compiler (gpucnn/backends/cuda/kernel.py): SUFFIX, what distinguishes a
 // specialisation, "_2d_nhwc_f32".
 #pragma once
+#include "dependent_launch.cuh"
+
 #define PASTE_TOKENS(a, b) a##b
 #define PASTE(a, b) PASTE_TOKENS(a, b)
 // conv_fprop -> conv_fprop_2d_nhwc_f32: the name that profilers show

@@ -14,6 +14,7 @@ const int AT_ONCE = BLOCK_THREADS / SIDE;  // rows
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(turn_filters)(const float* __restrict__ w, uint32_t* __restrict__ turned, int filters, int channels) {
+    after_kernels_before();
     __shared__ float tile[SIDE][SIDE + 1];  // a column lies on all banks
     const int along = threadIdx.x % SIDE, first = threadIdx.x / SIDE, tap = blockIdx.z, taps = gridDim.z;
     const int c0 = blockIdx.x * SIDE, k0 = blockIdx.y * SIDE;

@@ -17,7 +17,8 @@ class EmulatorLauncher:
     """A ``Launcher`` for ``CudaBackend(numpy, EmulatorLauncher("check"))``.
 
     Args:
-        mode: "fast", or "check" for bounds, initialisation, alignment and races.
+        mode: "fast", or "check" for bounds, initialisation, alignment, races, and that every thread
+            waits for the kernels before, as those of dependent launches must.
         folder: where the kernel files lie; a test of planted bugs gives a damaged copy.
         architecture: whose path through a kernel runs, where there are several.
     """
@@ -42,7 +43,10 @@ class EmulatorLauncher:
             self._build(kernel)
         extra = [*pointees, *(a.array for a in arguments if isinstance(a, TensorMap))]
         values = [tensor_map(a) if isinstance(a, TensorMap) else a for a in arguments]
-        self._functions[kernel](grid, block, values, kernel.dynamic_bytes, extra=extra)
+        self._functions[kernel](
+            grid, block, values, kernel.dynamic_bytes, extra=extra,
+            dependent=self.architecture >= 90,
+        )  # fmt: skip
 
     def _build(self, kernel: Kernel) -> None:
         """Build the kernel's file once for all its kernels of the same macros."""

@@ -165,6 +165,14 @@ def in_register(run: Runner) -> None:
     same(y, x)
 
 
+@case(HOPPER)
+def griddepcontrol(run: Runner) -> None:
+    """Behind nothing there is nothing to wait for; tests/test_dependent_launch.py has kernels."""
+    x, y = numbers((32,), np.int32), np.zeros(32, np.int32)
+    run("after_others", 32, x, y)
+    same(y, x)
+
+
 @case(ANY)
 def bar_sync(run: Runner) -> None:
     x, y = numbers((96,), np.int32), np.zeros(96, np.int32)

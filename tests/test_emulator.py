@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import ml_dtypes
@@ -21,6 +23,7 @@ NAMES = [
     *["by_value", "add_one", "shared_bytes", "dynamic_shared", "copy", "shuffle_outside_mask"],
     *["divergent_barrier", "overflow", "wild", "one_past", "null", "write_const"],
     *["uninitialised_shared", "uninitialised_local", "same_element", "endless", "failing_assert"],
+    *["dependent<true>", "dependent<false>"],
 ]
 f32 = np.float32
 pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"there is no {CXX}")
@@ -219,6 +222,26 @@ def test_reported(check, name, args, message):
     shared_mem = 256 if name == "dynamic_shared" else 0
     with pytest.raises(KernelError, match=message):
         check(name)((1,), (32,), (np.zeros(32, f32), *args), shared_mem)
+
+
+@pytest.mark.parametrize(
+    "name, waiting, message",
+    [
+        ("dependent<true>", 32, None),
+        ("dependent<true>", 31, r"a thread ends without having waited .*\(31,0,0\)"),
+        ("dependent<false>", 32, r"write of argument 0\+0 at selftest.* before the wait"),
+    ],
+)
+def test_a_dependent_launch_must_wait(check, name, waiting, message):
+    y = np.full(32, -1, f32)
+    call = partial(check(name), (1,), (32,), (y, np.int32(waiting)))
+    if message is None:
+        call(dependent=True)
+    else:
+        with pytest.raises(KernelError, match=re.compile(message, re.DOTALL)):
+            call(dependent=True)
+        call()  # an ordinary launch has nothing to wait for
+    np.testing.assert_array_equal(y[:waiting], np.arange(waiting))
 
 
 def test_tensors_behind_a_table_must_be_known_and_writable(check):

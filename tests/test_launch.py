@@ -172,11 +172,11 @@ def test_a_launch_is_refused_on_a_device_that_is_not_the_arrays(monkeypatch):
         return cupy.ndarray((4,), np.float32, cupy.cuda.MemoryPointer(memory, 0))
 
     started, launcher = [], CupyLauncher()
-    launcher._functions[KERNEL, 1] = lambda *call: started.append(call)
+    launcher._functions[KERNEL, 1] = lambda *call, shared_mem: started.append((*call, shared_mem))
     monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 1)
     here, there = array_on(1), array_on(0)
     launcher.launch(KERNEL, (3,), (256,), (here, None, np.int32(4)))
-    assert started == [((3,), (256,), (here, None, np.int32(4)))]
+    assert started == [((3,), (256,), (here, None, np.int32(4)), 0)]
     for arguments, pointees in (((here, there), ()), ((here,), (here, there))):
         with pytest.raises(ValueError, match=r"the current device, 1; .*Received: one on 0"):
             launcher.launch(KERNEL, (3,), (256,), arguments, pointees)

@@ -24,7 +24,7 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     __shared__ uint4 s[32];
     uint32_t four[4], two[2];
     bar_sync(1, 32);
-    p = in_register(p);
+    p = in_register(in_global(p));
     ldmatrix_x4(four, s);
     ldmatrix_x4_trans(four, s);
     ldmatrix_x2(two, s);
@@ -46,6 +46,8 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     y[2] = e[0] < e[1];
 #endif
 #ifdef HOPPER
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     double f[4] = {}, eight[8] = {};
     mma_m16n8k16_f64(f, eight, f);
     y[3] = f[0] < f[3];

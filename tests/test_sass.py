@@ -28,9 +28,11 @@ from gpucnn.backends.cuda.channels import SUMS
 from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
+from gpucnn.backends.cuda.optimizer import SGD
 from gpucnn.backends.cuda.pool import BACKWARD, FORWARD, STRIPS
 from gpucnn.backends.cuda.softmax_loss import CROSS_ENTROPY
-from profiling.sass import INSTRUCTION, disassembler, listing, loops, spans
+from profiling import sass
+from profiling.sass import INSTRUCTION, disassembler, loops, spans
 
 pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 
@@ -39,6 +41,23 @@ pytest.importorskip("cupy", reason="NVRTC is reached through CuPy")
 def nvdisasm() -> Path:
     """The disassembler of the package nvidia-cuda-nvdisasm."""
     return disassembler() or pytest.skip("there is no nvidia-cuda-nvdisasm")
+
+
+# Touches global memory, or leaves.
+NOT_ABOVE_THE_WAIT = {
+    "LD", "ST", "LDG", "STG", "LDGSTS", "ATOM", "ATOMG", "RED", "REDG", "UTMALDG", "UTMASTG",
+    "EXIT", "RET", "CALL",
+}  # fmt: skip
+
+
+def listing(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> str:
+    """Return a kernel's machine code, in which the compiler has left the wait at the top."""
+    code = sass.listing(nvdisasm, folder, kernel, architecture)
+    if architecture >= "sm_90":
+        names = INSTRUCTION.findall(code)
+        assert names.count("PREEXIT") == names.count("ACQBULK") == 1, "griddepcontrol's two"
+        assert not mnemonics(set(names[: names.index("ACQBULK")])) & NOT_ABOVE_THE_WAIT
+    return code
 
 
 def instructions(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> set[str]:
@@ -264,7 +283,7 @@ def test_few_channels_are_multiplied_out_of_registers(
     for kernel, multiply_adds, share, access in (
         (direct.FPROP(dtype, (3, 1)), 9 * 32, 0.85, "STG.E.128"),
         # the loop has other copies, for other layouts, poolings and outputs at the end of a row
-        (direct.WGRAD(dtype, (3, 1, 3)), 27 * 16, 0.5, f"LDG.E{wide}.CONSTANT"),
+        (direct.WGRAD(dtype, (3, 1, 3)), 27 * 16, 0.5, f"LDG.E{wide}"),
     ):
         code = listing(nvdisasm, tmp_path, kernel, "sm_90")
         found = set(INSTRUCTION.findall(code))
@@ -349,6 +368,11 @@ def test_pools_and_layouts_move_16_bytes_at_a_time(
     assert "STG.E.128" in instructions(
         nvdisasm, tmp_path, BACKWARD["cells"](True, "pairs", dtype), "sm_90"
     )
+
+
+def test_tensors_of_a_table_are_known_to_be_global(nvdisasm: Path, tmp_path: Path) -> None:
+    found = instructions(nvdisasm, tmp_path, SGD("float32"), "sm_90")
+    assert {"LDG", "STG"} <= mnemonics(found) and not mnemonics(found) & UNWANTED
 
 
 @pytest.mark.parametrize("dtype, packs", [("float32", 8), ("float16", 4)])

@@ -325,12 +325,12 @@ def test_the_launcher_takes_a_cubin_in_place_of_the_compiler(monkeypatch):
             self.cubin = cubin
 
         def get_function(self, symbol: str) -> Callable:
-            return lambda *call: started.append((self.cubin, symbol))
+            return lambda *call, shared_mem: started.append((self.cubin, symbol))
 
     monkeypatch.setattr(cupy.cuda.function, "Module", Module)
     monkeypatch.setattr(
         cupy, "RawKernel",
-        lambda source, symbol, options: lambda *call: started.append(symbol),
+        lambda source, symbol, options: lambda *call, shared_mem: started.append(symbol),
     )  # fmt: skip
     monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 0)
     launcher = CupyLauncher()

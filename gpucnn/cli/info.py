@@ -20,6 +20,7 @@ VARIABLES = {
     "GPUCNN_DATA": ("~/.cache/gpucnn/data", "where public data sets are kept"),
     "GPUCNN_NUM_THREADS": ("one a core", "threads that the NumPy backend computes with"),
     "GPUCNN_NVTX": ("0; 1 under nsys", "1 marks ranges for Nsight Systems, by layer"),
+    "GPUCNN_DEPENDENT_LAUNCH": ("0", "1 lets a recorded step's kernels begin early (sm_90)"),
     "GPUCNN_DEBUG": ("0", "1 shows the traceback of an error on the command line"),
 }
 # Each optional module: the extra that brings it, and what for.

@@ -93,6 +93,7 @@ class Kernel:
         threads: int | None = None,
         extra: Sequence[np.ndarray] = (),
         block_races: bool = True,
+        dependent: bool = False,
         time_limit: float = 120.0,
     ) -> None:
         """Run the grid to its end.
@@ -109,6 +110,8 @@ class Kernel:
                 the kernel may write to them unless NumPy says that they are read-only.
             block_races: in `check`, report blocks that touch the same memory without atomics
                 (turn off for protocols with __threadfence).
+            dependent: in `check`, report a thread that touches global memory, or ends, before it
+                has waited for the kernels before (griddepcontrol.wait), as a dependent launch must.
             time_limit: CPU seconds after which the kernel is taken to run for ever.
 
         Raises KernelError if the kernel misbehaves, TypeError or ValueError for bad arguments.
@@ -137,6 +140,7 @@ class Kernel:
             check=self.module.mode == "check",
             block_races=block_races,
             threads=threads,
+            dependent=dependent and self.module.mode == "check",
             time_limit=time_limit,
             buffers=buffer_array,
             buffer_count=len(buffers),
@@ -169,6 +173,7 @@ class _Launch(ctypes.Structure):
         ("check", ctypes.c_uint32),
         ("block_races", ctypes.c_uint32),
         ("threads", ctypes.c_uint32),
+        ("dependent", ctypes.c_uint32),
         ("time_limit", ctypes.c_double),
         ("buffers", ctypes.POINTER(Buffer)),
         ("buffer_count", ctypes.c_uint64),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from .backend import CudaBackend
 from .compiler import CupyLauncher
 from .graphs import CupyGraphs
@@ -32,5 +34,5 @@ def cupy_backend() -> CudaBackend:
         raise RuntimeError(f"the CUDA backend needs a GPU, but CUDA says: {error}") from error
     if not devices:
         raise RuntimeError("the CUDA backend needs a GPU, and CUDA finds none")
-    launcher = CupyLauncher()
+    launcher = CupyLauncher(os.environ.get("GPUCNN_DEPENDENT_LAUNCH") == "1")
     return CudaBackend(cupy, launcher, TunedPlans(launcher), CupyGraphs())

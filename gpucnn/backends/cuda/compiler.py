@@ -12,10 +12,11 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import dependent_launch
 from .kernel import Kernel
 from .tensor_map import TensorMap
 
@@ -138,10 +139,21 @@ def compile_cubin(kernel: Kernel, architecture: str) -> tuple[bytes, dict[str, R
         nvrtc.destroyProgram(program)
 
 
-class CupyLauncher:
-    """Launches kernels on the current device and CuPy's current stream."""
+def _handle(function: Any) -> int:
+    """Return the CUfunction, which a RawKernel has and a Function is."""
+    return getattr(function, "kernel", function).ptr
 
-    def __init__(self) -> None:
+
+class CupyLauncher:
+    """Launches kernels on the current device and CuPy's current stream.
+
+    Args:
+        dependent: whether a kernel in a captured graph may begin before the one in front of it has
+            ended, from sm_90 on; the same bits either way. It can be changed at any time.
+    """
+
+    def __init__(self, dependent: bool = False) -> None:
+        self.dependent = dependent
         self._functions: dict[tuple[Kernel, int], Any] = {}
         self._architectures: dict[int, int] = {}
         self._cubins: dict[str, bytes] = {}
@@ -183,6 +195,7 @@ class CupyLauncher:
 
         Raises:
             ValueError: an array lies on another device than the current one.
+            RuntimeError: dependent launches are asked for, and the driver has none.
         """
         import cupy
 
@@ -199,19 +212,24 @@ class CupyLauncher:
             function = self._functions[kernel, device] = self._load(kernel)
         if mapped:
             arguments = tuple(a.encode() if isinstance(a, TensorMap) else a for a in arguments)
-        function(grid, block, arguments)
+        shared = kernel.dynamic_bytes
+        if self.dependent and self.architecture >= dependent_launch.FIRST_ARCHITECTURE:
+            stream = cupy.cuda.get_current_stream().ptr
+            if dependent_launch.follows_a_kernel(stream):
+                handle = _handle(function)
+                dependent_launch.launch(handle, grid, block, shared, stream, arguments)
+                return
+        function(grid, block, arguments, shared_mem=shared)
 
     def _load(self, kernel: Kernel) -> Any:
-        """Return the function for the current device, with the shared memory that it asks for."""
+        """Return the function for the current device; it may have what shared memory it needs."""
         function, shared = self._function(kernel), kernel.dynamic_bytes
-        if not shared:
-            return function
-        from cupy_backends.cuda.api import driver
+        if shared:
+            from cupy_backends.cuda.api import driver
 
-        handle = getattr(function, "kernel", function).ptr  # a RawKernel has it, a Function is it
-        attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        driver.funcSetAttribute(handle, attribute, shared)
-        return partial(function, shared_mem=shared)
+            attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            driver.funcSetAttribute(_handle(function), attribute, shared)
+        return function
 
     def _function(self, kernel: Kernel) -> Any:
         import cupy

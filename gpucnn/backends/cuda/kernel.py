@@ -63,7 +63,7 @@ class Kernel:
         """Macros to compile with; kernels of one file with equal defines share a module."""
         return {**dict(self.macros), "SUFFIX": self.suffix}
 
-    @property
+    @cached_property
     def dynamic_bytes(self) -> int:
         """Shared memory that a launch asks for: the macro SHARED_BYTES, where the file has it."""
         return int(dict(self.macros).get("SHARED_BYTES", 0))

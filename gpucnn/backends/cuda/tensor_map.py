@@ -75,7 +75,8 @@ class TensorMap:
 
 
 @cache
-def _driver() -> ctypes.CDLL:
+def driver() -> ctypes.CDLL:
+    """Return the driver's library, for what CuPy has no function for."""
     return ctypes.CDLL("libcuda.so.1")
 
 
@@ -96,11 +97,11 @@ def _encode(
     how = (_array(ctypes.c_uint32, steps), 0, _SWIZZLES[swizzle], _PROMOTION, 0)
     if isinstance(copies, Tiles):
         box = _array(ctypes.c_uint32, copies.box)
-        status = _driver().cuTensorMapEncodeTiled(*tensor, box, *how)
+        status = driver().cuTensorMapEncodeTiled(*tensor, box, *how)
     else:
         corners = (_array(ctypes.c_int, corner) for corner in (copies.lower, copies.upper))
         counts = (ctypes.c_uint32(copies.channels), ctypes.c_uint32(copies.count))
-        status = _driver().cuTensorMapEncodeIm2col(*tensor, *corners, *counts, *how)
+        status = driver().cuTensorMapEncodeIm2col(*tensor, *corners, *counts, *how)
     if status:
         raise RuntimeError(f"the driver refuses a tensor map: CUresult {status}. Received: {dims}")
     return encoded.view(f"V{_BYTES}")

@@ -158,6 +158,9 @@ void check_access(Address a, u64 bytes, Kind kind, void* pc, bool lands) {
     if (power_of_two && a & (bytes - 1))
         fail("misaligned %s of %d bytes at " PC_FORMAT ": %s+%llu", name(kind), (int)bytes, relative_pc(pc),
              r.name, (unsigned long long)r.offset(a));
+    if (!r.shared && !current->waited)
+        fail("%s of %s+%llu at " PC_FORMAT " before the wait for the kernels before", name(kind), r.name,
+             (unsigned long long)r.offset(a), relative_pc(pc));
     if (kind != READ && r.read_only)
         fail("write to read-only buffer %s at " PC_FORMAT, r.name, relative_pc(pc));
     block->stats[ACCESSES]++;

@@ -208,6 +208,8 @@ unsigned emu_active_mask() {
     return mask;
 }
 
+void emu_griddepcontrol_wait() { current->waited = true; }
+
 void emu_yield() {
     block->ready.push_back(current->id);
     switch_to_scheduler();

@@ -110,6 +110,7 @@ static void fiber_main() {
     __sanitizer_finish_switch_fiber(nullptr, &block->asan_main_stack, &block->asan_main_bytes);
 #endif
     block->launch->kernel(block->launch->args);
+    if (!current->waited) fail("a thread ends without having waited for the kernels before");
     if (!current->stores.empty()) fail("a thread ends before its TMA stores have read shared memory");
     current->state = State::DONE;
     block->alive--;

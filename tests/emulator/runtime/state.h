@@ -36,7 +36,7 @@ struct EmuLaunch {
     uint32_t grid[3], block[3];
     uint64_t dynamic_bytes, dynamic_capacity;  // of this launch, and of the array in the library
     uint64_t seed;
-    uint32_t order, check, block_races, threads;
+    uint32_t order, check, block_races, threads, dependent;
     double time_limit;  // CPU seconds
     const EmuBuffer* buffers;
     uint64_t buffer_count;
@@ -115,6 +115,7 @@ struct Fiber {
     u64* mbarrier;
     u32 parity;
 
+    bool waited;  // for the kernels before, in a dependent launch
     u32 proxy_fences;
     std::deque<CpAsync> copies;
     int copy_group;

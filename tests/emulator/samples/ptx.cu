@@ -4,6 +4,7 @@
 //   half_to_float, float_to_half, float_to_bfloat16, float_to_tf32
 //                                                 y[i] = the conversion of x[i], n numbers
 //   pairs_to_half, pairs_to_bfloat16              the same, two at a time
+//   through_registers, after_others              y (32) = x
 //   ldmatrix_4, ldmatrix_2, ldmatrix_4_trans      y (32 lanes, 4 or 2 registers) from x (32, 8) 16-bit;
 //                                                 lane l names row 5 * l % 32
 //   copy_16, copy_4       y: 32 pieces of 16 or 4 bytes of x through shared memory, bytes[i] of each
@@ -93,7 +94,7 @@ KERNEL shared_addresses(uint32_t* y, int n) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = smem_u32(smem + 16 * i) - smem_u32(smem);
 }
 
-KERNEL through_registers(const int* x, int* y) { y[threadIdx.x] = *in_register(x + threadIdx.x); }
+KERNEL through_registers(const int* x, int* y) { y[threadIdx.x] = *in_register(in_global(x) + threadIdx.x); }
 
 #if ARCHITECTURE >= 800
 // ---- sm_80 --------------------------------------------------------------------------------------
@@ -169,6 +170,12 @@ KERNEL mma_f64(const double* a, const double* b, double* d) {  // (8, 4), (8, 4)
 
 #if ARCHITECTURE >= 900
 // ---- sm_90 --------------------------------------------------------------------------------------
+KERNEL after_others(const int* x, int* y) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
+    y[threadIdx.x] = x[threadIdx.x];
+}
+
 KERNEL mma_f64_16(const double* a, const double* b, double* d) {  // (16, 16), (8, 16), (16, 8)
     const int group = threadIdx.x / 4, t = threadIdx.x % 4;
     double ra[8], rb[4], acc[4];

@@ -23,6 +23,7 @@ uint3 emu_block_size() __attribute__((const));
 uint3 emu_grid_size() __attribute__((const));
 [[noreturn]] void emu_fail(const char* what, const char* file, int line);
 void emu_yield();
+void emu_griddepcontrol_wait();
 
 // Block and warp collectives. A barrier with threads = 0 is for all threads of the block.
 int emu_barrier(int id, int threads, int predicate, int result, int line);

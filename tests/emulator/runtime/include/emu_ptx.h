@@ -3,6 +3,7 @@
 #include "emu_half.h"
 
 EMU_INLINE uint32_t smem_u32(const void* p) { return emu_shared_address(p); }
+template <class T> EMU_INLINE T* in_global(T* p) { return p; }
 template <class T> EMU_INLINE T* in_register(T* p) { return p; }
 EMU_INLINE int in_register(int number) { return number; }
 EMU_INLINE float float_from_half(unsigned short bits) { return emu_half_to_float(bits); }
@@ -50,6 +51,10 @@ EMU_INLINE uint32_t cvt_tf32(float x) {
     uint32_t u = emu_bits<uint32_t>(x);
     return (u & 0x7f800000) == 0x7f800000 ? u : (u + 0x1000) & ~0x1fffu;
 }
+
+// ---- griddepcontrol: kernels run one after the other, in `check` as if they did not ------------
+EMU_INLINE void griddepcontrol_launch_dependents() {}
+EMU_INLINE void griddepcontrol_wait() { emu_griddepcontrol_wait(); }
 
 // ---- named barriers, mbarriers, TMA -------------------------------------------------------------
 EMU_INLINE void bar_sync(int id, int threads, EMU_LINE) { emu_barrier(id, threads, 0, EMU_NONE, line); }
