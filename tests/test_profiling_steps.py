@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,8 +26,9 @@ from profiling.gpu.jobs import ROOT, Deadline
 from profiling.gpu.steps import __main__ as program
 from profiling.gpu.steps import cases, cold, compare, networks, ours, page, sides, torch_side
 from profiling.gpu.steps import training as to_accuracy
-from profiling.gpu.steps.cases import INFERENCE, TRAINING, Comparison, StepCase
+from profiling.gpu.steps.cases import DEPENDENT, INFERENCE, TRAINING, Comparison, StepCase
 from profiling.gpu.steps.compare import CHECKED_STEPS, Scale
+from profiling.gpu.timing import Spread
 from profiling.results import Results, problems
 
 from .emulated_graphs import Device
@@ -111,7 +113,8 @@ def test_networks_are_the_zoos_but_for_dropout(network):
 @pytest.mark.parametrize("kind", [TRAINING, INFERENCE])
 def test_all_sides_find_the_same(network, kind):
     case = StepCase(kind, network, 6)
-    peers = cases.EAGER + cases.COMPILED if network == "lenet5" else ("torch", "gpucnn")
+    eager = Comparison(case, cases.EAGER).without(DEPENDENT).peers  # which is for GPUs alone
+    peers = eager + cases.COMPILED if network == "lenet5" else ("torch", "gpucnn")
     for row in compared(case, *peers):
         assert "error" not in row, row["against"]
         assert problems({**dict.fromkeys(("tflops", "gbps", "floor_us", "err_peer")), **row}) == []
@@ -277,6 +280,39 @@ def test_a_recorded_side_says_what_its_graph_launches():
     assert columns["not_recorded"] is None and columns["nodes"] is None
     assert sum(columns["kernels"].values()) > 20
     assert any(name.startswith("softmax_cross_entropy") for name in columns["kernels"])
+
+
+def test_dependent_launches_are_held_against_ordinary_ones(monkeypatch):
+    device = Device()
+    asked, launch = [], device.launcher.launch
+    monkeypatch.setattr(device.launcher, "dependent", False, raising=False)
+
+    def launched(*call):
+        captured = device.thread.written is not None
+        asked.append((captured, device.launcher.dependent))
+        launch(*call)
+
+    monkeypatch.setattr(device.launcher, "launch", launched)
+    case = StepCase(INFERENCE, "lenet5", 2)
+    with use_backend(device.backend):
+        (row,) = compared(case, DEPENDENT, backend=device.backend)
+    assert "error" not in row and row["err_ours"] == 0
+    assert Counter(asked)[True, True] == Counter(asked)[True, False] > 5
+    assert not device.launcher.dependent
+    # only where a GPU has them
+    machines = (cpu(device.backend), cpu())
+    found = [program._comparison(m, Comparison(case, cases.EAGER)).rows for m in machines]
+    assert [rows[-1]["against"] for rows in found] == [DEPENDENT, "gpucnn"]
+
+
+def test_a_peer_of_our_own_that_was_not_recorded_has_failed():
+    case, results = StepCase(TRAINING, "lenet5", 2), [np.array(1.0)]
+    mine, peer = (
+        compare.Ready(sides.Side(name, None, None, None, columns=found.copy), results, 1.0, None)
+        for name, found in (("recorded", {}), (DEPENDENT, {"not_recorded": "the driver is old"}))
+    )
+    row = compare.peer_columns(case, DEPENDENT, mine, peer, Spread.of([1.0, 2.0]), 1.0)
+    assert row["error"] == "it is not recorded: the driver is old"
 
 
 class Graph:

@@ -20,6 +20,7 @@ import gpucnn
 from gpucnn import models
 from gpucnn.backends import get_backend, use_backend
 from gpucnn.backends.cuda.backend import CudaBackend
+from gpucnn.backends.cuda.dependent_launch import FIRST_ARCHITECTURE
 from gpucnn.data import Compose, DeviceLoader, Flip, Normalize, Shift
 from gpucnn.data.streaming import StreamedLoader
 from gpucnn.optimizers import SGD, Adam, Lookahead, LossScale, Muon
@@ -41,6 +42,7 @@ extern "C" __global__ void spin(long long cycles) {
 }"""
 CYCLES = 500_000_000  # a quarter of a second or more
 KERNEL_NODE = 0  # enum CUgraphNodeType: 1 is a copy, 2 a fill
+PROGRAMMATIC = 1  # enum CUgraphDependencyType
 
 
 @pytest.fixture
@@ -51,6 +53,16 @@ def backend() -> Iterator[CudaBackend]:
         pytest.skip(str(error))
     with use_backend(found):
         yield found
+
+
+@pytest.fixture(params=["ordinary", "dependent"])
+def launches(request, backend, monkeypatch) -> str:
+    """How the kernels of a graph follow each other; the launcher is told."""
+    dependent = request.param == "dependent"
+    if dependent and backend.launcher.architecture < FIRST_ARCHITECTURE:
+        pytest.skip("dependent launches need sm_90")
+    monkeypatch.setattr(backend.launcher, "dependent", dependent)
+    return request.param
 
 
 @pytest.fixture
@@ -113,7 +125,7 @@ def assert_same(actual: Trainer, plain: Trainer) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["lenet5", "resnet20"])
-def test_a_recorded_training_is_the_same_bit_for_bit(name, dtype, backend):
+def test_a_recorded_training_is_the_same_bit_for_bit(name, dtype, launches, backend):
     data = pictures(models.USUAL[name])
     recorded, plain = (fitted(trainer_of(name, dtype, record=r), *data) for r in (True, False))
     assert_recorded(recorded)
@@ -130,7 +142,7 @@ def test_a_recorded_training_is_the_same_bit_for_bit(name, dtype, backend):
     ],
     ids=["adam", "muon"],
 )
-def test_with_numbers_that_differ_from_step_to_step(optimizer, backend):
+def test_with_numbers_that_differ_from_step_to_step(optimizer, launches, backend):
     data = pictures((28, 28, 1))
     metrics = ["accuracy", "top_5_accuracy"]  # the second is CuPy's arithmetic, to be captured
     recorded, plain = (
@@ -296,8 +308,29 @@ def nodes(recorded: Recorded) -> list[int]:
     return kinds
 
 
+class EdgeData(ctypes.Structure):
+    """CUgraphEdgeData."""
+
+    _fields_ = (
+        ("from_port", ctypes.c_ubyte),
+        ("to_port", ctypes.c_ubyte),
+        ("type", ctypes.c_ubyte),
+        ("reserved", ctypes.c_ubyte * 5),
+    )
+
+
+def edges(recorded: Recorded) -> list[int]:
+    """Return the types of the edges of a graph."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    handle, count = ctypes.c_void_p(recorded.replay.replay.__self__.graph), ctypes.c_size_t(4096)
+    nodes, others = ((ctypes.c_void_p * count.value)() for _ in range(2))
+    data = (EdgeData * count.value)()
+    assert driver.cuGraphGetEdges_v2(handle, nodes, others, data, ctypes.byref(count)) == 0
+    return [edge.type for edge in data[: count.value]]
+
+
 @pytest.mark.parametrize("name", ["lenet5", "resnet20"])
-def test_a_graph_is_our_kernels_alone(name, backend, monkeypatch):
+def test_a_graph_is_our_kernels_alone(name, launches, backend, monkeypatch):
     """Every kernel of the graph came by our launcher; a replay starts none besides."""
     launched: list[str] = []
     launch = backend.launcher.launch
@@ -326,6 +359,12 @@ def test_a_graph_is_our_kernels_alone(name, backend, monkeypatch):
         f"the graph has {kinds.count(KERNEL_NODE)} kernels, of which {captured} are ours"
     )
     assert {*kinds} == {KERNEL_NODE}, f"there are copies (1), fills (2) or others: {kinds}"
+    if launches == "dependent":
+        found = edges(step)
+        assert len(found) == captured - 1
+        assert {*found} == {PROGRAMMATIC}, (
+            f"kernels that begin late: {found.count(0)} of {captured}"
+        )
 
 
 def test_the_numbers_of_a_step_do_not_wait_for_the_step_before(backend, cupy):
@@ -384,7 +423,7 @@ assert trainer.recording_failure is None, trainer.recording_failure
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_frozen_network_is_a_graph(dtype, backend):
+def test_a_frozen_network_is_a_graph(dtype, launches, backend):
     model = models.make("lenet5", 10, (28, 28, 1), dtype)
     model.build((28, 28, 1))
     answer = model.freeze()

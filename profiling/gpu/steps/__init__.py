@@ -13,5 +13,6 @@ training   time to an accuracy
 page       the tables of a results file; picture draws them
 
 gpucnn's recorded step is what every peer is held against; "gpucnn" as the peer is its own step that
-is not recorded.
+is not recorded, "gpucnn dependent" the recorded one whose kernels may begin before those in front
+of them have ended.
 """

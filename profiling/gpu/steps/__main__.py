@@ -22,9 +22,10 @@ from profiling.results import Results, Row
 from ..cases import key
 from ..jobs import DEVICE_LOST, LOST, Deadline
 from . import cases
-from .cases import COMPILED, COMPILED_GRAPH, EAGER, JAX, Comparison
+from .cases import COMPILED, COMPILED_GRAPH, DEPENDENT, EAGER, JAX, Comparison
 from .cold import ColdStart
 from .compare import at_most, brief, compare, forget
+from .ours import has_dependent_launches
 from .page import KINDS, title
 from .sides import Machine, host_clock
 from .training import TimeToAccuracy
@@ -84,10 +85,13 @@ def wanted(row: Row, options: argparse.Namespace) -> bool:
 
 
 def _comparison(machine: Machine, comparison: Comparison) -> Task:
+    expected = EXPECTED[comparison.peers]
+    if not has_dependent_launches(machine.backend):
+        comparison = comparison.without(DEPENDENT)
     large = comparison.case.network == "resnet50"
     kind = f"{comparison.peers[0]} {comparison.case.network} {comparison.case.kind}"
     return Task(
-        kind, EXPECTED[comparison.peers][large], comparison.rows(),
+        kind, expected[large], comparison.rows(),
         lambda limit: compare(comparison, machine, limit),
     )  # fmt: skip
 

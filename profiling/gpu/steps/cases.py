@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpucnn import models
@@ -12,8 +12,10 @@ TRAINING, INFERENCE = "training_step", "inference"
 SMALL = ("lenet5", "vgg_small", "resnet20")
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
+DEPENDENT = "gpucnn dependent"  # the recorded step, whose kernels may begin early
+
 # Peers that are set up and timed together. What takes long to set up is alone.
-EAGER = ("torch", "torch graph", "gpucnn")
+EAGER = ("torch", "torch graph", "gpucnn", DEPENDENT)
 COMPILED = ("torch.compile",)
 COMPILED_GRAPH = ("torch.compile graph",)
 JAX = ("jax",)
@@ -48,6 +50,9 @@ class Comparison:
 
     case: StepCase
     peers: tuple[str, ...]
+
+    def without(self, peer: str) -> Comparison:
+        return replace(self, peers=tuple(other for other in self.peers if other != peer))
 
     def rows(self) -> list[dict[str, Any]]:
         return [self.case.row(peer) for peer in self.peers]

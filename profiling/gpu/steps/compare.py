@@ -25,14 +25,15 @@ from profiling.results import Row
 
 from ..timing import Spread
 from . import networks
-from .cases import Comparison, StepCase, goal
+from .cases import DEPENDENT, TRAINING, Comparison, StepCase, goal
 from .sides import Machine, Side, in_turn
 
 CHECKED_STEPS = 6  # gpucnn captures the fourth and replays it, the fifth and the sixth
 SECONDS = 3.0  # of timing a comparison, at most
 # From this relative deviation on a side's results are wrong, not imprecise.
 LIMITS = {"float32": 1e-3, "bfloat16": 2e-2}
-MODULES = {"recorded": "ours", "gpucnn": "ours", "jax": "jax_side"}  # of others torch_side
+# A side's module, torch_side where it is none of these.
+MODULES = {"recorded": "ours", "gpucnn": "ours", DEPENDENT: "ours", "jax": "jax_side"}
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,11 @@ def peer_columns(
         "err_ours": deviation(mine.results, peer.results),
         "first": [_short(mine.results), _short(peer.results)],
     }  # fmt: skip
-    limit = 0.0 if name == "gpucnn" else LIMITS[case.dtype]  # a recording changes no bit
+    limit = 0.0 if MODULES.get(name) == "ours" else LIMITS[case.dtype]  # recording changes no bit
     if not row["err_ours"] <= limit:
         row["error"] = f"the first results differ by {row['err_ours']:.3g}"
+    elif case.kind == TRAINING and (why := peer.side.columns().get("not_recorded")):
+        row["error"] = f"it is not recorded: {why}"  # a frozen network records its answers itself
     return row
 
 

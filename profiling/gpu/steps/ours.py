@@ -1,23 +1,27 @@
-"""gpucnn's own sides: the step recorded and replayed, and the same step as it stands."""
+"""gpucnn's own sides: the step recorded and replayed, its kernels dependent launches or ordinary
+ones, and the same step as it stands."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpucnn import Sequential
 from gpucnn.backends.base import Array, Backend
+from gpucnn.backends.cuda.dependent_launch import FIRST_ARCHITECTURE
 from gpucnn.optimizers import SGD
 from gpucnn.step import Recorded
 from gpucnn.trainer import Trainer
 
 from ..launches import kernels_of
-from .cases import TRAINING, StepCase
+from .cases import DEPENDENT, TRAINING, StepCase
 from .networks import MOMENTUM, rate
 from .sides import Machine, Side
 
@@ -38,8 +42,23 @@ def inference(model: Sequential) -> Step:
     return lambda x: [frozen(x)]
 
 
+def has_dependent_launches(backend: Backend) -> bool:
+    launcher = getattr(backend, "launcher", None)
+    return hasattr(launcher, "dependent") and launcher.architecture >= FIRST_ARCHITECTURE
+
+
+@contextmanager
+def dependent_launches(backend: Backend) -> Iterator[None]:
+    """Record what is recorded meanwhile with dependent launches."""
+    before, backend.launcher.dependent = backend.launcher.dependent, True
+    try:
+        yield
+    finally:
+        backend.launcher.dependent = before
+
+
 def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, name: str) -> Side:
-    """Return the side "recorded", or "gpucnn", which runs every step as it stands.
+    """Return the side "recorded", "gpucnn dependent", or "gpucnn": every step as it stands.
 
     ``model`` becomes the side's own.
     """
@@ -47,8 +66,9 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
     before = _give_back(backend)
     model.to(backend)
     function = training(case, model, backend) if case.kind == TRAINING else inference(model)
-    recorded = Recorded(function, backend) if name == "recorded" else None
+    recorded = Recorded(function, backend) if name != "gpucnn" else None
     run = recorded or function
+    way = partial(dependent_launches, backend) if name == DEPENDENT else nullcontext
     inputs = [
         (backend.asarray(x.astype(model.dtype)), backend.asarray(labels))[: _inputs(case)]
         for x, labels in batches
@@ -56,7 +76,8 @@ def side(case: StepCase, model: Sequential, batches: Batches, machine: Machine, 
     turns = itertools.cycle(inputs)
 
     def step() -> Array:
-        return run(*next(turns))[0]
+        with way():
+            return run(*next(turns))[0]
 
     def memory() -> int | None:
         _give_back(backend)

@@ -7,7 +7,7 @@ from typing import Any
 
 from profiling.results import Row
 
-from .cases import MOST_MICROSECONDS, TRAINING
+from .cases import DEPENDENT, MOST_MICROSECONDS, TRAINING
 
 KINDS = {
     TRAINING: "Training steps",
@@ -15,11 +15,14 @@ KINDS = {
     "cold_start": "Cold start",
     "time_to_accuracy": "Time to an accuracy",
 }
-PEERS = ("torch", "torch graph", "torch.compile", "torch.compile graph", "jax", "gpucnn")
+PEERS = (
+    "torch", "torch graph", "torch.compile", "torch.compile graph", "jax", "gpucnn", DEPENDENT,
+)  # fmt: skip
 PROTOCOL = (
     "gpucnn's step is recorded and replayed. It is set against PyTorch eager, the same captured by"
     " hand in one CUDA graph, torch.compile with max-autotune and graphs of its own, the same"
-    " captured by hand, JAX's jit, and gpucnn's own step that is not recorded. Same weights, same"
+    " captured by hand, JAX's jit, gpucnn's own step that is not recorded, and the recorded one by"
+    " dependent launches (docs/steps.md). Same weights, same"
     " batches of random numbers on the device, SGD with momentum (PyTorch's fused), channels last,"
     " float32 without TF32; in bfloat16 PyTorch has autocast over float32 weights (for answers"
     " weights of 16 bits), gpucnn float32 masters. Sides take turns in one process, events around"

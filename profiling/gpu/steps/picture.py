@@ -11,14 +11,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from gpucnn.plots import style
 from profiling.results import Row
 
-from .cases import INFERENCE, TRAINING
+from .cases import DEPENDENT, INFERENCE, TRAINING
 from .page import in_order
 
 COLOURS = {
     "torch": style.RED, "torch graph": style.AMBER, "torch.compile": style.BLUE,
     "torch.compile graph": style.PINK, "jax": style.GREEN, "gpucnn": style.MUTED,
+    DEPENDENT: style.INK,
 }  # fmt: skip
-NAMES = {"gpucnn": "gpucnn, not recorded"}
+NAMES = {"gpucnn": "gpucnn, not recorded", DEPENDENT: "gpucnn, dependent launches"}
 LINE_INCHES = 0.21
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
