@@ -79,6 +79,10 @@ class Kernel:
         signature = getattr(module.library, f"emu_signature_{export}")
         signature.restype = ctypes.c_char_p
         self.parameters = [Parameter(p[0], int(p[1:])) for p in signature().decode().split()]
+        try:
+            self.cluster = (ctypes.c_uint32 * 3).in_dll(module.library, f"emu_cluster_{name}")
+        except ValueError:  # it has no __cluster_dims__
+            self.cluster = (ctypes.c_uint32 * 3)(1, 1, 1)
         self._run = ctypes.cast(getattr(module.library, f"emu_run_{export}"), ctypes.c_void_p)
 
     def __call__(
@@ -137,6 +141,7 @@ class Kernel:
             check=self.module.mode == "check",
             block_races=block_races,
             threads=threads,
+            cluster=self.cluster,
             time_limit=time_limit,
             buffers=buffer_array,
             buffer_count=len(buffers),
@@ -169,6 +174,7 @@ class _Launch(ctypes.Structure):
         ("check", ctypes.c_uint32),
         ("block_races", ctypes.c_uint32),
         ("threads", ctypes.c_uint32),
+        ("cluster", ctypes.c_uint32 * 3),
         ("time_limit", ctypes.c_double),
         ("buffers", ctypes.POINTER(Buffer)),
         ("buffer_count", ctypes.c_uint64),
