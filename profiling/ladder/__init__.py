@@ -67,12 +67,14 @@ def _vectors(settings: Any) -> bool:
 
 
 def _patches(settings: Any) -> bool:
-    return settings.tile.patches > 0
+    return settings.tile.patches > 0 and settings.tile.cluster == 1
 
 
 def _in_order(settings: Any) -> bool:
-    """Return whether all consumers multiply one tile, and none stores while others multiply."""
-    return not settings.tile.patches and settings.tile.teams == 1
+    """Return whether all consumers multiply one tile, none stores while others multiply, and the
+    block brings all of it."""
+    tile = settings.tile
+    return not tile.patches and tile.teams == tile.cluster == 1
 
 
 def _other(takes: Callable[[Any], bool]) -> Callable[[Any], bool]:
