@@ -11,16 +11,16 @@ How it works. A block runs on one operating-system thread and its CUDA threads a
 switch at every barrier and warp collective. `__shared__` means `thread_local`, so the module's
 thread-local segment *is* the block's shared memory: filled with NaN before each block, bounded
 and shadowed. The blocks of a cluster run in turns on one thread; a shared address means the same
-place in each, and other blocks' shared memory is reached by multicast and by arrivals at mbarriers
-alone, as the wrappers of ptx.cuh do. Asynchronous copies and wgmma land as late as the programming model allows, so a
-forgotten wait shows as wrong data.
+place in each, and what other blocks have there is reached by multicast and by arrivals at mbarriers
+alone. Asynchronous copies and wgmma land as late as the programming model allows, so a forgotten
+wait shows as wrong data.
 
 Three builds:
 
     fast    -O2; 300-400 M multiply-adds a second
     check   every access to memory is checked for bounds, alignment, initialisation, copies still
-            pending and data races, in a block, in a cluster and between blocks; undefined behaviour is an
-            error; locals that are not set hold garbage. 40-250 M/s
+            pending and data races, in a block, in a cluster and between blocks; undefined behaviour
+            is an error; locals that are not set hold garbage. 40-250 M/s
     asan    AddressSanitizer and UBSan; Python must be started with LD_PRELOAD=libasan.so
 
 What a kernel file must keep to: inline PTX only in kernels/ptx.cuh; kernels in the global

@@ -47,7 +47,7 @@ SHAPES = {
     "dense": of((70, 1, 1, 264), (72, 1, 1, 264)),
     "1d": of((2, 37, 64), (72, 4, 64), strides=2, padding=((3, 1),)),
     "1d_patch": of((1, 33, 64), (64, 3, 64), padding=((2, 0),)),
-    # clusters alone: an odd number of maps, and a block whose share of the pixels is beyond the last
+    # clusters alone: an odd number of maps, and a share of the pixels that is beyond the last
     "clusters": of((3, 7, 7, 72), (104, 2, 3, 72), padding=((0, 1), (1, 1))),
     # where classes of pixels differ in size, none has all taps, and pixels lie beyond all windows
     "strides_of_4": of((1, 9, 11, 64), (64, 2, 3, 64), strides=(4, 2), padding=((0, 0), (1, 1))),

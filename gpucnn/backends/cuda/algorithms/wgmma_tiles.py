@@ -107,13 +107,14 @@ HALF = Tile(128, 112, 112, 112, buffers=1, stages=8, patches=2, blocks=1)
 LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
 # two maps of 7x7 at once: 98 pixels of 128, with one of them 49 of 64
 PAIR = Tile(64, 128, 128, 128, buffers=1, stages=10, patches=4, blocks=1, images=2)
-# Two blocks with the same pixels or, of patches, the same filters, bring half of those each. More
-# than two would leave multiprocessors idle: some of a GPU's groups of them have no multiple of four.
+# Two blocks with the same pixels or, of patches, the same filters, bring half of those each. Four
+# would leave multiprocessors idle: in some of a GPU's groups their number is no multiple of four.
 WIDE_CLUSTER, SOLO_CLUSTER, LOW_CLUSTER = (replace(tile, cluster=2) for tile in (WIDE, SOLO, LOW))
 # For the cost model, in microseconds: a tile beside its steps, and a step, while as many blocks
 # run; where two could and one runs alone, it takes ``ALONE`` of that. Fitted to times of an H200,
-# within a tenth of most; those of SHORT, SOLO, TURNS and PAIR are estimates: a step takes what
-# multiplying takes at 0.85 of the peak, or bringing it from the L2 at 108 GB/s a multiprocessor.
+# within a tenth of most; those of SHORT, SOLO, TURNS, PAIR and the clusters are estimates: a step
+# takes what multiplying takes at 0.85 of the peak, or bringing it from the L2 at 108 GB/s a
+# multiprocessor, a cluster's common part once for all its blocks.
 # TF32 multiplies half as many channels in a step, at half the speed: it is given the same times.
 ALONE = 0.65
 TIMES = {
