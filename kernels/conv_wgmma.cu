@@ -13,13 +13,17 @@
 // `residual`, as y, is of no use unless `adds`. bias (K,) or null; partial null where there is one split. moments, or
 // null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores of a filter.
 // One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
-// together read the same pixels. grid: x = blocks, at most `tiles`.
+// together read the same pixels. Those of a cluster have them in common: each brings its SHARE of them to all. There
+// must then be as many tiles of filters as whole clusters have. grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of both operands, what the consumers store, and the barriers of the ring and the teams.
 #include "wgmma.cuh"
 
 const int PIXEL_BYTES = PIXELS * ROW_BYTES, STAGE_BYTES = FILTER_BYTES + PIXEL_BYTES;
+const int SHARE = PIXELS / CLUSTER;  // that a block of the cluster brings
+typedef Ring<STAGES, CLUSTER> StageRing;
 static_assert(PIXELS <= 256, "TMA brings the pixels at once");
-static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + Ring<STAGES>::BYTES +
+static_assert(SHARE * CLUSTER == PIXELS && SHARE % 8 == 0, "a share must begin where the swizzle's pattern does");
+static_assert(SHARED_BYTES == STAGES * STAGE_BYTES + CONSUMERS * STORED_BYTES + StageRing::BYTES +
                                   Turns::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
 
@@ -39,9 +43,10 @@ struct Tile {
 };
 
 __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, const TensorMap* w,
-                                          Ring<STAGES>& ring, int depth_steps, const ConvGeometry& g) {
+                                          StageRing& ring, int depth_steps, const ConvGeometry& g) {
     Place corner;
-    const int n = split(tile.pixel, g.by_output, corner);
+    const int own = CLUSTER > 1 ? cluster_rank() * SHARE : 0;
+    const int n = split(tile.pixel + own, g.by_output, corner);
     const int left = corner.axis[2] * g.stride[2] - g.pad[2], top = corner.axis[1] * g.stride[1] - g.pad[1];
     int tap = tile.step / depth_steps, c = tile.step % depth_steps * DEPTH;
     int r = tap / g.kernel[2], s = tap % g.kernel[2];
@@ -49,7 +54,12 @@ __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, 
         uint64_t* full = ring.refill(STAGE_BYTES);
         unsigned char* stage = smem + ring.stage * STAGE_BYTES;
         load_filters(stage, w, full, c, tap, pixels(g.kernel), tile.filter);
-        tma_load_im2col(stage + FILTER_BYTES, x, full, c, left, top, n, s * g.dilation[2], r * g.dilation[1]);
+        unsigned char* to = stage + FILTER_BYTES + own * ROW_BYTES;
+        const int right = s * g.dilation[2], down = r * g.dilation[1];
+        if (CLUSTER > 1)
+            tma_load_im2col_multicast(to, x, full, c, left, top, n, right, down, ALL_BLOCKS);
+        else
+            tma_load_im2col(to, x, full, c, left, top, n, right, down);
         c += DEPTH;
         if (c < g.channels) continue;
         c = 0, ++tap;
@@ -70,7 +80,7 @@ __device__ __forceinline__ void store_partial(const Tile& tile, const Sums& sums
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                  const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                  const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
@@ -78,9 +88,9 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
                  const __grid_constant__ ConvGeometry g) {
     const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
     unsigned char *stored = smem + STAGES * STAGE_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
-    Ring<STAGES> ring(barriers);
-    Turns turns(barriers + Ring<STAGES>::BYTES);
-    Storing storing(stored, barriers + Ring<STAGES>::BYTES + Turns::BYTES);
+    StageRing ring(barriers);
+    Turns turns(barriers + StageRing::BYTES);
+    Storing storing(stored, barriers + StageRing::BYTES + Turns::BYTES);
     start(ring, turns, storing);
     after_kernels_before();
 
@@ -112,4 +122,5 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }
+    meet_cluster();  // the others may have had to release a stage of this block's, or to bring something there
 }

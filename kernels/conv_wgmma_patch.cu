@@ -16,8 +16,9 @@
 // the taps from the last on; C and K are multiples of 8. `residual`, as y, is of no use unless `adds`. bias
 // (K,) or null. moments, or null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores
 // of a filter. Where IMAGES > 1, R is 3.
-// One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest.
-// grid: x = blocks, at most `tiles`.
+// One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest. The blocks of a cluster
+// have neighbours in (image, row, column) and the filters in common. Tiles may
+// then be beyond the last image. grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of filters, PATCHES, what the consumers store, and the rings' barriers.
 //
 // Macros: those of wgmma.cuh; PATCHES, IMAGES.
@@ -28,31 +29,32 @@ const int MOST_TAPS = 3;                                             // along an
 const int PATCH_ROWS = (PIXELS / COLUMNS + MOST_TAPS - 1) / IMAGES;  // of an image, under windows of MOST_TAPS
 const int ROWS = PATCH_ROWS - (MOST_TAPS - 1);
 const int PATCH_BYTES = ((COLUMNS + MOST_TAPS - 1) * PATCH_ROWS * IMAGES * ROW_BYTES + 1023) / 1024 * 1024;
+typedef Ring<STAGES, CLUSTER> FilterRing;
 static_assert(TEAMS == 1, "all consumers read a patch");
 static_assert(PASS % COLUMNS == 0, "a pass stores whole rows");
 static_assert(PATCH_ROWS * IMAGES == PIXELS / COLUMNS + MOST_TAPS - 1, "images must have whole rows");
 static_assert(IMAGES == 1 || PIXELS == GROUP_PIXELS, "a warpgroup has all images");
 static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CONSUMERS * STORED_BYTES +
-                                  Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES + LANDED_BYTES,
+                                  FilterRing::BYTES + Ring<PATCHES>::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
 
 // A block's tile: its first filter, and where it lies in which image.
 struct Tile {
-    int filter, column, row, image;
+    int filter, place, column, row, image;
 
     __device__ __forceinline__ Tile(int number, const ConvGeometry& g) {
         const int filters = (g.filters + FILTERS - 1) / FILTERS;
         const int across = (g.output[2] + COLUMNS - 1) / COLUMNS, down = (g.output[1] + ROWS - 1) / ROWS;
-        filter = number % filters * FILTERS;
-        number /= filters;
-        column = number % across * COLUMNS;
-        row = number / across % down * ROWS;
-        image = number / across / down * IMAGES;
+        filter = number / CLUSTER % filters * FILTERS;
+        place = number / CLUSTER / filters * CLUSTER + number % CLUSTER;
+        column = place % across * COLUMNS;
+        row = place / across % down * ROWS;
+        image = place / across / down * IMAGES;
     }
 };
 
 __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, const TensorMap* w,
-                                          unsigned char* patches, Ring<STAGES>& ring, Ring<PATCHES>& patch_ring,
+                                          unsigned char* patches, FilterRing& ring, Ring<PATCHES>& patch_ring,
                                           const ConvGeometry& g) {
     const int bytes = (COLUMNS + g.kernel[2] - 1) * (ROWS + g.kernel[1] - 1) * IMAGES * ROW_BYTES;
     for (int c = 0; c < g.channels; c += DEPTH, patch_ring.next()) {
@@ -61,18 +63,19 @@ __device__ __forceinline__ void load_tile(const Tile& tile, const TensorMap* x, 
                     tile.row - g.pad[1], tile.image);
         for (int tap = 0; tap < pixels(g.kernel); ++tap, ring.next()) {
             full = ring.refill(FILTER_BYTES);
-            load_filters(smem + ring.stage * FILTER_BYTES, w, full, c, tap, pixels(g.kernel), tile.filter);
+            load_filters<CLUSTER>(smem + ring.stage * FILTER_BYTES, w, full, c, tap, pixels(g.kernel), tile.filter);
         }
     }
 }
 
-__device__ __forceinline__ void sum_tile(Sums& sums, const unsigned char* patches, Ring<STAGES>& ring,
+__device__ __forceinline__ void sum_tile(Sums& sums, const unsigned char* patches, FilterRing& ring,
                                          Ring<PATCHES>& patch_ring, const ConvGeometry& g) {
     const int pitch = (COLUMNS + g.kernel[2] - 1) * ROW_BYTES;
     const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
     const uint64_t pixels = rows_at(patches + first_pixel() / COLUMNS * pitch, pitch);
     int onto = 0;
-    Reading before, patch_before;
+    Reading<CLUSTER> before;
+    Reading<> patch_before;
     for (int c = 0; c < g.channels; c += DEPTH, patch_ring.next()) {
         patch_ring.await();
         uint64_t row = further(pixels, patch_ring.stage * PATCH_BYTES);
@@ -103,16 +106,16 @@ template <class Box> __device__ __forceinline__ void boxes(int of_pixels, const 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                        const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                        const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
                        int tiles, const __grid_constant__ ConvGeometry g) {
     unsigned char* patches = smem + STAGES * FILTER_BYTES;
     unsigned char *stored = patches + PATCHES * PATCH_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
-    Ring<STAGES> ring(barriers);
-    Ring<PATCHES> patch_ring(barriers + Ring<STAGES>::BYTES);
-    Storing storing(stored, barriers + Ring<STAGES>::BYTES + Ring<PATCHES>::BYTES);
+    FilterRing ring(barriers);
+    Ring<PATCHES> patch_ring(barriers + FilterRing::BYTES);
+    Storing storing(stored, barriers + FilterRing::BYTES + Ring<PATCHES>::BYTES);
     start(ring, patch_ring, storing);
     after_kernels_before();
 
@@ -121,7 +124,7 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
             load_tile(Tile(number, g), &x, &w, patches, ring, patch_ring, g);
     } else if (is_consumer()) {
         const Epilogue epilogue = {bias, nullptr, activation, alpha};
-        const int tiles_across = (g.filters + FILTERS - 1) / FILTERS, groups = PIXELS / GROUP_PIXELS;
+        const int groups = PIXELS / GROUP_PIXELS;
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, g);
             const int filter = tile.filter + first_filter();
@@ -133,13 +136,14 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
             if (adds) storing.fetch(0, load);
             Sums sums;
             sum_tile(sums, patches, ring, patch_ring, g);
-            const int part = number / tiles_across * groups + first_pixel() / GROUP_PIXELS;
+            const int part = tile.place * groups + first_pixel() / GROUP_PIXELS;
             Moments* of_part = moments ? moments + (long long)part * g.filters : nullptr;
             add_bias(sums, bias, filter, g.filters, of_part, [&](int i) {
                 const int line = i / COLUMNS, image = IMAGES == 1 ? 0 : line / PATCH_ROWS;  // of several, a warpgroup has all
                 return tile.column + i % COLUMNS < g.output[2] &&
                        tile.row + first_pixel() / COLUMNS + line - image * PATCH_ROWS < g.output[1] &&
-                       (IMAGES == 1 || (line % PATCH_ROWS < ROWS && tile.image + image < g.batch));
+                       (IMAGES == 1 || line % PATCH_ROWS < ROWS) &&
+                       (IMAGES * CLUSTER == 1 || tile.image + image < g.batch);
             });
             storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_filters, int of_pixels) {
                 boxes(of_pixels, tile, [&](int first, int image, int row) {
@@ -149,4 +153,5 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }
+    meet_cluster();  // the others may have had to release a stage of this block's, or to bring something there
 }

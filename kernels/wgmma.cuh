@@ -18,7 +18,7 @@
 // consumers store. Where there are two TEAMS of consumers they take tiles in turn, and one multiplies while the other
 // stores.
 //
-// Macros: TURNED, 0 or 1; TEAMS; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a
+// Macros: TURNED, 0 or 1; CLUSTER, if it is not 1; TEAMS; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a
 // time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the next is rounded into another),
 // STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory of a launch).
 #pragma once
@@ -62,14 +62,25 @@ const int NEXT_FILTERS = 32;
 #endif
 #define WGMMA PASTE(PASTE(wgmma_m64n, GROUP_PIXELS), KIND)
 
-// Have TMA bring the tile's filters under tap `tap` of `taps`: channels from c on.
+// Have TMA bring the tile's filters under tap `tap` of `taps`: channels from c on. Where SHARERS have them in common,
+// this block's share to all of them.
+template <int SHARERS = 1>
 __device__ __forceinline__ void load_filters(unsigned char* to, const TensorMap* w, uint64_t* full, int c, int tap,
                                              int taps, int filter) {
+    const auto load = [&](unsigned char* to, int c0, int c1, int c2) {
+        if (SHARERS > 1)
+            tma_load_3d_multicast(to, w, full, c0, c1, c2, ALL_BLOCKS);
+        else
+            tma_load_3d(to, w, full, c0, c1, c2);
+    };
+    static_assert(FILTERS % (64 * SHARERS) == 0, "a share is whole boxes of w as it lies");
+    const int share = FILTERS / SHARERS, own = SHARERS > 1 ? cluster_rank() * share : 0;
+    to += own * ROW_BYTES, filter += own;
 #if TURNED
 #pragma unroll
-    for (int i = 0; i < FILTERS; i += 64) tma_load_3d(to + i * ROW_BYTES, w, full, filter + i, taps - 1 - tap, c);
+    for (int i = 0; i < share; i += 64) load(to + i * ROW_BYTES, filter + i, taps - 1 - tap, c);
 #else
-    tma_load_3d(to, w, full, c, tap, filter);
+    load(to, c, tap, filter);
 #endif
 }
 
@@ -113,7 +124,7 @@ struct Turns {
         parity ^= 1;
     }
     // Return whether the next of the block's tiles is the other team's; then `ring` passes over its stages.
-    __device__ __forceinline__ bool pass_over(Ring<STAGES>& ring, int stages) {
+    template <class Ring> __device__ __forceinline__ bool pass_over(Ring& ring, int stages) {
         const bool is_others = TEAMS > 1 && others;
         if (is_others) ring.skip(stages);
         others = !others;
@@ -122,12 +133,13 @@ struct Turns {
 };
 
 // Sums of so many steps, a stage having the filters and behind them the pixels.
-__device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, Turns& turns, int steps) {
+template <int SHARERS>
+__device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES, SHARERS>& ring, Turns& turns, int steps) {
     const int stage_bytes = FILTER_BYTES + PIXELS * ROW_BYTES;
     const uint64_t filters = rows_at(smem + first_filter() * ROW_BYTES);
     const uint64_t pixels = rows_at(smem + FILTER_BYTES + first_pixel() * ROW_BYTES);
     int onto = 0;
-    Reading before;
+    Reading<SHARERS> before;
     turns.await();
     for (int step = 0; step < steps; ++step, ring.next()) {
         ring.await();

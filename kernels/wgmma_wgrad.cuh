@@ -43,7 +43,7 @@ __device__ __forceinline__ void sum_steps(Sums& sums, Ring<STAGES>& ring, int st
                                           int next_block, int next_eight) {
     const uint64_t first_dy = wgmma_desc_sw128(smem + filter_block() * BLOCK_BYTES, BLOCK_BYTES, EIGHT_ROWS);
     const uint64_t first_x = wgmma_desc_sw128(smem + x, next_block, next_eight);
-    Reading before;
+    Reading<> before;
     int onto = 0;
     for (int step = 0; step < steps; ++step, ring.next()) {
         const uint64_t of_dy = further(first_dy, ring.stage * stage_bytes);

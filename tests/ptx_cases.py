@@ -453,6 +453,21 @@ def tma_load_4d(run: Runner) -> None:
 
 
 @case(HOPPER)
+def multicast(run: Runner) -> None:
+    """Two blocks bring halves of 16 filters' taps, and of 16 pixels under those taps, to both."""
+    phases, y = 3, np.full((2, 3, 32 * 128), 7, np.uint8)
+    w, x = numbers((16, 3, 64), np.uint16), numbers((1, 4, 4, 64), np.uint16, seed=1)
+    rows = TensorMap(w, (64, 3, 16), Tiles((64, 1, 8)))
+    pixels = TensorMap(x, (64, 4, 4, 1), Pixels((-1, -1), (-1, -1), 64, 8))
+    run("multicast", 64, rows, pixels, y, i32(phases), shared=y.shape[-1] + 16, blocks=2)
+    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
+    for s in range(phases):  # under the taps of the middle row
+        under_tap = padded[1:5, s : s + 4].reshape(16, 64)
+        stage = np.concatenate([swizzled(w[:, s]), swizzled(np.ascontiguousarray(under_tap))])
+        same(y[:, s], np.stack([stage, stage]))
+
+
+@case(HOPPER)
 def tma_store_2d(run: Runner) -> None:
     y, rows = numbers((20, 72), np.uint16), numbers((8, 64), np.uint16, seed=1)
     expected = y.copy()

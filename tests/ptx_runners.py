@@ -29,11 +29,13 @@ class EmulatorRunner:
     def __init__(self, mode: str = "check") -> None:
         self.mode = mode
 
-    def __call__(self, name: str, threads: int, *arguments: Any, shared: int = 0) -> None:
+    def __call__(
+        self, name: str, threads: int, *arguments: Any, shared: int = 0, blocks: int = 1
+    ) -> None:
         kernel = Module(SOURCE, [name], mode=self.mode).get_function(name)
         maps = [a for a in arguments if isinstance(a, TensorMap)]
         values = [tensor_map(a) if isinstance(a, TensorMap) else a for a in arguments]
-        kernel((1,), (threads,), values, shared, extra=[m.array for m in maps])
+        kernel((blocks,), (threads,), values, shared, extra=[m.array for m in maps])
 
 
 class GpuRunner:
@@ -62,7 +64,9 @@ class GpuRunner:
         text = f"// headers {header_hash()}\n{SOURCE.read_text('utf-8')}"
         return self.cupy.RawModule(code=text, options=tuple(options))
 
-    def __call__(self, name: str, threads: int, *arguments: Any, shared: int = 0) -> None:
+    def __call__(
+        self, name: str, threads: int, *arguments: Any, shared: int = 0, blocks: int = 1
+    ) -> None:
         kernel = self.module.get_function(name)
         on_device: list[tuple[np.ndarray, Any]] = []
 
@@ -76,7 +80,7 @@ class GpuRunner:
                 values.append(replace(argument, array=moved(argument.array)).encode())
             else:
                 values.append(moved(argument) if isinstance(argument, np.ndarray) else argument)
-        kernel((1,), (threads,), tuple(values), shared_mem=shared)
+        kernel((blocks,), (threads,), tuple(values), shared_mem=shared)
         self.cupy.cuda.Device().synchronize()
         for host, device in on_device:
             host[...] = device.get()

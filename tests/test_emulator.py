@@ -20,8 +20,9 @@ SOURCE = Path(__file__).parent / "emulator" / "selftest.cu"
 NAMES = [
     *["warp_sum<true>", "warp_sum<false>", "named_barriers<true>", "named_barriers<false>"],
     *["last_block", "warp_functions", "atomics", "conversions", "functions", "vectors"],
-    *["by_value", "add_one", "shared_bytes", "dynamic_shared", "copy", "shuffle_outside_mask"],
-    *["divergent_barrier", "overflow", "wild", "one_past", "null", "write_const"],
+    *["by_value", "add_one", "shared_bytes", "dynamic_shared", "copy", "exchange"],
+    *["shuffle_outside_mask", "divergent_barrier", "overflow", "wild", "one_past", "null"],
+    *["write_const"],
     *["uninitialised_shared", "uninitialised_local", "same_element", "endless", "failing_assert"],
     *["dependent<true>", "dependent<false>"],
 ]
@@ -151,6 +152,13 @@ def test_dynamic_shared_memory(get):
     np.testing.assert_array_equal(y, np.arange(32) ^ 1)
 
 
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+def test_blocks_of_a_cluster_meet(get, order):
+    y, z = np.zeros(128, f32), np.zeros(128, f32)
+    get("exchange")((2,), (64,), (y, z, np.int32(0)), 8, order=order)
+    np.testing.assert_array_equal(z, np.roll(np.arange(128), 64))
+
+
 def test_in_place_on_overlapping_arguments(get):
     x = np.arange(32, dtype=f32)
     get("copy")((1,), (32,), (x, x))  # x is const for the first parameter only
@@ -244,6 +252,22 @@ def test_a_dependent_launch_must_wait(check, name, waiting, message):
     np.testing.assert_array_equal(y[:waiting], np.arange(waiting))
 
 
+@pytest.mark.parametrize(
+    "wrong, order, message",
+    [
+        (1, "forward", r"barrier.cluster.arrive .*: the thread has arrived and not waited"),
+        (2, "forward", r"data race on argument 0\+.* by another block, thread"),
+        (3, "forward", "mapa: the cluster has 2 blocks, none of rank 2"),
+        (4, "forward", "use of the shared memory of block 0 of the cluster, which has ended"),
+        (4, "reverse", "a block ends while another of its cluster may still use its shared memory"),
+    ],
+)
+def test_what_a_cluster_does_wrong_is_reported(check, wrong, order, message):
+    arrays = np.zeros(64, f32), np.zeros(64, f32)
+    with pytest.raises(KernelError, match=message):
+        check("exchange")((2,), (32,), (*arrays, np.int32(wrong)), 8, order=order)
+
+
 def test_tensors_behind_a_table_must_be_known_and_writable(check):
     tensor = np.zeros(32, f32)
     table = np.array([tensor.ctypes.data], np.uint64)
@@ -328,5 +352,7 @@ def test_launch_limits(get):
         get("copy")((1,), (1025,), (x, x))
     with pytest.raises(KernelError, match="invalid grid size"):
         get("copy")((1, 65536), (1,), (x, x))
+    with pytest.raises(KernelError, match="the grid is no multiple of the cluster"):
+        get("exchange")((3,), (32,), (x, x.copy(), np.int32(0)), 8)
     with pytest.raises(KernelError, match="too much dynamic shared memory"):
         get("copy")((1,), (1,), (x, x), shared_mem=228 * 1024)

@@ -92,6 +92,7 @@ def test_each_rung_lifts_the_ceiling(counted):
     assert bounds["naive"] == "first cache" and bounds["tiled"] == "shared memory"
     assert bounds["registers"] == bounds["pipelined"] == "instructions"
     assert (bounds["wgmma"], bounds["patches"]) == ("second cache", "arithmetic")
+    assert bounds["clusters"] == "arithmetic"
     naive, pipelined = (counts.count(BY_NAME[name]) for name in ("naive", "pipelined"))
     assert naive.times["first cache"] > 100 * naive.times["arithmetic"]
     assert pipelined.loop.multiplying > 0.8 * pipelined.loop.instructions
@@ -171,7 +172,7 @@ def test_kernels_are_told_by_their_names():
     assert measured.rung_of({"op": "conv_dgrad", "algorithm": four}) is None
 
 
-RATES = dict(zip(BY_NAME, (0.4, 8, 32, 45, 60, 110, 430, 760, 800), strict=True))
+RATES = dict(zip(BY_NAME, (0.4, 8, 32, 45, 60, 110, 430, 760, 800, 810), strict=True))
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def on_a_gpu(tmp_path) -> Results:
     meta = {"gpu": "NVIDIA H200", "date": "2026-01-31", "commit": "1a2b3c4"}
     results = Results(tmp_path / "h200-2026-01-31-1a2b3c4.json", meta)
     every = ladder.cases(90)
-    assert len({key(case.row()) for case in every}) == len(every) == 15
+    assert len({key(case.row()) for case in every}) == len(every) == 17
     for case in reversed(every):
         rate = RATES[case.rung]
         us = 2 * case.shape.multiply_adds / rate / 1e6
@@ -193,16 +194,17 @@ def on_a_gpu(tmp_path) -> Results:
 def test_a_page_of_measured_rungs(on_a_gpu):
     text = page.results_part(on_a_gpu)
     found = cells(text[text.index("| layer") :])
-    assert [row[1] for row in found[:9]] == list(BY_NAME)
+    assert [row[1] for row in found[:10]] == list(BY_NAME)
     assert found[1] == ["3x3", "tiled", "float32", "29,595.0", "8.0", "50%", "20.0", ""]
-    assert found[9][:2] == ["1x1", "naive"] and found[9][6] == "", "no gain over another layer"
-    assert [row[1] for row in found if row[7]] == ["winograd4", "patches", "pipelined", "wgmma"]
+    assert found[10][:2] == ["1x1", "naive"] and found[10][6] == "", "no gain over another layer"
+    against = ["winograd4", "clusters", "pipelined", "clusters"]
+    assert [row[1] for row in found if row[7]] == against
     assert "No results file" not in text
 
 
 def test_a_rung_that_failed_has_no_line(on_a_gpu):
     failed = {**on_a_gpu.rows[0], "error": "no"}
-    assert len(rows.rows_of_ladder([*on_a_gpu.rows, failed])) == 15
+    assert len(rows.rows_of_ladder([*on_a_gpu.rows, failed])) == 17
 
 
 def test_a_report_has_the_ladder_and_no_mean_of_it(on_a_gpu, tmp_path):
@@ -258,15 +260,17 @@ def test_a_rung_is_a_row_of_the_benchmark(case):
 def test_without_a_gpu_the_rungs_are_held_against_float64(capsys, monkeypatch):
     monkeypatch.setattr(ladder, "SMALL", {"1x1": ladder.SMALL["1x1"]})
     assert ladder.main() == 0
-    assert "6 rungs, 0 wrong" in capsys.readouterr().out
+    assert "7 rungs, 0 wrong" in capsys.readouterr().out
     monkeypatch.setitem(LIMITS, "bfloat16 mixed", 0.0)
     assert ladder.main() == 1
-    assert "6 rungs, 2 wrong" in capsys.readouterr().out
+    assert "7 rungs, 3 wrong" in capsys.readouterr().out
 
 
 def test_a_gpu_without_a_rung_says_so():
     backend = sanitized.backend_named("emulated")
     backend.launcher.architecture = 80
-    assert {case.rung for case in ladder.cases(80)} == set(BY_NAME) - {"wgmma", "patches"}
+    assert {case.rung for case in ladder.cases(80)} == set(BY_NAME) - {
+        "wgmma", "patches", "clusters",
+    }  # fmt: skip
     with pytest.raises(ValueError, match=r"wgmma has no plan on sm_80\. Received: ConvShape"):
         ladder.run(backend, BY_NAME["wgmma"], LAYERS["1x1"], None, None)

@@ -356,7 +356,7 @@ def grouped_wgrad(backend: CudaBackend) -> None:
 def on_hopper(
     backend: CudaBackend, direction: str, s: ConvShape, tile: wgmma_tiles.Tile, dtype=np.float16
 ) -> None:
-    """Multiply by wgmma with this tile, one block after the other; forward with ReLU."""
+    """Multiply by wgmma with this tile, one block or cluster, which has all; forward with ReLU."""
     forward = direction == "fprop"
     sizes = (s.x_shape, s.w_shape, (s.filters,)) if forward else (s.y_shape, s.w_shape, (72,))
     arrays = [draw(f"{i}", size, dtype) for i, size in enumerate(sizes)]
@@ -370,8 +370,9 @@ def on_hopper(
     plans = [plan for plan in algorithm.plans(problem) if plan.settings.tile == tile]
     assert plans
     for plan in plans:
+        plan = replace(plan, grid=(tile.cluster, 1, 1))
         with poisoned(np):
-            got = algorithm.run(backend, problem, replace(plan, grid=(1, 1, 1)), *arrays)
+            got = algorithm.run(backend, problem, plan, *arrays)
         want = np.maximum(expected, 0) if forward else expected
         close(got, want, dtype=dtype, reduction=649, magnitude=terms, what=str(plan))
 
@@ -390,8 +391,8 @@ def epilogues(
     terms = reference.conv_fprop(*map(np.abs, (x, w, b)), s) + np.abs(residual)
     problem = Problem("fprop", s, np.dtype(dtype).name, "relu6", residual=True)
     (plan,) = filter(wanted, algorithm.plans(problem))
-    if name == "wgmma":  # a block after the other
-        plan = replace(plan, grid=(1, 1, 1))
+    if name == "wgmma":  # one block or cluster
+        plan = replace(plan, grid=(plan.settings.tile.cluster, 1, 1))
     for kind in ("relu6", "silu"):
         with poisoned(np):
             got = backend.run_plan(replace(problem, activation=kind), plan, x, w, b, residual)
@@ -434,6 +435,18 @@ def gathered_by_tma(backend: CudaBackend) -> None:
 
 def gathered_in_turns(backend: CudaBackend) -> None:
     on_hopper(backend, "fprop", ConvShape.of((3, 13, 14, 264), (136, 1, 1, 264)), wgmma_tiles.TURNS)
+
+
+def gathered_by_cluster(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 9, 11, 72), (72, 3, 2, 72), padding=((2, 0), (1, 2)))
+    on_hopper(backend, "fprop", shape, wgmma_tiles.SOLO_CLUSTER)
+
+
+def patches_by_cluster(backend: CudaBackend) -> None:
+    """Three images, of which the second cluster has one; a residual, and moments."""
+    shape = ConvShape.of((3, 7, 6, 64), (136, 3, 3, 64), padding=((1, 0), (1, 2)))
+    low = lambda plan: plan.settings.tile == wgmma_tiles.LOW_CLUSTER  # noqa: E731
+    epilogues(backend, "wgmma", shape, np.float16, low)
 
 
 def dgrad_by_tma(backend: CudaBackend) -> None:
@@ -1111,6 +1124,24 @@ BUGS = [
         "        parity ^= stage / COUNT & 1;\n", ""),
     Bug("the first team waits for the second", gathered_in_turns, "wgmma.cuh",
         "parity(team() == 0)", "parity(0)"),
+    Bug("the other block's readers are not waited for", gathered_by_cluster, "wgmma_ring.cuh",
+        "mbarrier_arrive_cluster(cluster_map(empty, lane))", "mbarrier_arrive(empty)"),
+    Bug("the other block's barriers may not be ready", gathered_by_cluster, "wgmma_ring.cuh",
+        "    meet_cluster();   // everywhere\n", ""),
+    Bug("a block ends before the other is done", gathered_by_cluster, "conv_wgmma.cu",
+        "    meet_cluster();  // the others", "    // the others"),
+    Bug("a block ends before the other is done", patches_by_cluster, "conv_wgmma_patch.cu",
+        "    meet_cluster();  // the others", "    // the others"),
+    Bug("a share comes to the first block alone", gathered_by_cluster, "wgmma_ring.cuh",
+        "(1u << CLUSTER) - 1;", "1u;"),
+    Bug("both blocks bring the first pixels", gathered_by_cluster, "conv_wgmma.cu",
+        "split(tile.pixel + own,", "split(tile.pixel,"),
+    Bug("one share of the filters over the other", patches_by_cluster, "wgmma.cuh",
+        "to += own * ROW_BYTES, filter += own;", "filter += own;"),
+    Bug("the blocks of a cluster have other filters", patches_by_cluster, "conv_wgmma_patch.cu",
+        "number / CLUSTER % filters", "number % filters"),
+    Bug("moments of images beyond the last", patches_by_cluster, "conv_wgmma_patch.cu",
+        "(IMAGES * CLUSTER == 1 ||", "(IMAGES == 1 ||"),
     Bug("the taps of filters as they lie", dgrad_by_tma, "wgmma.cuh", "taps - 1 - tap", "tap"),
     Bug("filters as they lie are read along the sum", dgrad_by_tma, "wgmma.cuh",
         "const int NEXT_FILTERS = 2 * EIGHT_ROWS;", "const int NEXT_FILTERS = 32;"),

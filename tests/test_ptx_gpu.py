@@ -43,7 +43,7 @@ def test_every_function_is_called():
     functions |= set(re.findall(r"^PTX_W?G?MMA\w*\((\w+), ", text, re.MULTILINE))
     called = SOURCE.read_text()
     assert [name for name in sorted(functions) if not re.search(rf"\b{name}\b", called)] == []
-    kernels = set(re.findall(r"KERNEL (?:__launch_bounds__\(\d+\) )?(\w+)\(", called)) - {"NAME"}
+    kernels = set(re.findall(r"KERNEL (?:__\w+__\([\d, ]+\) )?(\w+)\(", called)) - {"NAME"}
     made_by_macro = r"^(?:COPY|MMA_16_BIT|LOAD|STORE|GEMM_WGMMA|TURNED_WGMMA)\((\w+), "
     kernels |= set(re.findall(made_by_macro, called, re.MULTILINE))
     run = (SOURCE.parents[2] / "ptx_cases.py").read_text()

@@ -198,7 +198,10 @@ def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
         assert loop.index("HMMA") < loop.index("LDGSTS") < len(loop) - loop[::-1].index("HMMA")
 
 
-@pytest.mark.parametrize("tile", wgmma_tiles.TILES, ids=lambda tile: tile.name)
+ALONE = [tile for tile in wgmma_tiles.TILES if tile.cluster == 1]
+
+
+@pytest.mark.parametrize("tile", ALONE, ids=lambda tile: tile.name)
 def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
     nvdisasm: Path, tmp_path: Path, tile: wgmma_tiles.Tile
 ) -> None:
@@ -215,6 +218,27 @@ def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
         assert ("STSM.16.MT88.4" in found) == in_16_bits != ("STS" in found)
         assert ("LDSM.16.MT88.4" in found) == in_16_bits, "of the residual"
         multiplies_without_pause(code, tile, *operands)
+
+
+@pytest.mark.parametrize("tile", [wgmma_tiles.SOLO_CLUSTER, wgmma_tiles.LOW_CLUSTER])
+def test_a_cluster_brings_what_its_blocks_have_in_common_to_all(
+    nvdisasm: Path, tmp_path: Path, tile: wgmma_tiles.Tile
+) -> None:
+    family, shared, own = (
+        (wgmma.PATCH, "UTMALDG.3D", "UTMALDG.4D")
+        if tile.patches
+        else (wgmma.CONV, "UTMALDG.4D.IM2COL", "UTMALDG.3D")
+    )
+    operands = "bfloat16", bool(tile.patches)
+    code = listing(nvdisasm, tmp_path, family(operands, tile), "sm_90")
+    found = INSTRUCTION.findall(code)
+    assert {f"{shared}.MULTICAST", own} <= set(found) and shared not in found
+    assert f"{own}.MULTICAST" not in found
+    # the blocks meet twice; beside that no thread waits until the whole GPU sees what it wrote
+    assert found.count("UCGABAR_ARV") == found.count("UCGABAR_WAIT") == 2
+    assert found.count("MEMBAR.ALL.GPU") == 2
+    assert "SYNCS.ARRIVE.TRANS64.RED.A1T0" in found, "at another block's barrier"
+    multiplies_without_pause(code, tile, *operands)
 
 
 @pytest.mark.parametrize("tile", wgmma_dgrad.TILES, ids=lambda tile: tile.name)

@@ -67,12 +67,18 @@ def _vectors(settings: Any) -> bool:
 
 
 def _patches(settings: Any) -> bool:
-    return settings.tile.patches > 0
+    return settings.tile.patches > 0 and settings.tile.cluster == 1
 
 
 def _in_order(settings: Any) -> bool:
-    """Return whether all consumers multiply one tile, and none stores while others multiply."""
-    return not settings.tile.patches and settings.tile.teams == 1
+    """Return whether all consumers multiply one tile, none stores while others multiply, and the
+    block brings all of it."""
+    tile = settings.tile
+    return not tile.patches and tile.teams == tile.cluster == 1
+
+
+def _clusters(settings: Any) -> bool:
+    return not settings.tile.patches and settings.tile.cluster > 1
 
 
 def _other(takes: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -108,6 +114,10 @@ RUNGS: Sequence[Rung] = (
     Rung(
         "patches", "each pixel fetched once for nine taps", "conv_wgmma_patch.cu", _BF16, "wgmma",
         "conv_wgmma_patch_", _patches,
+    ),
+    Rung(
+        "clusters", "what two blocks need fetched once", "conv_wgmma.cu", _BF16, "wgmma",
+        r"conv_wgmma_b?f16\w*_cluster", _clusters,
     ),
 )  # fmt: skip
 BY_NAME = {rung.name: rung for rung in RUNGS}

@@ -79,7 +79,8 @@ def _wgmma(settings: Any, s: ConvShape) -> Block:
     tile = settings.tile
     block = _gemm(tile.pixels, tile.filters, tile.group_pixels, 64)
     if not tile.patches:
-        return block
+        fetched = tile.pixels / tile.cluster + tile.filters
+        return replace(block, fetched=fetched / (tile.pixels * tile.filters))
     # 8 pixels wide; the windows reach over its edges
     high, wide = s.kernel
     patch = (8 + wide - 1) * (tile.pixels // 8 + high - 1)

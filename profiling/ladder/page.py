@@ -66,7 +66,7 @@ def banks() -> str:
          [lane * 128 for lane in range(32)], [lane * 132 for lane in range(32)], 4),
         ("6", "8 rows of 16 bytes, by `ldmatrix`", "rows of 64 bytes", "the same, swizzled",
          rows(64, False), rows(64, True), 16),
-        ("7, 8", "8 rows of 16 bytes, by `wgmma`", "rows of 128 bytes", "the same, swizzled by TMA",
+        ("7-9", "8 rows of 16 bytes, by `wgmma`", "rows of 128 bytes", "the same, swizzled by TMA",
          rows(128, False), rows(128, True), 16),
     )  # fmt: skip
     lines = [

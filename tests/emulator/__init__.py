@@ -10,16 +10,18 @@ its kernels are called like `cupy.RawKernel`:
 How it works. A block runs on one operating-system thread and its CUDA threads are fibers that
 switch at every barrier and warp collective. `__shared__` means `thread_local`, so the module's
 thread-local segment *is* the block's shared memory: filled with NaN before each block, bounded
-and shadowed. Asynchronous copies and wgmma land as late as the programming model allows, so a
-forgotten wait shows as wrong data.
+and shadowed. The blocks of a cluster run in turns on one thread; a shared address means the same
+place in each, and what other blocks have there is reached by multicast and by arrivals at mbarriers
+alone. Asynchronous copies and wgmma land as late as the programming model allows, so a forgotten
+wait shows as wrong data.
 
 Three builds:
 
     fast    -O2; 300-400 M multiply-adds a second
     check   every access to memory is checked for bounds, alignment, initialisation, copies still
-            pending and data races, in a block and between blocks, and that a dependent launch waits
-            for the kernels before; undefined behaviour is an error; locals that are not set hold
-            garbage. 40-250 M/s
+            pending and data races, in a block, in a cluster and between blocks, and that a dependent
+            launch waits for the kernels before; undefined behaviour is an error; locals that are
+            not set hold garbage. 40-250 M/s
     asan    AddressSanitizer and UBSan; Python must be started with LD_PRELOAD=libasan.so
 
 What a kernel file must keep to: inline PTX only in kernels/ptx.cuh; kernels in the global
@@ -28,8 +30,8 @@ namespace; at most one dynamic array, `extern __shared__ __align__(16) unsigned 
 other blocks.
 
 What it cannot see: errors inside the real PTX, the rounding of tensor cores, contraction to FMA,
-registers, occupancy, most bank conflicts. Those need a GPU or NVRTC. Clusters and grid-wide
-synchronisation do not exist here.
+registers, occupancy, most bank conflicts. Those need a GPU or NVRTC. Grid-wide synchronisation does
+not exist here; clusters lie along x.
 
 Environment: GPUCNN_EMULATOR_CACHE (libraries; default ~/.cache/gpucnn/emulator),
 GPUCNN_EMULATOR_THREADS (blocks at a time in `fast`; default 1), GPUCNN_EMULATOR_CXX (default g++).

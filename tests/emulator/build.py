@@ -39,6 +39,9 @@ _MODES = {
 _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?([\w\s]+?)\s+(\w+)\s*\[\s*\]\s*;"
 )
+_CLUSTERED = re.compile(
+    r"__cluster_dims__\(([^()]*)\)\s*(?:__launch_bounds__\([^()]*\)\s*)?(\w+(?:\(\w+\)(?=\())?)"
+)
 
 
 class CompileError(RuntimeError):
@@ -100,6 +103,7 @@ def _wrap(path: Path, text: str, names: Sequence[str], dynamic: re.Match | None)
         array, tail = "nullptr", ""
     tail += f"EMU_EXPORT_SHARED({array})\n"
     tail += "".join(f"EMU_EXPORT(k{i}, {name})\n" for i, name in enumerate(names))
+    tail += "".join(f"EMU_CLUSTER({name}, {dims})\n" for dims, name in _CLUSTERED.findall(text))
     return f'#line 1 "{path}"\n{text}\n#line 1 "exports of {path.name}"\n{tail}'
 
 

@@ -79,6 +79,10 @@ class Kernel:
         signature = getattr(module.library, f"emu_signature_{export}")
         signature.restype = ctypes.c_char_p
         self.parameters = [Parameter(p[0], int(p[1:])) for p in signature().decode().split()]
+        try:
+            self.cluster = (ctypes.c_uint32 * 3).in_dll(module.library, f"emu_cluster_{name}")
+        except ValueError:  # it has no __cluster_dims__
+            self.cluster = (ctypes.c_uint32 * 3)(1, 1, 1)
         self._run = ctypes.cast(getattr(module.library, f"emu_run_{export}"), ctypes.c_void_p)
 
     def __call__(
@@ -141,6 +145,7 @@ class Kernel:
             block_races=block_races,
             threads=threads,
             dependent=dependent and self.module.mode == "check",
+            cluster=self.cluster,
             time_limit=time_limit,
             buffers=buffer_array,
             buffer_count=len(buffers),
@@ -174,6 +179,7 @@ class _Launch(ctypes.Structure):
         ("block_races", ctypes.c_uint32),
         ("threads", ctypes.c_uint32),
         ("dependent", ctypes.c_uint32),
+        ("cluster", ctypes.c_uint32 * 3),
         ("time_limit", ctypes.c_double),
         ("buffers", ctypes.POINTER(Buffer)),
         ("buffer_count", ctypes.c_uint64),

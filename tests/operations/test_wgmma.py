@@ -47,6 +47,8 @@ SHAPES = {
     "dense": of((70, 1, 1, 264), (72, 1, 1, 264)),
     "1d": of((2, 37, 64), (72, 4, 64), strides=2, padding=((3, 1),)),
     "1d_patch": of((1, 33, 64), (64, 3, 64), padding=((2, 0),)),
+    # clusters alone: an odd number of maps, and a share of the pixels that is beyond the last
+    "clusters": of((3, 7, 7, 72), (104, 2, 3, 72), padding=((0, 1), (1, 1))),
     # where classes of pixels differ in size, none has all taps, and pixels lie beyond all windows
     "strides_of_4": of((1, 9, 11, 64), (64, 2, 3, 64), strides=(4, 2), padding=((0, 0), (1, 1))),
 }  # fmt: skip
@@ -67,11 +69,16 @@ def algorithm_of(direction: str, shape: ConvShape) -> Algorithm:
 def plans(
     backend: Backend, direction: str, shape: ConvShape, dtype: str
 ) -> tuple[Problem, list[Plan]]:
-    """Return a problem with ReLU, forward, and its plans, whose blocks take several tiles."""
+    """Return a problem with ReLU, forward, and its plans, whose blocks take several tiles: those
+    with clusters for the shape that has the name, for others those without."""
     activation = "relu" if direction == "fprop" else "linear"
     architecture = backend.launcher.architecture
     problem = Problem(direction, shape, dtype, activation, architecture, math="tf32")
-    found = list(algorithm_of(direction, shape).plans(problem))
+    clusters = shape == SHAPES["clusters"]
+    found = [
+        plan for plan in algorithm_of(direction, shape).plans(problem)
+        if (plan.settings.tile.cluster > 1) == clusters
+    ]  # fmt: skip
     if architecture == 90:
         assert found
     else:
@@ -96,8 +103,8 @@ def as_multiplied(direction: str, given: tuple[np.ndarray, ...]) -> tuple[np.nda
 
 
 # The checked emulator is slow; and on the CPU bfloat16 differs from float16 in rounding alone.
-CHECKED = ("strided", "patch", "cut", "dense", "small_maps")
-IN_TF32 = ("strided", "patch", "small_maps", "1d")
+CHECKED = ("strided", "patch", "cut", "dense", "small_maps", "clusters")
+IN_TF32 = ("strided", "patch", "small_maps", "1d", "clusters")
 RUNS = [
     pytest.param(
         name, direction, dtype, backend, id=f"{backend}-{name}-{direction}-{dtype}", marks=marks
@@ -240,7 +247,9 @@ def test_a_multiprocessor_holds_the_blocks(tile: wgmma_tiles.Tile) -> None:
 
 # N, channels, size, filters, window, and the microseconds of tiles on an H200 (bfloat16, with bias
 # and ReLU, whole sums).
-WIDE, SMALL, EVEN, SHORT, SOLO, TURNS, DEEP, FLAT, TWIN, HALF, LOW, PAIR = wgmma_tiles.TILES
+WIDE, SMALL, EVEN, SHORT, SOLO, TURNS, DEEP, FLAT, TWIN, HALF, LOW, PAIR, *CLUSTERS = (
+    wgmma_tiles.TILES
+)
 MEASURED = [
     (
         32,
@@ -412,6 +421,31 @@ def test_no_tile_was_much_faster_than_the_chosen_one(row: tuple) -> None:
     assert times[chosen.settings.tile] <= 1.13 * min(times.values())
     estimate = WGMMA.cost(problem, chosen)
     assert 0.7 < estimate / times[chosen.settings.tile] < 1.15
+
+
+def test_clusters_have_whole_pairs_of_tiles() -> None:
+    """With the same pixels, where tiles of filters are even in number; with the same filters,
+    where a tile beyond the last image may be one of them."""
+    wide, solo, low = CLUSTERS
+
+    def tiles(outputs: int, direction: str = "fprop", batch: int = 3, **given) -> dict:
+        channels, filters = (64, outputs) if direction == "fprop" else (outputs, 64)
+        shape = of((batch, 7, 7, channels), (filters, 3, 3, channels), padding=1)
+        plans = WGMMA.plans(Problem(direction, shape, **{"dtype": "bfloat16", **given}))
+        clustered = [plan for plan in plans if plan.settings.tile.cluster > 1]
+        assert all(plan.grid[0] % 2 == plan.settings.tiles % 2 == 0 for plan in clustered)
+        return {p.settings.tile: p.settings.tiles for p in clustered if p.settings.splits == 1}
+
+    for direction in ("fprop", "dgrad"):
+        assert tiles(64, direction) == {low: 4}
+        assert tiles(128, direction) == {solo: 4, low: 4}
+        assert tiles(200, direction) == {wide: 2, solo: 8, low: 8}
+        assert tiles(256, direction, batch=4) == {wide: 2, solo: 8, low: 8}
+    assert tiles(128, dtype="float32", math="tf32") == {solo: 4, low: 4}
+    for tile in CLUSTERS:
+        alone = replace(tile, cluster=1)
+        assert alone in wgmma_tiles.TILES and tile.dynamic_bytes == alone.dynamic_bytes
+        assert wgmma_tiles.TIMES[tile][1] < wgmma_tiles.TIMES[alone][1]
 
 
 def test_small_maps_are_split() -> None:

@@ -14,8 +14,16 @@ static Mbarrier& mbarrier_at(u64* bar) {
     return found->second;
 }
 
-static void join(u32* into, const u32* from) {
-    for (int i = 0; i < block->threads; i++) into[i] = std::max(into[i], from[i]);
+// The block whose mbarrier the current thread is about to use: its own, or another of the cluster.
+static Block* visited(u32 rank, u64* bar) {
+    if (rank == (u32)current->home->rank) return current->home;
+    if (rank >= cluster->blocks.size())
+        fail("the cluster has %zu blocks, none of rank %u", cluster->blocks.size(), rank);
+    Block* other = cluster->blocks[rank].get();
+    if (!other->alive) fail("use of the shared memory of block %u of the cluster, which has ended", rank);
+    if (!other->mbarriers.count(bar)) fail("block %u of the cluster has not initialised the mbarrier", rank);
+    if (!cluster->clocks.empty()) other->visits[current->number] = clock_of(*current)[current->number];
+    return other;
 }
 
 static void end_phase_if_complete(Mbarrier& m) {
@@ -131,7 +139,7 @@ static void store(const TmaStore& s) {
 void land_tma(size_t i) {
     TmaLoad load = std::move(block->tma[i]);
     block->tma.erase(block->tma.begin() + (long)i);
-    current = &block->fibers[load.issuer];  // the checker attributes the write to it
+    current = load.issuer;  // the checker attributes the write to it
     const u64 bytes = load.data.size();
     check_access((Address)load.dst, bytes, WRITE, load.pc, true);
     set_flag(load.dst, bytes, ASYNC_PROXY, true);
@@ -139,8 +147,10 @@ void land_tma(size_t i) {
     Mbarrier& m = mbarrier_at(load.bar);
     m.bytes_due -= (long)bytes;
     if (!m.clock.empty()) {
-        u32& now = clock_of(load.issuer)[load.issuer];
-        m.clock[load.issuer] = std::max(m.clock[load.issuer], now);
+        const int issuer = current->number;
+        u32& now = clock_of(*current)[issuer];
+        m.clock[issuer] = std::max(m.clock[issuer], now);
+        if (current->home != block) block->visits[issuer] = now;
         now++;
     }
     end_phase_if_complete(m);
@@ -153,8 +163,8 @@ using namespace emu;
 
 extern "C" {
 uint32_t emu_shared_address(const void* p) {
-    const u64 offset = (u64)((char*)p - block->dynamic_shared);
-    if (offset >= block->launch->dynamic_capacity)
+    const u64 offset = (u64)((char*)p - cluster->dynamic_shared);
+    if (offset >= cluster->launch->dynamic_capacity)
         fail("a 32-bit shared address is only known for dynamic shared memory");
     return (u32)offset;
 }
@@ -192,23 +202,43 @@ void emu_mbarrier_init(uint64_t* bar, uint32_t count, int) {
     check_access((Address)bar, 8, WRITE, CALLER_PC);
     Mbarrier m;
     m.count = m.pending = (int)count;
-    m.clock.assign(block->clocks.empty() ? 0 : block->threads, 0);
+    m.clock.assign(cluster->clocks.empty() ? 0 : cluster->all_threads(), 0);
     block->mbarriers[bar] = m;
 }
 
-void emu_mbarrier_arrive(uint64_t* bar, uint32_t expect_bytes, int line) {
-    check_access((Address)bar, 8, ATOMIC, CALLER_PC);
+static void arrive(uint64_t* bar, uint32_t expect_bytes, int line, void* pc) {
+    check_access((Address)bar, 8, ATOMIC, pc);
     Mbarrier& m = mbarrier_at(bar);
     m.bytes_due += expect_bytes;
     if (m.pending == 0)
         fail("mbarrier (line %d): more arrivals than its count %d in one phase", line, m.count);
     if (!m.clock.empty()) {
-        u32* mine = clock_of(current->id);
-        join(m.clock.data(), mine);
-        mine[current->id]++;
+        u32* mine = clock_of(*current);
+        join(m.clock, mine);
+        mine[current->number]++;
     }
     m.pending--;
     end_phase_if_complete(m);
+}
+
+void emu_mbarrier_arrive(uint64_t* bar, uint32_t expect_bytes, int line) {
+    arrive(bar, expect_bytes, line, CALLER_PC);
+}
+
+// A shared::cluster address: the block's rank above the address in its own window.
+constexpr u32 RANK_SHIFT = 24;
+
+uint32_t emu_cluster_map(const void* p, uint32_t rank) {
+    if (rank >= cluster->blocks.size())
+        fail("mapa: the cluster has %zu blocks, none of rank %u", cluster->blocks.size(), rank);
+    return rank << RANK_SHIFT | emu_shared_address(p);
+}
+
+void emu_mbarrier_arrive_cluster(uint32_t address, int line) {
+    u64* bar = (u64*)(cluster->dynamic_shared + (address & ((1u << RANK_SHIFT) - 1)));
+    block = visited(address >> RANK_SHIFT, bar);
+    arrive(bar, 0, line, CALLER_PC);
+    block = current->home;
 }
 
 void emu_mbarrier_wait(uint64_t* bar, uint32_t parity, int line) {
@@ -221,11 +251,13 @@ void emu_mbarrier_wait(uint64_t* bar, uint32_t parity, int line) {
         wait_here("mbarrier wait", line);
     }
     const Mbarrier& m = mbarrier_at(bar);
-    if (!m.clock.empty()) join(clock_of(current->id), m.clock.data());
+    u32* mine = m.clock.empty() ? nullptr : clock_of(*current);
+    for (size_t i = 0; i < m.clock.size(); i++) mine[i] = std::max(mine[i], m.clock[i]);
 }
 
 // ---- TMA ----------------------------------------------------------------------------------------
-void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets) {
+void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets,
+                  uint32_t blocks) {
     void* pc = CALLER_PC;
     const TensorMapFields& m = fields_of(map, dst, offsets != nullptr, pc);
     std::vector<unsigned char> rows;
@@ -238,7 +270,7 @@ void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, 
     };
     if (offsets) TmaWalk(m).im2col(coords, offsets, take);
     else TmaWalk(m).tile(coords, take);
-    TmaLoad load{(unsigned char*)dst, {}, bar, current->id, pc};
+    TmaLoad load{(unsigned char*)dst, {}, bar, current, pc};
     load.data.resize(rows.size());
     const u32 base = emu_shared_address(dst);
     for (u32 i = 0; i < rows.size(); i++) {
@@ -246,9 +278,16 @@ void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, 
         if (to >= rows.size()) fail("TMA destination is not aligned to its swizzle pattern");
         load.data[to] = rows[i];
     }
-    check_access((Address)dst, rows.size(), WRITE, pc);
-    set_flag(dst, rows.size(), PENDING, true);
-    block->tma.push_back(std::move(load));
+    if (!blocks) blocks = 1u << block->rank;
+    for (u32 rank = 0; rank < 32; rank++) {
+        if (!(blocks >> rank & 1)) continue;
+        block = visited(rank, bar);
+        if (block != current->home) check_access((Address)bar, 8, ATOMIC, pc);
+        check_access((Address)dst, rows.size(), WRITE, pc);
+        set_flag(dst, rows.size(), PENDING, true);
+        block->tma.push_back(load);
+    }
+    block = current->home;
 }
 
 void emu_tma_store(const void* map, const void* src, const int* coords, int rank) {

@@ -24,9 +24,9 @@ static void meet(const char* what, int line, int first, int count, u32 mask, voi
     bool all_here = true;
     for (int i = 0; i < count; i++) {
         if (!takes_part(i)) continue;
-        if (first + i >= block->threads)
+        if (first + i >= cluster->threads)
             fail("%s (line %d): mask %08x names lane %d, but the block has %d threads", what, line, mask, i,
-                 block->threads);
+                 cluster->threads);
         const Fiber& other = block->fibers[first + i];
         if (&other == &self) continue;
         if (other.state == State::DONE)
@@ -62,7 +62,7 @@ template <class Run> void meet_warp(const char* what, int line, u32 mask, void* 
 // All threads of the `count` that share this thread's warp (32) or warpgroup (128).
 template <class Run> void meet_all(const char* what, int line, int count, void* payload, Run run) {
     const int first = current->id & -count;
-    if (first + count > block->threads) fail("%s (line %d) needs all %d threads", what, line, count);
+    if (first + count > cluster->threads) fail("%s (line %d) needs all %d threads", what, line, count);
     meet(what, line, first, count, ~0u, payload, run);
 }
 
@@ -81,9 +81,26 @@ void open_barrier(int id) {
         fiber.voters = barrier.arrived;
         if (fiber.state == State::WAITING) make_ready(fiber);
     }
-    if (barrier.arrived == block->alive) block->generation++;
+    if (barrier.arrived == block->alive && cluster->blocks.size() == 1) cluster->generation++;
     else join_clocks(here);
     barrier.arrived = 0;
+}
+
+// ---- barrier.cluster: threads that have ended are not waited for --------------------------------
+bool cluster_barrier_is_complete() {
+    int alive = 0;
+    for (const auto& b : cluster->blocks) alive += b->alive;
+    return cluster->barrier_arrived > 0 && cluster->barrier_arrived == alive;
+}
+
+void open_cluster_barrier() {
+    cluster->barrier_arrived = 0;
+    cluster->barrier_phases++;
+    std::swap(cluster->barrier_passed, cluster->barrier_clock);
+    std::fill(cluster->barrier_clock.begin(), cluster->barrier_clock.end(), 0);
+    for (const auto& b : cluster->blocks)
+        for (Fiber& fiber : b->fibers)
+            if (fiber.state == State::WAITING && fiber.waits_for_cluster) make_ready(fiber);
 }
 
 }  // namespace emu
@@ -106,7 +123,7 @@ int emu_barrier(int id, int threads, int predicate, int result, int line) {
     self.barrier = id;
     barrier.arrived++;
     barrier.votes += predicate != 0;
-    block->stats[BARRIERS]++;
+    cluster->stats[BARRIERS]++;
     if (barrier.arrived < (threads ? threads : block->alive)) {
         wait_here(id ? "bar.sync" : "__syncthreads", line);
     } else {
@@ -116,6 +133,30 @@ int emu_barrier(int id, int threads, int predicate, int result, int line) {
            : result == EMU_AND ? self.votes == self.voters
            : result == EMU_OR  ? self.votes > 0
                                : 0;
+}
+
+void emu_cluster_arrive(int line) {
+    if (current->cluster_phases > cluster->barrier_phases)
+        fail("barrier.cluster.arrive (line %d): the thread has arrived and not waited", line);
+    current->cluster_phases = cluster->barrier_phases + 1;
+    cluster->barrier_arrived++;
+    if (cluster->clocks.empty()) return;
+    join(cluster->barrier_clock, clock_of(*current));
+    clock_of(*current)[current->number]++;
+}
+
+void emu_cluster_wait(int line) {
+    if (!current->cluster_phases) fail("barrier.cluster.wait (line %d): the thread has not arrived", line);
+    if (current->cluster_phases > cluster->barrier_phases) {
+        current->waits_for_cluster = true;
+        wait_here("barrier.cluster.wait", line);
+        current->waits_for_cluster = false;
+    }
+    current->cluster_phases = 0;
+    if (cluster->clocks.empty()) return;
+    const u32* passed = cluster->barrier_passed.data();
+    u32* mine = clock_of(*current);
+    for (int i = 0; i < cluster->all_threads(); i++) mine[i] = std::max(mine[i], passed[i]);
 }
 
 void emu_syncwarp(unsigned mask, int line) {
@@ -203,7 +244,7 @@ void emu_reduce(unsigned mask, void* value, int op, int is_signed, int line) {
 unsigned emu_active_mask() {
     u32 mask = 0;
     const int first = current->id & ~31;
-    for (int i = 0; i < 32 && first + i < block->threads; i++)
+    for (int i = 0; i < 32 && first + i < cluster->threads; i++)
         mask |= (u32)(block->fibers[first + i].state != State::DONE) << i;
     return mask;
 }
@@ -217,8 +258,9 @@ void emu_yield() {
 
 // ---- who am I -----------------------------------------------------------------------------------
 uint3 emu_thread_index() { return current->index; }
-uint3 emu_block_index() { return block->index; }
-uint3 emu_block_size() { return block->size; }
-uint3 emu_grid_size() { return block->grid; }
+uint3 emu_block_index() { return current->home->index; }
+uint3 emu_block_size() { return cluster->size; }
+uint3 emu_grid_size() { return cluster->grid; }
+uint32_t emu_cluster_rank() { return (u32)current->home->rank; }
 void emu_fail(const char* what, const char* file, int line) { fail("%s at %s:%d", what, file, line); }
 }  // extern "C"

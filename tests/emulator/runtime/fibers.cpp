@@ -9,6 +9,7 @@
 
 namespace emu {
 
+EMU_THREAD_LOCAL Cluster* cluster = nullptr;
 EMU_THREAD_LOCAL Block* block = nullptr;
 EMU_THREAD_LOCAL Fiber* current = nullptr;
 
@@ -81,10 +82,10 @@ static void* first_frame(char* top, void (*entry)()) {
 void switch_to_scheduler(bool for_ever) {
     Fiber* self = current;
 #ifdef EMU_ASAN
-    __sanitizer_start_switch_fiber(for_ever ? nullptr : &self->asan_stack, block->asan_main_stack,
-                                   block->asan_main_bytes);
+    __sanitizer_start_switch_fiber(for_ever ? nullptr : &self->asan_stack, cluster->asan_main_stack,
+                                   cluster->asan_main_bytes);
 #endif
-    emu_switch_stack(&self->stack_pointer, block->main_stack_pointer);
+    emu_switch_stack(&self->stack_pointer, cluster->main_stack_pointer);
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(self->asan_stack, nullptr, nullptr);
 #endif
@@ -93,27 +94,27 @@ void switch_to_scheduler(bool for_ever) {
 
 void switch_to(Fiber& fiber) {
     current = &fiber;
-    block->in_fiber = true;
+    cluster->in_fiber = true;
 #ifdef EMU_ASAN
-    __sanitizer_start_switch_fiber(&block->asan_stack, fiber.stack + PAGE_BYTES, STACK_BYTES - PAGE_BYTES);
+    __sanitizer_start_switch_fiber(&cluster->asan_stack, fiber.stack + PAGE_BYTES, STACK_BYTES - PAGE_BYTES);
 #endif
-    emu_switch_stack(&block->main_stack_pointer, fiber.stack_pointer);
+    emu_switch_stack(&cluster->main_stack_pointer, fiber.stack_pointer);
 #ifdef EMU_ASAN
-    __sanitizer_finish_switch_fiber(block->asan_stack, nullptr, nullptr);
+    __sanitizer_finish_switch_fiber(cluster->asan_stack, nullptr, nullptr);
 #endif
-    block->in_fiber = false;
+    cluster->in_fiber = false;
     current = nullptr;
 }
 
 static void fiber_main() {
 #ifdef EMU_ASAN
-    __sanitizer_finish_switch_fiber(nullptr, &block->asan_main_stack, &block->asan_main_bytes);
+    __sanitizer_finish_switch_fiber(nullptr, &cluster->asan_main_stack, &cluster->asan_main_bytes);
 #endif
-    block->launch->kernel(block->launch->args);
+    cluster->launch->kernel(cluster->launch->args);
     if (!current->waited) fail("a thread ends without having waited for the kernels before");
     if (!current->stores.empty()) fail("a thread ends before its TMA stores have read shared memory");
     current->state = State::DONE;
-    block->alive--;
+    if (--block->alive == 0) check_end_of_block();
     switch_to_scheduler(true);
 }
 

@@ -1,4 +1,5 @@
-// The entry point: works through a grid's blocks on one or more operating-system threads.
+// The entry point: works through a grid's clusters, mostly of one block, on one or more
+// operating-system threads.
 #include <algorithm>
 #include <atomic>
 #include <csignal>
@@ -43,12 +44,22 @@ static int visit_library(dl_phdr_info* info, size_t, void* data) {
     return 1;
 }
 
-// ---- a thread that works through blocks ---------------------------------------------------------
+// ---- a block's stacks ---------------------------------------------------------------------------
+Block::Block(int stack_count) : stack_count(stack_count) {
+    stacks = (char*)mmap(nullptr, stack_count * STACK_BYTES, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (int i = 0; i < stack_count; i++)  // a guard page below each
+        mprotect(stacks + i * STACK_BYTES, PAGE_BYTES, PROT_NONE);
+}
+
+Block::~Block() { munmap(stacks, stack_count * STACK_BYTES); }
+
+// ---- a thread that works through clusters -------------------------------------------------------
 struct Grid {
     explicit Grid(const EmuLaunch& launch)
-        : launch(launch), blocks((u64)launch.grid[0] * launch.grid[1] * launch.grid[2]) {}
+        : launch(launch), clusters((u64)launch.grid[0] / launch.cluster[0] * launch.grid[1] * launch.grid[2]) {}
     const EmuLaunch& launch;
-    const u64 blocks;
+    const u64 clusters;
     std::atomic<u64> next{0};
     std::atomic<bool> stop{false};
     std::mutex mutex;
@@ -59,104 +70,109 @@ class Worker {
 public:
     Worker() = default;
     Worker(const Worker&) = delete;
-    ~Worker() {
-        if (b.stacks) munmap(b.stacks, stack_count * STACK_BYTES);
-    }
 
     void run(Grid& grid) {
         const EmuLaunch& launch = grid.launch;
-        block = &b;
-        b.launch = &launch;
-        b.failed = false;
-        b.size = {launch.block[0], launch.block[1], launch.block[2]};
-        b.grid = {launch.grid[0], launch.grid[1], launch.grid[2]};
-        memset(b.stats, 0, sizeof b.stats);
-        resize((int)(b.size.x * b.size.y * b.size.z));
-        const auto shared_memory = find_memory();
+        cluster = &c;
+        c.launch = &launch;
+        c.failed = false;
+        c.size = {launch.block[0], launch.block[1], launch.block[2]};
+        c.grid = {launch.grid[0], launch.grid[1], launch.grid[2]};
+        memset(c.stats, 0, sizeof c.stats);
+        resize((int)(c.size.x * c.size.y * c.size.z), launch.cluster[0]);
+        find_memory();
 
         std::vector<char> signal_stack(64 << 10);
         stack_t alternate{}, before;
         alternate.ss_sp = signal_stack.data();
         alternate.ss_size = signal_stack.size();
         sigaltstack(&alternate, &before);
-        for (u64 i; !grid.stop && (i = grid.next++) < grid.blocks;) {
-            if (launch.order == REVERSE) i = grid.blocks - 1 - i;
-            b.random = ((launch.seed + 1) * 0x9e3779b97f4a7c15ull ^ (i * 0xbf58476d1ce4e5b9ull + 1)) | 1;
-            const u64 x = b.grid.x, y = b.grid.y;
-            run_block({(u32)(i % x), (u32)(i / x % y), (u32)(i / (x * y))}, shared_memory);
-            if (!b.failed) continue;
+        for (u64 i; !grid.stop && (i = grid.next++) < grid.clusters;) {
+            if (launch.order == REVERSE) i = grid.clusters - 1 - i;
+            c.random = ((launch.seed + 1) * 0x9e3779b97f4a7c15ull ^ (i * 0xbf58476d1ce4e5b9ull + 1)) | 1;
+            run_cluster(i * launch.cluster[0]);
+            if (!c.failed) continue;
             std::lock_guard<std::mutex> guard(grid.mutex);
-            if (grid.error.empty()) grid.error = b.error;
+            if (grid.error.empty()) grid.error = c.error;
             grid.stop = true;
         }
         sigaltstack(&before, nullptr);
-        block = nullptr;
+        cluster = nullptr;
     }
 
-    const u64* stats() const { return b.stats; }
+    const u64* stats() const { return c.stats; }
 
 private:
-    void resize(int threads) {
-        if ((size_t)threads > stack_count) {
-            if (b.stacks) munmap(b.stacks, stack_count * STACK_BYTES);
-            stack_count = (size_t)threads;
-            b.stacks = (char*)mmap(nullptr, stack_count * STACK_BYTES, PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            for (size_t i = 0; i < stack_count; i++)  // a guard page below each stack
-                mprotect(b.stacks + i * STACK_BYTES, PAGE_BYTES, PROT_NONE);
-        }
-        if (b.threads != threads) {
-            b.threads = threads;
-            b.fibers.resize(threads);
-            b.clocks.clear();
-        }
-        if (b.launch->check && b.clocks.empty()) {
-            b.clocks.assign((size_t)threads * threads, 0);
-            for (int i = 0; i < threads; i++) clock_of(i)[i] = 1;
+    void resize(int threads, size_t blocks) {
+        if (c.threads == threads && c.blocks.size() == blocks) return;
+        c.threads = threads;
+        c.clocks.clear();
+        c.blocks.resize(blocks);
+        for (size_t rank = 0; rank < blocks; rank++) {
+            std::unique_ptr<Block>& b = c.blocks[rank];
+            if (!b || b->stack_count < threads) b = std::make_unique<Block>(threads);
+            b->rank = (int)rank;
+            b->fibers.resize(threads);
         }
     }
 
     // The pieces of shared memory; with the checker, also the regions that the kernel may touch.
-    std::vector<std::pair<char*, size_t>> find_memory() {
-        const EmuLaunch& launch = *b.launch;
+    void find_memory() {
+        const EmuLaunch& launch = *c.launch;
         launch.touch_shared();  // makes this thread's segment exist
         Library lib;
         lib.inside = (Address)launch.kernel;
         dl_iterate_phdr(visit_library, &lib);
-        b.library_start = lib.start;
-        b.library_end = lib.end;
-        b.dynamic_shared = (char*)launch.dynamic_shared();
+        c.library_start = lib.start;
+        c.library_end = lib.end;
+        c.dynamic_shared = (char*)launch.dynamic_shared();
 
         // The dynamic array lies somewhere in the segment, longer than this launch asked for.
-        std::vector<std::pair<char*, size_t>> pieces;
+        auto& pieces = c.shared_memory;
+        pieces.clear();
         char* const tls_end = lib.tls + lib.tls_bytes;
-        if (b.dynamic_shared) {
-            char* const after = b.dynamic_shared + launch.dynamic_capacity;
-            pieces.emplace_back(b.dynamic_shared, launch.dynamic_bytes);
-            pieces.emplace_back(lib.tls, b.dynamic_shared - lib.tls);
+        if (c.dynamic_shared) {
+            char* const after = c.dynamic_shared + launch.dynamic_capacity;
+            pieces.emplace_back(c.dynamic_shared, launch.dynamic_bytes);
+            pieces.emplace_back(lib.tls, c.dynamic_shared - lib.tls);
             pieces.emplace_back(after, tls_end - after);
         } else {
             pieces.emplace_back(lib.tls, lib.tls_bytes);
         }
-        b.launch_generation = ++b.generation;
-        b.regions.clear();
-        b.last_region = 0;
-        if (!launch.check) return pieces;
+        c.launch_generation = ++c.generation;
+        for (const auto& b : c.blocks) {
+            b->regions.clear();
+            b->last_region = 0;
+            size_t bytes = 0;
+            for (const auto& piece : pieces) bytes += piece.second;
+            b->shared.resize(c.blocks.size() > 1 ? bytes : 0);
+        }
+        if (!launch.check) return;
 
+        const size_t all = (size_t)c.all_threads();
+        if (c.clocks.empty()) {
+            c.clocks.assign(all * all, 0);
+            for (size_t i = 0; i < all; i++) c.clocks[i * all + i] = 1;
+        }
+        global_cells.assign(launch.buffer_count, {});
+        for (const auto& b : c.blocks) add_regions(*b, lib);
+    }
+
+    void add_regions(Block& b, const Library& lib) {
+        const EmuLaunch& launch = *c.launch;
         constexpr u32 SHARED_SHIFT = 1, SHARED_CELL = 1 << SHARED_SHIFT;
         constexpr u64 GUARD_BYTES = 8;
-        shared_cells.assign(lib.tls_bytes / SHARED_CELL + 1, {});
+        b.shared_cells.assign(lib.tls_bytes / SHARED_CELL + 1, {});
         for (u64 i = 0; i < launch.guard_count; i++)
             for (u64 byte = 0; byte < GUARD_BYTES; byte += SHARED_CELL)
-                shared_cells[(launch.guards[i] + byte) / SHARED_CELL].flags = IGNORED;
-        for (auto [start, bytes] : pieces) {
-            const bool dynamic = start == b.dynamic_shared;
+                b.shared_cells[(launch.guards[i] + byte) / SHARED_CELL].flags = IGNORED;
+        for (auto [start, bytes] : c.shared_memory) {
+            const bool dynamic = start == c.dynamic_shared;
             const u64 offset = (u64)(start - lib.tls);
             b.regions.push_back({(Address)start, bytes, dynamic ? 0 : offset, SHARED_SHIFT, true, false,
                                  dynamic ? "dynamic shared memory" : "static shared memory",
-                                 shared_cells.data() + offset / SHARED_CELL});
+                                 b.shared_cells.data() + offset / SHARED_CELL});
         }
-        global_cells.assign(launch.buffer_count, {});
         for (u64 i = 0; i < launch.buffer_count; i++) {
             const EmuBuffer& buffer = launch.buffers[i];
             const u32 shift = buffer.itemsize >= 4 ? 2 : buffer.itemsize >= 2 ? 1 : 0;
@@ -164,12 +180,9 @@ private:
             b.regions.push_back({(Address)buffer.start, buffer.bytes, 0, shift, false, buffer.read_only != 0,
                                  buffer.name, global_cells[i].data()});
         }
-        return pieces;
     }
 
-    Block b;
-    size_t stack_count = 0;
-    std::vector<Cell> shared_cells;
+    Cluster c;
     std::vector<std::vector<Cell>> global_cells;
 };
 
@@ -178,6 +191,10 @@ static const char* invalid(const EmuLaunch& launch) {
     const bool grid_fits = launch.grid[0] <= 0x7fffffff && launch.grid[1] <= 65535 && launch.grid[2] <= 65535;
     if (!threads || threads > 1024 || launch.block[2] > 64) return "invalid block size";
     if (!launch.grid[0] || !launch.grid[1] || !launch.grid[2] || !grid_fits) return "invalid grid size";
+    const uint32_t* cluster = launch.cluster;
+    if (!cluster[0] || cluster[0] > 8 || cluster[1] != 1 || cluster[2] != 1)
+        return "the emulator's clusters have 1 to 8 blocks, side by side in x";
+    if (launch.grid[0] % cluster[0]) return "the grid is no multiple of the cluster";
     if (launch.dynamic_bytes > launch.dynamic_capacity)
         return "too much dynamic shared memory, or the kernel file declares none";
     return nullptr;
@@ -198,7 +215,7 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(EmuLaunch* laun
         catch_signals(true, launch->time_limit);
         const u64 wanted = launch->check || !launch->threads ? 1 : launch->threads;
         std::vector<std::thread> threads;
-        for (u64 i = 1; i < std::min(wanted, grid.blocks); i++)
+        for (u64 i = 1; i < std::min(wanted, grid.clusters); i++)
             threads.emplace_back([&grid] { Worker().run(grid); });
         main_worker.run(grid);
         for (std::thread& thread : threads) thread.join();

@@ -1,4 +1,6 @@
-// Whose turn it is: runs a block's fibers until all have returned, and ends it at the first error.
+// Whose turn it is: runs the fibers of a cluster's blocks until all have returned, and ends it at the
+// first error.
+#include <algorithm>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -12,15 +14,15 @@ namespace emu {
 
 // ---- errors -------------------------------------------------------------------------------------
 static void set_error(const char* text) {
-    if (block->failed) return;  // the first error stays
-    block->failed = true;
-    block->error = text;
+    if (cluster->failed) return;  // the first error stays
+    cluster->failed = true;
+    cluster->error = text;
     if (current) {
         char where[160];
-        const uint3 t = current->index, b = block->index;
+        const uint3 t = current->index, b = current->home->index;
         snprintf(where, sizeof where, "\n  in thread (%u,%u,%u) of block (%u,%u,%u)", t.x, t.y, t.z, b.x,
                  b.y, b.z);
-        block->error += where;
+        cluster->error += where;
     }
 }
 
@@ -31,7 +33,7 @@ void fail(const char* format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     set_error(text);
-    if (!block->in_fiber) throw Failed();
+    if (!cluster->in_fiber) throw Failed();
     switch_to_scheduler(true);
     __builtin_unreachable();
 }
@@ -47,7 +49,7 @@ static Address interrupted_at(void* context) {
 }
 
 static void on_signal(int signal_number, siginfo_t* info, void* context) {
-    if (!block || block->failed) {
+    if (!cluster || cluster->failed) {
         if (signal_number != SIGVTALRM) signal(signal_number, SIG_DFL);
         return;
     }
@@ -56,14 +58,14 @@ static void on_signal(int signal_number, siginfo_t* info, void* context) {
         // Only leave the kernel's own code: the runtime may hold a lock of malloc. The timer will
         // ring again.
         const Address at = interrupted_at(context);
-        if (at < block->library_start || at >= block->library_end) return;
-        snprintf(text, sizeof text, "still running after %g s of CPU time", block->launch->time_limit);
+        if (at < cluster->library_start || at >= cluster->library_end) return;
+        snprintf(text, sizeof text, "still running after %g s of CPU time", cluster->launch->time_limit);
     } else {
         const char* what = signal_number == SIGFPE ? "integer division by zero" : "invalid memory access";
         snprintf(text, sizeof text, "%s at address %p", what, info->si_addr);
     }
     set_error(text);
-    siglongjmp(block->escape, 1);
+    siglongjmp(cluster->escape, 1);
 }
 
 void catch_signals(bool install, double time_limit) {
@@ -93,7 +95,7 @@ void catch_signals(bool install, double time_limit) {
 
 // ---- turns --------------------------------------------------------------------------------------
 static u64 next_random() {  // xorshift
-    u64& r = block->random;
+    u64& r = cluster->random;
     r ^= r << 13;
     r ^= r >> 7;
     r ^= r << 17;
@@ -102,14 +104,14 @@ static u64 next_random() {  // xorshift
 
 void make_ready(Fiber& fiber) {
     fiber.state = State::READY;
-    block->ready.push_back(fiber.id);
+    fiber.home->ready.push_back(fiber.id);
 }
 
 void wait_here(const char* what, int line) {
     current->state = State::WAITING;
     current->what = what;
     current->line = line;
-    block->stats[WAITS]++;
+    cluster->stats[WAITS]++;
     switch_to_scheduler();
 }
 
@@ -126,7 +128,7 @@ static void wake_mbarrier_waiters() {
 static Fiber* next_fiber() {
     std::vector<int>& ready = block->ready;
     size_t& head = block->ready_head;
-    const bool random = block->launch->order == RANDOM;
+    const bool random = cluster->launch->order == RANDOM;
     if (head == ready.size()) ready.clear(), head = 0;
     const bool polls = random && !block->polling.empty() && next_random() % 8 == 0;
     if (ready.empty() || polls) wake_mbarrier_waiters();
@@ -143,28 +145,33 @@ static bool barrier_is_complete() {
 
 [[noreturn]] static void report_deadlock() {
     std::map<std::string, std::vector<int>> places;
-    for (const Fiber& f : block->fibers)
-        if (f.state != State::DONE) {
+    int exited = 0;
+    for (const auto& b : cluster->blocks)
+        for (const Fiber& f : b->fibers) {
+            exited += f.state == State::DONE;
+            if (f.state == State::DONE) continue;
             char place[96];
             snprintf(place, sizeof place, "%s (line %d)", f.what, f.line);
-            places[place].push_back(f.id);
+            places[place].push_back(f.number);
         }
     std::string text = "deadlock:";
     for (const auto& [place, ids] : places)
         text += " " + std::to_string(ids.size()) + " threads (first " + std::to_string(ids[0]) +
                 ") wait at " + place + ";";
-    if (block->alive < block->threads)
-        text += " " + std::to_string(block->threads - block->alive) + " threads have exited";
-    const uint3 b = block->index;
-    fail("%s\n  in block (%u,%u,%u)", text.c_str(), b.x, b.y, b.z);
+    if (exited) text += " " + std::to_string(exited) + " threads have exited";
+    const uint3 b = cluster->blocks[0]->index;
+    fail("%s\n  in %s (%u,%u,%u)", text.c_str(), cluster->blocks.size() > 1 ? "the cluster of block" : "block", b.x,
+         b.y, b.z);
 }
 
 static void reset_fiber(Fiber& fiber, int id) {
-    const uint3 size = block->size;
+    const uint3 size = cluster->size;
     char* stack = block->stacks + (size_t)id * STACK_BYTES;
     fiber = Fiber{};
     fiber.stack = stack;
+    fiber.home = block;
     fiber.id = id;
+    fiber.number = block->rank * cluster->threads + id;
     fiber.index = {id % size.x, id / size.x % size.y, id / (size.x * size.y)};
     fiber.what = "start";
     fiber.group_first = fiber.barrier = -1;
@@ -174,41 +181,101 @@ static void reset_fiber(Fiber& fiber, int id) {
     make_ready(fiber);
 }
 
-static void run_fibers() {
-    const bool random = block->launch->order == RANDOM;
-    while (!block->failed) {
-        const size_t loads = block->tma.size();
-        if (random && loads && next_random() % 4 == 0) land_tma(next_random() % loads);
-        if (Fiber* fiber = next_fiber()) switch_to(*fiber);
-        else if (!block->alive) return;
-        else if (barrier_is_complete()) open_barrier(0);
-        else if (!block->tma.empty()) land_tma(random ? next_random() % block->tma.size() : 0);
-        else report_deadlock();
+// Make a block the current one, and its shared memory that of the operating-system thread.
+static void enter(Block& next) {
+    block = &next;
+    if (cluster->resident == &next) return;
+    char *out = cluster->resident->shared.data(), *in = next.shared.data();
+    for (auto [start, bytes] : cluster->shared_memory) {
+        memcpy(out, start, bytes);
+        memcpy(start, in, bytes);
+        out += bytes;
+        in += bytes;
+    }
+    cluster->resident = &next;
+}
+
+// Whether something could happen in the current block: the turn of a fiber, or a barrier's end.
+static bool advance() {
+    const bool random = cluster->launch->order == RANDOM;
+    const size_t loads = block->tma.size();
+    if (random && loads && next_random() % 4 == 0) land_tma(next_random() % loads);
+    if (Fiber* fiber = next_fiber()) switch_to(*fiber);
+    else if (barrier_is_complete()) open_barrier(0);
+    else return false;
+    return true;
+}
+
+// A copy lands, or a cluster's threads pass their barrier: what waits until nothing else can happen.
+static bool advance_at_last() {
+    if (cluster_barrier_is_complete()) {
+        open_cluster_barrier();
+        return true;
+    }
+    for (const auto& b : cluster->blocks) {
+        if (b->tma.empty()) continue;
+        enter(*b);
+        land_tma(cluster->launch->order == RANDOM ? next_random() % b->tma.size() : 0);
+        return true;
+    }
+    return false;
+}
+
+static void run_blocks() {
+    const bool random = cluster->launch->order == RANDOM, reverse = cluster->launch->order == REVERSE;
+    const size_t count = cluster->blocks.size();
+    for (;;) {
+        bool advanced = false, alive = false;
+        for (size_t i = 0; i < count; i++) {
+            enter(*cluster->blocks[reverse ? count - 1 - i : i]);
+            while (!cluster->failed && advance()) {
+                advanced = true;
+                if (random && count > 1 && next_random() % 64 == 0) break;  // another block's turn
+            }
+            if (cluster->failed) return;
+        }
+        if (advanced && count > 1) continue;
+        for (const auto& b : cluster->blocks) alive |= b->alive > 0;
+        if (!alive) return;
+        if (!advance_at_last()) report_deadlock();
     }
 }
 
-void run_block(uint3 index, const std::vector<std::pair<char*, size_t>>& shared_memory) {
-    block->index = index;
-    block->alive = block->threads;
-    block->ready.clear();
-    block->ready_head = 0;
-    block->polling.clear();
-    block->mbarriers.clear();
-    block->tma.clear();
-    for (Barrier& barrier : block->barriers) barrier.arrived = 0;
-    block->block_generation = ++block->generation;
-    for (auto [start, bytes] : shared_memory) memset(start, 0xff, bytes);  // NaN in every float format
-    const bool reverse = block->launch->order == REVERSE;
-    for (int i = 0; i < block->threads; i++) {
-        const int id = reverse ? block->threads - 1 - i : i;
-        reset_fiber(block->fibers[id], id);
+static void start_block(Block& b, u64 number) {
+    const u64 x = cluster->grid.x, y = cluster->grid.y;
+    block = &b;
+    b.index = {(u32)(number % x), (u32)(number / x % y), (u32)(number / (x * y))};
+    b.alive = cluster->threads;
+    b.ready.clear();
+    b.ready_head = 0;
+    b.polling.clear();
+    b.mbarriers.clear();
+    b.tma.clear();
+    b.visits.assign(cluster->clocks.empty() ? 0 : cluster->all_threads(), 0);
+    std::fill(b.shared.begin(), b.shared.end(), (char)0xff);  // NaN in every float format
+    for (Barrier& barrier : b.barriers) barrier.arrived = 0;
+    const bool reverse = cluster->launch->order == REVERSE;
+    for (int i = 0; i < cluster->threads; i++) {
+        const int id = reverse ? cluster->threads - 1 - i : i;
+        reset_fiber(b.fibers[id], id);
     }
+}
+
+// Its blocks lie side by side in x.
+void run_cluster(u64 first_block) {
+    cluster->cluster_generation = ++cluster->generation;
+    cluster->barrier_arrived = cluster->barrier_phases = 0;
+    cluster->barrier_clock.assign(cluster->clocks.empty() ? 0 : cluster->all_threads(), 0);
+    cluster->barrier_passed = cluster->barrier_clock;
+    for (const auto& b : cluster->blocks) start_block(*b, first_block + b->rank);
+    for (auto [start, bytes] : cluster->shared_memory) memset(start, 0xff, bytes);
+    cluster->resident = cluster->blocks[0].get();
     try {
-        if (!sigsetjmp(block->escape, 0)) run_fibers();
+        if (!sigsetjmp(cluster->escape, 0)) run_blocks();
     } catch (Failed&) {
     }
     current = nullptr;
-    block->in_fiber = false;
+    cluster->in_fiber = false;
 }
 
 }  // namespace emu

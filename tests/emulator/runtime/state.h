@@ -7,6 +7,10 @@
 //
 // __shared__ variables are thread_local: the kernel library's thread-local segment is the block's
 // shared memory, and several blocks can run at a time on several operating-system threads.
+//
+// The blocks of a cluster run on one operating-system thread, each as far as it comes. One of them
+// is resident: what the others have in shared memory is kept aside meanwhile. So a shared address
+// means the same place in each, as it does on a GPU.
 #pragma once
 #include <csetjmp>
 #include <cstdint>
@@ -37,6 +41,7 @@ struct EmuLaunch {
     uint64_t dynamic_bytes, dynamic_capacity;  // of this launch, and of the array in the library
     uint64_t seed;
     uint32_t order, check, block_races, threads, dependent;
+    uint32_t cluster[3];  // blocks
     double time_limit;  // CPU seconds
     const EmuBuffer* buffers;
     uint64_t buffer_count;
@@ -77,7 +82,7 @@ struct TmaLoad {
     unsigned char* dst;
     std::vector<unsigned char> data;
     u64* bar;
-    int issuer;
+    struct Fiber* issuer;  // of any block of the cluster
     void* pc;
 };
 struct TmaStore {
@@ -102,7 +107,9 @@ struct Fiber {
     void* stack_pointer;
     char* stack;
     uint3 index;
-    int id;  // linear index in the block
+    struct Block* home;
+    int id;      // linear index in the block
+    int number;  // and in the cluster
     State state;
 
     const char* what;  // why it waits, and where in the source
@@ -114,6 +121,8 @@ struct Fiber {
     int votes, voters;  // what the last barrier counted
     u64* mbarrier;
     u32 parity;
+    int cluster_phases;      // of the cluster's barrier, the one it has arrived for being the last; or 0
+    bool waits_for_cluster;  // for that one's end
 
     bool waited;  // for the kernels before, in a dependent launch
     u32 proxy_fences;
@@ -150,46 +159,71 @@ struct Region {  // memory that the kernel may touch
     u64 offset(Address a) const { return a - start + name_offset; }
 };
 
-// ---- a block, and the thread that works through a grid's blocks ---------------------------------
+// ---- a block, its cluster, and the thread that works through a grid's clusters ------------------
 struct Block {
-    const EmuLaunch* launch;
-    uint3 index, size, grid;
-    int threads = 0, alive = 0;
+    uint3 index;
+    int rank;  // in the cluster
+    int alive = 0;
     std::vector<Fiber> fibers;
-    char* stacks = nullptr;
+    char* stacks;
+    const int stack_count;
+    std::vector<char> shared;  // what it has in shared memory while another block is resident
 
     std::vector<int> ready;  // fibers whose turn comes, from ready[ready_head] on
     size_t ready_head = 0;
     std::vector<int> polling;  // fibers that wait for an mbarrier
+
+    Barrier barriers[16] = {};
+    std::map<u64*, Mbarrier> mbarriers;
+    std::deque<TmaLoad> tma;  // into its shared memory
+    std::vector<u32> visits;  // when each thread of the cluster's other blocks last did something there
+
+    std::vector<Region> regions;
+    size_t last_region = 0;
+    std::vector<Cell> shared_cells;
+
+    explicit Block(int stack_count);
+    ~Block();
+};
+
+struct Cluster {  // mostly of one block
+    const EmuLaunch* launch;
+    uint3 size, grid;  // of a block, and of all
+    int threads = 0;   // of a block
+    std::vector<std::unique_ptr<Block>> blocks;
+    Block* resident = nullptr;
+
     void* main_stack_pointer = nullptr;
     u64 random = 1;
     bool in_fiber = false, failed = false;
     std::string error;
     sigjmp_buf escape;
 
-    Barrier barriers[16] = {};
-    std::map<u64*, Mbarrier> mbarriers;
-    std::deque<TmaLoad> tma;
+    int barrier_arrived = 0, barrier_phases = 0;  // barrier.cluster: threads, and phases that have ended
+    std::vector<u32> barrier_clock, barrier_passed;  // of this phase and of the one before
 
     Address library_start = 0, library_end = 0;
     char* dynamic_shared = nullptr;
-    std::vector<Region> regions;
-    size_t last_region = 0;
-    // A generation ends at every __syncthreads. Accesses of older generations of the block are
-    // ordered; within one, the vector clocks decide (clocks[t * threads + u]: what t knows of u).
-    u32 generation = 1, block_generation = 1, launch_generation = 1;
+    std::vector<std::pair<char*, size_t>> shared_memory;  // its pieces
+    // A generation ends at every __syncthreads of a block that is alone in its cluster. Accesses of
+    // older generations of the cluster are ordered; within one, the vector clocks decide
+    // (clocks[t * all_threads() + u]: what t knows of u).
+    u32 generation = 1, cluster_generation = 1, launch_generation = 1;
     std::vector<u32> clocks;
     u64 stats[8] = {};
 
     void* asan_stack;
     const void* asan_main_stack;
     size_t asan_main_bytes;
+
+    int all_threads() const { return threads * (int)blocks.size(); }
 };
 
 // __thread, not thread_local: no initialisation wrapper around every use.
 #define EMU_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
-extern EMU_THREAD_LOCAL Block* block;    // the block of this operating-system thread
-extern EMU_THREAD_LOCAL Fiber* current;  // the CUDA thread at work; null between turns
+extern EMU_THREAD_LOCAL Cluster* cluster;  // of this operating-system thread
+extern EMU_THREAD_LOCAL Block* block;      // whose shared memory and barriers are meant: that of ...
+extern EMU_THREAD_LOCAL Fiber* current;    // ... the CUDA thread at work; null between turns
 
 struct Failed {};  // thrown by the scheduler's own code; a fiber switches away instead
 
@@ -202,11 +236,13 @@ void switch_to_scheduler(bool for_ever = false);
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void make_ready(Fiber& fiber);
 void wait_here(const char* what, int line);
-void run_block(uint3 index, const std::vector<std::pair<char*, size_t>>& shared_memory);
+void run_cluster(u64 first_block);
 void catch_signals(bool install, double time_limit = 0);
 
 // collectives.cpp
 void open_barrier(int id);
+bool cluster_barrier_is_complete();
+void open_cluster_barrier();
 
 // checker.cpp
 void check_access(Address a, u64 bytes, Kind kind, void* pc, bool lands = false);
@@ -214,7 +250,9 @@ void check_async_read(const char* what, const void* p, u64 bytes, void* pc);
 void set_flag(const void* p, u64 bytes, CellFlag flag, bool on);
 Region* find_region(Address a);
 bool is_shared(const void* p);
-u32* clock_of(int thread);
+u32* clock_of(const Fiber& fiber);
+void join(std::vector<u32>& into, const u32* from);
+void check_end_of_block();
 void join_clocks(const std::vector<Fiber*>& fibers);
 
 // async_copies.cpp
@@ -226,6 +264,6 @@ float to_float(int kind, u32 bits);
 // In messages, PC_FORMAT with relative_pc(pc): launch.py replaces it by file:line.
 #define PC_FORMAT "<pc:%x>"
 #define CALLER_PC ((char*)__builtin_return_address(0) - 1)
-inline u32 relative_pc(void* pc) { return (u32)((Address)pc - block->library_start); }
+inline u32 relative_pc(void* pc) { return (u32)((Address)pc - cluster->library_start); }
 
 }  // namespace emu

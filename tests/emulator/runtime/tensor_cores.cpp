@@ -21,10 +21,10 @@ static float wgmma_operand(u64 descriptor, int kind, int mn, int k, bool transpo
         offset += swizzle ? k * itemsize : k / chunk * leading + k % chunk * itemsize;
     }
     offset = swizzled(offset, swizzle);
-    const char* p = block->dynamic_shared + offset;
-    if (offset + itemsize > block->launch->dynamic_bytes)
+    const char* p = cluster->dynamic_shared + offset;
+    if (offset + itemsize > cluster->launch->dynamic_bytes)
         fail("wgmma descriptor reaches shared offset %u, beyond the %llu bytes of the launch", offset,
-             (unsigned long long)block->launch->dynamic_bytes);
+             (unsigned long long)cluster->launch->dynamic_bytes);
     check_async_read("wgmma", p, itemsize, pc);
     u32 bits = 0;
     memcpy(&bits, p, itemsize);
@@ -34,7 +34,7 @@ static float wgmma_operand(u64 descriptor, int kind, int mn, int k, bool transpo
 static void run_wgmma(Wgmma& w, void* pc) {
     if (w.done) return;
     w.done = true;
-    block->stats[WGMMA]++;
+    cluster->stats[WGMMA]++;
     const int K = w.kind == EMU_TF32 ? 8 : 16;
     float a[64][16];
     std::vector<float> b((size_t)w.n * 16);
@@ -77,10 +77,10 @@ void emu_ldmatrix(uint32_t* r, const void* row, int matrices, int transposed, in
                 const void* from = payload<Ldmatrix>(fibers[8 * m + i]).row;
                 memcpy(x[i], from, 16);
                 const u32 banks = 1u << ((Address)from / 16 & 7);
-                block->stats[LDMATRIX_CONFLICTS] += (banks_used & banks) != 0;
+                cluster->stats[LDMATRIX_CONFLICTS] += (banks_used & banks) != 0;
                 banks_used |= banks;
             }
-            block->stats[LDMATRIX]++;
+            cluster->stats[LDMATRIX]++;
             for (int l = 0; l < 32; l++) {
                 const int i = l / 4, j = l % 4 * 2;
                 const u32 low = transposed ? x[j][i] : x[i][j], high = transposed ? x[j + 1][i] : x[i][j + 1];
@@ -135,7 +135,7 @@ void emu_mma(int kind, float* d, const uint32_t* a, const uint32_t* b, int line)
                 for (int k = 0; k < K; k++) sum += A[row][k] * B[k][column];
                 payload<Mma>(fibers[l]).d[i] += sum;
             }
-        block->stats[MMA]++;
+        cluster->stats[MMA]++;
     });
 }
 
@@ -160,7 +160,7 @@ void emu_mma_f64(int m, int k, double* d, const double* a, const double* b, int 
                 double& sum = payload<Mma>(fibers[l]).d[i];
                 for (int j = 0; j < k; j++) sum += A[row][j] * B[j][column];
             }
-        block->stats[MMA]++;
+        cluster->stats[MMA]++;
     });
 }
 

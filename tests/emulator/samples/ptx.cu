@@ -1,5 +1,5 @@
 // Every function of kernels/ptx.cuh by itself: what tests/ptx_cases.py runs on a GPU and in the
-// emulator with the same inputs. One block each; 16-bit numbers travel as unsigned short.
+// emulator with the same inputs. One block each, of `multicast` two; 16-bit numbers travel as unsigned short.
 //
 //   half_to_float, float_to_half, float_to_bfloat16, float_to_tf32
 //                                                 y[i] = the conversion of x[i], n numbers
@@ -12,6 +12,7 @@
 //   shared_addresses      y[i] = distance of byte 16 * i from the start of shared memory
 //   named_barriers        y (96): the first two warps' x in reverse order, and the third's
 //   ring                  y (phases, 32) = x by way of a producer warp and a consumer warp
+//   multicast             y (2 blocks, phases, bytes) = what two blocks of a cluster, each a half, bring to both
 //   stmatrix_4_trans      y (32, 8) 16-bit from x (32 lanes, 4 registers); lane l names row 5 * l % 32
 //   load_tile*, load_im2col                   y = the bytes that TMA brings to shared memory
 //   store_tile, store_tile_4d                 the tensor gets x, the bytes that TMA takes from there
@@ -234,6 +235,36 @@ LOAD(load_tile, TILE_CORNER, tma_load_2d, c0, c1)
 LOAD(load_tile_3d, CORNER_3D, tma_load_3d, c0, c1, c2)
 LOAD(load_tile_4d, CORNER_4D, tma_load_4d, c0, c1, c2, c3)
 LOAD(load_im2col, FIRST_PIXEL, tma_load_im2col, c, w, h, n, s, r)
+
+// A stage of 16 rows and 16 pixels, of which each of two blocks brings 8 and 8 to both, while both still read.
+KERNEL __cluster_dims__(2, 1, 1) multicast(const __grid_constant__ TensorMap rows, const __grid_constant__ TensorMap pixels,
+                                           unsigned char* y, int phases) {
+    extern __shared__ __align__(1024) unsigned char smem[];
+    const int SHARE = 8 * 128, STAGE = 4 * SHARE, rank = cluster_rank(), lane = threadIdx.x % 32;
+    uint64_t *full = reinterpret_cast<uint64_t*>(smem + STAGE), *empty = full + 1;
+    if (threadIdx.x == 0) {
+        mbarrier_init(full, 1);
+        mbarrier_init(empty, 2 * 32);
+        fence_mbarrier_init();
+    }
+    cluster_arrive();
+    cluster_wait();  // the barriers of both are ready
+    for (int phase = 0; phase < phases; phase++) {
+        if (threadIdx.x == 0) {
+            mbarrier_wait(empty, (phase & 1) ^ 1);
+            mbarrier_arrive_expect_tx(full, STAGE);
+            tma_load_3d_multicast(smem + rank * SHARE, &rows, full, 0, phase, 8 * rank, 3);
+            tma_load_im2col_multicast(smem + (2 + rank) * SHARE, &pixels, full, 0, -1, 2 * rank - 1, 0, phase, 1, 3);
+        } else if (threadIdx.x >= 32) {
+            mbarrier_wait(full, phase & 1);
+            unsigned char* to = y + (rank * phases + phase) * STAGE;
+            for (int i = lane; i < STAGE; i += 32) to[i] = smem[i];
+            for (int block = 0; block < 2; block++) mbarrier_arrive_cluster(cluster_map(empty, block));
+        }
+    }
+    cluster_arrive();
+    cluster_wait();  // nobody arrives here any more
+}
 
 #define STORE(NAME, PARAMETERS, TMA, ...)                                                    \
     KERNEL NAME(const __grid_constant__ TensorMap map, const unsigned char* x, int bytes, PARAMETERS) { \

@@ -98,7 +98,8 @@ def filters_map(w: Array, s: ConvShape, tile: Tile, turned: bool) -> TensorMap:
     channels = depth(w.dtype.itemsize)
     if turned:
         return TensorMap(w, (s.filters, s.taps, s.channels), Tiles((64, 1, channels)))
-    return TensorMap(w, (s.channels, s.taps, s.filters), Tiles((channels, 1, tile.filters)))
+    filters = tile.filters // tile.cluster if tile.patches else tile.filters
+    return TensorMap(w, (s.channels, s.taps, s.filters), Tiles((channels, 1, filters)))
 
 
 class Wgmma(FusingAlgorithm):
@@ -120,6 +121,9 @@ class Wgmma(FusingAlgorithm):
                 p, q = pair(s.output)
                 down = ceil_div(s.batch, tile.images) * ceil_div(p, tile.rows)
                 down *= ceil_div(q, COLUMNS)
+                down = ceil_div(down, tile.cluster) * tile.cluster
+            elif across % tile.cluster:
+                continue  # a cluster would have other pixels, too
             else:
                 down = ceil_div(s.batch * math.prod(s.output), tile.pixels)
             for count, steps in splits(sum_steps, math.prod(s.y_shape), tile, across * down):
@@ -199,7 +203,8 @@ class Wgmma(FusingAlgorithm):
             return
         (top, bottom), (left, right) = pair(tuple(corners(s)), (0, 0))
         down, across = pair(s.strides)
-        run = Pixels((left, top), (right, bottom), channels, tile.pixels, (across, down))
+        share = tile.pixels // tile.cluster
+        run = Pixels((left, top), (right, bottom), channels, share, (across, down))
         pixels = TensorMap(x, image, run)
         results = (pixels, pixels, False)  # of no use to splits
         if y is not None:

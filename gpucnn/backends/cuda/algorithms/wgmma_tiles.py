@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ....shapes import ConvShape
@@ -37,6 +37,8 @@ class Tile:
         blocks: how many blocks a multiprocessor should hold.
         images: that a patch is of.
         teams: of consumers, which take tiles in turn.
+        cluster: blocks of a cluster, which bring what they have in common once: pixels, or filters
+            where there are patches.
     """
 
     filters: int
@@ -49,10 +51,12 @@ class Tile:
     blocks: int
     images: int = 1
     teams: int = 1
+    cluster: int = 1
 
     @property
     def name(self) -> str:
         special = "_pair" * (self.images > 1) + "_turns" * (self.teams > 1)
+        special += "_cluster" * (self.cluster > 1)
         return f"{self.filters}x{self.pixels}{special}"
 
     @property
@@ -103,10 +107,14 @@ HALF = Tile(128, 112, 112, 112, buffers=1, stages=8, patches=2, blocks=1)
 LOW = Tile(128, 64, 64, 64, buffers=1, stages=8, patches=2, blocks=1)
 # two maps of 7x7 at once: 98 pixels of 128, with one of them 49 of 64
 PAIR = Tile(64, 128, 128, 128, buffers=1, stages=10, patches=4, blocks=1, images=2)
+# Two blocks with the same pixels or, of patches, the same filters, bring half of those each. Four
+# would leave multiprocessors idle: in some of a GPU's groups their number is no multiple of four.
+WIDE_CLUSTER, SOLO_CLUSTER, LOW_CLUSTER = (replace(tile, cluster=2) for tile in (WIDE, SOLO, LOW))
 # For the cost model, in microseconds: a tile beside its steps, and a step, while as many blocks
 # run; where two could and one runs alone, it takes ``ALONE`` of that. Fitted to times of an H200,
-# within a tenth of most; those of SHORT, SOLO, TURNS and PAIR are estimates: a step takes what
-# multiplying takes at 0.85 of the peak, or bringing it from the L2 at 108 GB/s a multiprocessor.
+# within a tenth of most; those of SHORT, SOLO, TURNS, PAIR and the clusters are estimates: a step
+# takes what multiplying takes at 0.85 of the peak, or bringing it from the L2 at 108 GB/s a
+# multiprocessor, a cluster's common part once for all its blocks.
 # TF32 multiplies half as many channels in a step, at half the speed: it is given the same times.
 ALONE = 0.65
 TIMES = {
@@ -122,6 +130,9 @@ TIMES = {
     HALF: (1.8, 0.29),
     LOW: (2.0, 0.22),
     PAIR: (1.9, 0.18),
+    WIDE_CLUSTER: (1.7, 0.69),
+    SOLO_CLUSTER: (1.55, 0.15),
+    LOW_CLUSTER: (2.05, 0.18),
 }
 TILES = tuple(TIMES)
 
@@ -157,6 +168,7 @@ def tile_axis(tiles: Iterable[Tile]) -> Axis:
                 "BUFFERS": tile.buffers,
                 "STAGES": tile.stages,
                 **({"PATCHES": tile.patches, "IMAGES": tile.images} if tile.patches else {}),
+                **({"CLUSTER": tile.cluster} if tile.cluster > 1 else {}),
                 "BLOCKS": tile.blocks,
                 "SHARED_BYTES": tile.dynamic_bytes,
             },

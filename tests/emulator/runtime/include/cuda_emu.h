@@ -29,6 +29,7 @@
 #define __shared__ thread_local  // a block runs on one thread, so its fibers share this
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)  // EMU_CLUSTER tells it
 #define __align__(n) __attribute__((aligned(n)))
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))

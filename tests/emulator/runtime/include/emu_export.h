@@ -39,6 +39,10 @@ template <class... A, void (*Function)(A...)> struct EmuKernel<Function> {
     extern "C" EMU_API void emu_run_##NAME(void** args) { EmuKernel<&__VA_ARGS__>::run(args); }    \
     extern "C" EMU_API const char* emu_signature_##NAME() { return EmuKernel<&__VA_ARGS__>::signature(); }
 
+// How many blocks a cluster of it has, along each axis; the name comes by way of the kernel file's own macros.
+#define EMU_CLUSTER(...) EMU_CLUSTER_OF(__VA_ARGS__)
+#define EMU_CLUSTER_OF(NAME, ...) extern "C" EMU_API const unsigned emu_cluster_##NAME[3] = {__VA_ARGS__};
+
 // The dynamic shared array (or nullptr), and a function that makes this thread's copy of the
 // module's thread-local segment exist.
 #define EMU_EXPORT_SHARED(DYNAMIC)                                                                 \

@@ -21,12 +21,15 @@ uint3 emu_thread_index() __attribute__((const));
 uint3 emu_block_index() __attribute__((const));
 uint3 emu_block_size() __attribute__((const));
 uint3 emu_grid_size() __attribute__((const));
+uint32_t emu_cluster_rank() __attribute__((const));
 [[noreturn]] void emu_fail(const char* what, const char* file, int line);
 void emu_yield();
 void emu_griddepcontrol_wait();
 
 // Block and warp collectives. A barrier with threads = 0 is for all threads of the block.
 int emu_barrier(int id, int threads, int predicate, int result, int line);
+void emu_cluster_arrive(int line);
+void emu_cluster_wait(int line);
 void emu_syncwarp(unsigned mask, int line);
 void emu_shuffle(unsigned mask, void* value, int bytes, int lane, int width, int mode, int line);
 unsigned emu_ballot(unsigned mask, int predicate, int line);
@@ -46,7 +49,11 @@ void emu_cp_async_wait(int groups);
 void emu_mbarrier_init(uint64_t* bar, uint32_t count, int line);
 void emu_mbarrier_arrive(uint64_t* bar, uint32_t expect_bytes, int line);
 void emu_mbarrier_wait(uint64_t* bar, uint32_t parity, int line);
-void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets);
+uint32_t emu_cluster_map(const void* p, uint32_t rank);
+void emu_mbarrier_arrive_cluster(uint32_t address, int line);
+// To all `blocks` of the cluster, a bit for each; 0: to the thread's own.
+void emu_tma_load(void* dst, const void* map, uint64_t* bar, const int* coords, const int* offsets,
+                  uint32_t blocks = 0);
 void emu_tma_store(const void* map, const void* src, const int* coords, int rank);
 void emu_tma_store_commit();
 void emu_tma_store_wait(int groups);

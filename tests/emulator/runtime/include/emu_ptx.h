@@ -56,7 +56,7 @@ EMU_INLINE uint32_t cvt_tf32(float x) {
 EMU_INLINE void griddepcontrol_launch_dependents() {}
 EMU_INLINE void griddepcontrol_wait() { emu_griddepcontrol_wait(); }
 
-// ---- named barriers, mbarriers, TMA -------------------------------------------------------------
+// ---- named barriers, mbarriers, clusters, TMA ---------------------------------------------------
 EMU_INLINE void bar_sync(int id, int threads, EMU_LINE) { emu_barrier(id, threads, 0, EMU_NONE, line); }
 EMU_INLINE void mbarrier_init(uint64_t* bar, uint32_t count, EMU_LINE) {
     emu_mbarrier_init(bar, count, line);
@@ -69,6 +69,12 @@ EMU_INLINE void mbarrier_wait(uint64_t* bar, uint32_t parity, EMU_LINE) {
     emu_mbarrier_wait(bar, parity, line);
 }
 EMU_INLINE void fence_mbarrier_init() {}
+
+EMU_INLINE uint32_t cluster_rank() { return emu_cluster_rank(); }
+EMU_INLINE void cluster_arrive(EMU_LINE) { emu_cluster_arrive(line); }
+EMU_INLINE void cluster_wait(EMU_LINE) { emu_cluster_wait(line); }
+EMU_INLINE uint32_t cluster_map(const void* p, uint32_t rank) { return emu_cluster_map(p, rank); }
+EMU_INLINE void mbarrier_arrive_cluster(uint32_t bar, EMU_LINE) { emu_mbarrier_arrive_cluster(bar, line); }
 EMU_INLINE void fence_proxy_async() { emu_fence_proxy(); }
 
 struct alignas(64) TensorMap { char opaque[128]; };
@@ -88,6 +94,16 @@ EMU_INLINE void tma_load_im2col(void* dst, const TensorMap* map, uint64_t* bar, 
                                 int offset_w, int offset_h) {
     const int coords[] = {c, w, h, n}, offsets[] = {offset_w, offset_h};
     emu_tma_load(dst, map, bar, coords, offsets);
+}
+EMU_INLINE void tma_load_3d_multicast(void* dst, const TensorMap* map, uint64_t* bar, int c0, int c1, int c2,
+                                      uint32_t blocks) {
+    const int coords[] = {c0, c1, c2};
+    emu_tma_load(dst, map, bar, coords, nullptr, blocks);
+}
+EMU_INLINE void tma_load_im2col_multicast(void* dst, const TensorMap* map, uint64_t* bar, int c, int w, int h, int n,
+                                          int offset_w, int offset_h, uint32_t blocks) {
+    const int coords[] = {c, w, h, n}, offsets[] = {offset_w, offset_h};
+    emu_tma_load(dst, map, bar, coords, offsets, blocks);
 }
 EMU_INLINE void tma_store_2d(const TensorMap* map, const void* src, int c0, int c1) {
     const int coords[] = {c0, c1};
