@@ -47,17 +47,18 @@ extern "C" __global__ void NAME(dropout_masked)(const Element* __restrict__ x, A
                                                 unsigned char* __restrict__ mask, unsigned threshold, Accum scale,
                                                 unsigned long long seed, unsigned long long offset,
                                                 const unsigned long long* __restrict__ offset_at, long long count) {
-    const long long first = first_of_octet();
-    if (first >= count) return;
     if (offset_at) offset = *offset_at;
-    unsigned bits = 0;
+    one_octet(count, lies_in_packs(x) && lies_in_packs(y), [&](auto packs) {
+        unsigned bits = 0;
 #pragma unroll
-    for (int p = 0; p < OCTET; p += PACK) {
-        const Pack<Element> in = load_pack(x, first + p, count);
-        unsigned lives = 0;
-        store_pack(y, first + p, count, dropped(in, first + p, threshold, scale, seed, offset, lives));
+        for (int k = 0; k < packs.count; ++k) {
+            const Pack<Element> in = packs.load(x, k);
+            unsigned lives = 0;
+            packs.store(y, k, dropped(in, packs.at(k), threshold, scale, seed, offset, lives));
 #pragma unroll
-        for (int j = 0; j < PACK; ++j) bits |= ((unsigned)passes(in.at[j], ceiling) & lives >> j) << (p + j);
-    }
-    mask[first / OCTET] = bits;
+            for (int j = 0; j < PACK; ++j)
+                bits |= ((unsigned)passes(in.at[j], ceiling) & lives >> j) << (k * PACK + j);
+        }
+        mask[packs.i / OCTET] = bits;
+    });
 }

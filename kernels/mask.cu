@@ -16,54 +16,54 @@ __device__ __forceinline__ Accum sloping(Accum slope, Accum v) { return slope > 
 extern "C" __global__ void NAME(mask_forward)(const Element* __restrict__ x, const Element* __restrict__ residual,
                                               Accum slope, Accum ceiling, Element* __restrict__ y,
                                               unsigned char* __restrict__ mask, long long count) {
-    const long long first = first_of_octet();
-    if (first >= count) return;
-    unsigned bits = 0;
+    one_octet(count, lies_in_packs(x) && lies_in_packs(residual) && lies_in_packs(y), [&](auto packs) {
+        unsigned bits = 0;
 #pragma unroll
-    for (int p = 0; p < OCTET; p += PACK) {
-        const Pack<Element> in = load_pack(x, first + p, count);
-        Pack<Element> other = {}, out;
-        if (residual) other = load_pack(residual, first + p, count);
+        for (int k = 0; k < packs.count; ++k) {
+            const Pack<Element> in = packs.load(x, k);
+            Pack<Element> other = {}, out;
+            if (residual) other = packs.load(residual, k);
 #pragma unroll
-        for (int j = 0; j < PACK; ++j) {
-            Accum v = widen(in.at[j]);
-            if (residual) v += widen(other.at[j]);
-            out.at[j] = narrow(v <= 0 ? sloping(slope, v) : v >= ceiling ? ceiling : v);
-            bits |= (unsigned)passes(out.at[j], ceiling) << (p + j);
+            for (int j = 0; j < PACK; ++j) {
+                Accum v = widen(in.at[j]);
+                if (residual) v += widen(other.at[j]);
+                out.at[j] = narrow(v <= 0 ? sloping(slope, v) : v >= ceiling ? ceiling : v);
+                bits |= (unsigned)passes(out.at[j], ceiling) << (k * PACK + j);
+            }
+            packs.store(y, k, out);
         }
-        store_pack(y, first + p, count, out);
-    }
-    mask[first / OCTET] = bits;
+        mask[packs.i / OCTET] = bits;
+    });
 }
 
 extern "C" __global__ void NAME(mask_of)(const Element* __restrict__ y, Accum ceiling,
                                          unsigned char* __restrict__ mask, long long count) {
-    const long long first = first_of_octet();
-    if (first >= count) return;
-    unsigned bits = 0;
+    one_octet(count, lies_in_packs(y), [&](auto packs) {
+        unsigned bits = 0;
 #pragma unroll
-    for (int p = 0; p < OCTET; p += PACK) {
-        const Pack<Element> in = load_pack(y, first + p, count);
+        for (int k = 0; k < packs.count; ++k) {
+            const Pack<Element> in = packs.load(y, k);
 #pragma unroll
-        for (int j = 0; j < PACK; ++j) bits |= (unsigned)passes(in.at[j], ceiling) << (p + j);
-    }
-    mask[first / OCTET] = bits;
+            for (int j = 0; j < PACK; ++j) bits |= (unsigned)passes(in.at[j], ceiling) << (k * PACK + j);
+        }
+        mask[packs.i / OCTET] = bits;
+    });
 }
 
 extern "C" __global__ void NAME(mask_backward)(const Element* __restrict__ dy, const unsigned char* __restrict__ mask,
                                                Accum slope, Accum scale, Element* __restrict__ dx, long long count) {
-    const long long first = first_of_octet();
-    if (first >= count) return;
-    const unsigned bits = mask[first / OCTET];
+    one_octet(count, lies_in_packs(dy) && lies_in_packs(dx), [&](auto packs) {
+        const unsigned bits = mask[packs.i / OCTET];
 #pragma unroll
-    for (int p = 0; p < OCTET; p += PACK) {
-        const Pack<Element> gradient = load_pack(dy, first + p, count);
-        Pack<Element> out;
+        for (int k = 0; k < packs.count; ++k) {
+            const Pack<Element> gradient = packs.load(dy, k);
+            Pack<Element> out;
 #pragma unroll
-        for (int j = 0; j < PACK; ++j) {
-            const Accum d = widen(gradient.at[j]);
-            out.at[j] = narrow(bits >> (p + j) & 1 ? scale * d : sloping(slope, d));
+            for (int j = 0; j < PACK; ++j) {
+                const Accum d = widen(gradient.at[j]);
+                out.at[j] = narrow(bits >> (k * PACK + j) & 1 ? scale * d : sloping(slope, d));
+            }
+            packs.store(dx, k, out);
         }
-        store_pack(dx, first + p, count, out);
-    }
+    });
 }
