@@ -14,7 +14,6 @@ from tests.operations.conftest import Runner, inside_another, same_bits
 # In whole bytes, with a tail, of less than one byte; more than a block of threads, and of NumPy's.
 SHAPES = [(4, 64), (3, 7, 53), (5,), (300_001,)]
 KINDS = {"relu": 0.0, "relu6": 0.0, "clipped_relu": 2.5, "leaky_relu": 0.25}
-CEILINGS = {"relu6": 6.0, "clipped_relu": 2.5}
 RATE, SEED, OFFSET = 0.3, 11, 5
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -27,17 +26,6 @@ def inputs(shape: tuple[int, ...], dtype: str, name: str = "x") -> np.ndarray:
     special = [np.nan, -1e-7, 6, np.inf, 0.0, -0.0, 2.5, -np.inf, 1e-30, 1e-7]
     x.flat[: len(special)] = special[: x.size]
     return x.astype(DTYPES[dtype])
-
-
-def bits_of(y: np.ndarray, kind: str) -> np.ndarray:
-    """The mask of an output, number by number; where NaN is compared, all is false."""
-    wide = y.astype(np.float64).ravel()
-    with np.errstate(invalid="ignore"):
-        passed = (wide > 0) & (wide < CEILINGS[kind] if kind in CEILINGS else True)
-    mask = np.zeros(-(-y.size // 8), np.uint8)
-    for place in np.flatnonzero(passed):
-        mask[place // 8] |= 1 << place % 8
-    return mask
 
 
 def same_numbers(a: np.ndarray, b: np.ndarray) -> bool:
@@ -58,7 +46,7 @@ def test_forward_and_back(run: Runner, shape, dtype, kind):
     x, alpha = inputs(shape, dtype), KINDS[kind]
     y, mask = run("activation_masked", x, kind, alpha)
     assert same_numbers(y, run("activation_forward", x, kind, alpha))
-    assert np.array_equal(mask, bits_of(y, kind))
+    assert np.array_equal(mask, reference.activation_mask(y, kind, KINDS[kind]))
     assert np.array_equal(run("activation_mask", y, kind, alpha), mask)
 
     dy = inputs(shape, dtype, "dy")[..., ::-1].copy()
@@ -73,7 +61,7 @@ def test_of_a_sum(run: Runner, dtype):
     x, residual = (inputs(SHAPES[1], dtype, name) for name in ("x", "residual"))
     y, mask = run("activation_masked", x, "relu", 0.0, residual[::-1].copy())
     assert same_numbers(y, run("add", x, residual[::-1].copy(), "relu"))
-    assert np.array_equal(mask, bits_of(y, "relu"))
+    assert np.array_equal(mask, reference.activation_mask(y, "relu", 0.0))
 
 
 @every_dtype
@@ -86,7 +74,7 @@ def test_one_for_an_activation_and_a_dropout(run: Runner, shape, dtype, kind):
     y, mask = run("dropout_masked", x, kind, 0.0, *draws)
     assert same_numbers(y, run("dropout", x, *draws))
     lives = reference.dropout(np.ones(shape), *draws) > 0
-    assert np.array_equal(mask, bits_of(np.where(lives, x, 0), kind))
+    assert np.array_equal(mask, reference.activation_mask(np.where(lives, x, 0), kind, KINDS[kind]))
 
     dy = inputs(shape, dtype, "dy")[..., ::-1].copy()
     dx = run("mask_backward", dy, mask, tuple(range(y.ndim)), 0.0, 1 / (1 - RATE))
@@ -115,7 +103,7 @@ def test_where_an_array_lies_anywhere(every_backend: Backend):
     y, mask = every_backend.activation_masked(inside, "relu", 0.0, inside)
     y, mask = every_backend.to_numpy(y), every_backend.to_numpy(mask)
     assert np.array_equal(y, np.maximum(2 * x, 0))
-    assert np.array_equal(mask, bits_of(y, "relu"))
+    assert np.array_equal(mask, reference.activation_mask(y, "relu", 0.0))
     there = every_backend.asarray(mask)
     dx = every_backend.mask_backward(inside, there, (0, 1), 0.0, 1.0)
     assert np.array_equal(every_backend.to_numpy(dx), np.maximum(x, 0))
@@ -130,7 +118,7 @@ def test_a_mask_lies_as_its_array_does(axes):
     dy = random("dy", shape, np.float32)
     with np.errstate(invalid="ignore"):
         y, mask = backend.activation_masked(x, "relu", 0.0)
-    assert np.array_equal(mask, bits_of(y.transpose(axes), "relu"))
+    assert np.array_equal(mask, reference.activation_mask(y.transpose(axes), "relu", 0.0))
     assert np.array_equal(backend.activation_mask(y, "relu", 0.0), mask)
     dx = backend.mask_backward(dy, mask, axes, 0.0, 1.0)
     assert dx.strides == y.strides
@@ -138,4 +126,4 @@ def test_a_mask_lies_as_its_array_does(axes):
     z, mask = backend.dropout_masked(y, "relu", 0.0, RATE, SEED, OFFSET)
     assert z.strides == y.strides
     with np.errstate(invalid="ignore"):
-        assert np.array_equal(mask, bits_of(z.transpose(axes), "relu"))
+        assert np.array_equal(mask, reference.activation_mask(z.transpose(axes), "relu", 0.0))
