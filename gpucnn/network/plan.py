@@ -19,7 +19,8 @@ computes in one pass over memory, or in an order that touches less of it:
     convolution, sum, ReLU         in training a convolution before the norm comes along
     sum, ReLU                      the same where neither comes before
 
-The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off.
+The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off. Where
+a stage keeps y for the sake of an activation alone, a mask can take its place: see ``masks``.
 """
 
 from __future__ import annotations
