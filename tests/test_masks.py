@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -255,6 +256,10 @@ def test_a_recorded_training_is_the_same(make, always) -> None:
             trainer = Trainer(make(), "cross_entropy", backend=device.backend, record=record,
                               progress=False)  # fmt: skip
             trainer.fit(IMAGES, LABELS, epochs=3, batch_size=6, validation_split=0)
+            for _, layer in trainer.model.walk():
+                if isinstance(layer, L.Dropout):
+                    layer.rate = 0.75 - layer.rate  # in the kernels' arguments: recorded anew
+            trainer.fit(IMAGES, LABELS, epochs=3, batch_size=6, validation_split=0)
             trainers.append(trainer)
     assert trainers[0].recording_failure is None
     recordings = trainers[0].training_step.steps.recordings.values()
@@ -268,17 +273,33 @@ def test_a_recorded_training_is_the_same(make, always) -> None:
 # ---- what it saves -------------------------------------------------------------------------------
 
 
-def test_the_report_shows_bits() -> None:
+def test_the_report_shows_bits(never) -> None:
     layers = [
         L.Conv2D(64, 3, activation="relu"), L.GlobalAveragePool2D(),
         L.Dense(64, "relu"), L.Dropout(0.5), L.Dense(5),
     ]  # fmt: skip
-    memory = step_memory(Sequential(layers, input_shape=(8, 9, 2)), IMAGES, LABELS)
+    network = Sequential(layers, input_shape=(8, 9, 2))
+    memory = step_memory(network, IMAGES, LABELS)
     rows = {row.name: row for row in memory.kept}
     assert rows["conv2d"].arrays == ("float32 12x8x9x2", "bits 12x6x7x64")
     assert rows["conv2d"].bytes == IMAGES.nbytes + 12 * 6 * 7 * 64 // 8
     assert rows["dense+dropout"].arrays == ("float32 12x64", "bits 12x64")
     assert rows["dense+dropout"].bytes == 4 * 12 * 64 + 12 * 64 // 8
+    never()
+    network = Sequential(layers, input_shape=(8, 9, 2))
+    without = step_memory(network, IMAGES, LABELS)
+    sizes = 12 * 6 * 7 * 64, 12 * 64
+    assert without.kept_bytes - memory.kept_bytes == sum(4 * size - size // 8 for size in sizes)
+
+
+def test_the_output_can_be_freed() -> None:
+    layers = [L.Conv2D(64, 3), L.ReLU(), L.AveragePool2D(2), L.Dense(5)]
+    network, seen = Sequential(layers, input_shape=(8, 9, 2)), []
+    pool = network.layers[2]
+    forward = pool._pass_forward
+    pool._pass_forward = lambda *given: seen.append(weakref.ref(given[2])) or forward(*given)
+    network.forward(IMAGES, training=True)
+    assert seen[0]() is None
 
 
 def test_a_dropout_with_its_relu_takes_a_launch_less(never) -> None:

@@ -96,9 +96,9 @@ class Backend(ABC):
 
     name: str
     xp: ModuleType
-    # A mask of one bit a number that nothing else writes takes a pass of its own, which
-    # is worth it from so many bytes of the map on; and, behind the sum of a batch norm and a
-    # residual, a pass on the way back, too: whether that is (see gpucnn/network/masks.py).
+    # Where no other kernel writes a mask of one bit a number, it takes a pass of its own over the
+    # map (see gpucnn/network/masks.py). From how many bytes on that is worth it; and whether it is
+    # behind the sum of a batch norm and a residual, which takes a pass on the way back, too.
     least_masked: int
     masks_norms: bool
 

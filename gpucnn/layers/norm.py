@@ -155,7 +155,7 @@ class BatchNorm(_Norm, Activated):
     ) -> Array | tuple[Array, Array]:  # fmt: skip
         """Return dx, and the gradient of the residual, if there was one."""
         own = activation if activation in self.fused else "linear"
-        if isinstance(kept, F.Mask):
+        if isinstance(kept, F.Mask):  # the kernels read an output, or the input
             own = "linear"
         if own != activation:
             dy = self._deactivate(dy, kept, activation)
