@@ -222,6 +222,21 @@ def test_what_backward_needs_is_pytorchs_to_keep_and_to_free():
     assert all(layer._saved is None for layer in (module.model, *module.model.layers))
 
 
+def test_a_mask_of_bits_is_kept_as_they_are():
+    layers = [gpucnn.Dense(16, "relu"), gpucnn.Dropout(0.5), gpucnn.Dense(2)]
+    module = as_torch_module(gpucnn.Sequential(layers, input_shape=(3,), dtype="float64"))
+    kept, xs = [], [tensor(4, 3, seed=seed) for seed in range(2)]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        ys = [module(x) for x in xs]
+    masks = [value for value in kept if value.dtype == torch.uint8]
+    assert [mask.shape for mask in masks] == [(8,), (8,)]
+    bits = [np.unpackbits(mask.numpy(), bitorder="little").reshape(4, 16) for mask in masks]
+    first, second = (layer.params["kernel"] for layer in (layers[0], layers[2]))
+    for x, y, alive in zip(xs, ys, bits, strict=True):
+        y.sum().backward()
+        np.testing.assert_allclose(x.grad.numpy(), 2 * alive * second.sum(0) @ first)
+
+
 @pytest.mark.parametrize("place", range(3), ids=["input", "output", "parameter"])
 def test_a_change_before_backward_is_an_error(place):
     module, x = dense(activation="tanh"), tensor(2, 3, grad=False)

@@ -720,6 +720,32 @@ def dropout(backend: CudaBackend) -> None:
     assert_close(backend.dropout(x, 0.3, 77, 5), reference.dropout(x, 0.3, 77, 5))
 
 
+def masks(backend: CudaBackend) -> None:
+    """Of a ReLU6, and of a sum; the way back with a slope and with none."""
+    x, residual, dy = (8 * random(name, (1001,)) for name in ("x", "residual", "dy"))
+    x[:4], dy[5:8] = (np.nan, 6, 7, 0), np.inf
+    y, mask = backend.activation_masked(x, "relu6", 0.0)
+    alive = (y > 0) & (y < 6)
+    np.testing.assert_array_equal(y, np.clip(x, 0, 6))
+    for bits in (mask, backend.activation_mask(y, "relu6", 0.0)):
+        np.testing.assert_array_equal(bits, np.packbits(alive, bitorder="little"))
+    for slope, below in ((0.0, 0), (0.25, 0.25 * dy)):
+        dx = backend.mask_backward(dy, mask, (0,), slope, 2.0)
+        np.testing.assert_array_equal(dx, np.where(alive, 2 * dy, below))
+    x[0] = 0
+    y, mask = backend.activation_masked(x, "relu", 0.0, residual)
+    np.testing.assert_array_equal(y, np.maximum(x + residual, 0))
+    np.testing.assert_array_equal(mask, np.packbits(y > 0, bitorder="little"))
+
+
+def dropout_masked(backend: CudaBackend) -> None:
+    x = np.maximum(random("x", (1001,)), 0)
+    y, mask = backend.dropout_masked(x, "relu", 0.0, 0.3, 77, 5)
+    expected = reference.dropout(x, 0.3, 77, 5)
+    assert_close(y, expected)
+    np.testing.assert_array_equal(mask, np.packbits(expected > 0, bitorder="little"))
+
+
 def adam(backend: CudaBackend) -> None:
     params = [random("p", (5, 7)), random("q", (4099,))]
     grads = [random("g", p.shape) for p in params]
@@ -1367,6 +1393,28 @@ BUGS = [
     Bug("a digit of a coefficient", gelu, "activations.cuh", "0.0157442", "0.0156442"),
     Bug("the left tail's slope on the right", gelu, "activations.cuh", "x > 0 ? 1 - left : x", "x"),
     Bug("the last pack stored as if it were whole", gelu, "pack.cuh", "i + PACK <= size", "true"),
+    Bug("a mask's second half is its first", masks, "mask.cu", "<< (k * PACK + j)", "<< j"),
+    Bug("a mask's first half is read twice", masks, "mask.cu", "bits >> (k * PACK + j)",
+        "bits >> j"),
+    Bug("an element's byte is its own", masks, "mask.cu", "mask[packs.i / OCTET] =",
+        "mask[packs.i] ="),
+    Bug("threads behind the last byte write", masks, "mask.cuh", "else if (i < size)", "else"),
+    Bug("a NaN passes", masks, "mask.cuh", "widen(y) > 0", "!(widen(y) <= 0)"),
+    Bug("what has reached the ceiling passes", masks, "mask.cuh", ">= ceiling", "> ceiling"),
+    Bug("the ceiling is none", masks, "mask.cu", "v >= ceiling ? ceiling : v", "v"),
+    Bug("infinity times a slope of zero", masks, "mask.cu", "slope > 0 ? slope * v : (Accum)0",
+        "slope * v"),
+    Bug("what passed is not scaled", masks, "mask.cu", "scale * d", "d"),
+    Bug("the sum leaves its residual out", masks, "mask.cu", "if (residual) v +=", "if (0) v +="),
+    Bug("the residual's second pack is its first", masks, "mask.cu",
+        "packs.load(residual, k)", "packs.load(residual, 0)"),
+    Bug("eight elements in packs where fewer are left", masks, "mask.cuh",
+        "in_packs && i + OCTET <= size", "in_packs"),
+    Bug("what fell passes", dropout_masked, "dropout.cu", " & lives >> j", ""),
+    Bug("the words of the first pack again", dropout_masked, "dropout.cu",
+        "packs.at(k), threshold", "packs.i, threshold"),
+    Bug("what was cut passes", dropout_masked, "dropout.cu",
+        "(unsigned)passes(in.at[j], ceiling) & lives >> j", "lives >> j & 1"),
     Bug("nine rounds of Philox", dropout, "philox.cuh", "round < 10", "round < 9"),
     Bug("the draws are read before they are there", augment, "augment.cu",
         "    __syncthreads();  // the table and the draws are there\n", ""),

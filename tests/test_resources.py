@@ -30,7 +30,8 @@ def compiler(monkeypatch) -> None:
 
 def test_a_row_is_brief():
     with ThreadPoolExecutor(1) as executor:
-        rows = {row["variant"]: row for row in resources.rows_of("dropout.cu", executor)}
+        found = resources.rows_of("dropout.cu", executor)
+    rows = {row["variant"]: row for row in found if row["kernel"] == "dropout"}
     assert set(rows) == {"f16", "bf16", "f32", "f64"}
     assert rows["f32"] == {
         "file": "dropout.cu", "kernel": "dropout", "variant": "f32",
@@ -60,7 +61,7 @@ def test_the_table_sums_up_each_kernel():
 def test_the_command_writes_all_or_prints_some(tmp_path, capsys):
     pytest.importorskip("cupy", reason="it says which NVRTC")
     resources.main(["dropout.cu", "--out", str(tmp_path)])
-    assert "4 specialisations of 1 kernels" in capsys.readouterr().out
+    assert "8 specialisations of 2 kernels" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit):
         resources.main(["nothing.cu"])

@@ -47,6 +47,8 @@ FROM_INPUT = frozenset(
     {"softplus", "softsign", "gelu", "gelu_tanh", "silu", "mish", "hard_sigmoid", "hard_silu"}
 )
 ACTIVATIONS = FROM_OUTPUT | FROM_INPUT
+# Those of two slopes, which one bit of the output tells apart: see ``bend``.
+MASKABLE = frozenset({"relu", "relu6", "clipped_relu", "leaky_relu"})
 # Of "selu", for its fixed point of mean 0 and variance 1: Klambauer et al. 2017, equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -72,6 +74,18 @@ def accumulator(dtype: Any) -> np.dtype:
     return dtype if dtype.kind == "c" or dtype == np.float64 else np.dtype(np.float32)
 
 
+def bend(kind: str, alpha: float) -> tuple[float, float | None]:
+    """Return (slope, ceiling) of a kind of ``MASKABLE``: below 0 f(x) is slope * x.
+
+    Above it is x, up to the ceiling, where there is one. The bit is set where 0 < y < ceiling.
+
+    >>> bend("relu6", 0.0), bend("leaky_relu", 0.25)
+    ((0.0, 6.0), (0.25, None))
+    """
+    ceiling = {"relu6": 6.0, "clipped_relu": alpha}.get(kind)
+    return (alpha if kind == "leaky_relu" else 0.0), ceiling
+
+
 def bfloat16() -> np.dtype:
     """Return NumPy's bfloat16, which the package ml_dtypes brings."""
     return np.dtype(package("ml_dtypes", "bfloat16", "bfloat16 needs").bfloat16)
@@ -82,6 +96,11 @@ class Backend(ABC):
 
     name: str
     xp: ModuleType
+    # Where no other kernel writes a mask of one bit a number, it takes a pass of its own over the
+    # map (see gpucnn/network/masks.py). From how many bytes on that is worth it; and whether it is
+    # behind the sum of a batch norm and a residual, which takes a pass on the way back, too.
+    least_masked: int
+    masks_norms: bool
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name: what unpickles it, a Dask worker say, has a backend of its own."""
@@ -273,6 +292,30 @@ class Backend(ABC):
         """dx = dy * f'; ``saved`` is y for a kind of ``FROM_OUTPUT``, else x."""
 
     @abstractmethod
+    def activation_masked(
+        self, x: Array, kind: str, alpha: float, residual: Array | None = None
+    ) -> tuple[Array, Array]:
+        """y = f(x + residual) for a kind of ``MASKABLE``, and its mask, one bit a number.
+
+        The mask is uint8 (ceil(size / 8),). Bit i of byte j is that of element 8j + i, in the order
+        in which y lies in memory, and 0 beyond the last.
+        """
+
+    @abstractmethod
+    def activation_mask(self, y: Array, kind: str, alpha: float) -> Array:
+        """-> the mask of ``activation_masked`` for its output."""
+
+    @abstractmethod
+    def mask_backward(
+        self, dy: Array, mask: Array, axes: tuple[int, ...], slope: float, scale: float
+    ) -> Array:
+        """dx = scale * dy where the bit is set, else slope * dy, and 0 for a slope of 0.
+
+        ``axes`` is how the axes of the array that the mask is of lie in memory, the outermost
+        first; dx lies so, too.
+        """
+
+    @abstractmethod
     def add(self, a: Array, b: Array, activation: str = "linear") -> Array:
         """y = f(a + b) for arrays of one shape, with an ``activation`` of ``FUSED``."""
 
@@ -436,6 +479,15 @@ class Backend(ABC):
         at least floor(rate * 2^32); seed and offset count modulo 2^64; an offset can
         be a 0-d int64 array on the device. Applied to dy with the same seed and offset it is its
         own backward pass, and every backend draws the same numbers.
+        """
+
+    @abstractmethod
+    def dropout_masked(
+        self, x: Array, kind: str, alpha: float, rate: float, seed: int, offset: int | Array
+    ) -> tuple[Array, Array]:
+        """-> ``dropout`` of an activation's output x, and one mask for both.
+
+        As that of ``activation_masked``, but clear where the element fell, too.
         """
 
     # ---- data that lies on the device --------------------------------------------------------

@@ -14,6 +14,8 @@ to: NumPy arrays give NumPy arrays, CuPy arrays give CuPy arrays. Layers are bui
 from .activation import (
     activation_backward,
     activation_forward,
+    activation_forward_masked,
+    activation_mask,
     prelu_backward,
     prelu_forward,
     saves_output,
@@ -29,7 +31,12 @@ from .conv_transpose import (
     conv_transpose_shape,
 )
 from .dense import dense_backward, dense_forward, dense_norm_infer, dense_norm_train
-from .dropout import dropout_backward, dropout_forward
+from .dropout import (
+    dropout_backward,
+    dropout_forward,
+    dropout_forward_masked,
+    drops_with_mask,
+)
 from .elementwise import (
     add,
     arithmetic_backward,
@@ -43,6 +50,7 @@ from .elementwise import (
 )
 from .layout import channels_first, channels_last
 from .local_response import local_response_norm_backward, local_response_norm_forward
+from .mask import Mask, has_mask, mask_backward
 from .matmul import matmul_backward, matmul_forward
 from .norm import (
     batch_norm_backward,
@@ -68,8 +76,11 @@ from .softmax import softmax_backward, softmax_forward
 from .unpool import max_unpool_backward, max_unpool_forward, pool_places
 
 __all__ = [
+    "Mask",
     "activation_backward",
     "activation_forward",
+    "activation_forward_masked",
+    "activation_mask",
     "add",
     "arithmetic_backward",
     "arithmetic_forward",
@@ -99,6 +110,8 @@ __all__ = [
     "dense_norm_train",
     "dropout_backward",
     "dropout_forward",
+    "dropout_forward_masked",
+    "drops_with_mask",
     "elementwise_backward",
     "elementwise_forward",
     "gather_batch",
@@ -107,10 +120,12 @@ __all__ = [
     "global_pool_shape",
     "group_norm_backward",
     "group_norm_forward",
+    "has_mask",
     "layer_norm_backward",
     "layer_norm_forward",
     "local_response_norm_backward",
     "local_response_norm_forward",
+    "mask_backward",
     "matmul_backward",
     "matmul_forward",
     "max_unpool_backward",

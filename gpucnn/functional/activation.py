@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..arguments import as_choice, as_number
-from ..backends.base import ACTIVATIONS, FROM_OUTPUT, Array
+from ..backends.base import ACTIVATIONS, FROM_OUTPUT, Array, bend
 from .checks import channel_shape, expect_shape, prepare
+from .mask import Mask, has_mask, mask_backward
 from .softmax import softmax_backward, softmax_forward
 
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
@@ -76,9 +77,60 @@ def activation_forward(
     return backend.activation_forward(x, kind, _checked_alpha(owner, kind, alpha, x))
 
 
+def activation_forward_masked(
+    x: Array,
+    kind: str = "relu",
+    *,
+    alpha: float | None = None,
+    residual: Array | None = None,
+    owner: str = "activation",
+) -> tuple[Array, Mask]:
+    """Return y = f(x + residual) and the mask of it, which ``activation_backward`` takes for y.
+
+    Args:
+        kind, alpha: "relu", "relu6", "clipped_relu" or "leaky_relu" (with a slope above 0); as for
+            ``activation_forward``.
+        residual: as x.
+
+    Raises:
+        ValueError: another activation, or a residual of another shape.
+        TypeError: x is not floating.
+
+    Example:
+        >>> y, mask = activation_forward_masked(np.array([-1.0, 2.0, 0.0, 5.0]))
+        >>> mask.bits, activation_backward(np.ones(4), mask)
+        (array([10], dtype=uint8), array([0., 1., 0., 1.]))
+    """
+    backend, x, residual = prepare(owner, x=x, residual=residual)
+    expect_shape(owner, x.shape, residual=residual)
+    kind, alpha = _with_mask(owner, kind, alpha, x)
+    y, bits = backend.activation_masked(x, kind, alpha, residual)
+    return y, Mask.of(y, bits, bend(kind, alpha)[0])
+
+
+def activation_mask(
+    y: Array, kind: str = "relu", *, alpha: float | None = None, owner: str = "activation"
+) -> Mask:
+    """Return the mask of an output that is there: see ``activation_forward_masked``."""
+    backend, y = prepare(owner, y=y)
+    kind, alpha = _with_mask(owner, kind, alpha, y)
+    return Mask.of(y, backend.activation_mask(y, kind, alpha), bend(kind, alpha)[0])
+
+
+def _with_mask(owner: str, kind: str, alpha: float | None, x: Array) -> tuple[str, float]:
+    """Return kind and alpha as backends take them; only what has a mask passes."""
+    kind, number = check_elementwise(owner, kind, alpha, x)
+    if not has_mask(kind, number):
+        raise ValueError(
+            f"{owner}: an activation with a mask is one of two slopes, relu, relu6, clipped_relu or"
+            f" leaky_relu with an alpha above 0. Received: {kind!r}, alpha={alpha!r}"
+        )
+    return kind, number
+
+
 def activation_backward(
     dy: Array,
-    saved: Array,
+    saved: Array | Mask,
     kind: str = "relu",
     *,
     alpha: float | None = None,
@@ -88,8 +140,11 @@ def activation_backward(
     """Return dx = dy * f'(x).
 
     ``saved`` is the forward's output where ``saves_output(kind)``, else its input: each kind keeps
-    the one that its derivative is a function of, and the other can be freed.
+    the one that its derivative is a function of, and the other can be freed. Or it is the mask of
+    the output, which has the kind in itself; the numbers are the same.
     """
+    if isinstance(saved, Mask):
+        return mask_backward(dy, saved, owner=owner)
     kind = check_activation(owner, kind)
     if kind == "linear":
         return dy

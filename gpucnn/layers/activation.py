@@ -45,7 +45,7 @@ class Activated(Layer):
         y = run(*arrays, activation=activation, owner=self.label, **keywords)
         return y, y
 
-    def _deactivate(self, dy: Array, kept: Array | None, activation: str) -> Array:
+    def _deactivate(self, dy: Array, kept: Array | F.Mask | None, activation: str) -> Array:
         return F.activation_backward(dy, kept, activation, axis=self.softmax_axis, owner=self.label)
 
     def _gradients(self, run: Callable, *arrays: Any, **keywords: Any) -> Array | None:
@@ -70,12 +70,16 @@ class Pointwise(Layer):
     alpha: float | None = None
     axis = -1
 
+    @property
+    def keeps_input(self) -> bool:
+        return not F.saves_output(self.kind)
+
     def _forward(self, x: Array, training: bool) -> Array:
         y = F.activation_forward(x, self.kind, alpha=self.alpha, axis=self.axis, owner=self.label)
         self._save(y if F.saves_output(self.kind) else x)
         return y
 
-    def _backward(self, dy: Array, saved: Array) -> Array:
+    def _backward(self, dy: Array, saved: Array | F.Mask) -> Array:
         return F.activation_backward(
             dy, saved, self.kind, alpha=self.alpha, axis=self.axis, owner=self.label
         )

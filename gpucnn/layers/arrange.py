@@ -28,6 +28,7 @@ class Pad(Layer):
     """
 
     arguments = ("padding", "mode", "value")
+    keeps_input = False
 
     def __init__(
         self, padding: Sequence[Sequence[int]], mode: str = "constant", value: float = 0.0,
@@ -78,6 +79,7 @@ class Slice(Layer):
     """
 
     arguments = ("slices",)
+    keeps_input, passes_input = False, True
 
     def __init__(self, slices: Sequence[Sequence[int | None]], **common: Any) -> None:
         super().__init__(**common)
@@ -122,6 +124,7 @@ class Take(Layer):
     """
 
     arguments = ("places", "axis")
+    keeps_input = False
 
     def __init__(self, places: Sequence[int], axis: int = -1, **common: Any) -> None:
         super().__init__(**common)
@@ -155,6 +158,7 @@ class Tile(Layer):
     """
 
     arguments = ("repeats",)
+    keeps_input = False
 
     def __init__(self, repeats: Sequence[int], **common: Any) -> None:
         super().__init__(**common)

@@ -95,6 +95,12 @@ class Layer:
     # Of the output, where it is not the input's: ArgMax gives places.
     output_dtype: str | None = None
 
+    # Whether its input stays in memory for _backward, as one of the arrays that _save is given, or
+    # its output can lie in its input's memory. By the first a network knows what a ReLU before this
+    # layer keeps for nothing (see ``network.masks``).
+    keeps_input = True
+    passes_input = False
+
     # Where a network sets it to False, _backward may return None in place of dx: nobody asks for
     # the gradient of a picture, and dgrad is a third of a convolution's work.
     needs_input_gradient = True

@@ -30,6 +30,11 @@ class Dropout(Layer):
     """
 
     arguments = ("rate", "seed")
+    keeps_input = False
+
+    @property
+    def passes_input(self) -> bool:
+        return self.rate == 0
 
     def __init__(self, rate: float, seed: int | None = None, **common: Any) -> None:
         super().__init__(**common)
@@ -50,6 +55,12 @@ class Dropout(Layer):
         y = F.dropout_forward(x, self.rate, seed=self.seed, offset=call, owner=self.label)
         self._save(call)
         return y
+
+    def _forward_masked(self, x: Array, kind: str, alpha: float | None) -> tuple[Array, F.Mask]:
+        """Drop from the output of an activation in training: see ``F.dropout_forward_masked``."""
+        call = varying(self._next_call, np.int64)
+        options = {"alpha": alpha, "seed": self.seed, "offset": call, "owner": self.label}
+        return F.dropout_forward_masked(x, kind, self.rate, **options)
 
     def _next_call(self) -> int:
         self.counters["calls"] += 1

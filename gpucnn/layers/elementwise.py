@@ -109,6 +109,7 @@ class Constant(Layer):
     """
 
     arguments = ("shape", "learned", "operand_initializer")
+    keeps_input = False
 
     def __init__(
         self, shape: Sequence[int], *, learned: bool = True,

@@ -86,6 +86,7 @@ class Add(Broadcast):
     """
 
     function = "add"
+    keeps_input = False
 
     def _forward(self, x: list[Array], training: bool) -> Array:
         y = x[0]
@@ -194,6 +195,7 @@ class Concatenate(Merge):
     """
 
     arguments = ("axis",)
+    keeps_input = False
 
     def __init__(self, axis: int = -1, **common: Any) -> None:
         super().__init__(**common)

@@ -150,11 +150,13 @@ class BatchNorm(_Norm, Activated):
         return y
 
     def _backward(
-        self, dy: Array, kept: Array | None, activation: str, x: Array, mean: Array, var: Array,
-        training: bool, with_residual: bool,
+        self, dy: Array, kept: Array | F.Mask | None, activation: str, x: Array, mean: Array,
+        var: Array, training: bool, with_residual: bool,
     ) -> Array | tuple[Array, Array]:  # fmt: skip
         """Return dx, and the gradient of the residual, if there was one."""
         own = activation if activation in self.fused else "linear"
+        if isinstance(kept, F.Mask):  # the kernels read an output, or the input
+            own = "linear"
         if own != activation:
             dy = self._deactivate(dy, kept, activation)
         relu = own != "linear"

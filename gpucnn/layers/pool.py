@@ -34,6 +34,7 @@ class Pool(Layer):
 
     rank: int
     mode: str
+    keeps_input = False
     arguments = (
         "pool_size",
         "strides",
@@ -119,6 +120,7 @@ class GlobalPool(Layer):
 
     rank: int
     mode: str
+    keeps_input = False
     arguments = ("keepdims", "data_format")
 
     def __init__(

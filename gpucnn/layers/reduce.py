@@ -61,6 +61,7 @@ class ArgMax(Layer):
 
     arguments = ("axis", "keepdims")
     output_dtype = "int64"
+    keeps_input = False
 
     def __init__(self, axis: int = -1, *, keepdims: bool = False, **common: Any) -> None:
         super().__init__(**common)

@@ -22,6 +22,7 @@ class Reshape(Layer):
     """
 
     arguments: tuple[str, ...] = ("target_shape",)
+    keeps_input, passes_input = False, True
 
     def __init__(self, target_shape: Sequence[int], **common: Any) -> None:
         super().__init__(**common)
@@ -69,6 +70,7 @@ class Permute(Layer):
     """
 
     arguments = ("dims",)
+    keeps_input, passes_input = False, True
 
     def __init__(self, dims: Sequence[int], **common: Any) -> None:
         super().__init__(**common)

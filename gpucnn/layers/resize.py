@@ -34,6 +34,7 @@ class Resize(Layer):
         "size", "scale", "interpolation", "coordinates", "rounding", "cubic_a", "exclude_outside",
         "antialias", "axes",
     )  # fmt: skip
+    keeps_input = False
 
     def __init__(
         self,

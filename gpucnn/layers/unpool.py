@@ -25,6 +25,7 @@ class MaxUnpool(Merge, Pool):
     """
 
     mode = "max"
+    keeps_input = False
     arguments = tuple(name for name in Pool.arguments if name != "count_padding")
 
     def output_shape(self, input_shape: Sequence[Shape]) -> Shape:

@@ -49,6 +49,10 @@ class Network(Layer):
 
     fuses = True
 
+    # Whether somebody keeps the output for the way back, as far as this network knows: where one
+    # around it says False, a ReLU at its end keeps a mask (see ``masks``).
+    output_is_kept = True
+
     def __init__(
         self, layers: Iterable[Layer], *, name: str | None = None,
         input_shape: Shape | None = None, dtype: Any = None,
@@ -225,10 +229,15 @@ class Network(Layer):
 
     def _plan(self) -> Any:
         """Return ``_make_plan()``, made once for the layers as they are."""
-        key = (*self.layers, self.fuses, self.dtype)
+        key = (*self.layers, self.fuses, self.dtype, self.output_is_kept)
         if self._planned[0] != key:
             self._planned = key, self._make_plan()
         return self._planned[1]
+
+    @property
+    def _masks(self) -> bool:
+        """Whether stages may keep masks: complex numbers have no sign."""
+        return self.fuses and self.dtype.kind != "c"
 
     def _stages(self, layers: Sequence[Layer]) -> list[Layer | Stage]:
         """Return what runs for a chain of layers."""

@@ -12,6 +12,7 @@ from ..layers import Add, from_config, to_config
 from ..layers.base import Layer, Shape
 from ..layers.norm import BatchNorm
 from .base import Network, Step
+from .masks import is_input_kept, with_masks
 from .naming import give_names
 from .node import Input, Node
 from .plan import ConvNormSum, Stage, SumReLU, WithSum, backward_through, sum_of, sum_relu
@@ -108,7 +109,8 @@ class Graph(Network):
             )
             chains[place] = [*(chains.pop(sources[0], ()) if goes_on else ()), place]
         sums = self._take_sums(chains, readers, outputs) if self.fuses else {}
-        runs, kept = [], outputs
+        runs, needed = [], outputs
+        kept = dict.fromkeys(outputs, self.output_is_kept)  # for the way back
         for chain in sorted(chains.values(), reverse=True):
             layers = [self.layers[place - first] for place in chain]
             if chain[0] in sums:
@@ -116,8 +118,12 @@ class Graph(Network):
                 stages = [stage, *self._stages(layers[len(stage.layers) - stage.before + 1 :])]
             else:
                 stages, sources = self._stages(layers), self._sources[chain[0] - first]
-            runs.append(Run(stages, sources, chain[-1], sorted(set(sources) - kept)))
-            kept = kept | set(sources)
+            last = kept.get(chain[-1], False)
+            stages = with_masks(stages, last) if self._masks else stages
+            for index, source in enumerate(sources):
+                kept[source] = kept.get(source, False) or is_input_kept(stages, last, index)
+            runs.append(Run(stages, sources, chain[-1], sorted(set(sources) - needed)))
+            needed = needed | set(sources)
         return runs[::-1]
 
     def _take_sums(

@@ -19,14 +19,15 @@ computes in one pass over memory, or in an order that touches less of it:
     convolution, sum, ReLU         in training a convolution before the norm comes along
     sum, ReLU                      the same where neither comes before
 
-The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off.
+The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off. Where
+a stage keeps y for the sake of an activation alone, a mask can take its place: see ``masks``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import functional as F
 from ..backends.base import FUSED, Array
@@ -39,6 +40,9 @@ from ..layers.norm import BatchNorm
 from ..layers.pool import Pool
 from ..shapes import ConvShape, PoolShape
 
+if TYPE_CHECKING:
+    from .masks import Ending
+
 
 class Stage:
     """Layers that run as one operation, in a chain as a layer is; the first has the parameters.
@@ -47,10 +51,12 @@ class Stage:
         layers: in the order in which they were listed.
         name: theirs, for profilers: "conv2d+re_lu+max_pool2d".
         before: of a stage that ends in a sum, how many of its layers come before that.
+        ending: of a stage whose output gives way to a mask, or is dropped, too: see ``masks``.
     """
 
     takes_many = False
     before = 1
+    ending: Ending | None = None
 
     def __init__(self, *layers: Layer) -> None:
         self.layers = layers
@@ -64,6 +70,15 @@ class Stage:
     @needs_input_gradient.setter
     def needs_input_gradient(self, needed: bool) -> None:
         self.lead.needs_input_gradient = needed
+
+    def end_in(self, ending: Ending) -> None:
+        self.ending = ending
+        if ending.dropout is not None:
+            self.layers = (*self.layers, ending.dropout)
+            self.name += f"+{ending.dropout.name}"
+
+    def _ended(self, y: Array, training: bool) -> Array:
+        return y if self.ending is None else self.ending(self.lead, y, training)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         return self.lead._pass_forward(self._forward, self, x, training)
@@ -80,7 +95,8 @@ class WithActivation(Stage):
     """
 
     def _forward(self, x: Array, training: bool) -> Array:
-        return self.lead._forward(x, training, activation=self.layers[1].kind)
+        y = self.lead._forward(x, training, activation=self.layers[1].kind)
+        return self._ended(y, training)
 
     def _backward(self, dy: Array, *saved: Any) -> Array:
         return self.lead._backward(dy, *saved)
@@ -102,7 +118,8 @@ class WithSum(Stage):
 
     def _forward(self, x: Array, training: bool, residual: Array) -> Array:
         activation = "relu" if len(self.layers) > 1 else None
-        return self.lead._forward(x, training, activation=activation, residual=residual)
+        y = self.lead._forward(x, training, activation=activation, residual=residual)
+        return self._ended(y, training)
 
     def _backward(self, dy: Array, *saved: Any) -> tuple[Array, Array]:
         return self.lead._backward(dy, *saved)
@@ -124,7 +141,7 @@ class NormedConv(Stage):
         y = norm._forward(x, training, self.activation, residual, behind=lead._forward_before_norm)
         lead._save(lead._saved, [norm._saved])
         norm._saved = None
-        return y
+        return self._ended(y, training)
 
     def _backward(self, dy: Array, of_conv: tuple, of_norm: list[tuple]) -> Any:
         dx, *dresidual = _listed(self.norm._backward(dy, *of_norm[0]))
@@ -147,6 +164,10 @@ class ConvNormSum(NormedConv):
         super().__init__(*layers)
         self.behind, self.as_one = WithSum(*layers[1:]), False
 
+    def end_in(self, ending: Ending) -> None:
+        super().end_in(ending)
+        self.behind.end_in(ending)
+
     def forward(self, x: Sequence[Array], training: bool = False) -> Array:
         x, residual = x
         self.as_one = training and self.norm.trainable
@@ -168,11 +189,15 @@ class SumReLU(Stage):
     takes_many = True
 
     def _forward(self, x: Sequence[Array], training: bool) -> Array:
-        y = F.add(*x, activation="relu", owner=self.lead.label)
-        self.lead._save(y)
-        return y
+        if self.ending and self.lead._keeps and not self.ending.drops(training):
+            a, b = x
+            y, kept = F.activation_forward_masked(a, residual=b, owner=self.lead.label)
+        else:
+            y = kept = F.add(*x, activation="relu", owner=self.lead.label)
+        self.lead._save(kept)
+        return y if kept is not y else self._ended(y, training)
 
-    def _backward(self, dy: Array, y: Array) -> tuple[Array, Array]:
+    def _backward(self, dy: Array, y: Array | F.Mask) -> tuple[Array, Array]:
         dx = F.activation_backward(dy, y, "relu", owner=self.lead.label)
         return dx, dx
 

@@ -11,6 +11,7 @@ from ..layers import Add, from_config, to_config
 from ..layers.activation import as_activation
 from ..layers.base import Layer, Shape
 from .base import Network, Step
+from .masks import is_input_kept, with_masks
 from .naming import listed
 from .node import Node
 from .plan import ConvNormSum, Stage, SumReLU, WithSum, backward_through, sum_of, sum_relu
@@ -81,7 +82,12 @@ class Sequential(Network):
         return backward_through(self._plan(), dy, self.needs_input_gradient)
 
     def _make_plan(self) -> list[Layer | Stage]:
-        return self._stages(self.layers)
+        stages = self._stages(self.layers)
+        return with_masks(stages, self.output_is_kept) if self._masks else stages
+
+    @property
+    def keeps_input(self) -> bool:
+        return is_input_kept(self._plan(), self.output_is_kept)
 
 
 class Residual(Network):
@@ -196,7 +202,27 @@ class Residual(Network):
             body = body[: len(body) - last.before] if last else body
         if self.fuses and last is None:
             last = sum_relu(Add(name=self.name), self.activation, complex_numbers)
-        return self._stages(body), self._stages(self.shortcut), last
+        ways = [self._stages(body), self._stages(self.shortcut)]
+        if self._masks:
+            with_masks(_end(last), self.output_is_kept)
+            ways = [
+                with_masks(way, is_input_kept(_end(last), False, place))
+                for place, way in enumerate(ways)
+            ]
+        return *ways, last
+
+    @property
+    def keeps_input(self) -> bool:
+        *ways, last = self._plan()
+        return any(
+            is_input_kept(way, is_input_kept(_end(last), False, place))
+            for place, way in enumerate(ways)
+        )
+
+
+def _end(last: Stage | None) -> list[Stage]:
+    """Return the end of a residual block as a chain: where it is no stage, a sum keeps nothing."""
+    return [] if last is None else [last]
 
 
 def chain(owner: str, layers: Sequence[Layer], input_shape: Shape) -> tuple[list[Step], Shape]:

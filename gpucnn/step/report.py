@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Array
+from ..functional import Mask
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import Optimizer
@@ -23,7 +24,8 @@ class Kept:
 
     Attributes:
         name: theirs, "conv2d+re_lu+max_pool2d".
-        arrays: each as text, "float32 64x28x28x6", "uint8 64x14x14x6".
+        arrays: each as text, "float32 64x28x28x6", "uint8 64x14x14x6"; a mask of one bit a number
+            as "bits 64x8x8x256".
         bytes: of those that no stage before it keeps, too.
         shared: how many of the arrays another stage keeps, too.
     """
@@ -94,33 +96,39 @@ class _Survey:
     """Looks at what each layer has saved when its forward is over."""
 
     def __init__(self) -> None:
-        self._saved: list[tuple[str, list[Array]]] = []
+        self._saved: list[tuple[str, list[Array | Mask]]] = []
 
     def __call__(self, subject: Any, what: str, function: Any, arguments: tuple) -> Any:
         result = function(*arguments)
         layer = getattr(subject, "lead", subject)
         if what == "forward" and not isinstance(subject, Network):
             parameters = {id(array) for array in layer.params.values()}
-            saved = [a for a in _arrays(layer._saved) if id(a) not in parameters]
+            saved = [a for a in _kept(layer._saved) if id(a) not in parameters]
             self._saved.append((subject.name, saved))
         return result
 
     def kept(self) -> Iterator[Kept]:
         seen: dict[int, Any] = {}
         for name, arrays in self._saved:
-            owners = {id(owner): (owner, a.nbytes) for a in arrays for owner in [_owner(a)]}
+            memory = [a.bits if isinstance(a, Mask) else a for a in arrays]
+            owners = {id(owner): (owner, a.nbytes) for a in memory for owner in [_owner(a)]}
             fresh = {key: nbytes for key, (_, nbytes) in owners.items() if key not in seen}
             seen.update(owners)
-            texts = tuple(f"{a.dtype.name} {'x'.join(map(str, a.shape))}" for a in arrays)
-            yield Kept(name, texts, sum(fresh.values()), len(owners) - len(fresh))
+            texts, shared = tuple(map(_text, arrays)), len(owners) - len(fresh)
+            yield Kept(name, texts, sum(fresh.values()), shared)
 
 
-def _arrays(saved: Any) -> Iterator[Array]:
-    if hasattr(saved, "nbytes") and not isinstance(saved, np.generic):
+def _kept(saved: Any) -> Iterator[Array | Mask]:
+    if isinstance(saved, Mask) or (hasattr(saved, "nbytes") and not isinstance(saved, np.generic)):
         yield saved
     elif isinstance(saved, (tuple, list)):
         for item in saved:
-            yield from _arrays(item)
+            yield from _kept(item)
+
+
+def _text(kept: Array | Mask) -> str:
+    kind = "bits" if isinstance(kept, Mask) else kept.dtype.name
+    return f"{kind} {'x'.join(map(str, kept.shape))}"
 
 
 def _owner(array: Array) -> Any:

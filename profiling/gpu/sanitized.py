@@ -251,8 +251,20 @@ def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
     sums = x.astype(np.float64) + dy.astype(np.float64)
     yield Call("add", (x, dy, "relu"), {}, lambda: np.maximum(sums, 0))
     yield call("dropout", x, 0.3, 12345, 7)
+    yield from masked(x, dy)
     for maps in (x, random("x", (2, 72, 40), dtype)):
         yield Call("change_layout", (maps,), {}, partial(maps.transpose, (0, 2, 1)))
+
+
+def masked(x: np.ndarray, dy: np.ndarray) -> Iterator[Call]:
+    y, draws = reference.activation_forward(x, "relu", 0.0).astype(x.dtype), (0.3, 12345, 7)
+    mask, dropped = reference.activation_mask(y, "relu", 0.0), reference.dropout(y, *draws)
+    yield Call("activation_masked", (x, "relu", 0.0), {}, lambda: [y, mask])
+    yield call("activation_mask", y, "relu", 0.0)
+    yield call("mask_backward", dy, mask, (0, 1, 2), 0.25, 1.5)
+    drop_mask = reference.activation_mask(dropped, "relu", 0.0)
+    arguments = (y, "relu", 0.0, *draws)
+    yield Call("dropout_masked", arguments, {}, lambda: [dropped, drop_mask])
 
 
 def updates(dtype: np.dtype) -> Iterator[Call]:

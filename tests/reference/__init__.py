@@ -9,6 +9,8 @@ a window until it no longer fits. Arrays of any dtype come in, float64 goes out.
 from .elementwise import (
     activation_backward,
     activation_forward,
+    activation_mask,
+    mask_backward,
     pointwise_loss,
     prelu_backward,
     prelu_forward,
@@ -41,6 +43,7 @@ from .training import (
 __all__ = [
     "activation_backward",
     "activation_forward",
+    "activation_mask",
     "adam_update",
     "batch_norm_backward",
     "batch_norm_infer",
@@ -56,6 +59,7 @@ __all__ = [
     "group_norm_backward",
     "group_norm_forward",
     "lookahead_update",
+    "mask_backward",
     "muon_momentum",
     "orthogonal",
     "philox4x32",

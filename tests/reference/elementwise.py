@@ -98,6 +98,25 @@ def activation_backward(dy: np.ndarray, saved: np.ndarray, kind: str, alpha: flo
     return each(lambda g, v: g * SLOPE[kind](v, alpha), dy, saved)
 
 
+def activation_mask(y: np.ndarray, kind: str, alpha: float) -> np.ndarray:
+    """Bit i of byte j is set where f' at output 8j + i is 1."""
+    mask = np.zeros(-(-y.size // 8), np.uint8)
+    for place, value in enumerate(y.astype(np.float64).ravel().tolist()):
+        if SLOPE[kind](value, alpha) == 1:
+            mask[place // 8] |= 1 << place % 8
+    return mask
+
+
+def mask_backward(
+    dy: np.ndarray, mask: np.ndarray, axes: tuple[int, ...], slope: float, scale: float
+) -> np.ndarray:
+    """dx = scale * dy where the bit is set, else slope * dy; ``axes`` is about memory alone."""
+    bits = [byte >> bit & 1 for byte in mask.tolist() for bit in range(8)]
+    return each(
+        lambda g, bit: g * (scale if bit else slope), dy, np.reshape(bits[: dy.size], dy.shape)
+    )
+
+
 def _slopes(x: np.ndarray, slope: np.ndarray, s: Any) -> np.ndarray:
     """The slope of its channel, for each element of x."""
     shape = [1] * x.ndim

@@ -61,6 +61,11 @@ class CudaBackend(
     """
 
     name = "cuda"
+    # What the pass reads the way back does not read any more, so that it costs a launch, some 2 us:
+    # as long as it takes to read so many bytes at about 4 TB/s. Behind a norm's sum it would cost
+    # two, and more traffic: the norm's own kernels read the output.
+    least_masked = 2**23
+    masks_norms = False
 
     def __init__(
         self, xp: ModuleType, launcher: Launcher, plans: Planner = estimated,

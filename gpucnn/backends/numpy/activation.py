@@ -16,8 +16,10 @@ from functools import cache
 import numpy as np
 
 from ...shapes import NormShape
-from ..base import SELU_ALPHA, SELU_SCALE
-from .blocks import BLOCK, LARGE, choose, elementwise, keep, rounded, share, wide
+from ..base import SELU_ALPHA, SELU_SCALE, accumulator, bend
+from . import buffers
+from .bits import byte_count, each_byte, packed, passed, unpacked
+from .blocks import BLOCK, LARGE, choose, elementwise, flat, keep, rounded, share, wide
 from .channels import Block, Lanes
 from .special import erfc
 
@@ -147,7 +149,7 @@ _BACKWARD = {
 
 
 class Activations:
-    """``activation_forward`` and ``_backward``, ``prelu_forward`` and ``_backward``."""
+    """``activation_...``, ``mask_backward``, ``add``, ``prelu_forward`` and ``_backward``."""
 
     def activation_forward(self, x: np.ndarray, kind: str, alpha: float) -> np.ndarray:
         function = _FORWARD[kind]
@@ -162,6 +164,60 @@ class Activations:
         return elementwise(
             lambda dy, saved, out: function(dy, saved, alpha, out), dy.dtype, dy, saved, most=most
         )
+
+    def activation_masked(
+        self, x: np.ndarray, kind: str, alpha: float, residual: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        function, (_, ceiling) = _FORWARD[kind], bend(kind, alpha)
+        inputs = [array for array in (x, residual) if array is not None]
+        y = buffers.empty_like(inputs[-1])
+        target, *sources = flat(inputs[-1], y, *inputs)
+        mask = buffers.empty((byte_count(y.size),), np.uint8)
+        in_place = accumulator(x.dtype) == x.dtype
+
+        def fill(octets: slice, piece: slice) -> None:
+            part = target[piece]
+            out = part if in_place else None
+            value, *others = (wide(source[piece]) for source in sources)
+            for other in others:
+                value = np.add(value, other, out=out)
+            value = function(value, float(alpha), out)
+            if value is not part:
+                part[...] = value
+            mask[octets] = packed(passed(part, ceiling))
+
+        each_byte(fill, y.size)
+        return y, mask
+
+    def activation_mask(self, y: np.ndarray, kind: str, alpha: float) -> np.ndarray:
+        (source,), (_, ceiling) = flat(y, y), bend(kind, alpha)
+        mask = buffers.empty((byte_count(y.size),), np.uint8)
+
+        def fill(octets: slice, piece: slice) -> None:
+            mask[octets] = packed(passed(source[piece], ceiling))
+
+        each_byte(fill, y.size)
+        return mask
+
+    def mask_backward(
+        self, dy: np.ndarray, mask: np.ndarray, axes: tuple[int, ...], slope: float, scale: float
+    ) -> np.ndarray:
+        dx = buffers.empty_ordered(dy.shape, axes, dy.dtype)
+        target, source = flat(dx, dx, dy)
+
+        def fill(octets: slice, piece: slice) -> None:
+            part, out = source[piece], target[piece]
+            bits = unpacked(mask[octets], part.size)
+            if slope:
+                value = wide(part)
+                out[...] = choose(bits, value * scale, value * slope)
+            elif scale == 1:
+                keep(part, bits, out)
+            else:
+                out[...] = keep(wide(part) * scale, bits)
+
+        each_byte(fill, dx.size)
+        return dx
 
     def add(self, a: np.ndarray, b: np.ndarray, activation: str = "linear") -> np.ndarray:
         def run(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:

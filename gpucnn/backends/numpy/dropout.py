@@ -10,10 +10,15 @@ element's number is known from its place, the seed and the offset alone, on ever
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 
+from ..base import bend
 from . import buffers
-from .blocks import BLOCK, blocks, keep, share, wide
+from .bits import packed, passed
+from .blocks import BLOCK, blocks, flat, keep, share, wide
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1
@@ -55,24 +60,51 @@ def philox(counters: np.ndarray, offset: int, seed: int) -> np.ndarray:
 
 
 class Dropout:
-    """``dropout``."""
+    """``dropout`` and ``dropout_masked``."""
 
     def dropout(
         self, x: np.ndarray, rate: float, seed: int, offset: int | np.ndarray
     ) -> np.ndarray:
-        y, offset = buffers.empty_like(x), int(offset)
-        threshold, scale = np.uint32(int(rate * 2**32)), 1 / (1 - float(rate))
+        y = buffers.empty_like(x)
+        scale = 1 / (1 - float(rate))
 
-        def fill(block: tuple[slice, ...]) -> None:
-            part = wide(x[block])
-            # A block follows C order, in which its elements count from first on.
-            first = 0
-            for axis, extent in zip(block, x.shape, strict=True):
-                first = first * extent + axis.start
-            counters = np.arange(first // 4, -(-(first + part.size) // 4), dtype=np.uint64)
-            words = philox(counters, offset, seed).reshape(-1)[first % 4 :]
-            kept = words[: part.size].reshape(part.shape) >= threshold
-            y[block] = keep(part * scale, kept)
+        def fill(block: tuple[slice, ...], lives: np.ndarray) -> None:
+            y[block] = keep(wide(x[block]) * scale, lives)
 
-        share(fill, list(blocks(x.shape, BLOCK)))
+        _each_block(fill, x.shape, rate, seed, offset)
         return y
+
+    def dropout_masked(
+        self, x: np.ndarray, kind: str, alpha: float, rate: float, seed: int,
+        offset: int | np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        y, passes = buffers.empty_like(x), buffers.empty_like(x, np.bool_)
+        scale, (_, ceiling) = 1 / (1 - float(rate)), bend(kind, alpha)
+
+        def fill(block: tuple[slice, ...], lives: np.ndarray) -> None:
+            part = x[block]
+            y[block] = keep(wide(part) * scale, lives)
+            np.logical_and(passed(part, ceiling), lives, out=passes[block])
+
+        _each_block(fill, x.shape, rate, seed, offset)
+        return y, packed(*flat(passes, passes))
+
+
+def _each_block(
+    fill: Callable[[tuple[slice, ...], np.ndarray], object], shape: tuple[int, ...], rate: float,
+    seed: int, offset: int | np.ndarray,
+) -> None:  # fmt: skip
+    """Call ``fill(block, lives)`` with each block of an array and which of its elements do."""
+    threshold, offset = np.uint32(int(rate * 2**32)), int(offset)
+
+    def draw(block: tuple[slice, ...]) -> None:
+        # A block follows C order, in which its elements count from first on.
+        first, extents = 0, [axis.stop - axis.start for axis in block]
+        for axis, extent in zip(block, shape, strict=True):
+            first = first * extent + axis.start
+        size = math.prod(extents)
+        counters = np.arange(first // 4, -(-(first + size) // 4), dtype=np.uint64)
+        words = philox(counters, offset, seed).reshape(-1)[first % 4 :]
+        fill(block, words[:size].reshape(extents) >= threshold)
+
+    share(draw, list(blocks(shape, BLOCK)))
