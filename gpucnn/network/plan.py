@@ -358,7 +358,7 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     pools = [layer for layer in run if is_max_pool(layer)]
     if len(pools) != 1 or len(run) < count:
         return None
-    return (count, [ConvPool(*run)]) if _fits(pools[0], lead) else None
+    return (count, [ConvPool(*run)]) if fits(pools[0], lead) else None
 
 
 def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
@@ -367,7 +367,7 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
     found = []  # one of each kind at most
     for layer in layers[2:4]:
-        pools = is_conv(lead) and is_max_pool(layer) and _fits(layer, lead)
+        pools = is_conv(lead) and is_max_pool(layer) and fits(layer, lead)
         if pools in found or not (pools or is_relu(layer, ("relu", "relu6"))):
             break
         found.append(pools)
@@ -459,5 +459,6 @@ def channel_axis(layer: Conv | Dense) -> int:
     return -1 if isinstance(layer, Dense) or layer.data_format == "channels_last" else 1
 
 
-def _fits(pool: Pool, conv: Conv) -> bool:
+def fits(pool: Pool, conv: Conv) -> bool:
+    """Return whether a pooling is of what a convolution gives."""
     return (pool.rank, pool.data_format) == (conv.rank, conv.data_format)

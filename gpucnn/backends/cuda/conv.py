@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...shapes import ConvShape, NormShape
+from ...shapes import ConvShape, NormShape, PoolShape
 from ..base import FUSED, Array
 from . import columns
 from .algorithms import ALGORITHMS, Plan, Problem
 from .algorithms.base import FusingAlgorithm
 from .channels import ChannelSums
-from .epilogue import MOMENTS, Epilogue
+from .epilogue import MOMENTS, Epilogue, Quads
 from .plans import Planner
 
 
@@ -44,6 +44,8 @@ class Convolutions(ChannelSums):
         x, w, b, residual = (*arrays, None)[:4]
         if problem.moments:
             return self._run_with_moments(problem, plan, x, w, b)[0]
+        if problem.pooled:
+            return self._run_pooled(problem, plan, x, w, b)[0]
         if algorithm.fuses(problem, plan):
             if not isinstance(algorithm, FusingAlgorithm):
                 return algorithm.run(self, problem, plan, x, w, b)
@@ -84,6 +86,21 @@ class Convolutions(ChannelSums):
         partial = self.xp.empty((parts, problem.shape.filters, MOMENTS), "float32")
         epilogue = Epilogue(b, moments=partial)
         return algorithm.run_fused(self, problem, plan, x, w, epilogue), partial
+
+    def _run_pooled(
+        self, problem: Problem, plan: Plan, x: Array, w: Array, b: Array | None,
+        with_index: bool = True,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """Return the maxima of 2x2 outputs, and their places, where they are wanted."""
+        s, algorithm, activation = problem.shape, ALGORITHMS[plan.algorithm], problem.activation
+        pool = PoolShape.of(s.y_shape, 2, mode="max", rank=2, channels_last=s.channels_last)
+        if not algorithm.fuses(problem, plan):
+            y = algorithm.run(self, problem.plain, plan, x, w, b)
+            return self.pool_forward(y, pool, with_index, activation)
+        y = self.xp.empty(pool.y_shape, x.dtype)
+        index = self.xp.empty(pool.y_shape, pool.index_dtype) if with_index else None
+        epilogue = Epilogue(b, activation, pooled=Quads(y, index))
+        return algorithm.run_fused(self, problem, plan, x, w, epilogue), index
 
     def conv_dgrad(
         self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict"

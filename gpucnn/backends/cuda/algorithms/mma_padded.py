@@ -70,6 +70,9 @@ class PaddedMma(FusingAlgorithm):
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         return self.by_direction["fprop"].moment_parts(padded(problem), plan)
 
+    def pools(self, problem: Problem, plan: Plan) -> bool:
+        return self.by_direction["fprop"].pools(padded(problem), plan)
+
     def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:
