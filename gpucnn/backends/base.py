@@ -77,6 +77,15 @@ def bfloat16() -> np.dtype:
     return np.dtype(package("ml_dtypes", "bfloat16", "bfloat16 needs").bfloat16)
 
 
+def pool_activates(pool: PoolShape) -> bool:
+    """Return whether an activation of ``FUSED`` may as well come behind a pooling as before it.
+
+    Both are monotonic. But of a window without any input, as a dilated one may be, the extreme is
+    an infinity.
+    """
+    return pool.mode in ("max", "min") and set(pool.dilation) == {1}
+
+
 class Backend(ABC):
     """One way to run every operation. ``xp`` is the array module whose arrays it takes."""
 
@@ -232,11 +241,13 @@ class Backend(ABC):
     ) -> tuple[Array, Array | None]:  # fmt: skip
         """``conv_fprop``, then ``pool_forward`` of its output -> y, index (pool.y_shape).
 
-        ``index`` is ``pool_forward``'s, but for a y that "relu" has cut to 0 it may be anything:
-        ``conv_pool_backward`` of the same backend knows what to make of it.
+        Where ``pool_activates``, ``index`` is that of ``pool_forward`` with the activation, and
+        ``pool_backward`` the gradient of both.
         """
-        y = self.conv_fprop(x, w, b, conv, activation, math)
-        return self.pool_forward(y, pool, with_index)
+        activations = activation, "linear"
+        before, behind = activations[::-1] if pool_activates(pool) else activations
+        y = self.conv_fprop(x, w, b, conv, before, math)
+        return self.pool_forward(y, pool, with_index, behind)
 
     def conv_pool_backward(
         self, dy: Array, y: Array, index: Array | None, x: Array, conv: ConvShape,
@@ -245,9 +256,9 @@ class Backend(ABC):
         """The gradients of the parameters: dy, y, index (pool.y_shape), x -> dw, db (K,).
 
         x's, which the first layer of a network does without, is ``conv_dgrad`` of
-        ``pool_backward`` of ``activation_backward``.
+        ``pool_backward``, of ``activation_backward`` unless ``pool_activates``.
         """
-        if activation != "linear":
+        if activation != "linear" and not pool_activates(pool):
             dy = self.activation_backward(dy, y, activation, 0.0)
         dz = self.pool_backward(dy, index, pool)
         return self.conv_wgrad(x, dz, conv, math), self.bias_grad(dz, conv.norm_shape)
