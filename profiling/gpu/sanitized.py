@@ -154,11 +154,15 @@ def poolings(dtype: np.dtype) -> Iterator[Call]:
 
 
 def pooled_convolutions(dtype: np.dtype) -> Iterator[Call]:
-    """Of whole numbers: the sums are exact, and which of several equal ones is chosen shows."""
-    for channels_last in (True, False):
-        s = replace(CONVS["stem_strided"], channels_last=channels_last)
+    """Of whole numbers: the sums are exact, and which of several equal ones is chosen shows.
+
+    Of few channels, and of as many as tensor cores take, whose windows are whole.
+    """
+    for name, channels_last in (("stem_strided", True), ("stem_strided", False), ("vectors", True)):
+        s = replace(CONVS[name], channels_last=channels_last)
+        ceil_mode = name == "stem_strided"
         p = PoolShape.of(
-            s.y_shape, 2, mode="max", rank=2, ceil_mode=True, channels_last=channels_last
+            s.y_shape, 2, mode="max", rank=2, ceil_mode=ceil_mode, channels_last=channels_last
         )
         shapes = {"x": s.x_shape, "w": s.w_shape, "b": (s.filters,), "dy": p.y_shape}
         x, w, b, dy = (np.round(random(n, shape, dtype)) for n, shape in shapes.items())
