@@ -105,6 +105,16 @@ def test_relu_and_pool_go_along_with_a_convolution_on_tensor_cores() -> None:
     ]  # fmt: skip
 
 
+def test_an_answer_is_normalised_as_it_is_pooled() -> None:
+    listing = Listing()
+    with use_backend(CudaBackend(listed_module(listing), listing)) as backend:
+        layers = [L.Conv2D(8, 3), L.BatchNorm(), L.ReLU(), L.MaxPool2D(2)]
+        model = Sequential(layers, input_shape=(9, 8, 3))
+        model.predict(backend.xp.empty((2, 9, 8, 3), np.float32))
+    assert listing.arithmetic == []
+    assert [name.split("_")[0] for name in listing.kernels] == ["conv", "norm"]
+
+
 def test_a_block_without_a_norm_adds_and_cuts_in_its_convolution() -> None:
     listing = Listing()
     with use_backend(CudaBackend(listed_module(listing), listing)) as backend:
