@@ -184,7 +184,7 @@ struct Pooling {
 };
 
 // End the sums by the epilogue, round them, and store them 16 bytes at a time by way of the slabs, which nobody reads
-// any more; or store the sums themselves into `partial`. `moments` is null or those of the tile's rows of warps.
+// any more; or, not rounded, into `partial`. `moments` is null or those of the tile's rows of warps.
 __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue& epilogue,
                                            Moments* __restrict__ moments, Element* __restrict__ result,
                                            float* __restrict__ partial, Pooling pooling = {}) {
@@ -219,7 +219,6 @@ __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue
             }
         });
     };
-    if (partial) return store_floats(partial);
 
 #pragma unroll
     for (int j = 0; j < WARP_N / 8; ++j)
@@ -241,6 +240,7 @@ __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue
             }
         });
     epilogue.activate((float(&)[sizeof(acc) / sizeof(float)])acc);
+    if (partial) return store_floats(partial);
     const bool pools = HAS_ROOM && pooling.wanted;
     if (!BY_WAY_OF_SLABS && !pools) return store_floats((float*)result);
 

@@ -11,7 +11,7 @@ import pytest
 from gpucnn import layers as L
 from gpucnn.backends import use_backend
 from gpucnn.backends.cuda.backend import CudaBackend
-from gpucnn.losses import BinaryCrossEntropy, MeanSquaredError
+from gpucnn.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
 from gpucnn.network import Residual, Sequential
 
 from .step_launches import Listing, frozen_of, listed_module, step_of
@@ -113,6 +113,27 @@ def test_an_answer_is_normalised_as_it_is_pooled() -> None:
         model.predict(backend.xp.empty((2, 9, 8, 3), np.float32))
     assert listing.arithmetic == []
     assert [name.split("_")[0] for name in listing.kernels] == ["conv", "norm"]
+
+
+def test_logits_in_float32_cost_the_rounding_of_their_gradient() -> None:
+    kernels = []
+    for out_dtype in (None, "float32"):
+        listing = Listing()
+        with use_backend(CudaBackend(listed_module(listing), listing)) as backend:
+            model = Sequential(
+                [L.Dense(10, out_dtype=out_dtype)], input_shape=(512,), dtype="bfloat16"
+            )
+            model.build((512,), "bfloat16", backend)
+            x = backend.xp.empty((64, 512), model.dtype)
+            listing.clear()
+            y = model.forward(x, training=True)
+            _, dy, _ = CrossEntropy().measure(y, backend.xp.empty(64, np.int64))
+            model.backward(dy)
+        assert listing.arithmetic == []
+        kernels.append(listing.kernels)
+    narrow, wide = kernels
+    assert y.dtype == dy.dtype == np.float32
+    assert len(wide) == len(narrow) + 1 and wide.count("split_sum_bf16") > 0
 
 
 def test_a_block_without_a_norm_adds_and_cuts_in_its_convolution() -> None:

@@ -186,13 +186,14 @@ class Backend(ABC):
     def conv_fprop(
         self, x: Array, w: Array, b: Array | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
-        residual: Array | None = None,
+        residual: Array | None = None, out_dtype: str | None = None,
     ) -> Array:  # fmt: skip
         """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape.
 
         ``residual`` (y_shape), if there is one, is added to that, and ``activation``, "linear" or a
         kind of ``ACTIVATIONS``, with its ``alpha``, is applied: on the way to memory, where a
         backend has a kernel. ``math`` is one of ``MATH``, here and in the other directions.
+        With an ``out_dtype``, "float32" where x has 16 bits, y is of it: the sums are not rounded.
         """
 
     @abstractmethod
@@ -211,6 +212,10 @@ class Backend(ABC):
     @abstractmethod
     def bias_grad(self, dy: Array, shape: NormShape) -> Array:
         """Sum of dy over all but the channels: -> db (C,)."""
+
+    @abstractmethod
+    def rounded(self, x: Array, dtype: np.dtype) -> Array:
+        """x, of float32, in a dtype of 16 bits: to nearest, ties to even."""
 
     # ---- pooling -----------------------------------------------------------------------------
 

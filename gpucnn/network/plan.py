@@ -332,7 +332,7 @@ def sum_of(
     """
     last = layers[-1] if layers else None
     takes = is_as_written(last, BatchNorm, Dense) or (last is not None and is_conv(last))
-    if complex_numbers or not takes or last.activation != "linear":
+    if complex_numbers or not takes or last.activation != "linear" or _widens(last):
         return None
     if activation is not None and not is_relu(activation):
         return None
@@ -395,6 +395,7 @@ def _is_normed(pair: Sequence[Layer]) -> bool:
     lead, norm = pair
     return (
         (is_conv(lead) or is_as_written(lead, Dense))
+        and not _widens(lead)
         and (lead.activation, norm.activation) == ("linear",) * 2
         and norm.axis == channel_axis(lead)
     )
@@ -452,6 +453,11 @@ def is_max_pool(layer: Layer) -> bool:
 def is_pointwise(layer: Layer, kinds: Collection[str]) -> bool:
     """Return whether a layer is an activation of these kinds, with the usual alpha."""
     return is_as_written(layer, Pointwise) and layer.kind in kinds and layer.alpha is None
+
+
+def _widens(layer: Layer) -> bool:
+    """Return whether the output is of another dtype than what comes beside or behind it."""
+    return isinstance(layer, Dense) and layer.out_dtype is not None
 
 
 def channel_axis(layer: Conv | Dense) -> int:

@@ -232,7 +232,7 @@ class _Recorder:
         real = layer.dtype is None or layer.dtype.kind != "c"
         if real and is_conv(layer):
             return self._weighted("conv", layer, sources, geometry=_geometry_of(layer))
-        if real and is_as_written(layer, Dense):
+        if real and is_as_written(layer, Dense) and not layer.output_dtype:
             return self._weighted("dense", layer, sources)
         if real and is_as_written(layer, BatchNorm):
             return self._norm(layer, sources)

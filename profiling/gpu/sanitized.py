@@ -158,7 +158,11 @@ def pooled_convolutions(dtype: np.dtype) -> Iterator[Call]:
 
     Of few channels, and of as many as tensor cores take, whose windows are whole.
     """
-    for name, channels_last in (("stem_strided", True), ("stem_strided", False), ("vectors", True)):
+    for name, channels_last in (
+        ("stem_strided", True),
+        ("stem_strided", False),
+        ("vectors_dilated", True),
+    ):
         s = replace(CONVS[name], channels_last=channels_last)
         ceil_mode = name == "stem_strided"
         p = PoolShape.of(
@@ -255,6 +259,8 @@ def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
     sums = x.astype(np.float64) + dy.astype(np.float64)
     yield Call("add", (x, dy, "relu"), {}, lambda: np.maximum(sums, 0))
     yield call("dropout", x, 0.3, 12345, 7)
+    wide = random("wide", (37, 5), accumulator(dtype))
+    yield Call("rounded", (wide, dtype), {}, partial(wide.astype, dtype))
     for maps in (x, random("x", (2, 72, 40), dtype)):
         yield Call("change_layout", (maps,), {}, partial(maps.transpose, (0, 2, 1)))
 

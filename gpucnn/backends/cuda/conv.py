@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from ...shapes import ConvShape, NormShape, PoolShape
 from ..base import FUSED, Array
 from . import columns
 from .algorithms import ALGORITHMS, Plan, Problem
 from .algorithms.base import FusingAlgorithm
 from .channels import ChannelSums
-from .epilogue import MOMENTS, Epilogue, Quads
+from .epilogue import ACTIVATIONS, MOMENTS, Epilogue, Quads
 from .plans import Planner
+from .split_sum import split_sum
 
 
 class Convolutions(ChannelSums):
@@ -22,12 +25,16 @@ class Convolutions(ChannelSums):
     def conv_fprop(
         self, x: Array, w: Array, b: Array | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
-        residual: Array | None = None,
+        residual: Array | None = None, out_dtype: str | None = None,
     ) -> Array:  # fmt: skip
+        wide = out_dtype not in (None, x.dtype.name)
         if 0 in shape.y_shape:
-            return self.xp.empty(shape.y_shape, x.dtype)
+            return self.xp.empty(shape.y_shape, out_dtype or x.dtype)
+        if wide and activation not in ACTIVATIONS:
+            y = self.conv_fprop(x, w, b, shape, "linear", math, 0.0, residual, out_dtype)
+            return self.activation_forward(y, activation, alpha)
         problem = self._problem("fprop", shape, x, math, activation)
-        problem = replace(problem, residual=residual is not None)
+        problem = replace(problem, residual=residual is not None, wide=wide)
         plan = self.plans.choose(problem)
         return self.run_plan(problem, plan, x, w, b, residual, alpha=alpha)
 
@@ -113,6 +120,9 @@ class Convolutions(ChannelSums):
         if shape.batch == 0:
             return self.xp.zeros(shape.w_shape, x.dtype)
         return self._convolve("wgrad", shape, math, x, dy)
+
+    def rounded(self, x: Array, dtype: np.dtype) -> Array:
+        return split_sum(self, x[None], dtype)
 
     def bias_grad(self, dy: Array, shape: NormShape) -> Array:
         if columns.are_few(shape):

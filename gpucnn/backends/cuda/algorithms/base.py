@@ -49,6 +49,7 @@ class Problem:
         moments: whether the moments of fprop's output are wanted, for the batch norm behind it.
         pooled: whether the maxima of 2x2 places of fprop's output, of even size, are wanted in its
             place.
+        wide: whether fprop's output is wanted in float32 where the elements have 16 bits.
     """
 
     direction: str
@@ -60,11 +61,13 @@ class Problem:
     residual: bool = False
     moments: bool = False
     pooled: bool = False
+    wide: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether every algorithm does all that is asked for."""
-        return self.activation in FUSED and not (self.residual or self.moments or self.pooled)
+        asked = self.residual or self.moments or self.pooled or self.wide
+        return self.activation in FUSED and not asked
 
     @property
     def plain(self) -> Problem:
@@ -88,6 +91,11 @@ class Problem:
     def itemsize(self) -> int:
         """Bytes of an element in memory."""
         return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
+
+    @property
+    def result(self) -> str:
+        """The dtype of the result."""
+        return "float32" if self.wide else self.dtype
 
     @property
     def accumulator_bytes(self) -> int:
@@ -172,6 +180,8 @@ class FusingAlgorithm(Algorithm):
             return self.moment_parts(problem, plan) > 0
         if problem.pooled and not self.pools(problem, plan):
             return False
+        if problem.wide and not self.widens(problem, plan):
+            return False
         return problem.activation in ACTIVATIONS
 
     def pools(self, problem: Problem, plan: Plan) -> bool:
@@ -181,6 +191,10 @@ class FusingAlgorithm(Algorithm):
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         """Return into how many parts fprop's pixels fall whose moments are stored; 0 for none."""
         return 0
+
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        """Return whether fprop of 16-bit elements can store float32."""
+        return False
 
     @abstractmethod
     def run_fused(

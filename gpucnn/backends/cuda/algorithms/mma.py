@@ -259,6 +259,9 @@ class Mma(FusingAlgorithm):
     def pools(self, problem: Problem, plan: Plan) -> bool:
         return plan.grid[2] == 1 and problem.shape.rank == 2 and plan.settings.tile.has_room
 
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        return True
+
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
@@ -266,6 +269,10 @@ class Mma(FusingAlgorithm):
         source, w = map(aligned_copy, (source, w))
         s, count = problem.shape, plan.grid[2]
         size = s.y_shape if problem.direction == "fprop" else s.x_shape
+        if count == 1 and problem.wide:  # the sums' own way to memory
+            sums = caller.xp.empty(size, "float32")
+            self._launch(caller, problem, plan, source, w, epilogue, None, sums)
+            return sums
         if count == 1:
             pooled = epilogue.pooled
             target = caller.xp.empty(size, source.dtype) if pooled is None else pooled.y
@@ -273,13 +280,13 @@ class Mma(FusingAlgorithm):
             return target
         partial = caller.xp.empty((count, *size), "float32")
         self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
-        return split_sum(caller, partial, source.dtype, epilogue)
+        return split_sum(caller, partial, source.dtype, epilogue, wide=problem.wide)
 
     def _launch(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue, target: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
-        """Write the result into ``target``, or the splits' sums into ``partial``."""
+        """Write the result into ``target``, or what is not rounded into ``partial``."""
         s, (tile, terms) = problem.shape, (plan.settings.tile, plan.settings.terms)
         if problem.direction == "fprop":
             residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)

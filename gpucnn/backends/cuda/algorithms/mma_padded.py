@@ -73,6 +73,9 @@ class PaddedMma(FusingAlgorithm):
     def pools(self, problem: Problem, plan: Plan) -> bool:
         return self.by_direction["fprop"].pools(padded(problem), plan)
 
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        return True
+
     def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:

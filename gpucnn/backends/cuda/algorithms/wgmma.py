@@ -155,6 +155,9 @@ class Wgmma(FusingAlgorithm):
     def pools(self, problem: Problem, plan: Plan) -> bool:
         return problem.shape.rank == 2 and pools(plan.settings.tile, problem.itemsize)
 
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        return not plan.settings.tile.patches
+
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
@@ -164,14 +167,14 @@ class Wgmma(FusingAlgorithm):
         if turned and problem.dtype == "float32":  # as the convolution's own from now on
             w, turned = turn_filters(caller, w, problem.shape), False
         x, w = map(aligned_copy, (source, w))
-        if count == 1:
+        if count == 1 and not problem.wide:
             pooled = epilogue.pooled
             y = caller.xp.empty(s.y_shape, x.dtype) if pooled is None else pooled.y
             self._launch(caller, s, plan, turned, x, w, epilogue, y, None)
             return y
         partial = caller.xp.empty((count, *s.y_shape), "float32")
         self._launch(caller, s, plan, turned, x, w, NOTHING, None, partial)
-        return split_sum(caller, partial, x.dtype, epilogue)
+        return split_sum(caller, partial, x.dtype, epilogue, wide=problem.wide)
 
     @staticmethod
     def _launch(
