@@ -13,6 +13,8 @@
 // begins at one where K and K/groups are, as the residual, of y's shape or null, does in any case; bias (K,) or null;
 // partial null where there is one split. A window has at most
 // MAX_TAPS taps, and 31 places along all axes together.
+// Where `pools`, O = 1, P and Q are even, and y (N, P/2, Q/2, K) gets the maxima of 2x2 outputs, and `index`, as y or
+// null, their places (quads.cuh). Pixels are then numbered window by window, so that a tile has whole ones.
 // grid: x = (tiles of pixels) * groups * (tiles of filters), z = splits. One block computes TILE_M pixels of TILE_N
 // filters, one warp WARP_M x WARP_N of them. Shared memory: see tile_mma.cuh, and the tables of conv_mma.cuh.
 #include "conv_mma.cuh"
@@ -46,10 +48,18 @@ struct FilterWeights {
     }
 };
 
+// The number, in the order of memory, of pixel m of those that are numbered window by window.
+__device__ __forceinline__ unsigned of_windows(unsigned m, const ConvGeometry& g) {
+    int pair;  // in two rows of pixels: of one window the upper, then the lower one
+    const unsigned rows = 2 * divide(m / 2, g.by_output[2], pair);
+    return (rows + pair % 2) * g.output[2] + pair / 2 * 2 + m % 2;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ w, const Element* __restrict__ bias,
                      const Element* __restrict__ residual, int activation, float alpha, Moments* __restrict__ moments,
-                     Element* __restrict__ y, float* __restrict__ partial, unsigned k_per_split,
+                     Element* __restrict__ y, U8* __restrict__ index, int pools, float* __restrict__ partial,
+                     unsigned k_per_split,
                      const __grid_constant__ ConvGeometry g) {
     after_kernels_before();
     const BlockTile tile = block_tile(g.groups, g.group_filters);
@@ -64,7 +74,7 @@ NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ 
         const unsigned m = tile.row0 + i;
         if (m >= m_end) return {0, ~0u, -1};
         Place corner;
-        const unsigned n = split(m, g.by_output, corner);
+        const unsigned n = split(pools ? of_windows(m, g) : m, g.by_output, corner);
 #pragma unroll
         for (int a = FIRST_AXIS; a < AXES; ++a) corner.axis[a] = corner.axis[a] * g.stride[a] - g.pad[a];
         const unsigned outside = outside_bits(counts, [&](int a, int place) {
@@ -89,5 +99,5 @@ NAME(conv_fprop_mma)(const Element* __restrict__ x, const Element* __restrict__ 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.output), g.filters);
     if (moments) moments += (long long)(tile.row0 / TILE_M * WARPS_DOWN) * g.filters;
     const Columns at = {(int)tile.col0, g.group_filters, group * g.group_filters, g.filters};
-    store_tile(acc, at, Epilogue{bias, residual, activation, alpha}, moments, y, partial);
+    store_tile(acc, at, Epilogue{bias, residual, activation, alpha}, moments, y, partial, {pools != 0, index});
 }

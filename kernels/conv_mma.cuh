@@ -10,6 +10,7 @@
 #pragma once
 #include "conv_geometry.cuh"
 #include "epilogue.cuh"
+#include "quads.cuh"
 #include "tile_mma.cuh"
 
 // A tile's row: where, in chunks, its map lies under tap 0, which may be outside; and the pixel that it computes,
@@ -40,7 +41,9 @@ const int SLABS_BYTES = STAGES * (TILE_M + TILE_N) * TILE_K * sizeof(Element);
 static_assert(SHARED_BYTES == SLABS_BYTES + sizeof(Tables), "the launch must ask for what there is");
 // Of floats, what the lanes of a warp have side by side is a whole sector of memory: they store it themselves.
 const bool BY_WAY_OF_SLABS = sizeof(Element) == 2;
-static_assert(!BY_WAY_OF_SLABS || SLABS_BYTES >= TILE_M * TILE_N * 2, "the tile is stored by way of the slabs");
+// Whether the tile finds room in the slabs, by way of which it is pooled, too. As in algorithms/mma.py.
+const bool HAS_ROOM = SLABS_BYTES >= TILE_M * TILE_N * sizeof(Element);
+static_assert(!BY_WAY_OF_SLABS || HAS_ROOM, "the tile is stored by way of the slabs");
 
 __device__ __forceinline__ Tables& tables() { return *(Tables*)(smem + SLABS_BYTES); }
 
@@ -173,11 +176,18 @@ __device__ __forceinline__ void store_moments(const Sums& sums, const Columns& a
         }
 }
 
+// Whether every four rows of a tile are a window, of which the maximum alone is stored, and its place into `index`,
+// which is null or as the result.
+struct Pooling {
+    bool wanted;
+    U8* index;
+};
+
 // End the sums by the epilogue, round them, and store them 16 bytes at a time by way of the slabs, which nobody reads
-// any more; or store the sums themselves into `partial`. `moments` is null or those of the tile's rows of warps.
+// any more; or, not rounded, into `partial`. `moments` is null or those of the tile's rows of warps.
 __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue& epilogue,
                                            Moments* __restrict__ moments, Element* __restrict__ result,
-                                           float* __restrict__ partial) {
+                                           float* __restrict__ partial, Pooling pooling = {}) {
     typedef Swizzled<WARP_M, WARP_N> Stage;
     const TileRow* rows = tables().rows + warp_row();
     const int lane = threadIdx.x % 32;
@@ -209,7 +219,6 @@ __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue
             }
         });
     };
-    if (partial) return store_floats(partial);
 
 #pragma unroll
     for (int j = 0; j < WARP_N / 8; ++j)
@@ -231,21 +240,36 @@ __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue
             }
         });
     epilogue.activate((float(&)[sizeof(acc) / sizeof(float)])acc);
-    if (!BY_WAY_OF_SLABS) return store_floats((float*)result);
+    if (partial) return store_floats(partial);
+    const bool pools = HAS_ROOM && pooling.wanted;
+    if (!BY_WAY_OF_SLABS && !pools) return store_floats((float*)result);
 
 #pragma unroll
     for (int j = 0; j < WARP_N / 8; ++j)
 #pragma unroll
         for (int i = 0; i < WARP_M / 8; ++i) {
             const float* sums = &acc[i / 2][j][2 * (i % 2)];
-            unsigned char* to = stage + Stage::offset(8 * i + lane / 4, j);
-            store_values<2>((Element*)to + 2 * (lane % 4), Values<2>{sums[0], sums[1]});
+            const int pair = 2 * (lane % 4);  // of 8 columns
+            unsigned char* to = stage + Stage::offset(8 * i + lane / 4, j * 8 / CHUNK + pair / CHUNK);
+            store_values<2>((Element*)to + pair % CHUNK, Values<2>{sums[0], sums[1]});
         }
     __syncwarp();  // the warp's part is complete
     const bool whole = at.depth % CHUNK == 0 && at.columns % CHUNK == 0;
     const int chunk = lane % Stage::CHUNKS, column = at.col0 + CHUNK * chunk;
     if (column >= at.columns) return;
     result += at.first + column;
+    if (pools) {
+        for (int row = lane / Stage::CHUNKS * PLACES; row < WARP_M; row += 32 / Stage::CHUNKS * PLACES) {
+            if (rows[row].target < 0) break;
+            const Largest largest([&](int place) {
+                return *(const Largest::Chunk*)(stage + Stage::offset(row + place, chunk));
+            });
+            const long long to = (long long)(rows[row].target / PLACES) * at.depth;
+            U8* index = pooling.index ? pooling.index + at.first + column + to : nullptr;
+            largest.store(result + to, index, epilogue.activation == RELU, whole, at.columns - column);
+        }
+        return;
+    }
 #pragma unroll 4
     for (int row = lane / Stage::CHUNKS; row < WARP_M; row += 32 / Stage::CHUNKS) {
         const int target = rows[row].target;

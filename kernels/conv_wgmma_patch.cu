@@ -16,12 +16,18 @@
 // the taps from the last on; C and K are multiples of 8. `residual`, as y, is of no use unless `adds`. bias
 // (K,) or null. moments, or null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores
 // of a filter. Where IMAGES > 1, R is 3.
+//
+// Where `pooled` (N, P/2, Q/2, K) is not null, P and Q are even, and it gets the maxima of 2x2 outputs in place of y, and
+// `index`, as it or null, their places (quads.cuh); there is no residual then. Windows lie in a tile as a whole, and in
+// a pass, from whose buffer threads read them.
+//
 // One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest. The blocks of a cluster
-// have neighbours in (image, row, column) and the filters in common. Tiles may
-// then be beyond the last image. grid: x = blocks, at most `tiles`.
+// have neighbours in (image, row, column) and the filters in common; there may then be tiles beyond the last image.
+// grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of filters, PATCHES, what the consumers store, and the rings' barriers.
 //
 // Macros: those of wgmma.cuh; PATCHES, IMAGES.
+#include "quads.cuh"
 #include "wgmma.cuh"
 
 const int COLUMNS = 8;
@@ -34,6 +40,9 @@ static_assert(TEAMS == 1, "all consumers read a patch");
 static_assert(PASS % COLUMNS == 0, "a pass stores whole rows");
 static_assert(PATCH_ROWS * IMAGES == PIXELS / COLUMNS + MOST_TAPS - 1, "images must have whole rows");
 static_assert(IMAGES == 1 || PIXELS == GROUP_PIXELS, "a warpgroup has all images");
+// Whether a pass has whole windows, as in algorithms/wgmma_tiles.py; gradients are not pooled.
+const bool POOLS = !TURNED && IMAGES == 1 && PASS % (2 * COLUMNS) == 0;
+static_assert(!POOLS || ROWS % 2 == 0, "a tile begins in an even row");
 static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CONSUMERS * STORED_BYTES +
                                   FilterRing::BYTES + Ring<PATCHES>::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
@@ -106,11 +115,33 @@ template <class Box> __device__ __forceinline__ void boxes(int of_pixels, const 
     }
 }
 
+// Store the maxima of a pass of the tile that a warpgroup has written to its buffer, `filter` being its first.
+__device__ __forceinline__ void store_quads(const unsigned char* buffer, int of_pixels, const Tile& tile, int filter,
+                                            bool relu, Element* pooled, U8* index, const ConvGeometry& g) {
+    const int CHUNKS = ROW_BYTES / 16, ACROSS = COLUMNS / 2, WINDOWS = PASS / PLACES;
+    const int first_row = (tile.row + (first_pixel() + of_pixels) / COLUMNS) / 2, first_column = tile.column / 2;
+    const int rows = g.output[1] / 2, columns = g.output[2] / 2;
+    for (int i = threadIdx.x % 128; i < PARTS * WINDOWS * CHUNKS; i += 128) {
+        const int chunk = i % CHUNKS, window = i / CHUNKS % WINDOWS, part = i / CHUNKS / WINDOWS;
+        const int row = first_row + window / ACROSS, column = first_column + window % ACROSS;
+        const int own = filter + part * DEPTH + chunk * Largest::COUNT;
+        if (tile.image >= g.batch || row >= rows || column >= columns || own >= g.filters) continue;
+        const Largest largest([&](int place) {
+            const int pixel = (2 * (window / ACROSS) + place / 2) * COLUMNS + 2 * (window % ACROSS) + place % 2;
+            const unsigned char* of_pixel = buffer + (part * PASS + pixel) * ROW_BYTES;
+            return *(const Largest::Chunk*)(of_pixel + (chunk ^ pixel % 8) * 16);
+        });
+        const long long to = (((long long)tile.image * rows + row) * columns + column) * g.filters + own;
+        largest.store(pooled + to, index ? index + to : nullptr, relu, true, Largest::COUNT);
+    }
+}
+
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                        const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                        const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
-                       int tiles, const __grid_constant__ ConvGeometry g) {
+                       Element* __restrict__ pooled, U8* __restrict__ index, int tiles,
+                       const __grid_constant__ ConvGeometry g) {
     unsigned char* patches = smem + STAGES * FILTER_BYTES;
     unsigned char *stored = patches + PATCHES * PATCH_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
     FilterRing ring(barriers);
@@ -149,7 +180,9 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
                 boxes(of_pixels, tile, [&](int first, int image, int row) {
                     tma_store_4d(&y, buffer + first, filter + of_filters, tile.column, row, image);
                 });
-            }, load);
+            }, load, POOLS && pooled, [&](const unsigned char* buffer, int of_pixels) {
+                store_quads(buffer, of_pixels, tile, filter, activation == RELU, pooled, index, g);
+            });
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }

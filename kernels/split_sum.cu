@@ -5,7 +5,7 @@
 //
 // f and the residual: see epilogue.cuh.
 //
-// partial (splits, count) in Accum, total (count,); residual (count,) or null; bias (channels,), or null: then count
+// partial (splits, count) in Accum, total (count,), of Accum where WIDE; residual (count,) or null; bias (channels,), or null: then count
 // may pass 2^31.
 // A thread adds every parts-th split of WIDTH neighbours, in ascending order; the `parts` threads of the same
 // neighbours then leave their sums in shared memory, where the first adds them in ascending order. One part is
@@ -13,8 +13,22 @@
 //
 // WIDTH is 4 where count is a multiple of 4, else 1. grid: x covers the count, 256 / parts * WIDTH of it a block.
 // Shared memory: 256 * 4 * sizeof(Accum).
+//
+// Macros: WIDE, 0 or 1.
 #include "divisor.cuh"
 #include "epilogue.cuh"
+
+#if WIDE
+typedef Accum Total;
+template <int WIDTH> __device__ __forceinline__ void store(Total* to, const Values<WIDTH>& values) {
+    *(Values<WIDTH>*)to = values;
+}
+#else
+typedef Element Total;
+template <int WIDTH> __device__ __forceinline__ void store(Total* to, const Values<WIDTH>& values) {
+    store_values<WIDTH>(to, values);
+}
+#endif
 
 template <int WIDTH> struct Sum {
     Values<WIDTH> value = {};
@@ -45,7 +59,7 @@ struct End {
 };
 
 template <int WIDTH>
-__device__ __forceinline__ void split_sum(const Accum* partial, Element* total, long long count, int splits, int parts,
+__device__ __forceinline__ void split_sum(const Accum* partial, Total* total, long long count, int splits, int parts,
                                           Accum* shared, const End& end) {
     const int lanes = BLOCK_THREADS / parts, lane = threadIdx.x % lanes, part = threadIdx.x / lanes;
     const long long i = ((long long)blockIdx.x * lanes + lane) * WIDTH;
@@ -64,12 +78,12 @@ __device__ __forceinline__ void split_sum(const Accum* partial, Element* total, 
     }
     if (i >= count) return;
     end(sum.value.at, i);
-    store_values<WIDTH>(total + i, sum.value);
+    store<WIDTH>(total + i, sum.value);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias,
-                const Element* __restrict__ residual, int activation, Accum alpha, Element* __restrict__ total,
+                const Element* __restrict__ residual, int activation, Accum alpha, Total* __restrict__ total,
                 long long count, int splits, int parts, const __grid_constant__ Divisor by_inner, const __grid_constant__ Divisor by_channels) {
     after_kernels_before();
     __shared__ __align__(16) Accum shared[BLOCK_THREADS * 4];

@@ -230,9 +230,14 @@ __device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums
 // Those of the warpgroup's sums that are of a pass.
 __device__ __forceinline__ PassSums& of_pass(Sums& sums, int pass) { return *(PassSums*)(sums + pass * (PASS / 2)); }
 
+struct Nothing {
+    __device__ __forceinline__ void operator()(const unsigned char*, int) const {}
+};
+
 // A warpgroup's way to store its sums, a pass at a time: by way of its buffers, from which TMA stores them. A residual
 // comes the same way: TMA brings it to the buffer, and the sums take its place. For each part of a pass one thread
-// calls store(where it lies, its first of the 64 filters, its first pixel), or load, with the barrier as well.
+// calls store(where it lies, its first of the 64 filters, its first pixel), or load, with the barrier as well. Where
+// `pools`, all threads call pool(where the pass lies, its first pixel) in place of store.
 struct Storing {
     unsigned char* buffers;
     uint64_t* landed;
@@ -260,9 +265,9 @@ struct Storing {
     }
 
     // Add the residual, of which pass 0 is under way, apply f, round and store. The bias is among the sums.
-    template <class Store, class Load>
+    template <class Store, class Load, class Pool = Nothing>
     __device__ __forceinline__ void operator()(Sums& sums, const Epilogue& epilogue, bool residual, const Store& store,
-                                               const Load& load) {
+                                               const Load& load, bool pools = false, const Pool& pool = {}) {
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
             if (residual) {
@@ -280,7 +285,9 @@ struct Storing {
             write_pass(buffer(pass), own);
             fence_proxy_async();
             sync();  // the pass is complete
-            if (is_one()) {
+            if (pools) {
+                pool(buffer(pass), pass * PASS);
+            } else if (is_one()) {
 #pragma unroll
                 for (int part = 0; part < PARTS; ++part)
                     store(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS);

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.base import Backend
+from gpucnn.backends.base import Backend, pool_activates
 from gpucnn.backends.numpy import conv_fused, workers
 from gpucnn.backends.numpy.conv_fused import folds_of
 from gpucnn.backends.numpy.convolution import (
@@ -134,6 +134,7 @@ def check(s: ConvShape, p: PoolShape, dtype: Any, activation: str, with_index: b
     assert index.dtype == first.dtype
     passes = np.ones(y.shape, bool) if activation == "linear" else y.astype(np.float32) > 0
     assert (index == first)[passes].all()
+    assert (index == p.taps)[~passes].all() or not pool_activates(p)
 
 
 @pytest.mark.parametrize("name", FUSED)

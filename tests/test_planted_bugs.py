@@ -24,6 +24,7 @@ from gpucnn.backends.cuda.algorithms.ladder import TILED
 from gpucnn.backends.cuda.algorithms.mma import SMALL
 from gpucnn.backends.cuda.algorithms.tiles import NARROW, PLAIN, THIN
 from gpucnn.backends.cuda.compiler import kernel_folder
+from gpucnn.backends.cuda.conv_pool import pooled as with_pool
 from gpucnn.changes import Changes
 from gpucnn.shapes import ConvShape, NormShape, PoolShape
 from tests import reference
@@ -480,6 +481,36 @@ def patches_by_tma(backend: CudaBackend) -> None:
 def patches_of_two_images(backend: CudaBackend) -> None:
     shape = ConvShape.of((5, 6, 6, 64), (64, 3, 3, 64), padding=((1, 1), (1, 0)))
     on_hopper(backend, "fprop", shape, wgmma_tiles.PAIR)
+
+
+def quads(backend: CudaBackend, name: str, s: ConvShape, tile: object) -> None:
+    """Store the maxima of 2x2 outputs, of which many are equal, some NaN, and some cut by ReLU."""
+    x, w, b = (
+        np.round(1.4 * draw(what, size, np.float64)).astype(np.float16)
+        for what, size in (("x", s.x_shape), ("w", s.w_shape), ("b", (s.filters,)))
+    )
+    x[0, 5, 4, 0] = np.nan
+    pool = PoolShape.of(s.y_shape, 2, mode="max", rank=2)
+    y, index = reference.pool_forward(np.maximum(reference.conv_fprop(x, w, b, s), 0), pool)
+    problem, algorithm = with_pool(Problem("fprop", s, "float16", "relu"), pool), ALGORITHMS[name]
+    (plan,) = (
+        plan for plan in algorithm.plans(problem)
+        if plan.settings.tile == tile and algorithm.fuses(problem, plan)
+    )  # fmt: skip
+    plan = replace(plan, grid=(1, 1, 1)) if name == "wgmma" else plan
+    with poisoned(np):
+        got, place = backend._run_pooled(problem, plan, x, w, b)
+    np.testing.assert_array_equal(got.astype(np.float64), y)
+    assert (place == np.where(y > 0, index, 4)).all()
+
+
+def quads_f16(backend: CudaBackend) -> None:
+    quads(backend, "mma", ConvShape.of((2, 11, 10, 16), (44, 3, 2, 8), padding=1, groups=2), SMALL)
+
+
+def quads_by_tma(backend: CudaBackend) -> None:
+    s = ConvShape.of((1, 32, 10, 64), (72, 3, 3, 64), padding=((1, 0), (1, 1)))
+    quads(backend, "wgmma", s, wgmma_tiles.TWIN)
 
 
 def mma_wgrad(backend: CudaBackend, dtype: str = "float16", math_mode: str = "strict") -> None:
@@ -1036,6 +1067,17 @@ BUGS = [
         "            __syncthreads();  // the channel before has been added up\n", ""),
     Bug("the tree starts below its height", grouped_wgrad, "conv_grouped_wgrad.cu",
         "while (top < slots)", "while (2 * top < slots)"),
+    Bug("the last of equal outputs is chosen", quads_f16, "quads.cuh", "other <= value[e]",
+        "other < value[e]"),
+    Bug("a number behind a NaN wins", quads_f16, "quads.cuh", "value[e] == value[e] && ", ""),
+    Bug("a gradient passes what ReLU has cut", quads_f16, "quads.cuh",
+        "relu && !(value[e] > 0) ? PLACES : place[e]", "place[e]"),
+    Bug("maxima of the next group", quads_f16, "quads.cuh", "if (e >= exist) break;\n", "\n"),
+    Bug("windows of one row", quads_f16, "conv_fprop_mma.cu", "(rows + pair % 2)", "rows"),
+    Bug("places by columns", quads_by_tma, "conv_wgmma_patch.cu", "+ place / 2) * COLUMNS",
+        "+ place % 2) * COLUMNS"),
+    Bug("the pass is overwritten while it is pooled", quads_by_tma, "wgmma.cuh",
+        "sync();  // TMA has read", "// TMA has read"),
     Bug("a slab is multiplied before it is there", mma_wgrad, "conv_wgrad_mma.cu",
         "cp_async_wait<STAGES - 2>", "cp_async_wait<STAGES - 1>"),
     Bug("no barrier between slabs", mma_wgrad, "conv_wgrad_mma.cu",

@@ -91,6 +91,15 @@ def bfloat16() -> np.dtype:
     return np.dtype(package("ml_dtypes", "bfloat16", "bfloat16 needs").bfloat16)
 
 
+def pool_activates(pool: PoolShape) -> bool:
+    """Return whether an activation of ``FUSED`` may as well come behind a pooling as before it.
+
+    Both are monotonic. But of a window without any input, as a dilated one may be, the extreme is
+    an infinity.
+    """
+    return pool.mode in ("max", "min") and set(pool.dilation) == {1}
+
+
 class Backend(ABC):
     """One way to run every operation. ``xp`` is the array module whose arrays it takes."""
 
@@ -196,13 +205,14 @@ class Backend(ABC):
     def conv_fprop(
         self, x: Array, w: Array, b: Array | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
-        residual: Array | None = None,
+        residual: Array | None = None, out_dtype: str | None = None,
     ) -> Array:  # fmt: skip
         """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape.
 
         ``residual`` (y_shape), if there is one, is added to that, and ``activation``, "linear" or a
         kind of ``ACTIVATIONS``, with its ``alpha``, is applied: on the way to memory, where a
         backend has a kernel. ``math`` is one of ``MATH``, here and in the other directions.
+        With an ``out_dtype``, "float32" where x has 16 bits, y is of it: the sums are not rounded.
         """
 
     @abstractmethod
@@ -221,6 +231,10 @@ class Backend(ABC):
     @abstractmethod
     def bias_grad(self, dy: Array, shape: NormShape) -> Array:
         """Sum of dy over all but the channels: -> db (C,)."""
+
+    @abstractmethod
+    def rounded(self, x: Array, dtype: np.dtype) -> Array:
+        """x, of float32, in a dtype of 16 bits: to nearest, ties to even."""
 
     # ---- pooling -----------------------------------------------------------------------------
 
@@ -251,11 +265,13 @@ class Backend(ABC):
     ) -> tuple[Array, Array | None]:  # fmt: skip
         """``conv_fprop``, then ``pool_forward`` of its output -> y, index (pool.y_shape).
 
-        ``index`` is ``pool_forward``'s, but for a y that "relu" has cut to 0 it may be anything:
-        ``conv_pool_backward`` of the same backend knows what to make of it.
+        Where ``pool_activates``, ``index`` is that of ``pool_forward`` with the activation, and
+        ``pool_backward`` the gradient of both.
         """
-        y = self.conv_fprop(x, w, b, conv, activation, math)
-        return self.pool_forward(y, pool, with_index)
+        activations = activation, "linear"
+        before, behind = activations[::-1] if pool_activates(pool) else activations
+        y = self.conv_fprop(x, w, b, conv, before, math)
+        return self.pool_forward(y, pool, with_index, behind)
 
     def conv_pool_backward(
         self, dy: Array, y: Array, index: Array | None, x: Array, conv: ConvShape,
@@ -264,9 +280,9 @@ class Backend(ABC):
         """The gradients of the parameters: dy, y, index (pool.y_shape), x -> dw, db (K,).
 
         x's, which the first layer of a network does without, is ``conv_dgrad`` of
-        ``pool_backward`` of ``activation_backward``.
+        ``pool_backward``, of ``activation_backward`` unless ``pool_activates``.
         """
-        if activation != "linear":
+        if activation != "linear" and not pool_activates(pool):
             dy = self.activation_backward(dy, y, activation, 0.0)
         dz = self.pool_backward(dy, index, pool)
         return self.conv_wgrad(x, dz, conv, math), self.bias_grad(dz, conv.norm_shape)

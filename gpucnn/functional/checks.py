@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
+
 from ..arguments import check_data_format
 from ..backends import backend_of
 from ..backends.base import FLOATS, Array, accumulator
 from ..shapes import NormShape
 
 _FLOATS = frozenset(FLOATS)
+_HALVES = ("float16", "bfloat16")
 # A complex array may meet a real one of the same precision: a complex image, a real filter.
 _REAL_OF = {"complex64": "float32", "complex128": "float64"}
 
@@ -45,6 +48,33 @@ def prepare(owner: str, *, allow_complex: bool = False, **arrays: Array | None) 
 def _kind(dtype: Any, allow_complex: bool) -> str:
     """Return a dtype's name; a complex one's is its parts', where complex arrays are allowed."""
     return _REAL_OF.get(dtype.name, dtype.name) if allow_complex else dtype.name
+
+
+def as_out_dtype(owner: str, out_dtype: Any, x: Array) -> str | None:
+    """Return an ``out_dtype`` by name; None for that of x.
+
+    Raises:
+        ValueError: it is neither, nor float32 for an x of 16 bits.
+    """
+    if out_dtype is None:
+        return None
+    name = out_dtype if isinstance(out_dtype, str) else getattr(np.dtype(out_dtype), "name", "")
+    if name == x.dtype.name:
+        return None
+    if name != "float32" or x.dtype.name not in _HALVES:
+        raise ValueError(
+            f"{owner}: out_dtype must be None, the input's, or float32 for one of 16 bits."
+            f" Received: out_dtype={name!r} for {x.dtype.name}"
+        )
+    return name
+
+
+def narrowed(owner: str, dy: Array, x: Array) -> Array:
+    """Return the gradient of an output in float32 in the dtype of an x of 16 bits."""
+    if dy.dtype.name != "float32" or x.dtype.name not in _HALVES:
+        return dy
+    backend = backend_of(owner, dy=dy, x=x)
+    return backend.rounded(backend.arranged(dy), x.dtype)
 
 
 def prepare_statistics(owner: str, x: Array, **statistics: Array) -> tuple[Array, ...]:

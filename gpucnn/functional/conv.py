@@ -9,7 +9,7 @@ from ..arguments import Padding, as_choice
 from ..backends.base import MATH, Array
 from ..shapes import ConvShape
 from .activation import check_elementwise
-from .checks import expect_shape, is_channels_last, prepare
+from .checks import as_out_dtype, expect_shape, is_channels_last, narrowed, prepare
 from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
 
 
@@ -56,6 +56,7 @@ def conv_forward(
     alpha: float | None = None,
     residual: Array | None = None,
     math: str = "strict",
+    out_dtype: Any = None,
     owner: str = "conv",
     shape: ConvShape | None = None,
 ) -> Array:
@@ -84,6 +85,8 @@ def conv_forward(
             in float32; "fp32x3", three such products in place of one, with errors as of float32,
             and NaN from infinities. Where "strict" is quicker, or these are not to be had, they
             are "strict".
+        out_dtype: y's, "float32" for an x of 16 bits: sums, which are float32 in any case, are then
+            not rounded. By default x's. ``conv_backward`` takes a dy of both.
         owner: opens each error message.
         shape: the geometry, if at hand (``conv_shape``); the keywords above are then not read.
 
@@ -92,7 +95,7 @@ def conv_forward(
         P = (H + pad_before + pad_after - dilation * (R - 1) - 1) // stride + 1.
 
     Raises:
-        ValueError: a shape does not fit; the message says what would.
+        ValueError: a shape does not fit, or ``out_dtype``; the message says what would.
         TypeError: the arrays differ in dtype or device, or are not floating or complex.
 
     x and w may be complex, one of them or both (four real convolutions, or two).
@@ -124,7 +127,8 @@ def conv_forward(
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.filters,), b=b)
     expect_shape(owner, shape.y_shape, residual=residual)
-    return fprop(backend, x, w, b, shape, activation, math, alpha, residual)
+    out_dtype = as_out_dtype(owner, out_dtype, x)
+    return fprop(backend, x, w, b, shape, activation, math, alpha, residual, out_dtype)
 
 
 def conv_backward(
@@ -153,6 +157,7 @@ def conv_backward(
     as_choice(owner, "math", math, MATH)
     if w is None and (needs_dx or shape is None):
         raise ValueError(f"{owner}: w must be given, but for dw alone of a shape. Received: w=None")
+    dy = narrowed(owner, dy, x)
     backend, dy, x, w = prepare(owner, allow_complex=True, dy=dy, x=x, w=w)
     shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
     expect_shape(owner, shape.x_shape, x=x)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arguments import Padding, as_choice
-from ..backends.base import FUSED, MATH, Array
+from ..backends.base import FUSED, MATH, Array, pool_activates
 from ..shapes import ConvShape, PoolShape
 from .checks import expect_shape, prepare
 from .conv import conv_shape
@@ -67,10 +67,11 @@ def conv_pool_forward(
 ) -> tuple[Array, Array | None]:
     """Return ``pool_forward(conv_forward(x, w, b, activation=...))``, in one pass where that pays.
 
-    On a GPU that is the first layer of a network, with at most 4 channels, a window of 3x3, 5x5 or
-    7x7 and the maximum of each 2x2 outputs: what the convolution gives is then never written. With
-    NumPy arrays nor is it where a large map's windows do not overlap: for less than 16 channels,
-    and for 3x3 windows if no index is wanted.
+    On a GPU that is the maximum of each 2x2 outputs: of the first layer of a network, with at most
+    4 channels and a window of 3x3, 5x5 or 7x7, and with channels last wherever the convolution runs
+    on tensor cores. What the convolution gives is then never written. With NumPy arrays nor is it
+    where a large map's windows do not overlap: for less than 16 channels, and for 3x3 windows if no
+    index is wanted.
 
     Args:
         x, w, b: as for ``conv_forward``, but real.
@@ -143,7 +144,7 @@ def conv_pool_backward(
     if not needs_dx:
         dw, db = backend.conv_pool_backward(dy, y, index, x, conv, pool, activation, math)
         return None, dw, db if with_bias else None
-    if activation != "linear":
+    if activation != "linear" and not pool_activates(pool):
         dy = backend.activation_backward(dy, y, activation, 0.0)
     dz = backend.pool_backward(dy, index, pool)
     dx = dgrad(backend, dz, w, None, conv, math)

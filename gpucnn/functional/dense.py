@@ -22,6 +22,7 @@ def dense_forward(
     alpha: float | None = None,
     residual: Array | None = None,
     math: str = "strict",
+    out_dtype: Any = None,
     owner: str = "dense",
 ) -> Array:
     """Return f(x @ w.T + b + residual) over the last axis.
@@ -33,7 +34,7 @@ def dense_forward(
         x: (..., C), two axes or more.
         w: (units, C), the filters of that convolution.
         b: (units,), or None.
-        activation, alpha, math: as in ``conv_forward``.
+        activation, alpha, math, out_dtype: as in ``conv_forward``.
         residual: (..., units), or None.
 
     Returns:
@@ -51,6 +52,7 @@ def dense_forward(
     # (rows, 1, C) * (units, 1, C) -> (rows, 1, units)
     size = (*x.shape[:-1], w.shape[0])
     options = {"activation": activation, "alpha": alpha, "math": math, "owner": owner}
+    options["out_dtype"] = out_dtype
     if residual is not None:
         expect_shape(owner, size, residual=residual)
         options["residual"] = _pixels(residual)

@@ -32,11 +32,11 @@ def real_like(array: Array, operand: Array) -> Array:
 def fprop(
     backend: Backend, x: Array, w: Array, b: Array | None, shape: ConvShape,
     activation: str = "linear", math: str = "strict", alpha: float = 0.0,
-    residual: Array | None = None,
+    residual: Array | None = None, out_dtype: str | None = None,
 ) -> Array:  # fmt: skip
     """x (x_shape), w (w_shape), b (filters,) -> y (y_shape); complex numbers have no relu."""
     if not any(map(is_complex, _given(x, w, b, residual))):
-        return backend.conv_fprop(x, w, b, shape, activation, math, alpha, residual)
+        return backend.conv_fprop(x, w, b, shape, activation, math, alpha, residual, out_dtype)
     y = _bilinear(backend, lambda x, w: backend.conv_fprop(x, w, None, shape, math=math), x, w)
     y = _add_bias(y, b, shape.channels_last)
     return y if residual is None else y + residual

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from .. import functional as F
-from ..arguments import as_int, as_shape, check_data_format
+from ..arguments import as_choice, as_int, as_shape, check_data_format
 from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
@@ -26,6 +26,8 @@ class Dense(Activated):
         activation: a name (see ``Activation``) or None.
         use_bias: whether there is a bias.
         math: as for ``Conv2D``.
+        out_dtype: the output's, "float32" in a network of 16 bits: logits that are not rounded, for
+            a softmax and a loss without parameters behind it. By default the network's.
         kernel_initializer, bias_initializer: a name, or a function (shape, generator) -> array.
 
     Parameters: "kernel" (units, C), as in PyTorch (the transpose of Keras's), and "bias" (units,).
@@ -36,7 +38,8 @@ class Dense(Activated):
     """
 
     arguments = (
-        "units", "activation", "use_bias", "math", "kernel_initializer", "bias_initializer",
+        "units", "activation", "use_bias", "math", "out_dtype", "kernel_initializer",
+        "bias_initializer",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +49,7 @@ class Dense(Activated):
         *,
         use_bias: bool = True,
         math: str | None = None,
+        out_dtype: str | None = None,
         kernel_initializer: Initializer = "he_normal",
         bias_initializer: Initializer = "zeros",
         name: str | None = None,
@@ -56,10 +60,16 @@ class Dense(Activated):
         self.activation = check_activation(self.label, activation)
         self.use_bias = bool(use_bias)
         self.math = as_math(self.label, math)
+        self.out_dtype = as_choice(self.label, "out_dtype", out_dtype, (None, "float32"))
         self.kernel_initializer = check_initializer(
             self.label, "kernel_initializer", kernel_initializer
         )
         self.bias_initializer = check_initializer(self.label, "bias_initializer", bias_initializer)
+
+    @property
+    def output_dtype(self) -> str | None:
+        halves = self.dtype is not None and self.dtype.itemsize == 2
+        return self.out_dtype if halves else None
 
     def output_shape(self, input_shape: Shape) -> Shape:
         features = self.params["kernel"].shape[1] if self.built else None
@@ -128,6 +138,7 @@ class Dense(Activated):
     ) -> Array:
         kernel, bias = self.params["kernel"], self.params.get("bias")
         options = {"math": self.math, "activation": activation or self.activation}
+        options["out_dtype"] = self.output_dtype
         y, kept = self._run_activated(
             F.dense_forward, x, kernel, bias, residual=residual, **options
         )

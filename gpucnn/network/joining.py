@@ -6,15 +6,16 @@ on a GPU, and on NumPy no less work than its parts:
     convolution, sum, activation     of two of one shape: the second source is the sum's other one
     convolution, activation
     dense layer, ...                 the same
+    convolution, max-pool            perhaps with a ReLU
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ..backends.base import ACTIVATIONS
+from ..backends.base import ACTIVATIONS, FUSED
 from ..layers.activation import Pointwise
-from .plan import is_as_written
+from .plan import fits, is_as_written, is_max_pool
 from .program import Operation, Program
 
 
@@ -32,7 +33,8 @@ def joined(program: Program) -> Program:
     for operation in program.operations:
         operation = _taken_along(operation, makers, readers, operations)
         operations.append(operation)
-        if operation.kind in ("conv", "dense") and operation.activation == "linear":
+        weighted = operation.kind in ("conv", "dense") and operation.pool is None
+        if weighted and operation.activation == "linear":
             makers[operation.result] = operation
     return replace(program, operations=operations)
 
@@ -54,11 +56,26 @@ def _taken_along(
                 operations.remove(maker)
                 ending |= {"activation": operation.activation, "sources": maker.sources + residual}
                 return replace(maker, **ending)
+        elif _pools(operation, maker):
+            operations.remove(maker)
+            ending |= {"activation": operation.activation, "pool": operation.geometry}
+            return replace(maker, **ending)
         elif _is_activation(operation):
             operations.remove(maker)
             ending |= {"activation": operation.layer.kind, "alpha": operation.layer.alpha}
             return replace(maker, **ending)
     return operation
+
+
+def _pools(operation: Operation, maker: Operation) -> bool:
+    """Return whether an operation is the max-pool of a convolution without a sum."""
+    return (
+        maker.kind == "conv"
+        and len(maker.sources) == 1
+        and is_max_pool(operation.layer)
+        and fits(operation.layer, maker.layer)
+        and operation.activation in FUSED
+    )
 
 
 def _is_activation(operation: Operation) -> bool:

@@ -357,7 +357,7 @@ def sum_of(
     """
     last = layers[-1] if layers else None
     takes = is_as_written(last, BatchNorm, Dense) or (last is not None and is_conv(last))
-    if complex_numbers or not takes or last.activation != "linear":
+    if complex_numbers or not takes or last.activation != "linear" or _widens(last):
         return None
     if activation is not None and not is_relu(activation):
         return None
@@ -383,7 +383,7 @@ def _conv_pool(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     pools = [layer for layer in run if is_max_pool(layer)]
     if len(pools) != 1 or len(run) < count:
         return None
-    return (count, [ConvPool(*run)]) if _fits(pools[0], lead) else None
+    return (count, [ConvPool(*run)]) if fits(pools[0], lead) else None
 
 
 def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
@@ -392,7 +392,7 @@ def _conv_norm(layers: Sequence[Layer]) -> tuple[int, list[Stage]] | None:
     lead = layers[0]
     found = []  # one of each kind at most
     for layer in layers[2:4]:
-        pools = is_conv(lead) and is_max_pool(layer) and _fits(layer, lead)
+        pools = is_conv(lead) and is_max_pool(layer) and fits(layer, lead)
         if pools in found or not (pools or is_relu(layer, ("relu", "relu6"))):
             break
         found.append(pools)
@@ -420,6 +420,7 @@ def _is_normed(pair: Sequence[Layer]) -> bool:
     lead, norm = pair
     return (
         (is_conv(lead) or is_as_written(lead, Dense))
+        and not _widens(lead)
         and (lead.activation, norm.activation) == ("linear",) * 2
         and norm.axis == channel_axis(lead)
     )
@@ -479,10 +480,16 @@ def is_pointwise(layer: Layer, kinds: Collection[str]) -> bool:
     return is_as_written(layer, Pointwise) and layer.kind in kinds and layer.alpha is None
 
 
+def _widens(layer: Layer) -> bool:
+    """Return whether the output is of another dtype than what comes beside or behind it."""
+    return isinstance(layer, Dense) and layer.out_dtype is not None
+
+
 def channel_axis(layer: Conv | Dense) -> int:
     """Return where the channels of a convolution's or dense layer's output lie, -1 or 1."""
     return -1 if isinstance(layer, Dense) or layer.data_format == "channels_last" else 1
 
 
-def _fits(pool: Pool, conv: Conv) -> bool:
+def fits(pool: Pool, conv: Conv) -> bool:
+    """Return whether a pooling is of what a convolution gives."""
     return (pool.rank, pool.data_format) == (conv.rank, conv.data_format)

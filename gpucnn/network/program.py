@@ -74,6 +74,8 @@ class Operation:
         activation, alpha: that end it: "linear", "relu" or "relu6". Where ``joining`` has been at
             work, of a "conv" or "dense" any one; a second source of theirs is added before it.
         alike: of a "sum" whether its sources are of one shape.
+        pool: of a "conv", where ``joining`` has been at work, the record of the max-pool behind it
+            for the shape of its output; or None.
     """
 
     kind: str
@@ -87,6 +89,7 @@ class Operation:
     activation: str = "linear"
     alpha: float | None = None
     alike: bool = False
+    pool: Callable[[Shape], PoolShape] | None = None
 
     def cast(self, dtype: np.dtype) -> Operation:
         """Return the operation with the weights that a product takes in a dtype."""
@@ -115,15 +118,20 @@ class Operation:
     def _weighted(self, x: Array, residual: Array | None = None) -> Array:
         w = self.w.astype(x.dtype, copy=False)
         b = None if self.b is None else self.b.astype(x.dtype, copy=False)
-        options = {"activation": self.activation, "alpha": self.alpha, "residual": residual}
-        options |= {"math": self.layer.math, "owner": self.name}
+        options = {"activation": self.activation, "math": self.layer.math, "owner": self.name}
+        if self.pool:
+            conv = self.geometry(x.shape)
+            shapes = conv, self.pool(conv.y_shape)
+            return F.conv_pool_forward(x, w, b, with_index=False, shapes=shapes, **options)[0]
+        options |= {"alpha": self.alpha, "residual": residual}
         if self.kind == "conv":
             return F.conv_forward(x, w, b, shape=self.geometry(x.shape), **options)
         return F.dense_forward(x, w, b, **options)
 
     def __str__(self) -> str:
         sources = ", ".join(f"v{source}" for source in self.sources)
-        last = "" if self.activation == "linear" else f" {self.activation}"
+        last = "" if self.pool is None else " pool"
+        last += "" if self.activation == "linear" else f" {self.activation}"
         return f"v{self.result} = {self.kind}{last}({sources})  # {self.name}"
 
 
@@ -224,7 +232,7 @@ class _Recorder:
         real = layer.dtype is None or layer.dtype.kind != "c"
         if real and is_conv(layer):
             return self._weighted("conv", layer, sources, geometry=_geometry_of(layer))
-        if real and is_as_written(layer, Dense):
+        if real and is_as_written(layer, Dense) and not layer.output_dtype:
             return self._weighted("dense", layer, sources)
         if real and is_as_written(layer, BatchNorm):
             return self._norm(layer, sources)

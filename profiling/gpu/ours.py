@@ -59,14 +59,15 @@ def conv_bias_relu(backend: Backend, case: Case, a: Arrays) -> Call:
 
 def conv_bias_relu_pool(backend: Backend, case: Case, a: Arrays) -> Call:
     given = a["x"], a["w"], a["b"], case.shape, case.pool, "relu"
-    return lambda: backend.conv_pool_forward(*given, with_index=False)[:1]
+    return lambda: backend.conv_pool_forward(*given, with_index=False, **_math(case))[:1]
 
 
 def conv_bias_relu_pool_backward(backend: Backend, case: Case, a: Arrays) -> Call:
     """The gradients of the filters and the bias, as in the first layer of a network."""
-    y, index = backend.conv_pool_forward(a["x"], a["w"], a["b"], case.shape, case.pool, "relu")
-    given = a["dy"], y, index, a["x"], case.shape, case.pool, "relu"
-    return lambda: backend.conv_pool_backward(*given)
+    shapes = case.shape, case.pool, "relu"
+    y, index = backend.conv_pool_forward(a["x"], a["w"], a["b"], *shapes, **_math(case))
+    given = a["dy"], y, index, a["x"], *shapes
+    return lambda: backend.conv_pool_backward(*given, **_math(case))
 
 
 def pool(backend: Backend, case: Case, a: Arrays) -> Call:

@@ -154,11 +154,19 @@ def poolings(dtype: np.dtype) -> Iterator[Call]:
 
 
 def pooled_convolutions(dtype: np.dtype) -> Iterator[Call]:
-    """Of whole numbers: the sums are exact, and which of several equal ones is chosen shows."""
-    for channels_last in (True, False):
-        s = replace(CONVS["stem_strided"], channels_last=channels_last)
+    """Of whole numbers: the sums are exact, and which of several equal ones is chosen shows.
+
+    Of few channels, and of as many as tensor cores take, whose windows are whole.
+    """
+    for name, channels_last in (
+        ("stem_strided", True),
+        ("stem_strided", False),
+        ("vectors_dilated", True),
+    ):
+        s = replace(CONVS[name], channels_last=channels_last)
+        ceil_mode = name == "stem_strided"
         p = PoolShape.of(
-            s.y_shape, 2, mode="max", rank=2, ceil_mode=True, channels_last=channels_last
+            s.y_shape, 2, mode="max", rank=2, ceil_mode=ceil_mode, channels_last=channels_last
         )
         shapes = {"x": s.x_shape, "w": s.w_shape, "b": (s.filters,), "dy": p.y_shape}
         x, w, b, dy = (np.round(random(n, shape, dtype)) for n, shape in shapes.items())
@@ -252,6 +260,8 @@ def elementwise(dtype: np.dtype, everything: bool) -> Iterator[Call]:
     yield Call("add", (x, dy, "relu"), {}, lambda: np.maximum(sums, 0))
     yield call("dropout", x, 0.3, 12345, 7)
     yield from masked(x, dy)
+    wide = random("wide", (37, 5), accumulator(dtype))
+    yield Call("rounded", (wide, dtype), {}, partial(wide.astype, dtype))
     for maps in (x, random("x", (2, 72, 40), dtype)):
         yield Call("change_layout", (maps,), {}, partial(maps.transpose, (0, 2, 1)))
 

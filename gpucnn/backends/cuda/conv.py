@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...shapes import ConvShape, NormShape
+import numpy as np
+
+from ...shapes import ConvShape, NormShape, PoolShape
 from ..base import FUSED, Array
 from . import columns
 from .algorithms import ALGORITHMS, Plan, Problem
 from .algorithms.base import FusingAlgorithm
 from .channels import ChannelSums
-from .epilogue import MOMENTS, Epilogue
+from .epilogue import ACTIVATIONS, MOMENTS, Epilogue, Quads
 from .plans import Planner
+from .split_sum import split_sum
 
 
 class Convolutions(ChannelSums):
@@ -22,12 +25,16 @@ class Convolutions(ChannelSums):
     def conv_fprop(
         self, x: Array, w: Array, b: Array | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
-        residual: Array | None = None,
+        residual: Array | None = None, out_dtype: str | None = None,
     ) -> Array:  # fmt: skip
+        wide = out_dtype not in (None, x.dtype.name)
         if 0 in shape.y_shape:
-            return self.xp.empty(shape.y_shape, x.dtype)
+            return self.xp.empty(shape.y_shape, out_dtype or x.dtype)
+        if wide and activation not in ACTIVATIONS:
+            y = self.conv_fprop(x, w, b, shape, "linear", math, 0.0, residual, out_dtype)
+            return self.activation_forward(y, activation, alpha)
         problem = self._problem("fprop", shape, x, math, activation)
-        problem = replace(problem, residual=residual is not None)
+        problem = replace(problem, residual=residual is not None, wide=wide)
         plan = self.plans.choose(problem)
         return self.run_plan(problem, plan, x, w, b, residual, alpha=alpha)
 
@@ -44,6 +51,8 @@ class Convolutions(ChannelSums):
         x, w, b, residual = (*arrays, None)[:4]
         if problem.moments:
             return self._run_with_moments(problem, plan, x, w, b)[0]
+        if problem.pooled:
+            return self._run_pooled(problem, plan, x, w, b)[0]
         if algorithm.fuses(problem, plan):
             if not isinstance(algorithm, FusingAlgorithm):
                 return algorithm.run(self, problem, plan, x, w, b)
@@ -85,6 +94,21 @@ class Convolutions(ChannelSums):
         epilogue = Epilogue(b, moments=partial)
         return algorithm.run_fused(self, problem, plan, x, w, epilogue), partial
 
+    def _run_pooled(
+        self, problem: Problem, plan: Plan, x: Array, w: Array, b: Array | None,
+        with_index: bool = True,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """Return the maxima of 2x2 outputs, and their places, where they are wanted."""
+        s, algorithm, activation = problem.shape, ALGORITHMS[plan.algorithm], problem.activation
+        pool = PoolShape.of(s.y_shape, 2, mode="max", rank=2, channels_last=s.channels_last)
+        if not algorithm.fuses(problem, plan):
+            y = algorithm.run(self, problem.plain, plan, x, w, b)
+            return self.pool_forward(y, pool, with_index, activation)
+        y = self.xp.empty(pool.y_shape, x.dtype)
+        index = self.xp.empty(pool.y_shape, pool.index_dtype) if with_index else None
+        epilogue = Epilogue(b, activation, pooled=Quads(y, index))
+        return algorithm.run_fused(self, problem, plan, x, w, epilogue), index
+
     def conv_dgrad(
         self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict"
     ) -> Array:
@@ -96,6 +120,9 @@ class Convolutions(ChannelSums):
         if shape.batch == 0:
             return self.xp.zeros(shape.w_shape, x.dtype)
         return self._convolve("wgrad", shape, math, x, dy)
+
+    def rounded(self, x: Array, dtype: np.dtype) -> Array:
+        return split_sum(self, x[None], dtype)
 
     def bias_grad(self, dy: Array, shape: NormShape) -> Array:
         if columns.are_few(shape):

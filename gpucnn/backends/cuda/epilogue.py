@@ -17,8 +17,16 @@ MOMENTS = 4  # numbers of a struct Moments
 
 
 @dataclass(frozen=True)
+class Quads:
+    """The maxima of 2x2 outputs y (N, P/2, Q/2, K), and their places, uint8 as y, or None."""
+
+    y: Array
+    index: Array | None
+
+
+@dataclass(frozen=True)
 class Epilogue:
-    """y = f(sums + b + residual), and the moments of y.
+    """y = f(sums + b + residual), and the moments of y; or the maxima of y's windows in its place.
 
     Attributes:
         b: (K,), or None.
@@ -26,6 +34,7 @@ class Epilogue:
         residual: as y, or None.
         moments: (parts, K, MOMENTS) in Accum, which get those of each part of y's pixels, or None;
             then f is "linear", and there is no residual.
+        pooled: what gets y's maxima (kernels/quads.cuh), or None; there is no residual then.
     """
 
     b: Array | None = None
@@ -33,6 +42,7 @@ class Epilogue:
     alpha: float = 0.0
     residual: Array | None = None
     moments: Array | None = None
+    pooled: Quads | None = None
 
     @property
     def is_plain(self) -> bool:

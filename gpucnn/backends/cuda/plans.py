@@ -27,14 +27,20 @@ def candidates(problem: Problem) -> Iterator[Plan]:
 
 
 def ranked(problem: Problem) -> list[Plan]:
-    """Return the legal plans by their estimated time, of equals the first one first."""
+    """Return the legal plans by their estimated time, of equals the first one first.
+
+    What is wanted wide cannot be made of what was rounded.
+    """
+
+    def fuses(plan: Plan) -> bool:
+        return ALGORITHMS[plan.algorithm].fuses(problem, plan)
 
     def cost(plan: Plan) -> float:
-        algorithm = ALGORITHMS[plan.algorithm]
-        apart_us = 0 if algorithm.fuses(problem, plan) else problem.apart_us
-        return algorithm.cost(problem, plan) + apart_us
+        apart_us = 0 if fuses(plan) else problem.apart_us
+        return ALGORITHMS[plan.algorithm].cost(problem, plan) + apart_us
 
-    return sorted(candidates(problem), key=cost)
+    found = candidates(problem)
+    return sorted(filter(fuses, found) if problem.wide else found, key=cost)
 
 
 @lru_cache(maxsize=4096)

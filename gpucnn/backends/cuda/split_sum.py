@@ -8,12 +8,19 @@ import numpy as np
 
 from ..base import Array
 from .epilogue import Epilogue
-from .kernel import DTYPE, KernelFamily
+from .kernel import DTYPE, Axis, KernelFamily
 from .launch import BLOCK_THREADS, KernelCaller, aligned_copy, ceil_div
 from .spatial import DIVISOR, divisor
 
 NOTHING = Epilogue()
-SPLIT_SUM = KernelFamily("split_sum.cu", "split_sum", DTYPE)
+# The elements, and whether the total is wide, of float32 where they have 16 bits.
+_ELEMENTS: Axis = {
+    (name, wide): (tag + "_wide" * wide, {**macros, "WIDE": int(wide)})
+    for wide in (False, True)
+    for name, (tag, macros) in DTYPE.items()
+    if not wide or name in ("float16", "bfloat16")
+}
+SPLIT_SUM = KernelFamily("split_sum.cu", "split_sum", _ELEMENTS)
 
 BUSY_THREADS = 2**17  # that keep the memory of a large GPU busy
 MOST_PARTS = 32
@@ -21,23 +28,25 @@ MOST_PARTS = 32
 
 def split_sum(
     caller: KernelCaller, partial: Array, dtype: np.dtype, epilogue: Epilogue = NOTHING,
-    channels_last: bool = True,
+    channels_last: bool = True, wide: bool = False,
 ) -> Array:  # fmt: skip
-    """Return the sum over the first axis of (splits, ...), rounded to ``dtype``.
+    """Return the sum over the first axis of (splits, ...), rounded to ``dtype`` unless ``wide``.
 
-    The epilogue is applied as the convolution's kernels do. One split of that dtype, with a plain
-    one, is returned as it is.
+    The epilogue, of arrays in ``dtype``, is applied as the convolution's kernels do. One split that
+    needs no rounding, with a plain one, is returned as it is.
     """
-    if len(partial) == 1 and partial.dtype == dtype and epilogue.is_plain:
+    result = partial.dtype if wide else dtype
+    if len(partial) == 1 and partial.dtype == result and epilogue.is_plain:
         return partial[0]
-    total = caller.xp.empty(partial.shape[1:], dtype)
+    total = caller.xp.empty(partial.shape[1:], result)
     channels = total.shape[-1 if channels_last else 1]
     inner = 1 if channels_last else math.prod(total.shape[2:])
     width, parts = shares(total.size, len(partial))
     by_inner, by_channels = (np.array([divisor(n)], DIVISOR) for n in (inner, channels))
+    kernel = SPLIT_SUM((np.dtype(dtype).name, wide))
     caller.launch(
-        SPLIT_SUM(dtype), ceil_div(total.size, BLOCK_THREADS // parts * width), BLOCK_THREADS,
-        partial, epilogue.b, aligned_copy(epilogue.residual), *epilogue.function(dtype), total,
+        kernel, ceil_div(total.size, BLOCK_THREADS // parts * width), BLOCK_THREADS, partial,
+        epilogue.b, aligned_copy(epilogue.residual), *epilogue.function(dtype), total,
         np.int64(total.size), len(partial), parts, by_inner, by_channels,
     )  # fmt: skip
     return total

@@ -19,25 +19,26 @@ class Convolutions:
     def conv_fprop(
         self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
-        residual: np.ndarray | None = None,
+        residual: np.ndarray | None = None, out_dtype: str | None = None,
     ) -> np.ndarray:  # fmt: skip
         bias, last = None if b is None else wide(b), "linear"
         if residual is not None or activation not in FUSED:
             activation, last = "linear", activation
-        y = self._fprop(x, w, shape, Finish(shape.batch, bias, activation), math)
+        y = self._fprop(x, w, shape, Finish(shape.batch, bias, activation), math, out_dtype)
         if residual is not None:
             last, with_sum = ("linear", last) if last in FUSED else (last, "linear")
-            y = self.add(y, residual, with_sum)
+            y = self.add(y, rounded(residual, y.dtype), with_sum)
         return y if last == "linear" else self.activation_forward(y, last, alpha)
 
     def _fprop(
-        self, x: np.ndarray, w: np.ndarray, shape: ConvShape, finish: Finish, math: str
-    ) -> np.ndarray:
+        self, x: np.ndarray, w: np.ndarray, shape: ConvShape, finish: Finish, math: str,
+        out_dtype: str | None = None,
+    ) -> np.ndarray:  # fmt: skip
         source, last = wide(pixel_major(x, shape.channels_last)), shape.channels_last
         y = buffers.empty((*shape.output, shape.batch, shape.filters), source.dtype)
         if y.size:
             choose("fprop", shape, y.dtype, math).fprop(source, wide(w), y, shape, finish)
-        return as_activation(rounded(y, x.dtype), last)
+        return as_activation(rounded(y, out_dtype or x.dtype), last)
 
     def conv_dgrad(
         self, dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
@@ -58,6 +59,9 @@ class Convolutions:
         source, gradient = (wide(pixel_major(a, shape.channels_last)) for a in (x, dy))
         dw = choose("wgrad", shape, source.dtype, math).wgrad(source, gradient, shape)
         return np.ascontiguousarray(rounded(dw, x.dtype))
+
+    def rounded(self, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        return rounded(x, dtype)
 
     def bias_grad(self, dy: np.ndarray, shape: NormShape) -> np.ndarray:
         return rounded(bias_grad(dy, shape), dy.dtype)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...shapes import ConvShape, PoolShape
-from ..base import accumulator
+from ..base import accumulator, pool_activates
 from . import buffers
 from .blocks import ALONE, LARGE, rounded, wide
 from .conv import Convolutions
@@ -95,6 +95,8 @@ class _Pooled(Finish):
         out = y if y.dtype == block.dtype else np.empty(y.shape, block.dtype)
         best = None if self.index is None else _lanes(self.index[outputs])
         fold(inputs, folds, self.pool, _lanes(out), best)
+        if best is not None and self.activation == "relu":
+            np.copyto(best, self.pool.taps, where=~(_lanes(out) > 0))
         self.activate(out)
         if out is not y:
             y[...] = out
@@ -134,8 +136,11 @@ class FusedConvolutions(Convolutions):
         dtype, last = accumulator(x.dtype), conv.channels_last
         folds = folds_of(conv, pool, dtype, math, with_index)
         if folds is None:
+            behind = "linear"
+            if with_index and pool_activates(pool):
+                behind, steps["activation"] = steps["activation"], "linear"
             y = self._fprop(x, w, conv, Finish(conv.batch, **steps), math)
-            return self.pool_forward(y, pool, with_index)
+            return self.pool_forward(y, pool, with_index, behind)
         finish = _Pooled(pool, folds, x.dtype, with_index, steps)
         # of y the algorithm needs the shape alone: the memory of every place is the finish's
         y = np.broadcast_to(dtype.type(0), (*conv.output, conv.batch, conv.filters))

@@ -55,6 +55,11 @@ def conv_transpose(builder: Builder, layer: ConvTranspose, x: Value) -> Value:
 
 @exports(Dense)
 def dense(builder: Builder, layer: Dense, x: Value) -> Value:
+    if layer.output_dtype:
+        raise ValueError(
+            f"{layer.label}: ONNX has no product of 16-bit numbers that gives float32; set"
+            f" out_dtype to None. Received: out_dtype={layer.out_dtype!r}"
+        )
     output = layer.output_shape(x.shape)
     if x.rank == 2:  # the kernel's columns follow those of what was flattened
         columns = slice(None) if x.columns is None else x.columns

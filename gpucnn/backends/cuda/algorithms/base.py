@@ -47,6 +47,9 @@ class Problem:
         math: as in ``backends.base``; "tf32" and "fp32x3" are "strict" but for float32.
         residual: whether an array of y's shape is added before the activation.
         moments: whether the moments of fprop's output are wanted, for the batch norm behind it.
+        pooled: whether the maxima of 2x2 places of fprop's output, of even size, are wanted in its
+            place.
+        wide: whether fprop's output is wanted in float32 where the elements have 16 bits.
     """
 
     direction: str
@@ -57,21 +60,24 @@ class Problem:
     math: str = "strict"
     residual: bool = False
     moments: bool = False
+    pooled: bool = False
+    wide: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether every algorithm does all that is asked for."""
-        return self.activation in FUSED and not self.residual and not self.moments
+        asked = self.residual or self.moments or self.pooled or self.wide
+        return self.activation in FUSED and not asked
 
     @property
     def plain(self) -> Problem:
         """The same sums with no more than a bias."""
-        return replace(self, activation="linear", residual=False, moments=False)
+        return replace(self, activation="linear", residual=False, moments=False, pooled=False)
 
     @property
     def apart_us(self) -> float:
         """Estimate what is asked for beside the plain problem, in launches of its own."""
-        passes = [3] * self.residual + [1] * self.moments  # over y
+        passes = [3] * self.residual + [1] * self.moments + [1.25] * self.pooled  # over y
         if self.activation not in FUSED:
             passes.append(2)
         y_us = prod(self.shape.y_shape) * self.itemsize / BYTES
@@ -85,6 +91,11 @@ class Problem:
     def itemsize(self) -> int:
         """Bytes of an element in memory."""
         return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
+
+    @property
+    def result(self) -> str:
+        """The dtype of the result."""
+        return "float32" if self.wide else self.dtype
 
     @property
     def accumulator_bytes(self) -> int:
@@ -167,11 +178,23 @@ class FusingAlgorithm(Algorithm):
     def fuses(self, problem: Problem, plan: Plan) -> bool:
         if problem.moments:
             return self.moment_parts(problem, plan) > 0
+        if problem.pooled and not self.pools(problem, plan):
+            return False
+        if problem.wide and not self.widens(problem, plan):
+            return False
         return problem.activation in ACTIVATIONS
+
+    def pools(self, problem: Problem, plan: Plan) -> bool:
+        """Return whether fprop can store the maxima of 2x2 outputs in their place."""
+        return False
 
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         """Return into how many parts fprop's pixels fall whose moments are stored; 0 for none."""
         return 0
+
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        """Return whether fprop of 16-bit elements can store float32."""
+        return False
 
     @abstractmethod
     def run_fused(

@@ -227,7 +227,8 @@ class Depthwise(Algorithm):
         return LAUNCH_US * launches + RAMP_US + max(memory_us, s.multiply_adds / rate)
 
     def fuses(self, problem: Problem, plan: Plan) -> bool:
-        return problem.activation in BOUNDS and not (problem.residual or problem.moments)
+        others = problem.residual or problem.moments or problem.pooled or problem.wide
+        return problem.activation in BOUNDS and not others
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         maps = arrays if problem.direction == "wgrad" else arrays[:1]

@@ -184,6 +184,9 @@ class ImplicitGemm(FusingAlgorithm):
         rows = 32 // across * tile.thread_m
         return ceil_div(matrix_of(problem).m, tile.m) * (tile.m // rows)
 
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        return True
+
     def _for_addresses(
         self, caller: KernelCaller, problem: Problem, plan: Plan, arrays: tuple[Array, ...]
     ) -> Plan:
@@ -211,13 +214,15 @@ class ImplicitGemm(FusingAlgorithm):
         else:
             source, w = map(aligned_copy, (source, w))
         size = s.y_shape if problem.direction == "fprop" else s.x_shape
-        if plan.grid[2] == 1:
+        if plan.grid[2] == 1 and not problem.wide:
             target = caller.xp.empty(size, source.dtype)
             self._launch(caller, problem, plan, source, w, epilogue, target, None)
             return target
         partial = caller.xp.empty((plan.grid[2], *size), accumulator(source.dtype))
         self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
-        return split_sum(caller, partial, source.dtype, epilogue, s.channels_last)
+        return split_sum(
+            caller, partial, source.dtype, epilogue, s.channels_last, wide=problem.wide
+        )
 
     def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array

@@ -85,6 +85,11 @@ class MmaTile:
         return slabs + self.m * ROW_BYTES + TAPS * TAP_BYTES
 
     @property
+    def has_room(self) -> bool:
+        """Whether the tile, as it is stored, finds room in the slabs, where it can be pooled."""
+        return self.stages * (self.m + self.n) * self.k >= self.m * self.n
+
+    @property
     def term_us(self) -> float:
         """Return the microseconds of a term: multiplied, or written to shared memory and read."""
         rows = self.m + self.n + self.warps * (self.warp_m + self.warp_n)
@@ -251,6 +256,12 @@ class Mma(FusingAlgorithm):
         down = ceil_div(matrix_of(problem).m, tile.m) * (tile.m // tile.warp_m)
         return down if plan.grid[2] == 1 else 0
 
+    def pools(self, problem: Problem, plan: Plan) -> bool:
+        return plan.grid[2] == 1 and problem.shape.rank == 2 and plan.settings.tile.has_room
+
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        return True
+
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
@@ -258,25 +269,31 @@ class Mma(FusingAlgorithm):
         source, w = map(aligned_copy, (source, w))
         s, count = problem.shape, plan.grid[2]
         size = s.y_shape if problem.direction == "fprop" else s.x_shape
+        if count == 1 and problem.wide:  # the sums' own way to memory
+            sums = caller.xp.empty(size, "float32")
+            self._launch(caller, problem, plan, source, w, epilogue, None, sums)
+            return sums
         if count == 1:
-            target = caller.xp.empty(size, source.dtype)
+            pooled = epilogue.pooled
+            target = caller.xp.empty(size, source.dtype) if pooled is None else pooled.y
             self._launch(caller, problem, plan, source, w, epilogue, target, None)
             return target
         partial = caller.xp.empty((count, *size), "float32")
         self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
-        return split_sum(caller, partial, source.dtype, epilogue)
+        return split_sum(caller, partial, source.dtype, epilogue, wide=problem.wide)
 
     def _launch(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue, target: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
-        """Write the result into ``target``, or the splits' sums into ``partial``."""
+        """Write the result into ``target``, or what is not rounded into ``partial``."""
         s, (tile, terms) = problem.shape, (plan.settings.tile, plan.settings.terms)
         if problem.direction == "fprop":
             residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)
+            index = epilogue.pooled and epilogue.pooled.index
             arguments = (
-                source, w, epilogue.b, residual, *function, epilogue.moments, target, partial,
-                terms,
+                source, w, epilogue.b, residual, *function, epilogue.moments, target, index,
+                epilogue.pooled is not None, partial, terms,
             )  # fmt: skip
         else:
             residues = caller.constant(all_residues, s), math.prod(s.strides)

@@ -70,6 +70,12 @@ class PaddedMma(FusingAlgorithm):
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         return self.by_direction["fprop"].moment_parts(padded(problem), plan)
 
+    def pools(self, problem: Problem, plan: Plan) -> bool:
+        return self.by_direction["fprop"].pools(padded(problem), plan)
+
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        return True
+
     def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array
     ) -> Array:

@@ -27,6 +27,8 @@ from .wgmma_tiles import (
     is_for_wgmma,
     last_us,
     pair,
+    pass_pixels,
+    pools,
     splits,
     tensor_maps_can_say,
     tile_axis,
@@ -154,6 +156,12 @@ class Wgmma(FusingAlgorithm):
         down = settings.tiles // ceil_div(problem.shape.filters, tile.filters)
         return down * (tile.pixels // tile.group_pixels) if settings.splits == 1 else 0
 
+    def pools(self, problem: Problem, plan: Plan) -> bool:
+        return problem.shape.rank == 2 and pools(plan.settings.tile, problem.itemsize)
+
+    def widens(self, problem: Problem, plan: Plan) -> bool:
+        return not plan.settings.tile.patches
+
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
@@ -163,13 +171,14 @@ class Wgmma(FusingAlgorithm):
         if turned and problem.dtype == "float32":  # as the convolution's own from now on
             w, turned = turn_filters(caller, w, problem.shape), False
         x, w = map(aligned_copy, (source, w))
-        if count == 1:
-            y = caller.xp.empty(s.y_shape, x.dtype)
+        if count == 1 and not problem.wide:
+            pooled = epilogue.pooled
+            y = caller.xp.empty(s.y_shape, x.dtype) if pooled is None else pooled.y
             self._launch(caller, s, plan, turned, x, w, epilogue, y, None)
             return y
         partial = caller.xp.empty((count, *s.y_shape), "float32")
         self._launch(caller, s, plan, turned, x, w, NOTHING, None, partial)
-        return split_sum(caller, partial, x.dtype, epilogue)
+        return split_sum(caller, partial, x.dtype, epilogue, wide=problem.wide)
 
     @staticmethod
     def _launch(
@@ -181,7 +190,7 @@ class Wgmma(FusingAlgorithm):
         (height, width), (p, q) = pair(s.input), pair(s.output)
         image = (s.channels, width, height, s.batch)
         channels = depth(x.dtype.itemsize)
-        in_pass = tile.pass_pixels * channels // 64  # pixels
+        in_pass = pass_pixels(tile, x.dtype.itemsize)
         filters, operands = filters_map(w, s, tile, turned), (x.dtype.name, turned)
         record, residual = geometry_record(s), aligned_copy(epilogue.residual)
         ending = (epilogue.b, *epilogue.function(x.dtype), epilogue.moments)
@@ -195,10 +204,15 @@ class Wgmma(FusingAlgorithm):
             high, wide = pair(s.kernel)
             box = (channels, COLUMNS + wide - 1, tile.rows + high - 1, tile.images)
             rows = in_pass // COLUMNS if tile.images == 1 else tile.rows
-            results = stored((s.filters, q, p, s.batch), Tiles((channels, COLUMNS, rows, 1)))
+            pixels, quads = TensorMap(x, image, Tiles(box)), epilogue.pooled
+            results, maxima = (pixels, pixels, False), (None, None)
+            if quads is None:
+                results = stored((s.filters, q, p, s.batch), Tiles((channels, COLUMNS, rows, 1)))
+            else:
+                maxima = quads.y, quads.index
             caller.launch(
-                PATCH(operands, tile), plan.grid, plan.threads, TensorMap(x, image, Tiles(box)),
-                filters, *results, *ending, settings.tiles, record,
+                PATCH(operands, tile), plan.grid, plan.threads, pixels, filters, *results, *ending,
+                *maxima, settings.tiles, record,
             )  # fmt: skip
             return
         (top, bottom), (left, right) = pair(tuple(corners(s)), (0, 0))

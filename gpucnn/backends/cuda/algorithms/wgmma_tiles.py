@@ -197,6 +197,16 @@ def depth(itemsize: int) -> int:
     return ROW_BYTES // itemsize
 
 
+def pass_pixels(tile: Tile, itemsize: int) -> int:
+    """Return the pixels that a warpgroup stores at a time: of floats half as many."""
+    return tile.pass_pixels * depth(itemsize) // 64
+
+
+def pools(tile: Tile, itemsize: int) -> bool:
+    """Return whether what a warpgroup stores at a time are whole windows of 2x2 pixels."""
+    return tile.patches > 0 and tile.images == 1 and not pass_pixels(tile, itemsize) % (2 * COLUMNS)
+
+
 def pair(values: tuple, neutral: Any = 1) -> tuple:
     """Return a value for each of two axes; the first of one dimension is neutral."""
     return (neutral,) * (2 - len(values)) + values
