@@ -175,7 +175,7 @@ static void reset_fiber(Fiber& fiber, int id) {
     fiber.index = {id % size.x, id / size.x % size.y, id / (size.x * size.y)};
     fiber.what = "start";
     fiber.group_first = fiber.barrier = -1;
-    fiber.waited = !block->launch->dependent;
+    fiber.waited = !cluster->launch->dependent;
     fiber.proxy_fences = 1;
     start_fiber(fiber);
     make_ready(fiber);
