@@ -582,6 +582,31 @@ def refusals() -> dict:
             r"dropout: rate must be a number in \[0, 1\)",
         ),
         "seed": (lambda: F.dropout_forward(x, 0.1, seed=-1), ValueError, "seed must be an integer"),
+        "mask of a third slope": (
+            lambda: F.activation_forward_masked(x, "elu"),
+            ValueError,
+            "activation: an activation with a mask is one of two slopes.* Received: 'elu'",
+        ),
+        "mask of a slope of zero": (
+            lambda: F.activation_mask(x, "leaky_relu", alpha=0),
+            ValueError,
+            "with an alpha above 0. Received: 'leaky_relu', alpha=0",
+        ),
+        "mask with a dropout": (
+            lambda: F.dropout_forward_masked(x, "leaky_relu", 0.5, seed=0),
+            ValueError,
+            "dropout: what has one mask with a dropout is relu.* Received: 'leaky_relu'",
+        ),
+        "gradient beside a mask": (
+            lambda: F.activation_backward(x[:, 1:], F.activation_mask(x)),
+            ValueError,
+            "activation: dy must have the shape",
+        ),
+        "dtype of a gradient beside a mask": (
+            lambda: F.activation_backward(x.astype(np.float16), F.activation_mask(x)),
+            TypeError,
+            "activation: dy must be of the output's dtype, float.* Received: float16",
+        ),
     }
 
 
