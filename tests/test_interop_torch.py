@@ -189,6 +189,16 @@ def test_several_forwards_may_come_before_their_backwards():
         assert torch.equal(xs[place].grad, expected[place])
 
 
+def test_a_block_that_adds_by_itself_keeps_what_each_forward_needs():
+    block = gpucnn.Residual([gpucnn.Pad([[0, 0], [0, 0], [0, 0]])], activation="relu")
+    module = as_torch_module(built(gpucnn.Sequential([block]), PICTURE))
+    signs = [tensor(2, *PICTURE, seed=i) for i in range(2)]
+    outputs = [module(x) for x in signs]
+    for x, y in zip(signs, outputs, strict=True):
+        y.sum().backward()
+        assert torch.equal(x.grad, 2.0 * (x > 0))
+
+
 def test_a_backward_can_be_repeated_where_the_graph_is_kept():
     module = as_torch_module(lenet(input_shape=PICTURE, dtype="float64"))
     x = tensor(3, *PICTURE)

@@ -283,7 +283,7 @@ class _Stream(NamedTuple):
 
 def _with_all_within(layer: Layer) -> Iterator[Layer]:
     yield layer
-    for child in getattr(layer, "layers", ()):
+    for child in getattr(layer, "keepers", ()):
         yield from _with_all_within(child)
 
 

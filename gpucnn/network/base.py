@@ -64,6 +64,11 @@ class Network(Layer):
 
     # ---- what a kind of network says -------------------------------------------------------------
 
+    @property
+    def keepers(self) -> list[Layer]:
+        """The layers that keep what a backward pass needs: those listed, and a block's own."""
+        return self.layers
+
     def _flow(self, input_shape: Shape) -> tuple[list[Step], Shape]:
         """Return the step of each layer of ``layers``, in order, and the network's output shape."""
         raise NotImplementedError

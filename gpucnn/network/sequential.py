@@ -125,6 +125,7 @@ class Residual(Network):
             else listed("Residual", "shortcut", shortcut or ())
         )
         self.activation = as_activation(activation)
+        self._sum = Add()
         last = [] if self.activation is None else [self.activation]
         super().__init__(
             [*self.body, *self.shortcut, *last], name=name, input_shape=input_shape, dtype=dtype
@@ -132,6 +133,10 @@ class Residual(Network):
         check_single(self.label, self.layers)
         if self.input_shape is not None:
             self.build(self.input_shape)
+
+    @property
+    def keepers(self) -> list[Layer]:
+        return [*self.layers, self._sum]
 
     def config(self) -> dict[str, Any]:
         return {
@@ -201,7 +206,8 @@ class Residual(Network):
             last = sum_of(body, self.activation, complex_numbers)
             body = body[: len(body) - last.before] if last else body
         if self.fuses and last is None:
-            last = sum_relu(Add(name=self.name), self.activation, complex_numbers)
+            self._sum.name = self.name
+            last = sum_relu(self._sum, self.activation, complex_numbers)
         ways = [self._stages(body), self._stages(self.shortcut)]
         if self._masks:
             with_masks(_end(last), self.output_is_kept)
