@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.cuda import CudaBackend, CupyLauncher, dependent_launch, tensor_map
+from gpucnn.backends.cuda import (
+    CudaBackend,
+    CupyLauncher,
+    cupy_backend,
+    dependent_launch,
+    tensor_map,
+)
 from gpucnn.backends.cuda.compiler import _handle, header_hash, kernel_folder
 from gpucnn.backends.cuda.graphs import CupyGraphs
 from gpucnn.backends.cuda.kernel import Kernel
@@ -191,6 +197,21 @@ def test_the_driver_is_not_asked_where_nothing_is_dependent(monkeypatch, cupy, o
     made, function = launcher(**options)
     made.launch(KERNEL, (5,), (96,), ())
     assert function.calls == [((5,), (96,), (), 70000)]
+
+
+@pytest.mark.parametrize(("value", "dependent"), [(None, False), ("0", False), ("1", True)])
+def test_the_environment_chooses(monkeypatch, cupy, value, dependent):
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 1)
+    if value is None:
+        monkeypatch.delenv("GPUCNN_DEPENDENT_LAUNCH", raising=False)
+    else:
+        monkeypatch.setenv("GPUCNN_DEPENDENT_LAUNCH", value)
+    assert cupy_backend().launcher.dependent == dependent
+
+
+def test_the_default_stream_is_never_captured(monkeypatch):
+    use(monkeypatch, None)
+    assert not dependent_launch.follows_a_kernel(0)
 
 
 def test_a_driver_that_cannot_or_will_not_is_named(monkeypatch, cupy):

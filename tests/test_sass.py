@@ -53,7 +53,7 @@ NOT_ABOVE_THE_WAIT = {
 def listing(nvdisasm: Path, folder: Path, kernel: Kernel, architecture: str) -> str:
     """Return a kernel's machine code, in which the compiler has left the wait at the top."""
     code = sass.listing(nvdisasm, folder, kernel, architecture)
-    if architecture >= "sm_90":
+    if int(architecture[3:]) >= 90:
         names = INSTRUCTION.findall(code)
         assert names.count("PREEXIT") == names.count("ACQBULK") == 1, "griddepcontrol's two"
         assert not mnemonics(set(names[: names.index("ACQBULK")])) & NOT_ABOVE_THE_WAIT

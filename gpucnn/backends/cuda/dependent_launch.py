@@ -53,6 +53,8 @@ def follows_a_kernel(stream: int) -> bool:
     Raises:
         RuntimeError: the driver cannot say, being older than CUDA 12.3, as are programmatic edges.
     """
+    if stream == 0:
+        return False  # the default stream cannot be captured
     if not hasattr(driver(), "cuStreamGetCaptureInfo_v3"):
         version = ctypes.c_int()
         _demand("cuDriverGetVersion", ctypes.byref(version))
