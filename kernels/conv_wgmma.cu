@@ -13,8 +13,8 @@
 // `residual`, as y, is of no use unless `adds`. bias (K,) or null; partial null where there is one split. moments, or
 // null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores of a filter.
 // One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
-// together read the same pixels. Those of a cluster have them in common: each brings its SHARE of them to all. There
-// must then be as many tiles of filters as whole clusters have. grid: x = blocks, at most `tiles`.
+// together read the same pixels. Those of a cluster have them in common, and each brings its SHARE to all: CLUSTER must
+// then divide the number of tiles of filters. grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of both operands, what the consumers store, and the barriers of the ring and the teams.
 #include "wgmma.cuh"
 
@@ -80,7 +80,11 @@ __device__ __forceinline__ void store_partial(const Tile& tile, const Sums& sums
     }
 }
 
-extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void
+#if CLUSTER > 1
+__cluster_dims__(CLUSTER, 1, 1)
+#endif
+__launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                  const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                  const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
@@ -90,7 +94,7 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
     unsigned char *stored = smem + STAGES * STAGE_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
     StageRing ring(barriers);
     Turns turns(barriers + StageRing::BYTES);
-    Storing storing(stored, barriers + StageRing::BYTES + Turns::BYTES);
+    Storing<> storing(stored, barriers + StageRing::BYTES + Turns::BYTES);
     start(ring, turns, storing);
     after_kernels_before();
 
@@ -122,5 +126,5 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }
-    meet_cluster();  // the others may have had to release a stage of this block's, or to bring something there
+    meet_cluster();  // the others may have had to arrive at this block's barriers
 }

@@ -22,7 +22,7 @@
 // a pass, from whose buffer threads read them.
 //
 // One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest. The blocks of a cluster
-// have neighbours in (image, row, column) and the filters in common; there may then be tiles beyond the last image.
+// have neighbours in (image, row, column) and the filters in common; a tile may then be beyond the last image.
 // grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of filters, PATCHES, what the consumers store, and the rings' barriers.
 //
@@ -35,6 +35,8 @@ const int MOST_TAPS = 3;                                             // along an
 const int PATCH_ROWS = (PIXELS / COLUMNS + MOST_TAPS - 1) / IMAGES;  // of an image, under windows of MOST_TAPS
 const int ROWS = PATCH_ROWS - (MOST_TAPS - 1);
 const int PATCH_BYTES = ((COLUMNS + MOST_TAPS - 1) * PATCH_ROWS * IMAGES * ROW_BYTES + 1023) / 1024 * 1024;
+// Of the residual, for a pass: between images there is nothing to fetch.
+const int FETCHED = IMAGES == 1 ? PASS_BYTES : IMAGES / PASSES * PARTS * ROWS * COLUMNS * ROW_BYTES;
 typedef Ring<STAGES, CLUSTER> FilterRing;
 static_assert(TEAMS == 1, "all consumers read a patch");
 static_assert(PASS % COLUMNS == 0, "a pass stores whole rows");
@@ -43,6 +45,7 @@ static_assert(IMAGES == 1 || PIXELS == GROUP_PIXELS, "a warpgroup has all images
 // Whether a pass has whole windows, as in algorithms/wgmma_tiles.py; gradients are not pooled.
 const bool POOLS = !TURNED && IMAGES == 1 && PASS % (2 * COLUMNS) == 0;
 static_assert(!POOLS || ROWS % 2 == 0, "a tile begins in an even row");
+static_assert(IMAGES == 1 || IMAGES % PASSES == 0, "each pass has as many images");
 static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CONSUMERS * STORED_BYTES +
                                   FilterRing::BYTES + Ring<PATCHES>::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
@@ -136,7 +139,11 @@ __device__ __forceinline__ void store_quads(const unsigned char* buffer, int of_
     }
 }
 
-extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void
+#if CLUSTER > 1
+__cluster_dims__(CLUSTER, 1, 1)
+#endif
+__launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                        const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                        const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
@@ -146,7 +153,7 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
     unsigned char *stored = patches + PATCHES * PATCH_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
     FilterRing ring(barriers);
     Ring<PATCHES> patch_ring(barriers + FilterRing::BYTES);
-    Storing storing(stored, barriers + FilterRing::BYTES + Ring<PATCHES>::BYTES);
+    Storing<FETCHED> storing(stored, barriers + FilterRing::BYTES + Ring<PATCHES>::BYTES);
     start(ring, patch_ring, storing);
     after_kernels_before();
 
@@ -156,6 +163,7 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
     } else if (is_consumer()) {
         const Epilogue epilogue = {bias, nullptr, activation, alpha};
         const int groups = PIXELS / GROUP_PIXELS;
+        if (IMAGES > 1 && adds) storing.clear();
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, g);
             const int filter = tile.filter + first_filter();
@@ -186,5 +194,5 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }
-    meet_cluster();  // the others may have had to release a stage of this block's, or to bring something there
+    meet_cluster();  // the others may have had to arrive at this block's barriers
 }

@@ -235,10 +235,10 @@ struct Nothing {
 };
 
 // A warpgroup's way to store its sums, a pass at a time: by way of its buffers, from which TMA stores them. A residual
-// comes the same way: TMA brings it to the buffer, and the sums take its place. For each part of a pass one thread
-// calls store(where it lies, its first of the 64 filters, its first pixel), or load, with the barrier as well. Where
-// `pools`, all threads call pool(where the pass lies, its first pixel) in place of store.
-struct Storing {
+// comes the same way: TMA brings it to the buffer, FETCHED bytes for a pass, and the sums take its place. For each part
+// of a pass one thread calls store(where it lies, its first of the 64 filters, its first pixel), or load, with the
+// barrier as well. Where `pools`, all threads call pool(where the pass lies, its first pixel) in place of store.
+template <int FETCHED = PASS_BYTES> struct Storing {
     unsigned char* buffers;
     uint64_t* landed;
     unsigned parity = 0;
@@ -250,6 +250,12 @@ struct Storing {
     __device__ __forceinline__ void init() const {
         for (int i = 0; i < CONSUMERS; ++i) mbarrier_init(landed - warpgroup() + i, 1);
     }
+    // By a warpgroup, where a residual's passes leave gaps: those are added, too, though never stored.
+    __device__ __forceinline__ void clear() const {
+        for (int i = threadIdx.x % 128 * 16; i < STORED_BYTES; i += 128 * 16) *(uint4*)(buffers + i) = uint4{};
+        fence_proxy_async();
+        sync();
+    }
     __device__ __forceinline__ static bool is_one() { return threadIdx.x % 128 == 0; }
     __device__ __forceinline__ unsigned char* buffer(int pass) const { return buffers + pass % BUFFERS * PASS_BYTES; }
     __device__ __forceinline__ static void sync() { bar_sync(1 + warpgroup(), 128); }
@@ -258,7 +264,7 @@ struct Storing {
     template <class Load> __device__ __forceinline__ void fetch(int pass, const Load& load) const {
         if (!is_one()) return;
         tma_store_wait<0>();
-        mbarrier_arrive_expect_tx(landed, PASS_BYTES);
+        mbarrier_arrive_expect_tx(landed, FETCHED);
 #pragma unroll
         for (int part = 0; part < PARTS; ++part)
             load(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS, landed);

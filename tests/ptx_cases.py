@@ -34,9 +34,14 @@ def case(architecture: Architecture) -> Callable[[Case], Case]:
 
 
 def runs_on(name: str, architecture: Architecture) -> bool:
-    """Return whether a GPU of this architecture has what a case needs; wgmma is Hopper's alone."""
+    """Return whether a GPU of this architecture has what a case needs; wgmma is Hopper's alone, and
+    not every newer one has clusters."""
     needed = CASES[name][0]
-    return architecture == needed if name.startswith("wgmma") else architecture >= needed
+    return (
+        architecture == needed
+        if name.startswith(("wgmma", "multicast"))
+        else architecture >= needed
+    )
 
 
 def numbers(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:

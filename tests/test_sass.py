@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from gpucnn.backends.cuda.algorithms.implicit_gemm import FLAT_KERNELS, FLAT_TIL
 from gpucnn.backends.cuda.algorithms.tiles import SLIM, SQUARE, TALL, TILE_K, Tile
 from gpucnn.backends.cuda.change_layout import CHANGE_LAYOUT, PICTURES
 from gpucnn.backends.cuda.channels import SUMS
+from gpucnn.backends.cuda.compiler import compile_cubin
 from gpucnn.backends.cuda.global_pool import WHOLE
 from gpucnn.backends.cuda.kernel import Kernel
 from gpucnn.backends.cuda.norm import BATCH_BACKWARD, BATCH_FORWARD
@@ -230,7 +232,9 @@ def test_a_cluster_brings_what_its_blocks_have_in_common_to_all(
         else (wgmma.CONV, "UTMALDG.4D.IM2COL", "UTMALDG.3D")
     )
     operands = "bfloat16", bool(tile.patches)
-    code = listing(nvdisasm, tmp_path, family(operands, tile), "sm_90")
+    kernel = family(operands, tile)
+    assert struct.pack("<2BH3I", 4, 0x3D, 12, 2, 1, 1) in compile_cubin(kernel, "sm_90")[0]
+    code = listing(nvdisasm, tmp_path, kernel, "sm_90")
     found = INSTRUCTION.findall(code)
     assert {f"{shared}.MULTICAST", own} <= set(found) and shared not in found
     assert f"{own}.MULTICAST" not in found

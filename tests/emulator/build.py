@@ -40,7 +40,7 @@ _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?([\w\s]+?)\s+(\w+)\s*\[\s*\]\s*;"
 )
 _CLUSTERED = re.compile(
-    r"__cluster_dims__\(([^()]*)\)\s*(?:__launch_bounds__\([^()]*\)\s*)?(\w+(?:\(\w+\)(?=\())?)"
+    r"__cluster_dims__\(([^()]*)\)\s*(?:#endif\s*)?(?:__launch_bounds__\([^()]*\)\s*)?(\w+(?:\(\w+\)(?=\())?)"
 )
 
 
