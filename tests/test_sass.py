@@ -111,6 +111,7 @@ def test_halves_are_multiplied_on_tensor_cores(
     found = set(INSTRUCTION.findall(code))
     assert {"HMMA.16816.F32", "LDSM.16.M88.4", "STG.E.128"} <= found
     assert ("LDSM.16.MT88.4" in found) == (direction == "dgrad")
+    assert direction == "dgrad" or "STG.E.64" in found, "of the places of maxima"
     assert not mnemonics(found) & UNWANTED
     assert "FFMA" not in mnemonics(multiplying_loop(code, "HMMA"))
     # the barrier's part, which the last slab has not, stands before the rest: loops that overlap
@@ -219,6 +220,8 @@ def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
         in_16_bits = operands[0] != "float32"
         assert ("STSM.16.MT88.4" in found) == in_16_bits != ("STS" in found)
         assert ("LDSM.16.MT88.4" in found) == in_16_bits, "of the residual"
+        pools = operands == ("float16", False) and wgmma_tiles.pools(tile, 2)
+        assert ("STG.E.64" in found) == pools, "of the places of maxima"
         multiplies_without_pause(code, tile, *operands)
 
 

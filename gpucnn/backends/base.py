@@ -268,8 +268,9 @@ class Backend(ABC):
         Where ``pool_activates``, ``index`` is that of ``pool_forward`` with the activation, and
         ``pool_backward`` the gradient of both.
         """
-        activations = activation, "linear"
-        before, behind = activations[::-1] if pool_activates(pool) else activations
+        before, behind = activation, "linear"
+        if pool_activates(pool):
+            before, behind = behind, before
         y = self.conv_fprop(x, w, b, conv, before, math)
         return self.pool_forward(y, pool, with_index, behind)
 

@@ -93,11 +93,6 @@ class Problem:
         return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
 
     @property
-    def result(self) -> str:
-        """The dtype of the result."""
-        return "float32" if self.wide else self.dtype
-
-    @property
     def accumulator_bytes(self) -> int:
         """Bytes of what its sums are carried in."""
         return max(4, self.itemsize)

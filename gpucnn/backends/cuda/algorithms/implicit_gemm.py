@@ -147,7 +147,7 @@ class ImplicitGemm(FusingAlgorithm):
         memory_us = numbers * bytes_each / BYTES
         arithmetic_us = self.arithmetic_us(problem, plan)
         total_us = LAUNCH_US + max(arithmetic_us + MEMORY_WAIT * memory_us, memory_us)
-        if splits > 1:
+        if splits > 1 or problem.wide:
             total_us += LAUNCH_US + 2 * splits * math.prod(result) * bytes_each / BYTES
         return total_us
 

@@ -143,7 +143,7 @@ class Wgmma(FusingAlgorithm):
         compute_us = waves * tile_us(tile, settings.steps_per_split, settings.tiles)
         compute_us += last_us(tile, settings.tiles)
         total_us = LAUNCH_US + max(memory_us, compute_us)
-        if settings.splits > 1:
+        if settings.splits > 1 or problem.wide:
             numbers = settings.splits * math.prod(s.y_shape)
             total_us += LAUNCH_US + 2 * numbers * problem.accumulator_bytes / BYTES
         if problem.direction == "dgrad" and problem.dtype == "float32":
