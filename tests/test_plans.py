@@ -92,6 +92,15 @@ def test_the_shortlist_begins_with_the_choice_and_knows_every_algorithm(problem:
     assert shortlist(problem, 1) == [choose(problem)]
 
 
+def test_what_no_gpu_has_run_is_measured_and_not_chosen() -> None:
+    shape = ConvShape.of((64, 14, 14, 1024), (256, 1, 1, 1024))
+    problem = Problem("fprop", shape, "bfloat16")
+    first = ranked(problem)[0]
+    assert first.settings.tile.cluster == 2
+    assert choose(problem).settings.tile.cluster == 1
+    assert first in shortlist(problem, 12)
+
+
 def test_matrices_by_hand() -> None:
     conv = shape(3, 33, 6, 10, 3, strides=2, groups=2)
     assert matrix_of(Problem("fprop", conv, "float32")) == Matrix(3 * 16 * 16, 5, 27, 2)

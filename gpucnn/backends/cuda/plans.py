@@ -45,7 +45,7 @@ def ranked(problem: Problem) -> list[Plan]:
 
 @lru_cache(maxsize=4096)
 def choose(problem: Problem) -> Plan:
-    """Return the plan with the least estimated time; of equals the first.
+    """Return the plan with the least estimated time of those that are tried; of equals the first.
 
     Raises:
         ValueError: no algorithm has a legal plan: the tensor is too large for one launch.
@@ -55,7 +55,11 @@ def choose(problem: Problem) -> Plan:
         raise ValueError(
             f"convolution: the tensor is too large for one launch. Received: {problem.shape}"
         )
-    return plans[0]
+    return next(filter(_is_tried, plans), plans[0])
+
+
+def _is_tried(plan: Plan) -> bool:
+    return ALGORITHMS[plan.algorithm].is_tried(plan)
 
 
 def shortlist(problem: Problem, most: int) -> list[Plan]:
@@ -65,8 +69,9 @@ def shortlist(problem: Problem, most: int) -> list[Plan]:
     of each algorithm comes before a second one of any.
     """
     plans = ranked(problem)
-    best: dict[str, Plan] = {}
+    chosen = choose(problem)
+    best = {chosen.algorithm: chosen}
     for plan in plans:
         best.setdefault(plan.algorithm, plan)
-    others = [plan for plan in plans if plan is not best[plan.algorithm]]
+    others = [plan for plan in plans if plan != best[plan.algorithm]]
     return [*best.values(), *others][:most]

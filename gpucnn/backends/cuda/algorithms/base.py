@@ -155,6 +155,10 @@ class Algorithm(ABC):
     def cost(self, problem: Problem, plan: Plan) -> float:
         """Return an estimate of the microseconds on an H200, to rank plans of all algorithms."""
 
+    def is_tried(self, plan: Plan) -> bool:
+        """Return whether the plan's kernel has run on a GPU: until then the tuner alone takes it."""
+        return True
+
     def fuses(self, problem: Problem, plan: Plan) -> bool:
         """Return whether ``run`` does what is asked for beside sums, a bias and ReLU."""
         return problem.is_plain

@@ -150,6 +150,9 @@ class Wgmma(FusingAlgorithm):
             total_us += LAUNCH_US + 2 * math.prod(s.w_shape) * problem.itemsize / BYTES
         return total_us
 
+    def is_tried(self, plan: Plan) -> bool:
+        return plan.settings.tile.cluster == 1
+
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         """A part is the pixels of a warpgroup."""
         settings, tile = plan.settings, plan.settings.tile
