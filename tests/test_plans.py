@@ -93,8 +93,7 @@ def test_the_shortlist_begins_with_the_choice_and_knows_every_algorithm(problem:
 
 
 def test_what_no_gpu_has_run_is_measured_and_not_chosen() -> None:
-    shape = ConvShape.of((64, 14, 14, 1024), (256, 1, 1, 1024))
-    problem = Problem("fprop", shape, "bfloat16")
+    problem = Problem("fprop", shape(64, 7, 512, 512, 3), "bfloat16")
     first = ranked(problem)[0]
     assert first.settings.tile.cluster == 2
     assert choose(problem).settings.tile.cluster == 1

@@ -19,9 +19,9 @@ Three builds:
 
     fast    -O2; 300-400 M multiply-adds a second
     check   every access to memory is checked for bounds, alignment, initialisation, copies still
-            pending and data races, in a block, in a cluster and between blocks, and that a dependent
-            launch waits for the kernels before; undefined behaviour is an error; locals that are
-            not set hold garbage. 40-250 M/s
+            pending and data races, in a block, in a cluster and between blocks, and that a
+            dependent launch waits for the kernels before; undefined behaviour is an error; locals
+            that are not set hold garbage. 40-250 M/s
     asan    AddressSanitizer and UBSan; Python must be started with LD_PRELOAD=libasan.so
 
 What a kernel file must keep to: inline PTX only in kernels/ptx.cuh; kernels in the global

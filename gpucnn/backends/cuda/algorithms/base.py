@@ -156,7 +156,7 @@ class Algorithm(ABC):
         """Return an estimate of the microseconds on an H200, to rank plans of all algorithms."""
 
     def is_tried(self, plan: Plan) -> bool:
-        """Return whether the plan's kernel has run on a GPU: until then the tuner alone takes it."""
+        """Return whether the plan's kernel has run on a GPU; until then it is the tuner's alone."""
         return True
 
     def fuses(self, problem: Problem, plan: Plan) -> bool:
