@@ -1,9 +1,8 @@
-"""Every kernel that the backend can ask for compiles for each generation, and none spills.
+"""The kernels that the backend can ask for compile for each generation, and none spills.
 
-NVRTC turns CUDA C into a cubin without a GPU, and ptxas says what each kernel takes. Where not all
-elements are compiled, some stand for the others, which differ from their neighbours' by little, as
-the architectures that are left out do, and take minutes; ``python3 -m profiling.resources``
-compiles all.
+NVRTC turns CUDA C into a cubin without a GPU, and ptxas says what each kernel takes. Some elements
+stand for the others, which differ from them by little, as the architectures that are left out do,
+and take minutes; ``python3 -m profiling.resources`` compiles all.
 """
 
 from __future__ import annotations
@@ -23,8 +22,10 @@ CompileException = pytest.importorskip(
 ).CompileException
 
 
-# Of which elements, where not of all: sm_75 has no instructions for bfloat16, others have.
-ELEMENTS = {"sm_75": {"F32", "BF16"}, "sm_80": {"F32"}, "sm_90": None, "sm_120": {"F32"}}
+# Of which elements: sm_75 has no instructions for bfloat16, others have.
+ELEMENTS = {
+    "sm_75": {"F32", "BF16"}, "sm_80": {"F32"}, "sm_90": {"F32", "BF16", "F64"}, "sm_120": {"F32"},
+}  # fmt: skip
 CASES = [(file, architecture) for file in FILES for architecture in ELEMENTS]
 
 

@@ -249,7 +249,7 @@ def test_bad_arguments_are_named(make, error, message):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_trainer_learns_in_sixteen_bits(dtype):
     trainer = make_trainer(model=network(dtype=dtype))
-    fit(trainer, 8)
+    fit(trainer, 16)  # 8 or 9 are enough, by how the BLAS rounds
     assert trainer.history["val_accuracy"][-1] == 1.0
     assert (trainer.loss_scale is not None) == (dtype == "float16")
     kinds = {str(master.dtype) for master in trainer.optimizer.slots["master"].values()}

@@ -745,7 +745,9 @@ def test_without_a_gpu_the_command_says_what_it_left_out(tmp_path, monkeypatch, 
     assert command.main(["--quick", "--out", str(tmp_path)]) == 0
     said = capfd.readouterr().out
     assert "no GPU here: no driver" in said
-    assert re.search(r"operations, in the emulator: \d+ calls, 0 failed; float32", said)
+    assert re.search(
+        r"operations, in the emulator: \d+ calls, 0 failed; (stopped in )?float32", said
+    )
     assert re.search(r"(\d+) of \1 cases passed", said)
     for what in (*command.WITHOUT_GPU.values(), "the tests marked gpu"):
         assert f"left out: {what}" in said

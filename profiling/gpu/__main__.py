@@ -45,6 +45,7 @@ JAX_SHARE = 0.12  # of what the steps find: rows against JAX, the last
 AIRBENCH_SHARE = 0.4  # likewise, where there is CIFAR-10
 REPORT_SECONDS = 20.0  # kept for the report
 LEAST_SECONDS = 25.0  # to start measuring with: PyTorch's import, one row
+QUICK_SECONDS = 15  # of operations in the emulator, where all of them take minutes
 MOST_STARTS = 10  # of a program that loses the GPU
 # a row that takes longer hangs; some of the steps are compiled
 IDLE_SECONDS = {"ladder": 100.0, "bench": 100.0, "steps": 300.0}
@@ -282,7 +283,9 @@ def without_gpu(wanted: Sequence[str], options: argparse.Namespace, reason: str)
         left_out["tests"] = f"the emulator, which needs a C++ compiler: there is no {CXX}"
     else:
         command = [sys.executable, "-m", "profiling.gpu.sanitized", "--backend", "emulated"]
-        command += ["--compare", *(["--dtype", "float32"] if options.quick else [])]
+        command += ["--compare"]
+        if options.quick:
+            command += ["--dtype", "float32", "--seconds", str(QUICK_SECONDS)]
         if "tests" in wanted:
             jobs.append(Job("operations", command, options.time_limit))
             left_out["tests"] = "the tests marked gpu; make test runs them in the emulator"
