@@ -18,9 +18,10 @@
 // consumers store. Where there are two TEAMS of consumers they take tiles in turn, and one multiplies while the other
 // stores.
 //
-// Macros: TURNED, 0 or 1; CLUSTER, if it is not 1; TEAMS; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a warpgroup rounds and stores at a
-// time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the next is rounded into another),
-// STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory of a launch).
+// Macros: TURNED, 0 or 1; CLUSTER, if it is not 1; TEAMS; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a
+// warpgroup rounds and stores at a time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the next
+// is rounded into another), STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory
+// of a launch).
 #pragma once
 const int READERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS), CONSUMERS = TEAMS * READERS;  // warpgroups
 #include "wgmma_ring.cuh"
@@ -124,7 +125,8 @@ struct Turns {
         parity ^= 1;
     }
     // Return whether the next of the block's tiles is the other team's; then `ring` passes over its stages.
-    template <class Ring> __device__ __forceinline__ bool pass_over(Ring& ring, int stages) {
+    template <int SHARERS>
+    __device__ __forceinline__ bool pass_over(Ring<STAGES, SHARERS>& ring, int stages) {
         const bool is_others = TEAMS > 1 && others;
         if (is_others) ring.skip(stages);
         others = !others;

@@ -4,16 +4,16 @@
 // warpgroup is a consumer. `full` ends a phase when a stage's bytes are there, `empty` when every warp of those that
 // read the stage has done so.
 //
-// Where blocks are CLUSTERs, they may share an operand: the producer of each has TMA bring its part to all of them. So
-// nobody refills a stage of a shared ring before the readers in every block have released it, and no block ends before
-// the others have.
+// The blocks of a cluster may have an operand in common: the producer of each has TMA bring its share to all of them.
+// So nobody refills a stage of a shared ring before the readers in every block have released it, and no block ends
+// while another may still arrive at its barriers.
 //
 // The file that includes this one first says how many CONSUMERS there are, and how many READERS a stage has in a block.
 #pragma once
 #include "conv_geometry.cuh"
 
 #ifndef CLUSTER
-#define CLUSTER 1  // blocks
+#define CLUSTER 1  // blocks of a cluster
 #endif
 
 const int ROW_BYTES = 128;             // 64 elements of 16 bits, 32 floats: as far as the swizzle reaches
@@ -28,7 +28,8 @@ __device__ __forceinline__ bool is_producer() { return threadIdx.x == 128 * CONS
 
 const unsigned ALL_BLOCKS = (1u << CLUSTER) - 1;  // of the cluster, for TMA
 
-// A stage that its warpgroup's multiplications may still be reading: released when they have ended, to all SHARERS.
+// A stage that its warpgroup's multiplications may still be reading: released when they have ended, to all SHARERS,
+// each from a lane of its own.
 template <int SHARERS = 1> struct Reading {
     uint64_t* empty = nullptr;
 

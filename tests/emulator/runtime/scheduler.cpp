@@ -251,7 +251,7 @@ static void start_block(Block& b, u64 number) {
     b.polling.clear();
     b.mbarriers.clear();
     b.tma.clear();
-    b.visits.assign(cluster->clocks.empty() ? 0 : cluster->all_threads(), 0);
+    b.visits.assign(cluster->clocks.empty() || cluster->blocks.size() == 1 ? 0 : cluster->all_threads(), 0);
     std::fill(b.shared.begin(), b.shared.end(), (char)0xff);  // NaN in every float format
     for (Barrier& barrier : b.barriers) barrier.arrived = 0;
     const bool reverse = cluster->launch->order == REVERSE;

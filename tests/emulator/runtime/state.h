@@ -121,8 +121,8 @@ struct Fiber {
     int votes, voters;  // what the last barrier counted
     u64* mbarrier;
     u32 parity;
-    int cluster_phases;      // of the cluster's barrier, the one it has arrived for being the last; or 0
-    bool waits_for_cluster;  // for that one's end
+    int cluster_phases;      // of the cluster's barrier, up to that for which it has arrived and not waited; or 0
+    bool waits_for_cluster;  // to end
 
     bool waited;  // for the kernels before, in a dependent launch
     u32 proxy_fences;
@@ -176,7 +176,7 @@ struct Block {
     Barrier barriers[16] = {};
     std::map<u64*, Mbarrier> mbarriers;
     std::deque<TmaLoad> tma;  // into its shared memory
-    std::vector<u32> visits;  // when each thread of the cluster's other blocks last did something there
+    std::vector<u32> visits;  // when each thread of the cluster's other blocks last did something there; with the checker
 
     std::vector<Region> regions;
     size_t last_region = 0;
