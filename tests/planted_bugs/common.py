@@ -1,0 +1,85 @@
+"""What the bugs of several families are checked by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from gpucnn.backends.cuda import CudaBackend
+from gpucnn.backends.cuda.algorithms import ALGORITHMS, Plan, Problem
+from gpucnn.backends.cuda.conv_pool import pooled as with_pool
+from gpucnn.shapes import ConvShape, PoolShape
+from tests import reference
+from tests.cases import random as draw
+from tests.operations.conftest import poisoned
+from tests.tolerance import assert_close as close
+
+random = partial(draw, dtype=np.float32)
+assert_close = partial(close, dtype=np.float32)
+
+
+def epilogues(
+    backend: CudaBackend, name: str, s: ConvShape, dtype: type, wanted: Callable[[Plan], bool]
+) -> None:
+    """Add a residual before a ReLU6, and before a SiLU; and moments, far from 0."""
+    algorithm, reduction = ALGORITHMS[name], s.taps * s.channels // s.groups + 2
+    x, w, b, residual = (
+        draw(name, size, dtype)
+        for name, size in (("x", s.x_shape), ("w", s.w_shape), ("b", (s.filters,)),
+                           ("residual", s.y_shape))
+    )  # fmt: skip
+    y = reference.conv_fprop(x, w, b, s) + residual
+    terms = reference.conv_fprop(*map(np.abs, (x, w, b)), s) + np.abs(residual)
+    problem = Problem("fprop", s, np.dtype(dtype).name, "relu6", residual=True)
+    (plan,) = filter(wanted, algorithm.plans(problem))
+    if name == "wgmma":  # one block or cluster
+        plan = replace(plan, grid=(plan.settings.tile.cluster, 1, 1))
+    for kind in ("relu6", "silu"):
+        with poisoned(np):
+            got = backend.run_plan(replace(problem, activation=kind), plan, x, w, b, residual)
+        want = reference.activation_forward(y, kind, 0.0)
+        close(got, want, dtype=dtype, reduction=reduction, magnitude=1.1 * terms + 1)
+    far = Problem("fprop", s, np.dtype(dtype).name, moments=True)
+    with poisoned(np):
+        y, partial = backend._run_with_moments(far, plan, x, w, b + dtype(2000))
+        (mean, var), _ = backend._finish("moments", partial, s.norm_shape, y.dtype)
+    stored, axes = y.astype(np.float64), tuple(range(s.rank + 1))
+    count = s.batch * math.prod(s.output) + 8
+    close(mean, stored.mean(axes), dtype=np.float32, reduction=count)
+    close(var, stored.var(axes), dtype=np.float32, reduction=count)
+
+
+def quads(backend: CudaBackend, name: str, s: ConvShape, tile: object) -> None:
+    """Store the maxima of 2x2 outputs, of which many are equal, some NaN, and some cut by ReLU."""
+    x, w, b = (
+        np.round(1.4 * draw(what, size, np.float64)).astype(np.float16)
+        for what, size in (("x", s.x_shape), ("w", s.w_shape), ("b", (s.filters,)))
+    )
+    x[0, 5, 4, 0] = np.nan
+    pool = PoolShape.of(s.y_shape, 2, mode="max", rank=2)
+    y, index = reference.pool_forward(np.maximum(reference.conv_fprop(x, w, b, s), 0), pool)
+    problem, algorithm = with_pool(Problem("fprop", s, "float16", "relu"), pool), ALGORITHMS[name]
+    (plan,) = (
+        plan for plan in algorithm.plans(problem)
+        if plan.settings.tile == tile and algorithm.fuses(problem, plan)
+    )  # fmt: skip
+    plan = replace(plan, grid=(1, 1, 1)) if name == "wgmma" else plan
+    with poisoned(np):
+        got, place = backend._run_pooled(problem, plan, x, w, b)
+    np.testing.assert_array_equal(got.astype(np.float64), y)
+    assert (place == np.where(y > 0, index, 4)).all()
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One line of a kernel file, as it is and as it is damaged."""
+
+    what: str
+    check: Callable[[CudaBackend], None]
+    file: str
+    right: str
+    wrong: str
