@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from ..base import Array
+from ..base import Array, accumulator
 from .epilogue import Epilogue
 from .kernel import DTYPE, Axis, KernelFamily
 from .launch import BLOCK_THREADS, KernelCaller, aligned_copy, ceil_div
@@ -22,8 +23,26 @@ _ELEMENTS: Axis = {
 }
 SPLIT_SUM = KernelFamily("split_sum.cu", "split_sum", _ELEMENTS)
 
+# Computes with an epilogue into a result, or without one into the splits' sums: one is None.
+Launch = Callable[[Epilogue, Array | None, Array | None], None]
+
 BUSY_THREADS = 2**17  # that keep the memory of a large GPU busy
 MOST_PARTS = 32
+
+
+def in_splits(
+    caller: KernelCaller, splits: int, shape: tuple[int, ...], dtype: np.dtype, launch: Launch,
+    epilogue: Epilogue = NOTHING, channels_last: bool = True, wide: bool = False,
+) -> Array:  # fmt: skip
+    """Return what ``launch`` computes: a whole sum at once, several splits by way of their sum."""
+    if splits == 1 and not wide:
+        pooled = epilogue.pooled
+        result = caller.xp.empty(shape, dtype) if pooled is None else pooled.y
+        launch(epilogue, result, None)
+        return result
+    partial = caller.xp.empty((splits, *shape), accumulator(dtype))
+    launch(NOTHING, None, partial)
+    return split_sum(caller, partial, dtype, epilogue, channels_last, wide)
 
 
 def split_sum(

@@ -12,7 +12,7 @@ from ..geometry import RESIDUE, geometry_record, residue_table
 from ..kernel import CHANNELS_LAST, DTYPE, RANK, Axis, Kernel, KernelFamily
 from ..launch import KernelCaller, aligned, aligned_copy, ceil_div
 from ..spatial import AXES
-from ..split_sum import NOTHING, split_sum
+from ..split_sum import NOTHING, in_splits, split_sum
 from .base import (
     BYTES,
     LAUNCH_US,
@@ -214,15 +214,11 @@ class ImplicitGemm(FusingAlgorithm):
         else:
             source, w = map(aligned_copy, (source, w))
         size = s.y_shape if problem.direction == "fprop" else s.x_shape
-        if plan.grid[2] == 1 and not problem.wide:
-            target = caller.xp.empty(size, source.dtype)
-            self._launch(caller, problem, plan, source, w, epilogue, target, None)
-            return target
-        partial = caller.xp.empty((plan.grid[2], *size), accumulator(source.dtype))
-        self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
-        return split_sum(
-            caller, partial, source.dtype, epilogue, s.channels_last, wide=problem.wide
-        )
+        return in_splits(
+            caller, plan.grid[2], size, source.dtype,
+            lambda *ends: self._launch(caller, problem, plan, source, w, *ends), epilogue,
+            s.channels_last, problem.wide,
+        )  # fmt: skip
 
     def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array

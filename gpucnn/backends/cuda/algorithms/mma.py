@@ -15,7 +15,7 @@ from ..geometry import geometry_record, residue_table
 from ..kernel import Axis, KernelFamily
 from ..launch import KernelCaller, aligned_copy, ceil_div
 from ..spatial import AXES
-from ..split_sum import NOTHING, split_sum
+from ..split_sum import in_splits
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem
 from .implicit_gemm import RESIDUES
 from .mma_formats import FAST, HALVES, PRODUCTS, SLOWDOWN, axis, chunk, format_of
@@ -273,14 +273,11 @@ class Mma(FusingAlgorithm):
             sums = caller.xp.empty(size, "float32")
             self._launch(caller, problem, plan, source, w, epilogue, None, sums)
             return sums
-        if count == 1:
-            pooled = epilogue.pooled
-            target = caller.xp.empty(size, source.dtype) if pooled is None else pooled.y
-            self._launch(caller, problem, plan, source, w, epilogue, target, None)
-            return target
-        partial = caller.xp.empty((count, *size), "float32")
-        self._launch(caller, problem, plan, source, w, NOTHING, None, partial)
-        return split_sum(caller, partial, source.dtype, epilogue, wide=problem.wide)
+        return in_splits(
+            caller, count, size, source.dtype,
+            lambda *ends: self._launch(caller, problem, plan, source, w, *ends), epilogue,
+            wide=problem.wide,
+        )  # fmt: skip
 
     def _launch(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,

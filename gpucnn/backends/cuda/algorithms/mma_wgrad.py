@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ...base import Array
+from ..epilogue import Epilogue
 from ..geometry import geometry_record
 from ..kernel import RANK, Axis, KernelFamily
-from ..launch import KernelCaller, aligned, ceil_div
-from ..split_sum import split_sum
+from ..launch import KernelCaller, aligned_copy, ceil_div
+from ..split_sum import in_splits
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, PARTIAL_ELEMENTS, Algorithm, Plan, Problem
 from .mma_formats import FAST, HALVES, PRODUCTS, SLOWDOWN, axis, chunk, format_of
 from .tiles import matrix_of
@@ -164,18 +163,16 @@ class MmaWgrad(Algorithm):
         return whole_us(problem, compute_us, splits)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array) -> Array:
-        s, splits = problem.shape, plan.grid[2]
+        s = problem.shape
         # 16 bytes are copied at a time: what begins elsewhere is moved
-        x, dy = (a if aligned(a) else a.copy() for a in (x, dy))
-        dw = partial = None
-        if splits == 1:
-            dw = caller.xp.empty(s.w_shape, x.dtype)
-        else:
-            partial = caller.xp.empty((splits, *s.w_shape), np.float32)
+        x, dy = map(aligned_copy, (x, dy))
         number_format = format_of(problem)
         kernel = WAYS[number_format][1](max(2, s.rank), number_format, plan.settings.tile)
-        caller.launch(
-            kernel, plan.grid, plan.threads,
-            x, dy, dw, partial, plan.settings.pixels, geometry_record(s),
-        )  # fmt: skip
-        return split_sum(caller, partial, x.dtype) if dw is None else dw
+
+        def launch(_: Epilogue, dw: Array | None, partial: Array | None) -> None:
+            caller.launch(
+                kernel, plan.grid, plan.threads, x, dy, dw, partial, plan.settings.pixels,
+                geometry_record(s),
+            )  # fmt: skip
+
+        return in_splits(caller, plan.grid[2], s.w_shape, x.dtype, launch)

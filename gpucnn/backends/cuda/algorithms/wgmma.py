@@ -13,7 +13,7 @@ from ..epilogue import Epilogue
 from ..geometry import geometry_record
 from ..kernel import KernelFamily
 from ..launch import BLOCK_THREADS, KernelCaller, aligned_copy, ceil_div
-from ..split_sum import NOTHING, split_sum
+from ..split_sum import in_splits
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma_tiles import (
@@ -169,19 +169,15 @@ class Wgmma(FusingAlgorithm):
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        s, count = as_forward(problem), plan.settings.splits
-        turned = problem.direction == "dgrad"
+        s, turned = as_forward(problem), problem.direction == "dgrad"
         if turned and problem.dtype == "float32":  # as the convolution's own from now on
             w, turned = turn_filters(caller, w, problem.shape), False
         x, w = map(aligned_copy, (source, w))
-        if count == 1 and not problem.wide:
-            pooled = epilogue.pooled
-            y = caller.xp.empty(s.y_shape, x.dtype) if pooled is None else pooled.y
-            self._launch(caller, s, plan, turned, x, w, epilogue, y, None)
-            return y
-        partial = caller.xp.empty((count, *s.y_shape), "float32")
-        self._launch(caller, s, plan, turned, x, w, NOTHING, None, partial)
-        return split_sum(caller, partial, x.dtype, epilogue, wide=problem.wide)
+        return in_splits(
+            caller, plan.settings.splits, s.y_shape, x.dtype,
+            lambda *ends: self._launch(caller, s, plan, turned, x, w, *ends), epilogue,
+            wide=problem.wide,
+        )  # fmt: skip
 
     @staticmethod
     def _launch(

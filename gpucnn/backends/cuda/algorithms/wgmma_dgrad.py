@@ -18,7 +18,7 @@ from ..geometry import RESIDUE, geometry_record, residue_table
 from ..kernel import KernelFamily
 from ..launch import KernelCaller, aligned_copy, ceil_div
 from ..spatial import DIVISOR, divisor
-from ..split_sum import split_sum
+from ..split_sum import in_splits
 from ..tensor_map import Pixels, TensorMap
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma import filters_map, turn_filters
@@ -203,14 +203,11 @@ class WgmmaDgrad(Algorithm):
             TensorMap(dy, (s.filters, q, p, s.batch), run),
             filters_map(w, dgrad_as_fprop(s), tile, turned),
         )
-        dx = partial = None
-        if settings.splits == 1:
-            dx = caller.xp.empty(s.x_shape, dy.dtype)
-        else:
-            partial = caller.xp.empty((settings.splits, *s.x_shape), "float32")
-        caller.launch(
-            CLASSES((problem.dtype, turned), tile), plan.grid, plan.threads, *maps,
-            b if partial is None else None, dx, partial, settings.splits, settings.tiles, record,
-            geometry_record(s),
-        )  # fmt: skip
-        return split_sum(caller, partial, dy.dtype, Epilogue(b)) if dx is None else dx
+
+        def launch(epilogue: Epilogue, dx: Array | None, partial: Array | None) -> None:
+            caller.launch(
+                CLASSES((problem.dtype, turned), tile), plan.grid, plan.threads, *maps, epilogue.b,
+                dx, partial, settings.splits, settings.tiles, record, geometry_record(s),
+            )  # fmt: skip
+
+        return in_splits(caller, settings.splits, s.x_shape, dy.dtype, launch, Epilogue(b))

@@ -7,13 +7,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from ...base import Array
+from ..epilogue import Epilogue
 from ..geometry import geometry_record
 from ..kernel import Axis, KernelFamily
-from ..launch import KernelCaller, aligned, ceil_div
-from ..split_sum import split_sum
+from ..launch import KernelCaller, aligned_copy, ceil_div
+from ..split_sum import in_splits
 from ..tensor_map import Pixels, TensorMap, Tiles
 from .base import MULTIPROCESSORS, Algorithm, Plan, Problem
 from .mma import PARTIALS_16BIT
@@ -170,14 +169,9 @@ class WgmmaWgrad(Algorithm):
         return whole_us(problem, compute_us, splits)
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array) -> Array:
-        s, tile, splits = problem.shape, plan.settings.tile, plan.grid[2]
+        s, tile = problem.shape, plan.settings.tile
         # what begins inside another array may lie at any address; a copy begins at a good one
-        x, dy = (a if aligned(a) else a.copy() for a in (x, dy))
-        dw = partial = None
-        if splits == 1:
-            dw = caller.xp.empty(s.w_shape, x.dtype)
-        else:
-            partial = caller.xp.empty((splits, *s.w_shape), np.float32)
+        x, dy = map(aligned_copy, (x, dy))
         (height, width), (p, q) = pair(s.input), pair(s.output)
         image = (s.channels, width, height, s.batch)
         if tile.patches:
@@ -192,8 +186,11 @@ class WgmmaWgrad(Algorithm):
             run = Pixels((left, top), (right, bottom), DEPTH, tile.pixels, (across, down))
             family, pixels = GATHERED, TensorMap(x, image, run)
             gradient = TensorMap(dy, (s.filters, s.batch * p * q), Tiles((DEPTH, tile.pixels)))
-        caller.launch(
-            family(x.dtype, tile), plan.grid, plan.threads, pixels, gradient, dw, partial,
-            plan.settings.steps_per_split, geometry_record(s),
-        )  # fmt: skip
-        return split_sum(caller, partial, x.dtype) if dw is None else dw
+
+        def launch(_: Epilogue, dw: Array | None, partial: Array | None) -> None:
+            caller.launch(
+                family(x.dtype, tile), plan.grid, plan.threads, pixels, gradient, dw, partial,
+                plan.settings.steps_per_split, geometry_record(s),
+            )  # fmt: skip
+
+        return in_splits(caller, plan.grid[2], s.w_shape, x.dtype, launch)
