@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def epilogues(
     close(var, stored.var(axes), dtype=np.float32, reduction=count)
 
 
-def quads(backend: CudaBackend, name: str, s: ConvShape, tile: object) -> None:
+def quads(backend: CudaBackend, name: str, s: ConvShape, tile: Any) -> None:
     """Store the maxima of 2x2 outputs, of which many are equal, some NaN, and some cut by ReLU."""
     x, w, b = (
         np.round(1.4 * draw(what, size, np.float64)).astype(np.float16)
@@ -67,7 +68,7 @@ def quads(backend: CudaBackend, name: str, s: ConvShape, tile: object) -> None:
         plan for plan in algorithm.plans(problem)
         if plan.settings.tile == tile and algorithm.fuses(problem, plan)
     )  # fmt: skip
-    plan = replace(plan, grid=(1, 1, 1)) if name == "wgmma" else plan
+    plan = replace(plan, grid=(tile.cluster, 1, 1)) if name == "wgmma" else plan
     with poisoned(np):
         got, place = backend._run_pooled(problem, plan, x, w, b)
     np.testing.assert_array_equal(got.astype(np.float64), y)

@@ -111,6 +111,12 @@ def quads_by_tma(backend: CudaBackend) -> None:
     quads(backend, "wgmma", s, wgmma_tiles.TWIN)
 
 
+def quads_by_cluster(backend: CudaBackend) -> None:
+    """One image, of which the cluster's second block has none."""
+    s = ConvShape.of((1, 8, 8, 64), (72, 3, 3, 64), padding=1)
+    quads(backend, "wgmma", s, wgmma_tiles.LOW_CLUSTER)
+
+
 def wgrad_on_hopper(backend: CudaBackend, s: ConvShape, tile: wgmma_wgrad.Tile) -> None:
     """Multiply float16 by wgmma with this tile: one split, whose stages go round, and several."""
     problem, algorithm = Problem("wgrad", s, "float16"), ALGORITHMS["wgmma_wgrad"]
@@ -230,6 +236,8 @@ BUGS = [
         "to += own * ROW_BYTES, filter += own;", "filter += own;"),
     Bug("the blocks of a cluster have other filters", patches_by_cluster, "conv_wgmma_patch.cu",
         "number / CLUSTER % filters", "number % filters"),
+    Bug("maxima of images beyond the last", quads_by_cluster, "conv_wgmma_patch.cu",
+        "tile.image >= g.batch || ", ""),
     Bug("moments of images beyond the last", patches_by_cluster, "conv_wgmma_patch.cu",
         "(IMAGES * CLUSTER == 1 ||", "(IMAGES == 1 ||"),
     Bug("the taps of filters as they lie", dgrad_by_tma, "wgmma.cuh", "taps - 1 - tap", "tap"),
