@@ -6,9 +6,10 @@
 //   dx   = gamma[c] / sqrt(var[c] + epsilon) * (d - (dbeta[c] + xhat * dgamma[c]) / count)
 //
 // f is the identity or, with `relu`, max(v, 0), a NaN staying one, below a `ceiling` where that is no NaN
-// (see batch_norm.cuh); d is dy where f's output is above zero and below the ceiling, and 0 elsewhere. Without a residual that follows from x (`beta` is then given); with one, the
-// sums have read y and written d, which is then given as dy (`beta` is null): it is also the gradient
-// of the residual. With fixed statistics the second term of dx is absent: inverse_count is then 0.
+// (see batch_norm.cuh); d is dy where f's output is above zero and below the ceiling, and 0 elsewhere. Without a
+// residual that follows from x (`beta` is then given); with one, the sums have read y and written d, which is then
+// given as dy (`beta` is null): it is also the gradient of the residual. With fixed statistics the second term of dx is
+// absent: inverse_count is then 0.
 //
 // x, residual (or null), y, dy, dx: (N, L, C) or (N, C, L), see norm_geometry.cuh; gamma, beta (C,);
 // mean, var (C,) and sums (2, C), dbeta and dgamma, in Accum.

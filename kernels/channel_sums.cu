@@ -11,8 +11,8 @@
 //   SLOPE                a * min(x, 0)
 //
 // d is a or, behind a ReLU, a where its output was above zero (and below a `ceiling` where that is no NaN,
-// see batch_norm.cuh) and 0 elsewhere: `beta` is given where x tells that; `y`, the output, where a residual was added, too, and d is then
-// written to `masked`.
+// see batch_norm.cuh) and 0 elsewhere: `beta` is given where x tells that; `y`, the output, where a residual was added,
+// too, and d is then written to `masked`.
 //
 // MOMENTS takes one pass: a thread adds up what its numbers differ by from the first of them, and the
 // squares of that; from there on moments.cuh adds one set of numbers to another. Were the first one far
@@ -29,9 +29,9 @@
 //   tree adds what they have. Shared memory: 32 KB at most.
 // channel_sums_finish: a block adds the numbers of `lanes` channels, its other threads sharing each of them: one adds
 //   every so manieth partial in ascending order; a tree adds what they have. What a convolution has left of the moments
-//   of its output it takes as well (epilogue.cuh). The sums are in Accum; where
-//   `rounded` is not null, it gets them in Element, too. Where `moving_mean` and
-//   `moving_var` are not null, MOMENTS moves them by `share` of their way to the batch's. 4 * 256 * sizeof(Accum) bytes at most.
+//   of its output it takes as well (epilogue.cuh). The sums are in Accum; where `rounded` is not null, it gets them in
+//   Element, too. Where `moving_mean` and `moving_var` are not null, MOMENTS moves them by `share` of their way to the
+//   batch's. 4 * 256 * sizeof(Accum) bytes at most.
 #include "batch_norm.cuh"
 #include "norm_geometry.cuh"
 #include "pack.cuh"

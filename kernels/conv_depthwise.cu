@@ -3,9 +3,9 @@
 //   y[n, p, q, k]  = f(bias[k] + sum over r, s of x[n, p*stride - pad + r*dilation, ..., k / M] * w[k, r, s])
 //   dx[n, h, w, c] = bias[c] + sum over r, s of dy[n, (h + pad - r*dilation) / stride, ..., c] * w[c, r, s]
 //
-// with M = K / C filters a channel (1 for dx), f(v) = min(max(v, floor), ceiling), a NaN staying one: ReLU's and ReLU6's.
-// Of dx only the taps count whose division leaves no remainder. With stride 1 it is the first formula
-// with the window turned (`turned`) and the padding (R - 1)*dilation - pad, which may be negative.
+// with M = K / C filters a channel (1 for dx), f(v) = min(max(v, floor), ceiling), a NaN staying one: ReLU's and
+// ReLU6's. Of dx only the taps count whose division leaves no remainder. With stride 1 it is the first formula with the
+// window turned (`turned`) and the padding (R - 1)*dilation - pad, which may be negative.
 //
 // source, w, target: x, w, y or, TRANSPOSED, dy, w, dx; see conv_geometry.cuh; bias (K,) or null.
 // grid: x = tiles of rows * blocks along a row * blocks of channels, the last being the fastest. A

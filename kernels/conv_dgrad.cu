@@ -134,7 +134,8 @@ NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __
         for (int j = 0; j < THREAD_N; j += WIDTH) {
             const int local = tile.col0 + thread_col(j), c = group * g.group_channels + local;
             if (local >= g.group_channels) break;
-            const long long to = image_offset(n, pixels(g.input), g.channels) + element(pixel(at, g.input), c, pixels(g.input), g.channels);
+            const int size = pixels(g.input);
+            const long long to = image_offset(n, size, g.channels) + element(pixel(at, g.input), c, size, g.channels);
             Values<WIDTH> values;
 #pragma unroll
             for (int e = 0; e < WIDTH; ++e) values.at[e] = acc[i][j + e];

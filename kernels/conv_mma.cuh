@@ -111,7 +111,7 @@ struct Terms {
     }
 };
 
-// A(m, k): a chunk of channels of the map under a tap of row m, k counting (tap, channel) with `depth` channels to a tap.
+// A(m, k): a chunk of channels of the map under a tap of row m, k counting (tap, channel), `depth` channels to a tap.
 struct GatheredRows {
     static const bool ALONG_K = true;
     typedef SlabOf<true, TILE_M> Slab;

@@ -4,9 +4,10 @@
 //   y[n, p, q, k] = f(bias[k] + sum over r, s, c of x[n, p*stride - pad + r*dilation, ..., c] * w[k, r, s, c]
 //                          + residual)
 //
-// f and the residual: see epilogue.cuh. A step of the sum is DEPTH channels under one tap, the channels first: TMA in its im2col mode brings them of all pixels of the tile, with zeros for the padding and for
-// channels beyond the last, and of all filters. A split sums steps_per_split of them; where there are several,
-// `partial` (splits, N, P, Q, K) gets their sums, and split_sum.cu ends the work.
+// f and the residual: see epilogue.cuh. A step of the sum is DEPTH channels under one tap, the channels first: TMA in
+// its im2col mode brings them of all pixels of the tile, with zeros for the padding and for channels beyond the last,
+// and of all filters. A split sums steps_per_split of them; where there are several, `partial` (splits, N, P, Q, K)
+// gets their sums, and split_sum.cu ends the work.
 //
 // x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), where TURNED as (C, taps, K),
 // the taps from the last on; of y as (pixels, K); C and K are multiples of 8. One dimension is two, H and R being 1.

@@ -17,9 +17,9 @@
 // (K,) or null. moments, or null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores
 // of a filter. Where IMAGES > 1, R is 3.
 //
-// Where `pooled` (N, P/2, Q/2, K) is not null, P and Q are even, and it gets the maxima of 2x2 outputs in place of y, and
-// `index`, as it or null, their places (quads.cuh); there is no residual then. Windows lie in a tile as a whole, and in
-// a pass, from whose buffer threads read them.
+// Where `pooled` (N, P/2, Q/2, K) is not null, P and Q are even, and it gets the maxima of 2x2 outputs in place of y,
+// and `index`, as it or null, their places (quads.cuh); there is no residual then. Windows lie in a tile as a whole,
+// and in a pass, from whose buffer threads read them.
 //
 // One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest. The blocks of a cluster
 // have neighbours in (image, row, column) and the filters in common; a tile may then be beyond the last image.

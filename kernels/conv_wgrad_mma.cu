@@ -11,8 +11,8 @@
 // pixel, cp.async brings TILE_N filters of dy and TILE_M weights' worth of x, 16 bytes of neighbours (a chunk) at a
 // time, zeros in the padding and beyond the last of anything; ldmatrix turns 16-bit ones on the way to the tensor
 // cores, floats are loaded word by word. STAGES slabs are on their way or being multiplied, and a slab costs one
-// barrier; what a warp multiplies of MMA_K pixels is loaded while those before are multiplied. mma.sync's rows are filters and its columns weights, so
-// that a thread has neighbours in memory to store.
+// barrier; what a warp multiplies of MMA_K pixels is loaded while those before are multiplied. mma.sync's rows are
+// filters and its columns weights, so that a thread has neighbours in memory to store.
 //
 // What a block copies for each of its multiply-adds falls as its tile grows, hence the large ones. A pixel's place
 // costs a thread a division an axis for each slab, by numbers known on the host; tensor cores work meanwhile.

@@ -14,8 +14,8 @@
 //   though it may have nothing to do: a kernel of such threads would be over too early, and let the next one past.
 // - What is waited for can run: blocks come in only when every block of the kernel before has a place, those of a
 //   persistent kernel too. However many kernels wait in a row, the foremost has all the places that it needs.
-// - What knows nothing of this, CuPy's kernels and copies, is launched in the ordinary way: it begins when all before it
-//   is over. Behind such a kernel a dependent one comes in when the last block has ended, and waits for its writes.
+// - What knows nothing of this, CuPy's kernels and copies, is launched in the ordinary way: it begins when all before
+//   it is over. Behind such a kernel a dependent one comes in when the last block has ended, and waits for its writes.
 //   Another library's dependent launch behind one of our kernels comes in early as well, and waits as it must anyway.
 //
 // What is not global memory may be used above the wait: shared memory, and parameters, tensor maps among them. To the

@@ -5,8 +5,8 @@
 //
 // f and the residual: see epilogue.cuh.
 //
-// partial (splits, count) in Accum, total (count,), of Accum where WIDE; residual (count,) or null; bias (channels,), or null: then count
-// may pass 2^31.
+// partial (splits, count) in Accum, total (count,), of Accum where WIDE; residual (count,) or null; bias (channels,),
+// or null: then count may pass 2^31.
 // A thread adds every parts-th split of WIDTH neighbours, in ascending order; the `parts` threads of the same
 // neighbours then leave their sums in shared memory, where the first adds them in ascending order. One part is
 // enough where there are many numbers; where there are few, more of them keep a GPU's memory busy.
@@ -84,7 +84,8 @@ __device__ __forceinline__ void split_sum(const Accum* partial, Total* total, lo
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias,
                 const Element* __restrict__ residual, int activation, Accum alpha, Total* __restrict__ total,
-                long long count, int splits, int parts, const __grid_constant__ Divisor by_inner, const __grid_constant__ Divisor by_channels) {
+                long long count, int splits, int parts, const __grid_constant__ Divisor by_inner,
+                const __grid_constant__ Divisor by_channels) {
     after_kernels_before();
     __shared__ __align__(16) Accum shared[BLOCK_THREADS * 4];
     const End end = {{bias, residual, activation, alpha}, by_inner, by_channels};

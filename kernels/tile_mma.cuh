@@ -1,5 +1,5 @@
-// One block's tile of a matrix product on tensor cores, of 16-bit numbers or of floats taken as TF32 (tensor_cores.cuh),
-// the operands gathered, not stored (as in tile_gemm.cuh), the sums in float:
+// One block's tile of a matrix product on tensor cores, of 16-bit numbers or of floats taken as TF32
+// (tensor_cores.cuh), the operands gathered, not stored (as in tile_gemm.cuh), the sums in float:
 //
 //   acc[m][n] = sum over k of A(row0 + m, k) * B(col0 + n, k)      m < TILE_M, n < TILE_N
 //
@@ -16,8 +16,8 @@
 //   ALONG_K        which of the two its slabs are
 //   fetch(slab)    copies the next slab, by cp.async, with zeros for terms that do not exist; all threads call it
 //
-// Shared memory, dynamic: STAGES * (TILE_M + TILE_N) * TILE_K elements, 64 KB for 128 x 128 x 32 of 16 bits in 4 stages.
-// Macros: TILE_M, TILE_N, WARP_M, WARP_N, TILE_K, STAGES; those of tensor_cores.cuh.
+// Shared memory, dynamic: STAGES * (TILE_M + TILE_N) * TILE_K elements, 64 KB for 128 x 128 x 32 of 16 bits in 4
+// stages. Macros: TILE_M, TILE_N, WARP_M, WARP_N, TILE_K, STAGES; those of tensor_cores.cuh.
 #pragma once
 #include "block_tile.cuh"
 #include "tensor_cores.cuh"

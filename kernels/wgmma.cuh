@@ -19,9 +19,9 @@
 // stores.
 //
 // Macros: TURNED, 0 or 1; CLUSTER, if it is not 1; TEAMS; FILTERS, PIXELS, GROUP_PIXELS, PASS_PIXELS (those that a
-// warpgroup rounds and stores at a time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the next
-// is rounded into another), STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared memory
-// of a launch).
+// warpgroup rounds and stores at a time, of floats half of them), BUFFERS (for them: while TMA stores one pass, the
+// next is rounded into another), STAGES, BLOCKS (that a multiprocessor should hold), SHARED_BYTES (the dynamic shared
+// memory of a launch).
 #pragma once
 const int READERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS), CONSUMERS = TEAMS * READERS;  // warpgroups
 #include "wgmma_ring.cuh"

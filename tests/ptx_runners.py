@@ -5,8 +5,9 @@ Both take NumPy arrays and write the results back into them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ SOURCE = Path(__file__).parent / "emulator" / "samples" / "ptx.cu"
 Architecture = tuple[int, int]
 
 
+def kernel_names() -> list[str]:
+    """Return the kernels of the file, those that its macros make among them."""
+    text = SOURCE.read_text("utf-8")
+    names = re.findall(r"KERNEL (?:__\w+__\([\d, ]+\) )?(\w+)\(", text)
+    makers = "COPY|MMA_16_BIT|LOAD|STORE|GEMM_WGMMA|TURNED_WGMMA"
+    names += re.findall(rf"^(?:{makers})\((\w+), ", text, re.MULTILINE)
+    return [name for name in names if name != "NAME"]
+
+
+@cache
+def emulated(mode: str) -> Module:
+    return Module(SOURCE, kernel_names(), mode=mode)
+
+
 class EmulatorRunner:
     """Runs kernels on the CPU; ``mode`` as of ``emulator.Module``."""
 
@@ -32,7 +47,7 @@ class EmulatorRunner:
     def __call__(
         self, name: str, threads: int, *arguments: Any, shared: int = 0, blocks: int = 1
     ) -> None:
-        kernel = Module(SOURCE, [name], mode=self.mode).get_function(name)
+        kernel = emulated(self.mode).get_function(name)
         maps = [a for a in arguments if isinstance(a, TensorMap)]
         values = [tensor_map(a) if isinstance(a, TensorMap) else a for a in arguments]
         kernel((blocks,), (threads,), values, shared, extra=[m.array for m in maps])

@@ -22,10 +22,8 @@ CompileException = pytest.importorskip(
 ).CompileException
 
 
-# Of which elements: sm_75 has no instructions for bfloat16, others have.
-ELEMENTS = {
-    "sm_75": {"F32", "BF16"}, "sm_80": {"F32"}, "sm_90": {"F32", "BF16", "F64"}, "sm_120": {"F32"},
-}  # fmt: skip
+# Of which elements: sm_75 has no instructions for bfloat16, which others have.
+ELEMENTS = {"sm_75": {"BF16"}, "sm_80": {"F32"}, "sm_90": {"F32", "BF16", "F64"}, "sm_120": {"F16"}}
 CASES = [(file, architecture) for file in FILES for architecture in ELEMENTS]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from .emulator.build import CXX
 from .ptx_cases import CASES, runs_on
-from .ptx_runners import SOURCE, EmulatorRunner, GpuRunner
+from .ptx_runners import SOURCE, EmulatorRunner, GpuRunner, kernel_names
 from .test_ptx import PTX, compile_cubin
 
 
@@ -43,9 +43,6 @@ def test_every_function_is_called():
     functions |= set(re.findall(r"^PTX_W?G?MMA\w*\((\w+), ", text, re.MULTILINE))
     called = SOURCE.read_text()
     assert [name for name in sorted(functions) if not re.search(rf"\b{name}\b", called)] == []
-    kernels = set(re.findall(r"KERNEL (?:__\w+__\([\d, ]+\) )?(\w+)\(", called)) - {"NAME"}
-    made_by_macro = r"^(?:COPY|MMA_16_BIT|LOAD|STORE|GEMM_WGMMA|TURNED_WGMMA)\((\w+), "
-    kernels |= set(re.findall(made_by_macro, called, re.MULTILINE))
-    run = (SOURCE.parents[2] / "ptx_cases.py").read_text()
+    kernels, run = kernel_names(), (SOURCE.parents[2] / "ptx_cases.py").read_text()
     assert len(kernels) > 15
-    assert [name for name in sorted(kernels) if f'"{name}"' not in run] == []
+    assert [name for name in kernels if f'"{name}"' not in run] == []
