@@ -223,6 +223,10 @@ def test_a_dense_layer_is_a_convolution_of_the_whole_map():
         dense.as_conv((2, 5, 3))
     with pytest.raises(ValueError, match="as_conv needs a built layer"):
         L.Dense(3).as_conv((2, 2, 1))
+    wide = L.Dense(3, out_dtype="float32")
+    wide.build((4,), np.dtype("float16"))
+    with pytest.raises(ValueError, match="a convolution gives the network's dtype"):
+        wide.as_conv((2, 2, 1))
 
 
 # ---- layouts, dtypes and views -----------------------------------------------------------------

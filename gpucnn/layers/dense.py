@@ -94,11 +94,17 @@ class Dense(Activated):
                 before the channels for 1-D and 3-D.
 
         Raises:
-            ValueError: the layer is not built, or has other than H * W * C features.
+            ValueError: the layer is not built, has other than H * W * C features, or an
+                ``out_dtype`` of its own, which a convolution has not.
 
         Source: Long et al. 2015, "Fully convolutional networks for semantic segmentation".
         """
         check_data_format(self.label, data_format)
+        if self.output_dtype is not None:
+            raise ValueError(
+                f"{self.label}: a convolution gives the network's dtype; set out_dtype to None"
+                f" first. Received: out_dtype={self.out_dtype!r}"
+            )
         input_shape = as_shape(self.label, "input_shape", input_shape)
         features = self.params["kernel"].shape[1] if self.built else None
         if prod(input_shape) != features or len(input_shape) not in (2, 3, 4):
