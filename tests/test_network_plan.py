@@ -373,3 +373,18 @@ def test_the_sum_of_a_residual_returns_both_gradients() -> None:
     dx, dresidual = stage.backward(np.ones_like(y))
     np.testing.assert_array_equal(dresidual, (y > 0).astype(np.float32))
     assert dx.shape == x.shape
+
+
+@pytest.mark.parametrize("relu_first", [True, False])
+def test_a_relu_stays_on_its_side_of_a_dilated_pool(relu_first):
+    """Of a window without any input the maximum is an infinity, which ReLU would cut."""
+    pool = L.MaxPool2D(2, strides=1, padding=((2, 2), (2, 2)), dilation_rate=3)
+    layers = [L.Conv2D(2, 1), *([L.ReLU(), pool] if relu_first else [pool, L.ReLU()])]
+    model = Sequential(layers, input_shape=(2, 2, 1))
+    x = np.arange(4, dtype=np.float32).reshape(1, 2, 2, 1)
+    together = model.predict(x)
+    model.fuses = False
+    want = model.predict(x)
+    np.testing.assert_array_equal(together, want)
+    np.testing.assert_array_equal(model.freeze()(x), want)
+    assert np.isinf(want).any() == relu_first

@@ -215,7 +215,7 @@ class Network(Layer):
 
     def _map_arrays(self, function: Any, backend: Any, dtype: Any = None) -> None:
         super()._map_arrays(function, backend, dtype)
-        for layer in self.layers:
+        for layer in self.keepers:
             layer._map_arrays(function, backend, dtype)
 
     # ---- running ---------------------------------------------------------------------------------

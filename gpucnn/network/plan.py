@@ -471,8 +471,11 @@ def is_relu(layer: Layer, kinds: Sequence[str] = ("relu",)) -> bool:
 
 
 def is_max_pool(layer: Layer) -> bool:
-    """Return whether a layer is a pooling of maxima, and can apply a ReLU to them."""
-    return is_as_written(layer, Pool) and layer.mode == "max"
+    """Return whether a layer is a pooling of maxima, and can apply a ReLU to them.
+
+    A dilated window may have no input at all: its maximum is not a ReLU's to cut.
+    """
+    return is_as_written(layer, Pool) and layer.mode == "max" and set(layer.dilation_rate) == {1}
 
 
 def is_pointwise(layer: Layer, kinds: Collection[str]) -> bool:

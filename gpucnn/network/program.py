@@ -307,12 +307,16 @@ def _fold(program: Program) -> None:
             maker.result = operation.result
             makers[operation.result] = maker
             continue
-        if alone and operation.kind == "pool" and operation.layer.mode == "max":
+        if alone and operation.kind == "pool" and _is_max_pool(operation.layer):
             # a ReLU goes behind the pool, where there are fewer numbers
             operation.activation, maker.activation = maker.activation, "linear"
         makers[operation.result] = operation
         kept.append(operation)
     program.operations = kept
+
+
+def _is_max_pool(layer: Pool | GlobalPool) -> bool:
+    return is_max_pool(layer) or (is_as_written(layer, GlobalPool) and layer.mode == "max")
 
 
 def _folds(operation: Operation, maker: Operation) -> bool:

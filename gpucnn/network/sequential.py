@@ -87,7 +87,7 @@ class Sequential(Network):
 
     @property
     def keeps_input(self) -> bool:
-        return is_input_kept(self._plan(), self.output_is_kept)
+        return not self.built or is_input_kept(self._plan(), self.output_is_kept)
 
 
 class Residual(Network):
@@ -219,6 +219,8 @@ class Residual(Network):
 
     @property
     def keeps_input(self) -> bool:
+        if not self.built:
+            return True
         *ways, last = self._plan()
         return any(
             is_input_kept(way, is_input_kept(_end(last), False, place))

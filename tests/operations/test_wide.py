@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -123,12 +124,37 @@ def test_dense_gives_logits_in_float32(every_backend: Backend) -> None:
         assert model.astype("float32").forward(x.astype(np.float32)).dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "behind",
+    [[gpucnn.Softmax()], [gpucnn.LogSoftmax()], [gpucnn.Reshape((2, 2)), gpucnn.Tanh()]],
+    ids=lambda layers: layers[-1].name,
+)  # fmt: skip
+def test_what_is_behind_logits_has_their_dtype_in_a_frozen_network(behind, dtype: str) -> None:
+    """Sums beyond the largest float16 among them."""
+    layers = [gpucnn.Dense(4), gpucnn.Dense(4, out_dtype="float32"), *copy.deepcopy(behind)]
+    model = gpucnn.Sequential(layers, input_shape=(6,), dtype=dtype)
+    model.layers[0].params["kernel"][:] = 1
+    model.layers[1].params["kernel"][:2] = 3e4
+    x = random("x", (3, 6), DTYPES[dtype])
+    want, got = model.predict(x), model.freeze()(x)
+    assert got.dtype == want.dtype == np.float32 and np.isfinite(got).all()
+    np.testing.assert_allclose(got, want, rtol=0.02, atol=0.02)
+
+
 def test_no_norm_and_no_sum_behind_it_goes_along() -> None:
     wide, norm = gpucnn.Dense(5, out_dtype="float32"), gpucnn.BatchNorm()
     with pytest.raises(TypeError, match=r"BatchNorm 'batch_norm.*: the parameters are bfloat16"):
         gpucnn.Sequential([wide, norm], input_shape=(4,), dtype="bfloat16").forward(
             np.ones((2, 4), BFLOAT16)
         )
+    model = gpucnn.Sequential(
+        [gpucnn.Dense(5), gpucnn.BatchNorm()], input_shape=(4,), dtype="bfloat16"
+    )
+    model.forward(np.ones((2, 4), BFLOAT16), training=True)
+    model.layers[0].out_dtype = "float32"  # the plan for training is made
+    with pytest.raises(TypeError, match=r"Dense 'dense.*set out_dtype to None"):
+        model.forward(np.ones((2, 4), BFLOAT16), training=True)
 
 
 def test_errors() -> None:

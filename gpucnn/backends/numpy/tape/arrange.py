@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,8 +51,10 @@ class Whole(Way):
         return Value(self.output_shape(), self.xs[0].channels_last, dtype)
 
     def bind(self, tape: Tape) -> None:
-        tape.call(self._run, [value.seen for value in self.xs], self.y.seen, tape.dtype)
+        wide = np.dtype(np.float32)  # logits in a network of fewer bits
+        dtypes = [wide if x.dtype == wide.name else tape.dtype for x in self.xs]
+        tape.call(self._run, [x.seen for x in self.xs], self.y.seen, dtypes)
 
-    def _run(self, xs: Sequence[np.ndarray], y: np.ndarray, dtype: Any) -> None:
-        given = (x.astype(dtype, copy=False) for x in xs)
+    def _run(self, xs: Sequence[np.ndarray], y: np.ndarray, dtypes: Sequence[np.dtype]) -> None:
+        given = (x.astype(dtype, copy=False) for x, dtype in zip(xs, dtypes, strict=True))
         np.copyto(y, self.operation.run(*given), casting="unsafe")

@@ -52,6 +52,7 @@ class Tape:
             way = next(kind for kind in _WAYS[operation.kind] if kind.suits(operation, xs))
             ways.append(way(operation, xs))
             values[operation.result] = ways[-1].y
+            ways[-1].y.inherit(xs)
         for value in values.values():
             value.allocate(self.compute)
         # where threads of ours compute, those of the BLAS would be in their way

@@ -37,6 +37,11 @@ class Value:
         self.gapless = False
         self.memory: np.ndarray | None = None
 
+    def inherit(self, sources: Sequence[Value]) -> None:
+        """Take the dtype that logits have in a network of fewer bits, if a source has one."""
+        if self.dtype is None and "float32" in (source.dtype for source in sources):
+            self.dtype = "float32"
+
     def read(self, channels_last: bool, border: Border | None = None) -> None:
         """Take notice of a reader of the map, who needs it with a border, or (None) gapless."""
         if self.channels_last is None:
