@@ -159,11 +159,6 @@ class Dense(Activated):
 
     def _forward_before_norm(self, x: Array, *norm: Array, **options: Any) -> tuple[Array, ...]:
         """Run forward and a batch norm in training behind it (``functional.conv_norm_train``)."""
-        if self.output_dtype is not None:
-            raise TypeError(
-                f"{self.label}: no batch norm can be behind an output dtype of its own; set"
-                f" out_dtype to None. Received: out_dtype={self.out_dtype!r}"
-            )
         self._save(x, None, "linear", False)
         kernel, bias = self.params["kernel"], self.params.get("bias")
         return F.dense_norm_train(x, kernel, bias, *norm, math=self.math, **options)

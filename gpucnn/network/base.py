@@ -234,7 +234,8 @@ class Network(Layer):
 
     def _plan(self) -> Any:
         """Return ``_make_plan()``, made once for the layers as they are."""
-        key = (*self.layers, self.fuses, self.dtype, self.output_is_kept)
+        dtypes = [layer.output_dtype for layer in self.layers]
+        key = (*self.layers, *dtypes, self.fuses, self.dtype, self.output_is_kept)
         if self._planned[0] != key:
             self._planned = key, self._make_plan()
         return self._planned[1]

@@ -152,8 +152,8 @@ def test_no_norm_and_no_sum_behind_it_goes_along() -> None:
         [gpucnn.Dense(5), gpucnn.BatchNorm()], input_shape=(4,), dtype="bfloat16"
     )
     model.forward(np.ones((2, 4), BFLOAT16), training=True)
-    model.layers[0].out_dtype = "float32"  # the plan for training is made
-    with pytest.raises(TypeError, match=r"Dense 'dense.*set out_dtype to None"):
+    model.layers[0].out_dtype = "float32"  # the plan is made anew
+    with pytest.raises(TypeError, match=r"BatchNorm 'batch_norm.*: the parameters are bfloat16"):
         model.forward(np.ones((2, 4), BFLOAT16), training=True)
 
 
