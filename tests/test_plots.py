@@ -170,6 +170,17 @@ def test_of_many_classes_the_most_probable_are_shown():
     assert sum(len(axes.patches) for axes in figure.axes) == 10
 
 
+def test_long_names_and_dollars_leave_room_for_the_drawing(model):
+    names = ["a name that is rather long 1", "a name that is rather long 2", "$x", "x$y$z_"]
+    for figure in (
+        plots.confusion_matrix(np.eye(4, dtype=int), names),
+        plots.feature_maps(model, np.ones((10, 8, 1), np.float32), classes=names),
+    ):
+        assert np.std(pixels(figure)) > 0.01  # and no warning that axes collapsed
+        labels = {label.get_text() for axes in figure.axes for label in axes.get_yticklabels()}
+        assert labels >= {"a name…long 1", "a name…long 2", r"\$x", r"x\$y\$z_"}
+
+
 def test_the_overview_has_all_parts(model):
     image = np.ones((10, 8, 1), np.float32)
     page = plots.overview(History(RECORDS), np.eye(4, dtype=int), model, image)

@@ -12,7 +12,7 @@ from gpucnn.data import cifar, public
 from gpucnn.models.airbench import airbench94
 from gpucnn.recipes import BY_DATA, OTHERS, PAIRS, RATES, recipe_for
 
-from .test_cli import run
+from .cli import run
 from .test_data_cifar import binary
 
 BY_ITSELF = {("auto", name): recipe for name, recipe in {**BY_DATA, "others": OTHERS}.items()}

@@ -69,12 +69,12 @@ def _table(rows: list[Row], peers: Any) -> Any:
         if row.get("error"):
             made.add_row(*cells, row["error"], style="red")
             continue
-        cells += [_ms(row["ours_us"]), _number(row["err_ours"], ".0e")]
+        doubt = " ?" if row["contended"] else ""
+        cells += [_ms(row["ours_us"]) + doubt, _number(row["err_ours"], ".0e")]
         if "torch" in peers:
             ratio = 1 / row["speedup"] if row["speedup"] else None
-            doubt = " ?" if row["contended"] else ""
             cells += [_ms(row["peer_us"]), _number(row["err_peer"], ".0e")]
-            cells += [_number(ratio, ".2f") + doubt]
+            cells += [_number(ratio, ".2f")]
         if "jax" in peers:
             cells += [_ms(row["second_us"])]
         made.add_row(*cells)

@@ -14,8 +14,10 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from ..backends.base import Backend
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# What is printed holds names of files, classes and extras: none of it is markup, "[data]" neither.
+PLAIN = {"highlight": False, "markup": False, "emoji": False}
+console = Console(**PLAIN)
+errors = Console(stderr=True, **PLAIN)
 
 # What a person's mistake, a damaged file or a missing part ends in. Others are bugs of ours.
 MISTAKES = (ValueError, OSError, ImportError, RuntimeError, ArithmeticError, MemoryError)
@@ -33,7 +35,7 @@ class Commands(TyperGroup):
             if os.environ.get("GPUCNN_DEBUG") == "1":
                 raise
             text = str(error) or type(error).__name__
-            errors.print(f"Error: {text}", style="red", markup=False, soft_wrap=True)
+            errors.print(f"Error: {text}", style="red", soft_wrap=True)
             raise typer.Exit(2) from None
 
 

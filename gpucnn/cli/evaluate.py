@@ -33,7 +33,10 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="PICTURE", help="What to draw.", show_default="confusion_matrix.png in the run"
+            callback=options.file_to_write,
+            metavar="PICTURE",
+            help="What to draw.",
+            show_default="confusion_matrix.png in the run",
         ),
     ] = None,
 ) -> None:
@@ -87,5 +90,6 @@ def _draw(path: Path, matrix: np.ndarray, names: Sequence[str]) -> str:
         from .. import plots
     except ModuleNotFoundError as error:
         return f"none drawn: {error}"
+    path.parent.mkdir(parents=True, exist_ok=True)
     plots.confusion_matrix(matrix, names).savefig(path)
     return str(path)

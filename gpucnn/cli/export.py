@@ -16,7 +16,10 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="The file to write.", show_default="model.onnx in the run"
+            callback=options.file_to_write,
+            metavar="PATH",
+            help="The file to write.",
+            show_default="model.onnx in the run",
         ),
     ] = None,
     channels_first: Annotated[
@@ -33,6 +36,7 @@ def export(
     """
     from .. import onnx
     from ..backends import use_backend
+    from ..sizes import size_text
     from .runs import Trained
 
     with use_backend("numpy"):  # nothing is computed
@@ -51,6 +55,6 @@ def export(
         "network": str(trained.file),
         "input": f"(batch, {', '.join(map(str, sizes))}) {dtype}, 0 to {trained.peak:g}",
         "output": f"(batch, {len(trained.classes)}) {dtype}, a number for each class",
-        "written": f"{file} ({file.stat().st_size / 1e6:.2g} MB)",
+        "written": f"{file} ({size_text(file.stat().st_size)})",
     }
     console.print(details(rows))

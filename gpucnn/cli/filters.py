@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import console, on_backend
+from .options import file_to_write, folder_to_fill
 
 
 def filters(
@@ -49,11 +50,11 @@ def filters(
 ) -> None:
     """Draw a network's first filters and its feature maps, or filter a picture."""
     if apply is not None:
-        _apply(source, apply, compare, out)
+        _apply(source, apply, compare, file_to_write(out))
     elif compare:
         raise ValueError("--compare goes with --apply, as in: gpucnn filters --apply edge cat.jpg")
     else:
-        _draw(source, picture, out)
+        _draw(source, picture, folder_to_fill(out))
 
 
 def _apply(source: Path | None, name: str, compare: bool, out: Path | None) -> None:
@@ -69,13 +70,14 @@ def _apply(source: Path | None, name: str, compare: bool, out: Path | None) -> N
     with on_backend("numpy"):
         filtered = apply_filter(image, name)
     out = out or source.with_name(f"{source.stem}-{name}.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
     if compare:
         from .. import plots
 
         plots.filter_comparison(image, filtered, name).savefig(out)
     else:
         save_picture(out, filtered)
-    console.print(f"wrote {out}", markup=False, soft_wrap=True)
+    console.print(f"wrote {out}", soft_wrap=True)
 
 
 def _draw(source: Path | None, picture: Path | None, out: Path | None) -> None:
@@ -83,6 +85,11 @@ def _draw(source: Path | None, picture: Path | None, out: Path | None) -> None:
     from .predict import read_pictures
     from .runs import Trained
 
+    if source is not None and source.is_file() and source.suffix != ".json":
+        raise ValueError(
+            f"{source} is no checkpoint; a picture goes with --apply, as in:"
+            f" gpucnn filters --apply edge {source}"
+        )
     with on_backend(None):
         trained = Trained.read(source)
         if picture is None:
@@ -94,4 +101,4 @@ def _draw(source: Path | None, picture: Path | None, out: Path | None) -> None:
         ready = trained.prepare(image)[0]
         files = draw_network(folder, trained.model, ready, image[0], list(trained.classes))
     for file in files:
-        console.print(f"wrote {folder / file}", markup=False, soft_wrap=True)
+        console.print(f"wrote {folder / file}", soft_wrap=True)

@@ -25,12 +25,16 @@ VARIABLES = {
 }
 # Each optional module: the extra that brings it, and what for.
 OPTIONAL = {
-    "cupy": ("cuda13 or cuda12", "the GPU"),
+    "cupy": ("cuda13", "the GPU; cuda12 for an older driver"),
     "matplotlib": ("plots", "learning curves and other pictures"),
     "PIL": ("data", "reading pictures"),
     "pooch": ("data", "downloads of public data sets"),
     "ml_dtypes": ("bfloat16", "bfloat16"),
     "nvtx": ("profile", "ranges for Nsight Systems"),
+    "onnx": ("onnx", "ONNX models, read and written"),
+    "torch": ("torch", "models as modules of PyTorch, its tensors in layers"),
+    "jax": ("jax", "arrays of JAX in layers"),
+    "dask": ("dask", "predictions on many workers"),
 }
 DISTRIBUTIONS = {"PIL": "pillow"}
 
@@ -59,6 +63,7 @@ def info() -> None:
         packages.add_row(module, version or f'missing: pip install "gpucnn[{extra}]"', use)
     console.print(packages)
     variables = table("environment variable", "value", "default", "meaning")
+    variables.columns[0].no_wrap = True  # a name is there to be copied
     for name, (default, meaning) in VARIABLES.items():
         variables.add_row(name, os.environ.get(name, "not set"), default, meaning)
     console.print(variables)
@@ -89,6 +94,8 @@ def _gpu() -> str:
 
 
 def _describe_gpu(backend: Backend) -> str:
+    from ..sizes import size_text
+
     cuda = backend.xp.cuda
     device = cuda.Device()
     major, minor = device.compute_capability[:-1], device.compute_capability[-1]
@@ -99,7 +106,7 @@ def _describe_gpu(backend: Backend) -> str:
     )
     name = cuda.runtime.getDeviceProperties(device.id)["name"].decode()
     return (
-        f"{name}, compute capability {major}.{minor}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB"
+        f"{name}, compute capability {major}.{minor}, {size_text(free)} of {size_text(total)}"
         f" free, CUDA {runtime}, driver for CUDA {driver}"
     )
 

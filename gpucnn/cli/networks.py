@@ -24,16 +24,16 @@ def named(
     return models.make(name, classes, shape or models.USUAL[name], dtype)
 
 
-def trained(option: str, path: str | None) -> Trained:
+def trained(path: str | None) -> Trained:
     """Read a checkpoint, or the newest run where ``path`` is None.
 
     Raises:
-        ValueError: there is none of this name; the text begins with the option's.
+        ValueError: there is none of this name.
         FileNotFoundError: there is no run yet.
     """
     if path is not None and not Path(path).exists() and not Path(f"{path}.json").exists():
         names = ", ".join(models.MODELS)
-        raise ValueError(f"{option} must be one of {names}, or a checkpoint. Received: {path}")
+        raise ValueError(f"MODEL must be one of {names}, or a checkpoint. Received: {path}")
     return Trained.read(None if path is None else Path(path))
 
 
@@ -52,7 +52,7 @@ def with_batch(
         shape, classes = dataset.image_shape, len(dataset.classes)
     network = named(model, shape, classes, dtype)
     if network is None:
-        known = trained("MODEL", model)
+        known = trained(model)
         if shape is not None:
             raise ValueError(
                 "--data and --input are for a named network; a checkpoint knows its input."

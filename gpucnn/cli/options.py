@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def file_to_write(out: Path | None) -> Path | None:
+    """Return the value of --out if a file can be written there, before the work and not after it.
+
+    Raises:
+        ValueError: there is a folder, or the way there ends at a file or may not be written to.
+    """
+    if out is not None and out.is_dir():
+        raise ValueError(f"--out must be a file to write. Received: {out}, which is a folder")
+    return _reached(out)
+
+
+def folder_to_fill(out: Path | None) -> Path | None:
+    """Return the value of --out if it is a folder or can be made one; see ``file_to_write``."""
+    if out is not None and out.is_file():
+        raise ValueError(f"--out must be a folder to fill. Received: {out}, which is a file")
+    return _reached(out)
+
+
+def _reached(out: Path | None) -> Path | None:
+    if out is None:
+        return None
+    there = next(path for path in (out, *out.parents) if os.path.exists(path))
+    problem = None
+    if there != out and not there.is_dir():
+        problem = "is no folder"
+    elif not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
+        problem = "may not be written to"
+    if problem:
+        raise ValueError(
+            f"--out must be a place to write to. Received: {out}, but {there} {problem}"
+        )
+    return out
+
 
 NETWORKS = (  # gpucnn.models.MODELS, which takes longer to import than help to read
     "digits_cnn, lenet5, vgg_small, resnet20, mobilenet_v2_small, airbench94, resnet18_cifar,"

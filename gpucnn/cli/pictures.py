@@ -43,13 +43,16 @@ def draw_training(
     from .. import plots
 
     picture, classes = dataset.test.images[0], list(dataset.classes)
-    save_picture(folder / "example.png", picture, dataset.peak)
     plots.learning_curve(history).savefig(folder / "learning_curve.png")
     plots.confusion_matrix(matrix, classes).savefig(folder / "confusion_matrix.png")
     page = plots.overview(history, matrix, model, image, picture=picture, classes=classes)
     page.savefig(folder / "overview.png")
     drawn = draw_network(folder, model, image, picture, classes)
-    return ["learning_curve.png", "confusion_matrix.png", *drawn, "overview.png", "example.png"]
+    files = ["learning_curve.png", "confusion_matrix.png", *drawn, "overview.png"]
+    if picture.shape[-1] in (1, 3):  # what a picture file can hold
+        save_picture(folder / "example.png", picture, dataset.peak)
+        files.append("example.png")
+    return files
 
 
 def save_picture(path: Path, image: np.ndarray, peak: float = 255.0) -> None:

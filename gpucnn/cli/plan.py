@@ -27,6 +27,7 @@ def plan(
     Of each: what is kept from the way forward for the way back, and how.
     Below, the bytes of a step's arrays, which share one arena.
     """
+    from ..sizes import size_text
     from ..step.report import step_memory
     from . import networks
 
@@ -37,7 +38,7 @@ def plan(
         outputs = network.output_shape(network.input_shape)[-1]
         memory = step_memory(network, x, np.arange(batch) % outputs)
         machine = describe(chosen)
-    rows = table("runs as one", "kept for the way back", "KB", numbers=1)
+    rows = table("runs as one", "kept for the way back", "KiB", numbers=1)
     for row in memory.kept:
         shared = f" ({row.shared} shared)" if row.shared else ""
         kept = ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in row.arrays)
@@ -49,17 +50,13 @@ def plan(
             {
                 "network": f"{network.name}, input {shape_text(x.shape)} {network.dtype.name}",
                 "backend": machine,
-                "kept": f"{_bytes(memory.kept_bytes)} from the way forward for the way back",
-                "arena": f"{_bytes(arena.size)} for {len(arena.lifetimes)} arrays of"
-                f" {_bytes(arena.naive)} in all; {_bytes(arena.least)} are in use at once",
-                "weights": f"{_bytes(_weights(network))}, gradients and slots apart",
+                "kept": f"{size_text(memory.kept_bytes)} from the way forward for the way back",
+                "arena": f"{size_text(arena.size)} for {len(arena.lifetimes)} arrays of"
+                f" {size_text(arena.naive)} in all; {size_text(arena.least)} are in use at once",
+                "weights": f"{size_text(_weights(network))}, gradients and slots apart",
             }
         )
     )
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**20:,.1f} MB" if count >= 2**20 else f"{count / 2**10:,.1f} KB"
 
 
 def _weights(network: Network) -> int:

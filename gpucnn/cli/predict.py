@@ -57,8 +57,8 @@ def predict(
         f"{trained.file}: the pictures were brought to {shape_text(shape)}"
         f" ({'grey' if shape[-1] == 1 else 'colour'}), values 0 to {trained.peak:g} as in training,"
         f" {'inverted' if invert else 'not inverted'}.",
-        style="dim", markup=False,
-    )  # fmt: skip
+        style="dim",
+    )
     _warn(images, trained, invert)
 
 

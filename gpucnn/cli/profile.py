@@ -29,7 +29,10 @@ def profile(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Where the files are written.", show_default="profile/MODEL"
+            callback=options.folder_to_fill,
+            metavar="FOLDER",
+            help="Where the files are written.",
+            show_default="profile/MODEL",
         ),
     ] = None,
 ) -> None:

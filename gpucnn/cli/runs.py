@@ -112,7 +112,7 @@ def newest() -> Path:
 
 
 def fresh(name: str) -> Path:
-    """Return runs/name, or runs/name-2 and so on where that is taken."""
+    """Return runs/name, or runs/name-2 and so on where a run was begun, which may still go on."""
     folder, number = RUNS / name, 1
     while (folder / "run.json").exists():
         number += 1

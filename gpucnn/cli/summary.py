@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from . import options
 from .console import console
 
 
 def summary(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help=f"{options.NETWORKS}, or a checkpoint; by default the newest run in runs/.",
-            metavar="NAME|CHECKPOINT",
-        ),
-    ] = None,
+    model: options.Model = None,
     input_shape: options.Input = None,
     classes: options.Classes = 10,
 ) -> None:
@@ -27,5 +17,5 @@ def summary(
 
     with use_backend("numpy"):  # nothing is computed
         shape = networks.as_shape(input_shape)
-        network = networks.named(model, shape, classes) or networks.trained("--model", model).model
-        console.print(network.summary_text(shape), markup=False, soft_wrap=True)
+        network = networks.named(model, shape, classes) or networks.trained(model).model
+        console.print(network.summary_text(shape), soft_wrap=True)

@@ -93,7 +93,10 @@ def train(
     backend: options.Backend = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="What to fill; by default a new one in runs/."),
+        typer.Option(
+            callback=options.folder_to_fill, metavar="FOLDER",
+            help="What to fill; by default a new one in runs/.",
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -121,7 +124,7 @@ def train(
         try:
             _fit(trainer, settings, dataset, folder, resume)
         except KeyboardInterrupt:
-            console.print(f"continue with: gpucnn train --resume --out {folder}", markup=False)
+            console.print(f"continue with: gpucnn train --resume --out {folder}")
             raise typer.Exit(130) from None
         _conclude(trainer, settings, dataset, folder, time.perf_counter() - start)
 
@@ -152,7 +155,7 @@ def _begin(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path,
             )
         return folder, settings, settings.load()
     name = name or "digits"
-    if out is not None and (out / "run.json").exists():
+    if out is not None and (out / "last.json").exists():  # without it nothing would be lost
         raise ValueError(f"{out} holds a run; continue it with --resume, or give another --out")
     choices = {
         "model": ("auto", *models.MODELS),
@@ -268,14 +271,15 @@ def _conclude(
     right = int(matrix.trace())
     trainer.history.to_csv(folder / "history.csv")
     files, missing = ["last.json", "history.csv"], None
+    following = f"gpucnn evaluate {folder}"
     image = trainer.normalize(test.images[:1])[0]
     try:
         files += draw_training(folder, trainer.history, matrix, trainer.model, image, dataset)
-        checkpoint = "" if folder.parent == RUNS else f" --checkpoint {folder}"
-        following = f"gpucnn predict {folder / 'example.png'}{checkpoint}"
     except ModuleNotFoundError as error:
         missing = f"none drawn: {error}"
-        following = f"gpucnn evaluate {folder}"
+    if "example.png" in files:
+        checkpoint = "" if folder.parent == RUNS else f" --checkpoint {folder}"
+        following = f"gpucnn predict {folder / 'example.png'}{checkpoint}"
     speed = sum(trainer.history["images_per_second"]) / trainer.epoch
     rows = {
         "test accuracy": Text.assemble(
@@ -288,5 +292,5 @@ def _conclude(
         **({"pictures": missing} if missing else {}),
         "next": Text(following, "bold"),
     }
-    title = f"{trainer.model.name} on {dataset.name}"
+    title = Text(f"{trainer.model.name} on {dataset.name}")
     console.print(Panel(details(rows), title=title, title_align="left", border_style="green"))

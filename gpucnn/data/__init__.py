@@ -51,9 +51,9 @@ __all__ = [
 
 NAMES = {
     "digits": "1,797 handwritten digits, 8x8x1, 10 classes; bundled",
-    "fashion-mnist": "70,000 articles of clothing, 28x28x1, 10 classes; 31 MB",
-    "mnist": "70,000 handwritten digits, 28x28x1, 10 classes; 12 MB",
-    "cifar10": "60,000 photographs of animals and vehicles, 32x32x3, 10 classes; 170 MB",
+    "fashion-mnist": "70,000 articles of clothing, 28x28x1, 10 classes; 29 MiB",
+    "mnist": "70,000 handwritten digits, 28x28x1, 10 classes; 11 MiB",
+    "cifar10": "60,000 photographs of animals and vehicles, 32x32x3, 10 classes; 163 MiB",
 }
 
 

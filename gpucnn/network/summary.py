@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..layers.base import Layer, Shape
+from ..sizes import size_text
 from .base import Network
 
 HEAD = ("Layer (class)", "Output shape", "Parameters", "Multiply-adds")
@@ -25,7 +26,7 @@ def network_table(network: Network, input_shape: Shape) -> str:
     total = sum(array.size for array in arrays)
     learned = sum(parameter.value.size for parameter in network.parameters())
     shares = f"{learned:,} trainable, {total - learned:,} non-trainable"
-    size = _bytes(sum(array.nbytes for array in arrays))
+    size = size_text(sum(array.nbytes for array in arrays))
     title = f"{network.label}, {network.dtype.name}, input {_with_batch(input_shape, network)}"
     foot = (
         f"Parameters: {total:,} ({size}): {shares}\n"
@@ -55,12 +56,3 @@ def _arrays(layer: Layer) -> Iterable:
 def _with_batch(shape: Shape, network: Network) -> str:
     shapes = shape if network.takes_many else (shape,)
     return ", ".join(str((None, *one)) for one in shapes)
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -27,7 +27,8 @@ def confusion_matrix(
     """
     matrix = np.asarray(matrix)
     count = len(matrix)
-    names = [str(i) for i in range(count)] if classes is None else [str(name) for name in classes]
+    names = range(count) if classes is None else classes
+    names = [style.label(str(name)) for name in names]
     if matrix.shape != (count, count) or len(names) != count or not matrix.sum():
         raise ValueError(
             "confusion_matrix: the matrix must be square with a count above 0, and classes name its"
@@ -52,14 +53,15 @@ def _cells(axes: Axes, matrix: np.ndarray) -> None:
     # (classes, classes, 1), (classes, classes, 4), (classes, classes, 4) -> (classes, classes, 4)
     colours = np.where(diagonal[..., None], style.BLUES(of_row), style.REDS(shade))
     axes.imshow(colours)
+    axes.tick_params(length=0)
+    axes.spines[:].set_color(style.FAINT)
+    if count > MOST_NUMBERS:
+        return
     edges = np.arange(count + 1) - 0.5
     axes.set_xticks(edges, minor=True)
     axes.set_yticks(edges, minor=True)
     axes.grid(which="minor", color=style.FAINT, linewidth=0.8)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
-    if count > MOST_NUMBERS:
-        return
+    axes.tick_params(which="minor", length=0)
     dark = np.where(diagonal, of_row, shade) > 0.85
     for row, column in np.argwhere(matrix > 0):
         axes.text(
@@ -81,7 +83,7 @@ def _names(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
     axes.set_ylabel("true", fontsize=style.TEXT, color=style.MUTED)
     sizes = matrix.sum(axis=1)
     quiet = {"va": "center", "fontsize": style.SMALL, "color": style.MUTED}
-    axes.text(count - 0.3, -0.9, "right", **quiet)
+    axes.text(count - 0.3, -0.9 * every, "right", **quiet)
     for row in places:
         share = f"{matrix[row, row] / sizes[row]:.0%}" if sizes[row] else "none"
         axes.text(count - 0.3, row, share, **quiet)

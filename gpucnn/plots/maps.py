@@ -93,7 +93,8 @@ def _row(axes: Axes, kinds: Sequence[str], maps: np.ndarray) -> None:
 
 def _answer(axes: Axes, answer: np.ndarray, classes: Sequence[str] | None) -> None:
     """Draw the most probable classes as bars, in the order of the classes."""
-    names = [str(i) for i in range(len(answer))] if classes is None else classes
+    names = range(len(answer)) if classes is None else classes
+    names = [style.label(str(name)) for name in names]
     best = np.sort(np.argsort(-answer, kind="stable")[:MOST_CLASSES])
     top = int(answer[best].argmax())
     places = np.arange(len(best))

@@ -26,6 +26,7 @@ DIVERGING = LinearSegmentedColormap.from_list("diverging", [BLUE, "#f7f7f7", RED
 
 TITLE, TEXT, SMALL = 12, 9.5, 8  # points
 MARGIN = 0.12  # inches
+LABEL = 13  # letters
 
 
 def canvas(on: FigureBase | None, width: float, height: float) -> FigureBase:
@@ -41,6 +42,17 @@ def canvas(on: FigureBase | None, width: float, height: float) -> FigureBase:
 def title(on: FigureBase, text: str) -> None:
     x = MARGIN / (on.bbox.width / on.dpi) if isinstance(on, Figure) else 0.01
     on.suptitle(text, x=x, ha="left", fontsize=TITLE, fontweight="bold", color=INK)
+
+
+def label(name: str) -> str:
+    """Return a class's name as a label: cut where it would crowd the drawing, and never a formula.
+
+    >>> label("7"), label("class number 25"), label("class number 26"), label("$5")
+    ('7', 'class …ber 25', 'class …ber 26', '\\\\$5')
+    """
+    if len(name) > LABEL:
+        name = f"{name[: LABEL // 2]}\N{HORIZONTAL ELLIPSIS}{name[-(LABEL // 2) :]}"
+    return name.replace("$", r"\$")
 
 
 def clean(axes: Axes) -> None:

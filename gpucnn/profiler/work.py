@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends.base import Array
+from ..functional import Unapplied
 from ..layers.base import Layer
 from ..layers.conv import Conv
 from ..layers.conv_transpose import ConvTranspose
 from ..layers.separable import SeparableConv
-from ..network.plan import ConvPool, Stage
+from ..network.stages import ConvPool, Stage
 from .floors import Work, elements_read
 
 
@@ -40,6 +41,7 @@ class Extent(NamedTuple):
 
     @classmethod
     def of(cls, subject: Layer | Stage, x: Any) -> Extent:
+        x = x.x if isinstance(x, Unapplied) else x
         lead = parts_of(subject)[0]
         if isinstance(x, (list, tuple)):
             shapes = tuple(tuple(item.shape[1:]) for item in x)

@@ -79,7 +79,7 @@ def step_memory(
         copy.deepcopy(model), loss, copy.deepcopy(optimizer), metrics=(), backend=model.backend,
         progress=False,
     )  # fmt: skip
-    backend, survey = trainer.backend, _Survey()
+    backend, survey = trainer.backend, _Survey(trainer.model)
     trainer.model.needs_input_gradient = False
     batch = backend.asarray(x), backend.asarray(y)
     trainer.loss.check((len(x), *trainer.model.output_shape(tuple(x.shape[1:]))), np.asarray(y))
@@ -95,21 +95,22 @@ def step_memory(
 class _Survey:
     """Looks at what each layer has saved when its forward is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Network) -> None:
+        self._model = model
         self._saved: list[tuple[str, list[Array | Mask]]] = []
 
     def __call__(self, subject: Any, what: str, function: Any, arguments: tuple) -> Any:
         result = function(*arguments)
         layer = getattr(subject, "lead", subject)
         if what == "forward" and not isinstance(subject, Network):
-            parameters = {id(array) for array in layer.params.values()}
-            saved = [a for a in _kept(layer._saved) if id(a) not in parameters]
-            self._saved.append((subject.name, saved))
+            self._saved.append((subject.name, list(_kept(layer._saved))))
         return result
 
     def kept(self) -> Iterator[Kept]:
         seen: dict[int, Any] = {}
-        for name, arrays in self._saved:
+        parameters = {id(a) for _, layer in self._model.walk() for a in layer.params.values()}
+        for name, saved in self._saved:
+            arrays = [array for array in saved if id(array) not in parameters]
             memory = [a.bits if isinstance(a, Mask) else a for a in arrays]
             owners = {id(owner): (owner, a.nbytes) for a in memory for owner in [_owner(a)]}
             fresh = {key: nbytes for key, (_, nbytes) in owners.items() if key not in seen}
