@@ -555,6 +555,17 @@ def test_numbers_that_are_the_batchs_size_fit_no_other_batch(kind):
         gonnx.load(made(nodes, ("n", 4), weights))
 
 
+def test_a_value_that_nothing_makes_is_not_one_left_out():
+    """A bias by a wrong name, say: the convolution would have none."""
+    weights = {"w": np.ones((3, 2, 3, 3), np.float32)}
+    with pytest.raises(UnsupportedError, match="Conv 'c': it reads 'typo', which no node before"):
+        gonnx.load(made([node("Conv", "x w typo", name="c")], (1, 2, 4, 4), weights))
+    model = made([node("Relu", "x")], (1, 2, 4, 4))
+    model.graph.output[0].name = "z"
+    with pytest.raises(ValueError, match=r"each output must be made by a node.*Received: 'z'"):
+        gonnx.load(model)
+
+
 def test_files_and_arguments_that_do_not_fit(tmp_path, file):
     (tmp_path / "broken.onnx").write_bytes(b"no model at all")
     with pytest.raises(ValueError, match=r"not an ONNX model, or damaged.*Received: .*broken.onnx"):
@@ -565,6 +576,44 @@ def test_files_and_arguments_that_do_not_fit(tmp_path, file):
         gonnx.load(file, input_shapes={"z": (3, 8, 12)})
     with pytest.raises(ValueError, match="the sizes of the input 'x' must be known"):
         gonnx.load(made([node("Relu", "x")], ("n", 3, "h", "w")))
+
+
+@pytest.fixture(scope="module")
+def small() -> bytes:
+    layers = [Conv2D(4, 3, activation="relu", data_format="channels_first"), Flatten(), Dense(3)]
+    return gonnx.export(gpucnn.Sequential(layers, input_shape=(2, 6, 6))).SerializeToString()
+
+
+def test_a_damaged_file_is_a_clear_error(small):
+    rng, messages = np.random.default_rng(0), []
+    for place in rng.permutation(len(small))[:400]:
+        damaged = bytearray(small)
+        damaged[place] ^= 1 << rng.integers(8)
+        try:
+            gonnx.load(bytes(damaged))
+        except ValueError as error:
+            messages.append(str(error))
+    # by protobuf, by us and by the checker
+    for found in ("not an ONNX model", "not UTF-8", "must fit each other", "required"):
+        assert any(found in message for message in messages), found
+    assert all("load: " in message and "Received: " in message for message in messages)
+
+
+def test_what_is_wrong_with_a_model_is_the_cause_of_its_error(small):
+    model = onnx.load_from_string(small)
+    model.graph.node.add()
+    with pytest.raises(ValueError, match=r"damaged\. Received: Field 'op_type' of 'node'") as error:
+        gonnx.load(model)
+    assert isinstance(error.value.__cause__, IndexError)
+
+
+def test_an_error_with_a_whole_model_stays_as_it_is(small, monkeypatch):
+    def fail(*_: object) -> None:
+        raise IndexError("ours")
+
+    monkeypatch.setattr("gpucnn.onnx.importer._network", fail)
+    with pytest.raises(IndexError, match="ours"):
+        gonnx.load(small)
 
 
 def test_without_the_package(monkeypatch):

@@ -53,7 +53,7 @@ def load(
     Raises:
         UnsupportedError: operators, or uses of them, are not supported; all are listed, by their
             names and nodes. A ValueError.
-        ValueError: the file is no ONNX model, or an input's sizes are not known.
+        ValueError: the file is no ONNX model, or damaged, or an input's sizes are not known.
         ModuleNotFoundError: the package ``onnx`` is missing.
 
     Example:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.inliner
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ..arguments import as_shape
 from ..backends import default_backend, use_backend
@@ -19,7 +21,7 @@ from ..layers import Activation, Arithmetic, Constant
 from ..network import Graph, Input, Node
 from .call import Context, Value
 from .errors import UnsupportedError
-from .interpreter import Interpreter, legal
+from .interpreter import Interpreter, legal, values_of
 
 FLOATS = {
     onnx.TensorProto.FLOAT: "float32",
@@ -32,6 +34,42 @@ FLOATS = {
 def import_model(source: Any, input_shapes: Mapping[str, Sequence[int]], name: str | None) -> Graph:
     """Return ``load``'s network; see there."""
     model = read(source)
+    try:
+        return _imported(model, input_shapes, name)
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+        reason = _flaw(model)
+        if reason is None:
+            raise
+        raise ValueError(f"load: the model is damaged. Received: {reason}") from error
+
+
+def _flaw(model: onnx.ModelProto) -> str | None:
+    """Return what makes it none of ONNX's models, if that can be found."""
+    garbled = next(_garbled(model), None)
+    if garbled is not None:
+        return f"a name that is not UTF-8, {garbled!r}"
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+        return " ".join(str(error).split()).rstrip(".")
+    except ValueError:  # above 2 GiB, which the checker does not take
+        pass
+    return None
+
+
+def _garbled(message: Message) -> Iterator[bytes]:
+    """Yield the texts that are not UTF-8, which protobuf hands over as bytes."""
+    for field, value in message.ListFields():
+        for item in [value] if isinstance(value, (str, bytes, Message, Number)) else value:
+            if isinstance(item, Message):
+                yield from _garbled(item)
+            elif isinstance(item, bytes) and field.type == field.TYPE_STRING:
+                yield item
+
+
+def _imported(
+    model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]], name: str | None
+) -> Graph:
     graph = model.graph
     given = {item.name for item in graph.initializer}
     inputs = [item for item in graph.input if item.name not in given]
@@ -174,7 +212,7 @@ def _numbers(graph: onnx.GraphProto) -> Iterator[int]:
     for tensor in tensors:
         yield from tensor.dims
         if tensor.data_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
-            yield from onnx.numpy_helper.to_array(tensor).ravel()[:1000].tolist()
+            yield from values_of(tensor).ravel()[:1000].tolist()
 
 
 def _dtype(graph: onnx.GraphProto) -> str:

@@ -29,6 +29,21 @@ def legal(name: str) -> str:
     return re.sub(r"[/\\]+", ".", name).strip(".")
 
 
+def values_of(tensor: onnx.TensorProto) -> np.ndarray:
+    """Return a tensor of a file as an array.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return numpy_helper.to_array(tensor)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "load: a tensor's type, sizes and numbers must fit each other. Received:"
+            f" {tensor.name!r} of type {tensor.data_type}, sizes {tuple(tensor.dims)}: {error}"
+        ) from error
+
+
 class Missing:
     """A value that is not there because the node that makes it is not supported."""
 
@@ -53,6 +68,9 @@ class Interpreter:
         """Return the outputs of a graph; ``values`` holds its inputs by name and gets all others.
 
         An output that could not be had is a ``Missing``, and the reason is in ``problems``.
+
+        Raises:
+            ValueError: no node makes an output.
         """
         self.reads.update(_read(graph))
         for initializer in graph.initializer:
@@ -61,11 +79,17 @@ class Interpreter:
         for node in graph.node:
             results = self._node(node, values)
             values.update((name, v) for name, v in zip(node.output, results, strict=False) if name)
+        unmade = [item.name for item in graph.output if item.name not in values]
+        if unmade:
+            raise ValueError(
+                "load: each output must be made by a node, or be an input."
+                f" Received: {', '.join(map(repr, unmade))}"
+            )
         return [values[item.name] for item in graph.output]
 
     def array(self, tensor: onnx.TensorProto) -> Any:
         """Return a tensor of the file as an array of the backend."""
-        return self.context.backend.asarray(numpy_helper.to_array(tensor))
+        return self.context.backend.asarray(values_of(tensor))
 
     def _node(self, node: onnx.NodeProto, values: dict[str, Value]) -> Sequence[Value]:
         missing = [Missing()] * len(node.output)
@@ -80,6 +104,10 @@ class Interpreter:
                 return self._branch(node, inputs[0], values)
             if node.op_type not in OPERATORS:
                 raise UnsupportedError("the operator is not known")
+            unmade = [name for name in node.input if name and name not in values]
+            if unmade:  # which is not to leave out an input
+                names = ", ".join(map(repr, unmade))
+                raise UnsupportedError(f"it reads {names}, which no node before it makes")
             call = Call(
                 node.op_type,
                 self._own_name(node.name),
