@@ -113,18 +113,26 @@ def write(
     """Write JSON values and groups of arrays as a checkpoint, atomically; return the JSON file.
 
     A group's name holds no "/"; an array is called "group/name" in the safetensors file.
+
+    Raises:
+        ValueError: an array is of a dtype that safetensors has no name for; nothing is written.
     """
     from safetensors.numpy import save as to_bytes
 
     file = json_path(path)
+    named = {
+        f"{group}/{name}": np.ascontiguousarray(array).reshape(array.shape)
+        for group, members in arrays.items()
+        for name, array in members.items()
+    }
+    for name, array in named.items():
+        if array.dtype.name not in DTYPES.values():
+            raise ValueError(
+                f"{file}: a checkpoint holds numbers of {', '.join(DTYPES.values())} alone."
+                f" Received: {name} of dtype {array.dtype.name}"
+            )
     file.parent.mkdir(parents=True, exist_ok=True)
-    data = to_bytes(
-        {
-            f"{group}/{name}": np.ascontiguousarray(array).reshape(array.shape)
-            for group, members in arrays.items()
-            for name, array in members.items()
-        }
-    )
+    data = to_bytes(named)
     digest = hashlib.sha256(data).hexdigest()
     tensors = file.with_name(f"{file.stem}-{digest[:16]}.safetensors")
     head = {"format": "gpucnn", "version": VERSION, "tensors": tensors.name, "sha256": digest}

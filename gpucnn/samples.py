@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .backends.exchange import on_host
 from .data import Dataset, Loader, Split
 from .data.dataset import stratified
 
@@ -25,6 +26,8 @@ class Samples:
 def as_samples(owner: str, x: Any, y: Any = None) -> Split | Samples | Loader:
     """Return arrays x and y as samples; a Split or a Loader as it is; a pair (x, y) as both.
 
+    Arrays on a GPU are copied to the host, from where a trainer brings its batches.
+
     Raises:
         ValueError: x and y are of different lengths, or empty, or y is missing.
         TypeError: x is a whole Dataset.
@@ -39,7 +42,7 @@ def as_samples(owner: str, x: Any, y: Any = None) -> Split | Samples | Loader:
         x, y = x
     if y is None:
         raise ValueError(f"{owner}: y, the targets of x, must be given. Received: y=None")
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = on_host(owner, "x", x), on_host(owner, "y", y)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
         raise ValueError(
             f"{owner}: x and y must hold equally many samples, at least one."

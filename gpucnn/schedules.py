@@ -157,6 +157,9 @@ class Cosine(Schedule):
 class Polynomial(Schedule):
     """From ``learning_rate`` to ``final`` by (step / steps)^power, then constant.
 
+    A power above 1 is slow at first. That is not the decay by (1 - step / steps)^power of Keras and
+    PyTorch, which is quick at first, but for a power of 1.
+
     >>> schedule = Polynomial(1.0, steps=10, final=0.5, power=2)
     >>> schedule(0), schedule(5), schedule(10), schedule(20)
     (1.0, 0.875, 0.5, 0.5)

@@ -13,6 +13,7 @@ import numpy as np
 from .arguments import as_int, as_number
 from .backends import as_backend
 from .backends.base import Backend
+from .backends.exchange import on_host
 from .batch_steps import EvaluationStep, TrainingStep
 from .callbacks import Callback
 from .checkpoint import json_path
@@ -232,7 +233,7 @@ class Trainer:
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return the model's outputs for x (N, ...), normalised as the training images were."""
-        x = np.asarray(x)
+        x = on_host("Trainer", "x", x)
         return self.model.predict(x if self.normalize is None else self.normalize(x), batch_size)
 
     # ---- checkpoints -----------------------------------------------------------------------------

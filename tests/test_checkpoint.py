@@ -165,6 +165,13 @@ class Crash(Exception):
     pass
 
 
+def test_numbers_that_the_format_has_no_name_for_are_refused(tmp_path):
+    model = gpucnn.Sequential([gpucnn.Conv2D(2, 2)], input_shape=(4, 4, 1), dtype="complex128")
+    with pytest.raises(ValueError, match=r"model/conv2d/kernel of dtype complex128"):
+        checkpoint.save(model, tmp_path / "deep" / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_crash_at_any_point_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
     """Let each call of the system in turn fail; the old or the new checkpoint must be there."""
     old, new = network(), network()

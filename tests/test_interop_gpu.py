@@ -95,3 +95,21 @@ def test_a_module_works_on_pytorchs_stream(cupy):
     for key, mean in own.layers[1].state.items():
         got = module.get_buffer(f"batch_norm/{key}").cpu()
         np.testing.assert_array_equal(got, mean.get())
+
+
+def test_a_trainer_takes_arrays_on_the_gpu(cupy):
+    """CuPy's and PyTorch's, as it takes NumPy's."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((32, 6), np.float32), np.arange(32) % 3
+
+    def trained(x, y) -> np.ndarray:
+        gpucnn.set_seed(0)
+        model = gpucnn.Sequential([gpucnn.Dense(3)], input_shape=(6,)).to("cuda")
+        trainer = gpucnn.Trainer(model, progress=False)
+        trainer.fit(x, y, epochs=2, batch_size=8, validation_split=0)
+        return trainer.predict(x)
+
+    expected = trained(x, y)
+    np.testing.assert_array_equal(trained(cupy.asarray(x), cupy.asarray(y)), expected)
+    tensors = torch.tensor(x, device="cuda"), torch.tensor(y, device="cuda")
+    np.testing.assert_array_equal(trained(*tensors), expected)

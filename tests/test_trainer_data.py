@@ -51,6 +51,35 @@ def test_arrays_a_split_and_a_loader_are_one(tmp_path):
     np.testing.assert_array_equal(trainers[2].predict(X[:5]), trainers[0].predict(X[:5]))
 
 
+class OnGpu:
+    """An array as CuPy's are: NumPy may not convert it, and ``get`` copies it to the host."""
+
+    __cuda_array_interface__ = None
+
+    def __init__(self, array):
+        self.array = array
+
+    def get(self):
+        return self.array.copy()
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+
+OnGpu.__module__, OnGpu.__name__ = "cupy", "ndarray"
+
+
+def test_arrays_on_a_gpu_are_copied_to_the_host():
+    ours, expected = make_trainer(), make_trainer()
+    for trainer, as_given in ((ours, OnGpu), (expected, np.asarray)):
+        trainer.fit(as_given(X), as_given(Y), epochs=1, batch_size=16)
+        trainer.scores = trainer.evaluate((as_given(X), as_given(Y)))
+        trainer.predicted = trainer.predict(as_given(X[:3]))
+    assert_same_training(ours, expected)
+    assert ours.scores == expected.scores
+    np.testing.assert_array_equal(ours.predicted, expected.predicted)
+
+
 def test_no_validation():
     trainer = make_trainer()
     fit(trainer, validation_split=0.0)

@@ -56,6 +56,17 @@ def as_own(owner: str, name: str, array: Any) -> Array:
         ) from error
 
 
+def on_host(owner: str, name: str, values: Any) -> np.ndarray:
+    """Return an array, or nested lists, as NumPy's array; what lies on a GPU is copied.
+
+    Raises:
+        TypeError: as ``as_own``.
+    """
+    if not hasattr(values, "__cuda_array_interface__"):
+        return np.asarray(values)
+    return as_own(owner, name, values).get()
+
+
 @cache
 def _is_own(kind: type) -> bool:
     return issubclass(kind, np.ndarray) or package_of(kind) in ("numpy", "cupy")
