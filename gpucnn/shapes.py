@@ -28,17 +28,18 @@ def window_output(
     P = (H + pad_before + pad_after - dilation * (R - 1) - 1) // stride + 1.
 
     With ``ceil_mode`` the division rounds up, except that a last window which would start beyond
-    the input and its front padding is dropped (PyTorch's rule).
+    the input and its front padding is dropped (PyTorch's rule). The one window of an input smaller
+    than it may stick out, too, by less than a stride.
 
     >>> window_output(5, 3, 1, (0, 0), 1), window_output(5, 3, 2, (1, 1), 1)
     (3, 3)
+    >>> [window_output(2, 3, stride, (0, 0), 1, ceil_mode=True) for stride in (1, 2)]
+    [0, 1]
     """
     span = size + pad[0] + pad[1] - dilation * (window - 1) - 1
-    if span < 0:
-        return 0
     if not ceil_mode:
-        return span // stride + 1
-    count = -(-span // stride) + 1
+        return max(span // stride + 1, 0)
+    count = max(-(-span // stride) + 1, 0)
     return count - 1 if (count - 1) * stride >= size + pad[0] else count
 
 
@@ -211,6 +212,12 @@ class ConvShape(_OverMap):
     def taps(self) -> int:
         """Number of positions in the window, R * S in two dimensions."""
         return math.prod(self.kernel)
+
+    @cached_property
+    def is_pointwise(self) -> bool:
+        """Whether an output is a matrix product of the channels in its own place."""
+        padded = any(map(any, self.padding))
+        return self.taps == self.groups == 1 and set(self.strides) == {1} and not padded
 
     @cached_property
     def multiply_adds(self) -> int:

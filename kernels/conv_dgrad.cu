@@ -14,13 +14,15 @@
 //   B(n, k) = w[k][t,r,s][n], contiguous in n
 //
 // Where there are few tiles, GEMM_K is split: split z of the grid sums [z, z + 1) * k_per_split and writes
-// partial[z], in dx's layout and Accum; split_sum.cu adds the splits and the bias.
+// partial[z], in dx's layout and Accum; split_sum.cu adds the splits and ends them.
 //
-// dy, w, dx: see conv_geometry.cuh; bias (C,) or null; partial null where there is one split.
+// dy, w, dx: see conv_geometry.cuh; bias (C,) or null; partial null where there is one split. residual, as dx, or
+// null: it is added, or dx multiplied by the derivative that it tells (epilogue.cuh).
 // residues: for axis 0, 1, 2 in turn, one for each remainder (of the axes that RANK has).
 // grid: x = (tiles of the largest class) * classes * groups * (tiles of channels), z = splits. One block
 // computes TILE_M pixels of TILE_N channels, one thread THREAD_M x THREAD_N of them. Shared memory: see
 // tile_gemm.cuh.
+#include "epilogue.cuh"
 #include "residues.cuh"
 #include "tile_gemm.cuh"
 
@@ -101,8 +103,9 @@ struct ChannelWeights {
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __restrict__ w,
-                               const Element* __restrict__ bias, Element* __restrict__ dx,
-                               Accum* __restrict__ partial, unsigned k_per_split,
+                               const Element* __restrict__ bias, const Element* __restrict__ residual,
+                               int activation, Accum alpha, Element* __restrict__ dx, Accum* __restrict__ partial,
+                               unsigned k_per_split,
                                const Residue* __restrict__ residues, int classes,
                                const __grid_constant__ ConvGeometry g) {
     after_kernels_before();
@@ -120,6 +123,7 @@ NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __
               tile.row0, tile.col0, k_begin, k_end, acc);
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.input), g.channels);
+    const Epilogue epilogue = {bias, residual, activation, alpha};
     const int WIDTH = CHANNELS_LAST && VECTOR_N > 1 && THREAD_N % 4 == 0 ? 4 : 1;  // neighbours that are stored together
 #pragma unroll
     for (int i = 0; i < THREAD_M; ++i) {
@@ -145,6 +149,7 @@ NAME(conv_dgrad_implicit_gemm)(const Element* __restrict__ dy, const Element* __
             }
 #pragma unroll
             for (int e = 0; e < WIDTH; ++e) values.at[e] += bias ? widen(bias[c + e]) : (Accum)0;
+            if (residual) epilogue.join_residual<WIDTH>(values.at, to);
             store_values<WIDTH>(dx + to, values);
         }
     }

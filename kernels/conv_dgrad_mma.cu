@@ -4,14 +4,14 @@
 //   dx[n, h, w, c] = bias[c] + sum over r, s, k of dy[n, (h + pad - r*dilation) / stride, ..., k] * w[k, r, s, c]
 //
 // where only the taps count whose division leaves no remainder and whose place lies in dy. The classes of pixels,
-// the matrix product, its splits and `partial` are those of conv_dgrad.cu, the sums in float:
+// the matrix product, its splits, `residual` and `partial` are those of conv_dgrad.cu, the sums in float:
 //   GEMM_M = the pixels of the class in all images,  GEMM_N = C/groups channels,
 //   GEMM_K = the taps of the class * K/groups
 //   A(m, k) = dy where pixel m and tap (t,r,s) meet,  B(n, k) = w[k][t,r,s][n]
 //
 // dy, w, dx: see conv_geometry.cuh; dy and w begin at multiples of 16 bytes; C/groups and K/groups are multiples of a
-// chunk; bias (C,) or null; partial null where there is one split; residues as for conv_dgrad.cu. A window has at most
-// MAX_TAPS taps, and 31 places along all axes together.
+// chunk; bias (C,), residual or null; partial null where there is one split; residues as for conv_dgrad.cu. A window has
+// at most MAX_TAPS taps, and 31 places along all axes together.
 // grid: x = (tiles of the largest class) * classes * groups * (tiles of channels), z = splits. One block computes
 // TILE_M pixels of TILE_N channels, one warp WARP_M x WARP_N of them. Shared memory: see tile_mma.cuh, the tables of
 // conv_mma.cuh, and the class.
@@ -51,8 +51,9 @@ struct ChannelWeights {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_dgrad_mma)(const Element* __restrict__ dy, const Element* __restrict__ w, const Element* __restrict__ bias,
-                     Element* __restrict__ dx, float* __restrict__ partial, unsigned k_per_split,
-                     const Residue* __restrict__ residues, int classes, const __grid_constant__ ConvGeometry g) {
+                     const Element* __restrict__ residual, int activation, float alpha, Element* __restrict__ dx,
+                     float* __restrict__ partial, unsigned k_per_split, const Residue* __restrict__ residues,
+                     int classes, const __grid_constant__ ConvGeometry g) {
     after_kernels_before();
     const BlockTile tile = block_tile(classes * g.groups, g.group_channels);
     const int group = tile.product % g.groups;
@@ -105,5 +106,5 @@ NAME(conv_dgrad_mma)(const Element* __restrict__ dy, const Element* __restrict__
 
     if (partial) partial += blockIdx.z * image_offset(g.batch, pixels(g.input), g.channels);
     const Columns at = {(int)tile.col0, g.group_channels, group * g.group_channels, g.channels};
-    store_tile(acc, at, Epilogue{bias, nullptr, LINEAR, 0}, nullptr, dx, partial);
+    store_tile(acc, at, Epilogue{bias, residual, activation, alpha}, nullptr, dx, partial);
 }

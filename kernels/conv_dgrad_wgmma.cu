@@ -13,9 +13,9 @@
 // shared memory: 128 bytes of a pixel, or 256 of floats, from 8 lanes at a time.
 //
 // dy (N, P, Q, K), w (K, R, S, C), by tensor maps: of w as (K, taps, C) or, of floats, (C, taps, K), turned; dx
-// (N, H, W, C); C and K are multiples of 8. One dimension is two, H, P and R being 1. bias (C,) or null. Split z of
-// `splits` sums its share of the steps of each class; where there are several, `partial` (splits, N, H, W, C) gets
-// their sums, and split_sum.cu ends the work.
+// (N, H, W, C); C and K are multiples of 8. One dimension is two, H, P and R being 1. bias (C,) or null; residual, or
+// null, as in conv_dgrad.cu. Split z of `splits` sums its share of the steps of each class; where there are several,
+// `partial` (splits, N, H, W, C) gets their sums, and split_sum.cu ends the work.
 // One block: see wgmma.cuh, its filters being channels. Tiles are numbered (class, split, pixels, channels), the last
 // fastest. grid: x = blocks, at most `tiles`.
 // Shared memory: STAGES of both operands, what the consumers write, and the barriers of the ring and the teams.
@@ -96,13 +96,13 @@ __device__ __forceinline__ long long offset_of(int place, const Tile& tile, cons
 }
 
 // Eight lanes write a pixel's channels, 16 bytes each; 16 pixels are written at a time.
-__device__ __forceinline__ void write_sums(Sums& sums, const Tile& tile, const Element* __restrict__ bias,
+__device__ __forceinline__ void write_sums(Sums& sums, const Tile& tile, const Epilogue& epilogue,
                                            unsigned char* buffer, Element* __restrict__ dx,
                                            const PixelClasses& classes, const ConvGeometry& g) {
     typedef Elements<DEPTH / 8> Piece;  // 16 bytes
     const int thread = threadIdx.x % 128, piece = thread % 8;
     const int channel = tile.channel + first_filter(), first = tile.place + first_pixel();
-    add_bias(sums, bias, channel, g.channels, nullptr, [](int) { return true; });
+    add_bias(sums, epilogue.bias, channel, g.channels, nullptr, [](int) { return true; });
 #pragma unroll
     for (int pass = 0; pass < PASSES; ++pass) {
         bar_sync(1 + warpgroup(), 128);  // what was in the buffer has been written
@@ -115,7 +115,10 @@ __device__ __forceinline__ void write_sums(Sums& sums, const Tile& tile, const E
             for (int part = 0; part < PARTS; ++part) {
                 const int own = channel + part * DEPTH + piece * (DEPTH / 8);
                 const unsigned char* row = buffer + (part * PASS + i) * ROW_BYTES;
-                if (own < g.channels) *(Piece*)(dx + to + own) = *(const Piece*)(row + (piece ^ i % 8) * 16);
+                if (own >= g.channels) continue;
+                Piece values = *(const Piece*)(row + (piece ^ i % 8) * 16);
+                if (epilogue.residual) values = epilogue.joined(values, to + own);
+                *(Piece*)(dx + to + own) = values;
             }
         }
     }
@@ -140,9 +143,9 @@ __device__ __forceinline__ void write_partial(const Sums& sums, const Tile& tile
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_dgrad_wgmma)(const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w,
-                       const Element* __restrict__ bias, Element* __restrict__ dx, float* __restrict__ partial,
-                       int splits, int tiles, const __grid_constant__ PixelClasses classes,
-                       const __grid_constant__ ConvGeometry g) {
+                       const Element* __restrict__ bias, const Element* __restrict__ residual, int activation,
+                       float alpha, Element* __restrict__ dx, float* __restrict__ partial, int splits, int tiles,
+                       const __grid_constant__ PixelClasses classes, const __grid_constant__ ConvGeometry g) {
     const int depth_steps = (g.filters + DEPTH - 1) / DEPTH;
     unsigned char* stored = smem + STAGES * STAGE_BYTES;
     Ring<STAGES> ring(stored + CONSUMERS * STORED_BYTES);
@@ -155,6 +158,7 @@ NAME(conv_dgrad_wgmma)(const __grid_constant__ TensorMap dy, const __grid_consta
             load_tile(Tile(number, splits, depth_steps, classes, g), &dy, &w, ring, depth_steps, classes, g);
     } else if (is_consumer()) {
         stored += warpgroup() * STORED_BYTES;
+        const Epilogue epilogue = {bias, residual, activation, alpha};
         for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
             const Tile tile(number, splits, depth_steps, classes, g);
             if (turns.pass_over(ring, tile.steps_end - tile.step)) continue;
@@ -163,7 +167,7 @@ NAME(conv_dgrad_wgmma)(const __grid_constant__ TensorMap dy, const __grid_consta
             if (partial)
                 write_partial(sums, tile, partial, classes, g);
             else
-                write_sums(sums, tile, bias, stored, dx, classes, g);
+                write_sums(sums, tile, epilogue, stored, dx, classes, g);
         }
     }
 }

@@ -121,7 +121,7 @@ NAME(conv_fprop_implicit_gemm)(const Element* __restrict__ x, const Element* __r
         moments[(long long)part * g.filters + k] = of_warp;
     }
     const Epilogue epilogue = {bias, residual, activation, alpha};
-    if (residual) each_run([&](Accum* sums, long long at) { epilogue.add_residual<WIDTH>(sums, at); });
+    if (residual) each_run([&](Accum* sums, long long at) { epilogue.join_residual<WIDTH>(sums, at); });
     epilogue.activate((Accum(&)[THREAD_M * THREAD_N])acc);
     each_run([&](const Accum* sums, long long to) {
         Values<WIDTH> values;

@@ -10,6 +10,7 @@
 #pragma once
 #include "conv_geometry.cuh"
 #include "epilogue.cuh"
+#include "mask.cuh"
 #include "quads.cuh"
 #include "tile_mma.cuh"
 
@@ -27,21 +28,27 @@ struct alignas(8) TileTap {
 };
 // Set in every row's `outside`: taps behind the last are there.
 const unsigned NOWHERE = 1u << 31;
-const int MAX_TAPS = 256 - TILE_K / CHUNK;  // as in gpucnn/backends/cuda/algorithms/mma.py
+// As in algorithms/mma_tiles.py. A norm on load is for windows of one tap, and has a table of its own.
+#if NORMS
+const int TABLE_TAPS = 8, MOST_CHANNELS = 1024, NORM_BYTES = MOST_CHANNELS * 3 * sizeof(float);
+#else
+const int TABLE_TAPS = 256, NORM_BYTES = 0;
+#endif
+const int MAX_TAPS = TABLE_TAPS - TILE_K / CHUNK;  // a slab may reach so far behind the last
 
 struct Tables {
-    TileTap taps[MAX_TAPS + TILE_K / CHUNK];     // a slab may reach so far behind the last
-    int tap_weights[MAX_TAPS + TILE_K / CHUNK];  // where those of a tap begin in a filter; only for dgrad
+    TileTap taps[TABLE_TAPS];
+    int tap_weights[TABLE_TAPS];  // where those of a tap begin in a filter; only for dgrad
     TileRow rows[TILE_M];
 };
 
 extern __shared__ __align__(16) unsigned char smem[];
 
 const int SLABS_BYTES = STAGES * (TILE_M + TILE_N) * TILE_K * sizeof(Element);
-static_assert(SHARED_BYTES == SLABS_BYTES + sizeof(Tables), "the launch must ask for what there is");
+static_assert(SHARED_BYTES == SLABS_BYTES + sizeof(Tables) + NORM_BYTES, "the launch must ask for what there is");
 // Of floats, what the lanes of a warp have side by side is a whole sector of memory: they store it themselves.
 const bool BY_WAY_OF_SLABS = sizeof(Element) == 2;
-// Whether the tile finds room in the slabs, by way of which it is pooled, too. As in algorithms/mma.py.
+// Whether the tile finds room in the slabs, by way of which it is pooled, too. As in algorithms/mma_tiles.py.
 const bool HAS_ROOM = SLABS_BYTES >= TILE_M * TILE_N * sizeof(Element);
 static_assert(!BY_WAY_OF_SLABS || HAS_ROOM, "the tile is stored by way of the slabs");
 
@@ -176,18 +183,46 @@ __device__ __forceinline__ void store_moments(const Sums& sums, const Columns& a
         }
 }
 
-// Whether every four rows of a tile are a window, of which the maximum alone is stored, and its place into `index`,
-// which is null or as the result.
-struct Pooling {
-    bool wanted;
-    U8* index;
+// The mask of the result, as memory will hold it. Of the bits of eight columns a lane has two: of those of four times
+// eight the lanes of a row each store a byte.
+__device__ __forceinline__ void store_mask(const Sums& sums, const Columns& at, const TileRow* rows, float ceiling,
+                                           U8* __restrict__ mask) {
+    static_assert(WARP_N % (4 * OCTET) == 0, "each lane has a byte to store");
+    const int lane = threadIdx.x % 32, own = lane % 4;
+#pragma unroll
+    for (int i = 0; i < WARP_M / 8; ++i) {
+        const int target = rows[8 * i + lane / 4].target;
+#pragma unroll
+        for (int j = 0; j < WARP_N / 8; j += 4) {
+            unsigned bits = 0;
+#pragma unroll
+            for (int octet = 0; octet < 4; ++octet)
+#pragma unroll
+                for (int e = 0; e < 2; ++e)
+                    bits |= (unsigned)passes(narrow(sums[i / 2][j + octet][2 * (i % 2) + e]), ceiling)
+                            << (octet * OCTET + e);
+            bits <<= 2 * own;
+            bits |= __shfl_xor_sync(~0u, bits, 1);
+            bits |= __shfl_xor_sync(~0u, bits, 2);
+            const int column = at.col0 + OCTET * (j + own);
+            if (target >= 0 && column < at.columns)
+                mask[((long long)target * at.depth + at.first + column) / OCTET] = bits >> (own * OCTET);
+        }
+    }
+}
+
+// Whether every four rows of a tile are a window, of which the maximum alone is stored; and `kept`, null or what the
+// way back needs: the places of the maxima, or the mask of the result.
+struct Stored {
+    bool pools;
+    U8* kept;
 };
 
 // End the sums by the epilogue, round them, and store them 16 bytes at a time by way of the slabs, which nobody reads
 // any more; or, not rounded, into `partial`. `moments` is null or those of the tile's rows of warps.
 __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue& epilogue,
                                            Moments* __restrict__ moments, Element* __restrict__ result,
-                                           float* __restrict__ partial, Pooling pooling = {}) {
+                                           float* __restrict__ partial, Stored stored = {}) {
     typedef Swizzled<WARP_M, WARP_N> Stage;
     const TileRow* rows = tables().rows + warp_row();
     const int lane = threadIdx.x % 32;
@@ -233,15 +268,16 @@ __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue
     if (epilogue.residual)
         each_pair([&](float* sums, long long from, int exist) {
             if (in_pairs) {
-                epilogue.add_residual<2>(sums, from);
+                epilogue.join_residual<2>(sums, from);
             } else {
-                epilogue.add_residual<1>(sums, from);
-                if (exist > 1) epilogue.add_residual<1>(sums + 1, from + 1);
+                epilogue.join_residual<1>(sums, from);
+                if (exist > 1) epilogue.join_residual<1>(sums + 1, from + 1);
             }
         });
     epilogue.activate((float(&)[sizeof(acc) / sizeof(float)])acc);
     if (partial) return store_floats(partial);
-    const bool pools = HAS_ROOM && pooling.wanted;
+    const bool pools = HAS_ROOM && stored.pools;
+    if (stored.kept && !pools) store_mask(acc, at, rows, epilogue.ceiling(), stored.kept);
     if (!BY_WAY_OF_SLABS && !pools) return store_floats((float*)result);
 
 #pragma unroll
@@ -265,7 +301,7 @@ __device__ __forceinline__ void store_tile(Sums& acc, Columns at, const Epilogue
                 return *(const Largest::Chunk*)(stage + Stage::offset(row + place, chunk));
             });
             const long long to = (long long)(rows[row].target / PLACES) * at.depth;
-            U8* index = pooling.index ? pooling.index + at.first + column + to : nullptr;
+            U8* index = stored.kept ? stored.kept + at.first + column + to : nullptr;
             largest.store(result + to, index, epilogue.activation == RELU, whole, at.columns - column);
         }
         return;

@@ -12,7 +12,8 @@
 // x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K), by tensor maps: of w as (K, taps, C), where TURNED as (C, taps, K),
 // the taps from the last on; of y as (pixels, K); C and K are multiples of 8. One dimension is two, H and R being 1.
 // `residual`, as y, is of no use unless `adds`. bias (K,) or null; partial null where there is one split. moments, or
-// null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores of a filter.
+// null: (parts, K), of y before f and without a residual; a part is what a warpgroup stores of a filter. mask, or null:
+// y's (mask.cuh), where there is one split.
 // One block: see wgmma.cuh. Tiles are numbered (split, pixels, filters), the last fastest, so that blocks that run
 // together read the same pixels. Those of a cluster have them in common, and each brings its SHARE to all: CLUSTER must
 // then divide the number of tiles of filters. grid: x = blocks, at most `tiles`.
@@ -89,7 +90,7 @@ __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                  const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                  const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
-                 float* __restrict__ partial, int steps_per_split, int tiles,
+                 U8* __restrict__ mask, float* __restrict__ partial, int steps_per_split, int tiles,
                  const __grid_constant__ ConvGeometry g) {
     const int depth_steps = (g.channels + DEPTH - 1) / DEPTH, steps = pixels(g.kernel) * depth_steps;
     unsigned char *stored = smem + STAGES * STAGE_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
@@ -120,10 +121,14 @@ NAME(conv_wgmma)(const __grid_constant__ TensorMap x, const __grid_constant__ Te
                 continue;
             }
             Moments* of_part = moments ? moments + (long long)(pixel / GROUP_PIXELS) * g.filters : nullptr;
-            add_bias(sums, bias, filter, g.filters, of_part, [&](int i) { return pixel + i < end; });
+            const auto exists = [&](int i) { return pixel + i < end; };
+            add_bias(sums, bias, filter, g.filters, of_part, exists);
             storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_filters, int of_pixels) {
                 tma_store_2d(&y, buffer, filter + of_filters, pixel + of_pixels);
-            }, load);
+            }, load, MASKS && mask, [&](const unsigned char* buffer, int of_pixels) {
+                store_mask(buffer, of_pixels, filter, g.filters, epilogue.ceiling(), mask, exists,
+                           [&](int i) { return pixel + i; });
+            });
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }

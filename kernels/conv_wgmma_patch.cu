@@ -18,8 +18,8 @@
 // of a filter. Where IMAGES > 1, R is 3.
 //
 // Where `pooled` (N, P/2, Q/2, K) is not null, P and Q are even, and it gets the maxima of 2x2 outputs in place of y,
-// and `index`, as it or null, their places (quads.cuh); there is no residual then. Windows lie in a tile as a whole,
-// and in a pass, from whose buffer threads read them.
+// and `kept`, as it or null, their places (quads.cuh); there is no residual then. Windows lie in a tile as a whole,
+// and in a pass, from whose buffer threads read them. Otherwise `kept` gets y's mask (mask.cuh), or is null.
 //
 // One block: see wgmma.cuh. Tiles are numbered (image, row, column, filters), the last fastest. The blocks of a cluster
 // have neighbours in (image, row, column) and the filters in common; a tile may then be beyond the last image.
@@ -50,6 +50,11 @@ static_assert(SHARED_BYTES == STAGES * FILTER_BYTES + PATCHES * PATCH_BYTES + CO
                                   FilterRing::BYTES + Ring<PATCHES>::BYTES + LANDED_BYTES,
               "the launch must ask for what there is");
 
+// Where a pixel lies.
+struct Spot {
+    int image, row, column;
+};
+
 // A block's tile: its first filter, and where it lies in which image.
 struct Tile {
     int filter, place, column, row, image;
@@ -62,6 +67,11 @@ struct Tile {
         column = place % across * COLUMNS;
         row = place / across % down * ROWS;
         image = place / across / down * IMAGES;
+    }
+    // Of a warpgroup's pixel i; of several images it has all.
+    __device__ __forceinline__ Spot spot(int i) const {
+        const int line = i / COLUMNS, later = IMAGES == 1 ? 0 : line / PATCH_ROWS;
+        return {image + later, row + first_pixel() / COLUMNS + line - later * PATCH_ROWS, column + i % COLUMNS};
     }
 };
 
@@ -147,7 +157,7 @@ __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                        const __grid_constant__ TensorMap y, const __grid_constant__ TensorMap residual, int adds,
                        const Element* __restrict__ bias, int activation, float alpha, Moments* __restrict__ moments,
-                       Element* __restrict__ pooled, U8* __restrict__ index, int tiles,
+                       Element* __restrict__ pooled, U8* __restrict__ kept, int tiles,
                        const __grid_constant__ ConvGeometry g) {
     unsigned char* patches = smem + STAGES * FILTER_BYTES;
     unsigned char *stored = patches + PATCHES * PATCH_BYTES, *barriers = stored + CONSUMERS * STORED_BYTES;
@@ -177,20 +187,28 @@ NAME(conv_wgmma_patch)(const __grid_constant__ TensorMap x, const __grid_constan
             sum_tile(sums, patches, ring, patch_ring, g);
             const int part = tile.place * groups + first_pixel() / GROUP_PIXELS;
             Moments* of_part = moments ? moments + (long long)part * g.filters : nullptr;
-            add_bias(sums, bias, filter, g.filters, of_part, [&](int i) {
-                const int line = i / COLUMNS, image = IMAGES == 1 ? 0 : line / PATCH_ROWS;  // of several, a warpgroup has all
-                return tile.column + i % COLUMNS < g.output[2] &&
-                       tile.row + first_pixel() / COLUMNS + line - image * PATCH_ROWS < g.output[1] &&
-                       (IMAGES == 1 || line % PATCH_ROWS < ROWS) &&
-                       (IMAGES * CLUSTER == 1 || tile.image + image < g.batch);
-            });
+            const auto exists = [&](int i) {
+                const Spot at = tile.spot(i);
+                return at.column < g.output[2] && at.row < g.output[1] &&
+                       (IMAGES == 1 || i / COLUMNS % PATCH_ROWS < ROWS) &&
+                       (IMAGES * CLUSTER == 1 || at.image < g.batch);
+            };
+            const auto number_of = [&](int i) {
+                const Spot at = tile.spot(i);
+                return (at.image * g.output[1] + at.row) * g.output[2] + at.column;
+            };
+            add_bias(sums, bias, filter, g.filters, of_part, exists);
+            const bool pools = POOLS && pooled;
             storing(sums, epilogue, adds, [&](const unsigned char* buffer, int of_filters, int of_pixels) {
                 boxes(of_pixels, tile, [&](int first, int image, int row) {
                     tma_store_4d(&y, buffer + first, filter + of_filters, tile.column, row, image);
                 });
-            }, load, POOLS && pooled, [&](const unsigned char* buffer, int of_pixels) {
-                store_quads(buffer, of_pixels, tile, filter, activation == RELU, pooled, index, g);
-            });
+            }, load, pools || (MASKS && kept), [&](const unsigned char* buffer, int of_pixels) {
+                if (pools)
+                    store_quads(buffer, of_pixels, tile, filter, activation == RELU, pooled, kept, g);
+                else
+                    store_mask(buffer, of_pixels, filter, g.filters, epilogue.ceiling(), kept, exists, number_of);
+            }, !pools);
         }
         if (threadIdx.x % 128 == 0) tma_store_wait<0>();
     }

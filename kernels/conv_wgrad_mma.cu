@@ -24,10 +24,12 @@
 // grid: x = (tiles of weights) * groups * (tiles of filters), z = splits. One block computes TILE_M weights of
 // TILE_N filters, one warp WARP_M x WARP_N of them. Shared memory: STAGES * SLAB * (TILE_M + TILE_N) elements, 48 KB
 // for 3 stages of 128 x 128 in 16 bits.
-// Macros: TILE_M, TILE_N, WARP_M, WARP_N, SLAB, STAGES; BLOCKS, how many of them a multiprocessor should hold; those of
-// tensor_cores.cuh.
+// A window of one tap, without padding or groups, can read x through a batch norm and its ReLU: see norm_on_load.cuh.
+// Macros: TILE_M, TILE_N, WARP_M, WARP_N, SLAB, STAGES; BLOCKS, how many of them a multiprocessor should hold; NORMS,
+// whether x is read so; those of tensor_cores.cuh.
 #define CHANNELS_LAST 1
 #include "conv_geometry.cuh"
+#include "norm_on_load.cuh"
 #include "tensor_cores.cuh"
 
 const int THREADS = (TILE_M / WARP_M) * (TILE_N / WARP_N) * 32;
@@ -141,10 +143,11 @@ struct Fragments {
             ldmatrix_x4_trans(x[i], slab + pixel * X_ROW + x_chunk(lane % 16, warp_weight() / 8 + 2 * i + lane / 16));
     }
 
-    __device__ __forceinline__ void multiply(Sums& sums) const {
+    // make(j, loaded): the factor of weights 16 * j on of a warp.
+    template <class MakeFactor> __device__ __forceinline__ void multiply(const MakeFactor& make, Sums& sums) const {
         Factor columns[WARP_M / 16];
 #pragma unroll
-        for (int j = 0; j < WARP_M / 16; ++j) columns[j] = factor_of(x[j]);
+        for (int j = 0; j < WARP_M / 16; ++j) columns[j] = make(j, x[j]);
 #pragma unroll
         for (int i = 0; i < WARP_N / 16; ++i) {
             const Factor rows = factor_of(dy[i]);
@@ -153,6 +156,36 @@ struct Fragments {
         }
     }
 };
+
+#if NORMS
+// Makes factors of pixels of x, normalised. A lane's channels, lane / 4 + {0, 8} of each 16, are the same for all.
+struct NormedWeights {
+    const NormOnLoad& norm;
+    Normaliser of[WARP_M / 8];
+
+    __device__ __forceinline__ NormedWeights(const NormOnLoad& norm, int first, int channels) : norm(norm) {
+#pragma unroll
+        for (int i = 0; i < WARP_M / 8; ++i) of[i] = norm.of(first + 8 * i + threadIdx.x % 32 / 4, channels);
+    }
+    // Of MMA_K pixels, of which `exist` exist: what lies behind them is zero and must stay so, for of other numbers
+    // the norm can make an infinity, which is no number times dy's zero.
+    __device__ __forceinline__ auto of_pixels(int exist) const {
+        const auto kept = [&](int first) {  // of this lane's two pixels
+            const int left = exist - first - (int)threadIdx.x % 4 * 2;
+            return left > 1 ? ~0u : left > 0 ? 0xffffu : 0u;
+        };
+        return [this, near = kept(0), far = kept(CHUNK)](int j, const uint32_t (&loaded)[4]) {
+            Factor factor;
+#pragma unroll
+            for (int q = 0; q < 4; ++q) {
+                const Normaliser& own = of[2 * j + q / 2];
+                factor.large[q] = norm(loaded[q], own, own) & (q % 2 ? far : near);
+            }
+            return factor;
+        };
+    }
+};
+#endif
 
 __device__ __forceinline__ void store_four(float* to, const Values<4>& four) { *(Values<4>*)to = four; }
 #if ELEMENT != F32
@@ -190,7 +223,7 @@ __device__ __forceinline__ void store(const ConvGeometry& g, const Sums& sums, i
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 NAME(conv_wgrad_mma)(const Element* __restrict__ x, const Element* __restrict__ dy, Element* __restrict__ dw,
-                     float* __restrict__ partial, unsigned pixels_per_split,
+                     float* __restrict__ partial, unsigned pixels_per_split, NORM_PARAMETERS
                      const __grid_constant__ ConvGeometry g) {
     after_kernels_before();
     __shared__ __align__(128) unsigned char stages[STAGES * STAGE];
@@ -207,6 +240,10 @@ NAME(conv_wgrad_mma)(const Element* __restrict__ x, const Element* __restrict__ 
         copies.start(stages + s * STAGE);
         cp_async_commit();
     }
+#if NORMS
+    const NormOnLoad norm(gamma, beta, mean, var, epsilon, lowest, highest);
+    const NormedWeights normed(norm, first_weight + warp_weight(), g.channels);
+#endif
     Sums sums = {};
     Fragments parts[2];  // one that is being multiplied, and the next
     cp_async_wait<STAGES - 1>();
@@ -228,7 +265,11 @@ NAME(conv_wgrad_mma)(const Element* __restrict__ x, const Element* __restrict__ 
                 copies.start(read);
                 cp_async_commit();
             }
-            parts[i].multiply(sums);
+#if NORMS
+            parts[i].multiply(normed.of_pixels(k_end - k - i * MMA_K), sums);
+#else
+            parts[i].multiply([](int, const uint32_t (&loaded)[4]) { return factor_of(loaded); }, sums);
+#endif
         }
     }
     cp_async_wait<0>();  // of the zeros beyond the last pixel

@@ -120,13 +120,15 @@ __device__ __forceinline__ void store_tile(const WinogradGeometry& g, const floa
         for (int i = 0; i < 4; ++i) outputs[i / 2][i % 2] += added;
     }
     if (epilogue.residual) {
-        const float* other = epilogue.residual + (first - y);
+        epilogue.joining([&](const auto& join) {
+            const float* other = epilogue.residual + (first - y);
 #pragma unroll
-        for (int i = 0; i < 2; ++i, other += next_row) {
-            if (row + i >= g.output[0]) break;
-            outputs[i][0] += other[0];
-            if (two_columns) outputs[i][1] += other[step];
-        }
+            for (int i = 0; i < 2; ++i, other += next_row) {
+                if (row + i >= g.output[0]) break;
+                outputs[i][0] = join(outputs[i][0], other[0]);
+                if (two_columns) outputs[i][1] = join(outputs[i][1], other[step]);
+            }
+        });
     }
     epilogue.activate((float(&)[4])outputs);
 #pragma unroll

@@ -114,15 +114,17 @@ NAME(winograd4_outputs)(const float* __restrict__ m, const float* __restrict__ b
 #pragma unroll
     for (int i = 0; i < TILE * TILE; ++i) outputs[i / TILE][i % TILE] += offset;
     map += lane.first;
-    if (residual) {
-        residual += lane.first;
+    const Epilogue epilogue = {bias, residual, activation, alpha};
+    if (residual)
+        epilogue.joining([&](const auto& join) {
+            const float* other = residual + lane.first;
 #pragma unroll
-        for (int i = 0; i < TILE; ++i, residual += lane.row_step)
+            for (int i = 0; i < TILE; ++i, other += lane.row_step)
 #pragma unroll
-            for (int j = 0; j < TILE; ++j)
-                if (lane.inside(g, i, j)) outputs[i][j] += residual[j * lane.column_step];
-    }
-    Epilogue{nullptr, nullptr, activation, alpha}.activate((float(&)[TILE * TILE])outputs);
+                for (int j = 0; j < TILE; ++j)
+                    if (lane.inside(g, i, j)) outputs[i][j] = join(outputs[i][j], other[j * lane.column_step]);
+        });
+    epilogue.activate((float(&)[TILE * TILE])outputs);
     const bool in_packs = !CHANNELS_LAST && g.size[1] % TILE == 0;  // then a tile's row is 16 bytes, aligned
 #pragma unroll
     for (int i = 0; i < TILE; ++i, map += lane.row_step) {

@@ -2,7 +2,12 @@
 //
 //   y = f(sum + bias[k] + residual)
 //
-// and, for the batch norm behind it, the moments of y, channel by channel, of the pixels that a warp stores.
+// and, for the batch norm behind it, the moments of y, channel by channel, of the pixels that a warp stores. Or, where
+// the sums are gradients of what another activation gave, those of what went into it, which its output tells:
+//
+//   dx = sum * g'(y)
+//
+// for a g of two slopes, ReLU or one of its kin; y takes the residual's place.
 //
 // f is one of the activations below, by its number, the same for all: a kernel tells them apart once for many sums,
 // and not in its loop. Those that are not here take more instructions for each sum than all these together; they are
@@ -15,7 +20,8 @@
 // As in gpucnn/backends/cuda/epilogue.py.
 enum ActivationNumber {
     LINEAR, RELU, RELU6, CLIPPED_RELU, LEAKY_RELU, ELU, SELU, SIGMOID, TANH, GELU, GELU_TANH,
-    SILU, MISH, HARD_SIGMOID, HARD_SILU
+    SILU, MISH, HARD_SIGMOID, HARD_SILU,
+    RELU_BACKWARD, LEAKY_RELU_BACKWARD  // g' of a ReLU whose ceiling is alpha, or a NaN; whose slope is alpha
 };
 
 template <class F, int COUNT> __device__ __forceinline__ void each(Accum (&values)[COUNT], Accum alpha) {
@@ -41,14 +47,16 @@ template <int COUNT> __device__ __forceinline__ void curve(Accum (&run)[COUNT], 
 
 struct Epilogue {
     const Element* bias;      // (K,) or null
-    const Element* residual;  // as y, or null
-    int activation;
+    const Element* residual;  // as the sums, or null: the residual, or y of g'(y)
+    int activation;           // f, or g'
     Accum alpha;
 
     // sums = f(sums), which stay in registers.
     template <int COUNT> __device__ __forceinline__ void activate(Accum (&sums)[COUNT]) const {
         switch (activation) {
-        case LINEAR: break;
+        case LINEAR:
+        case RELU_BACKWARD:
+        case LEAKY_RELU_BACKWARD: break;
         case RELU: each<Relu>(sums, alpha); break;
         case RELU6: each<Relu6>(sums, alpha); break;
         case CLIPPED_RELU: each<ClippedRelu>(sums, alpha); break;
@@ -69,11 +77,44 @@ struct Epilogue {
             }
         }
     }
-    // sums += residual, for neighbours that begin at number `at` of y.
-    template <int WIDTH> __device__ __forceinline__ void add_residual(Accum* sums, long long at) const {
-        const Values<WIDTH> other = load_values<WIDTH>(residual + at);
+    // From where on f has cut, NaN where it has not: see mask.cuh.
+    __device__ __forceinline__ Accum ceiling() const {
+        return activation == RELU6 ? 6 : activation == CLIPPED_RELU ? alpha : (Accum)math::not_a_number();
+    }
+    // Call function(join), where join(sum, other) gives what becomes of a sum beside its number of the residual.
+    template <class Function> __device__ __forceinline__ void joining(const Function& function) const {
+        if (activation < RELU_BACKWARD)
+            adding(function);
+        else
+            multiplying(function);
+    }
+    // The same where it is known which of the two is meant, and less code.
+    template <class Function> __device__ __forceinline__ static void adding(const Function& function) {
+        function([](Accum sum, Accum other) { return sum + other; });
+    }
+    template <class Function> __device__ __forceinline__ void multiplying(const Function& function) const {
+        const Accum number = alpha;
+        if (activation == RELU_BACKWARD)
+            return function([number](Accum sum, Accum y) { return y > 0 && !(y >= number) ? sum : 0; });
+        function([number](Accum sum, Accum y) { return y > 0 ? sum : number * sum; });
+    }
+    // Neighbours as memory would hold them, joined with the residual.
+    template <int WIDTH> __device__ __forceinline__ Elements<WIDTH> joined(Elements<WIDTH> sums, long long at) const {
+        Values<WIDTH> values;
 #pragma unroll
-        for (int e = 0; e < WIDTH; ++e) sums[e] += other.at[e];
+        for (int e = 0; e < WIDTH; ++e) values.at[e] = widen(sums.at[e]);
+        join_residual<WIDTH>(values.at, at);
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) sums.at[e] = narrow(values.at[e]);
+        return sums;
+    }
+    // Join neighbours, which begin at number `at` of the result, with the residual.
+    template <int WIDTH> __device__ __forceinline__ void join_residual(Accum* sums, long long at) const {
+        const Values<WIDTH> other = load_values<WIDTH>(residual + at);
+        joining([&](const auto& join) {
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) sums[e] = join(sums[e], other.at[e]);
+        });
     }
 };
 

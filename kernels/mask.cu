@@ -29,8 +29,8 @@ extern "C" __global__ void NAME(mask_forward)(const Element* __restrict__ x, con
                 Accum v = widen(in.at[j]);
                 if (residual) v += widen(other.at[j]);
                 out.at[j] = narrow(v <= 0 ? sloping(slope, v) : v >= ceiling ? ceiling : v);
-                bits |= (unsigned)passes(out.at[j], ceiling) << (k * PACK + j);
             }
+            bits |= bits_of(out, ceiling) << (k * PACK);
             packs.store(y, k, out);
         }
         mask[packs.i / OCTET] = bits;
@@ -43,11 +43,7 @@ extern "C" __global__ void NAME(mask_of)(const Element* __restrict__ y, Accum ce
     one_octet(count, lies_in_packs(y), [&](auto packs) {
         unsigned bits = 0;
 #pragma unroll
-        for (int k = 0; k < packs.count; ++k) {
-            const Pack<Element> in = packs.load(y, k);
-#pragma unroll
-            for (int j = 0; j < PACK; ++j) bits |= (unsigned)passes(in.at[j], ceiling) << (k * PACK + j);
-        }
+        for (int k = 0; k < packs.count; ++k) bits |= bits_of(packs.load(y, k), ceiling) << (k * PACK);
         mask[packs.i / OCTET] = bits;
     });
 }

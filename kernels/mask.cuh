@@ -5,6 +5,7 @@
 #pragma once
 #include "pack.cuh"
 
+typedef unsigned char U8;
 const int OCTET = 8;
 
 // Index of the first element that this thread takes.
@@ -25,4 +26,12 @@ template <class Take> __device__ __forceinline__ void one_octet(long long size, 
 // there is none; a NaN y is not.
 __device__ __forceinline__ bool passes(Element y, Accum ceiling) {
     return widen(y) > 0 && !(widen(y) >= ceiling);
+}
+
+// The bits of neighbours.
+template <int COUNT> __device__ __forceinline__ unsigned bits_of(const Elements<COUNT>& y, Accum ceiling) {
+    unsigned bits = 0;
+#pragma unroll
+    for (int e = 0; e < COUNT; ++e) bits |= (unsigned)passes(y.at[e], ceiling) << e;
+    return bits;
 }

@@ -6,7 +6,8 @@
 // f and the residual: see epilogue.cuh.
 //
 // partial (splits, count) in Accum, total (count,), of Accum where WIDE; residual (count,) or null; bias (channels,),
-// or null: then count may pass 2^31.
+// or null: then count may pass 2^31. mask, or null: that of total (mask.cuh); count is then a multiple of 8, and total
+// not WIDE.
 // A thread adds every parts-th split of WIDTH neighbours, in ascending order; the `parts` threads of the same
 // neighbours then leave their sums in shared memory, where the first adds them in ascending order. One part is
 // enough where there are many numbers; where there are few, more of them keep a GPU's memory busy.
@@ -17,6 +18,7 @@
 // Macros: WIDE, 0 or 1.
 #include "divisor.cuh"
 #include "epilogue.cuh"
+#include "mask.cuh"
 
 #if WIDE
 typedef Accum Total;
@@ -42,6 +44,7 @@ template <int WIDTH> struct Sum {
 struct End {
     Epilogue epilogue;
     Divisor by_inner, by_channels;
+    U8* mask;
 
     // Of neighbours that begin at number i.
     template <int WIDTH> __device__ __forceinline__ void operator()(Accum (&sums)[WIDTH], long long i) const {
@@ -53,8 +56,16 @@ struct End {
                 sums[e] += widen(epilogue.bias[channel]);
             }
         }
-        if (epilogue.residual) epilogue.add_residual<WIDTH>(sums, i);
+        if (epilogue.residual) epilogue.join_residual<WIDTH>(sums, i);
         epilogue.activate(sums);
+    }
+    // Of what the sums are in memory: each thread has half a byte, its neighbour the other one.
+    __device__ __forceinline__ void store_mask(const Accum (&sums)[4], long long i) const {
+        unsigned bits = 0;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) bits |= (unsigned)passes(narrow(sums[e]), epilogue.ceiling()) << (i % OCTET + e);
+        bits |= __shfl_xor_sync(3u << (threadIdx.x % 32 & ~1), bits, 1);
+        if (i % OCTET == 0) mask[i / OCTET] = bits;
     }
 };
 
@@ -79,16 +90,18 @@ __device__ __forceinline__ void split_sum(const Accum* partial, Total* total, lo
     if (i >= count) return;
     end(sum.value.at, i);
     store<WIDTH>(total + i, sum.value);
+    if constexpr (WIDTH == 4 && !WIDE && sizeof(Accum) == 4)  // of doubles nobody asks for it
+        if (end.mask) end.store_mask(sum.value.at, i);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 NAME(split_sum)(const Accum* __restrict__ partial, const Element* __restrict__ bias,
                 const Element* __restrict__ residual, int activation, Accum alpha, Total* __restrict__ total,
-                long long count, int splits, int parts, const __grid_constant__ Divisor by_inner,
+                U8* __restrict__ mask, long long count, int splits, int parts, const __grid_constant__ Divisor by_inner,
                 const __grid_constant__ Divisor by_channels) {
     after_kernels_before();
     __shared__ __align__(16) Accum shared[BLOCK_THREADS * 4];
-    const End end = {{bias, residual, activation, alpha}, by_inner, by_channels};
+    const End end = {{bias, residual, activation, alpha}, by_inner, by_channels, mask};
     if (count % 4 == 0) {
         split_sum<4>(partial, total, count, splits, parts, shared, end);
     } else {

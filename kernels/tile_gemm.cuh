@@ -1,5 +1,5 @@
-// The heart of the three convolution kernels: one block's tile of a matrix product whose operands
-// are gathered, not stored ("implicit GEMM": the im2col matrix is never written anywhere).
+// The heart of the convolutions as matrix products (conv_fprop.cu, conv_dgrad.cu, conv_wgrad.cu): one block's tile,
+// whose operands are gathered, not stored ("implicit GEMM": the im2col matrix is never written anywhere).
 //
 //   acc[m][n] = sum over k of A(row0 + m, k) * B(col0 + n, k)      m < TILE_M, n < TILE_N
 //

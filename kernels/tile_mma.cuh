@@ -118,13 +118,23 @@ template <bool FIRST, bool ALONG_K, int TILE, int ROWS> struct Fragments {
 // A warp's sums. Lane l holds, of each 16 x 8 elements, d[2 * h + e] = row l / 4 + 8 * h, column 2 * (l % 4) + e.
 typedef float Sums[WARP_M / 16][WARP_N / 8][4];
 
-template <class A, class B> __device__ __forceinline__ void multiply(const A& a, const B& b, int from, Sums& acc) {
+// The first operand's numbers go to tensor cores as they are in shared memory.
+struct AsLoaded {
+    // Before any is multiplied, while the first slabs are on their way; all threads call this.
+    __device__ __forceinline__ void prepare() const {}
+    // Return what makes factors of a step of a slab, which are counted from 0.
+    __device__ __forceinline__ const AsLoaded& at(int, int) const { return *this; }
+    __device__ __forceinline__ Factor operator()(const uint32_t (&loaded)[4]) const { return factor_of(loaded); }
+};
+
+template <class A, class B, class MakeFactor>
+__device__ __forceinline__ void multiply(const A& a, const B& b, int from, const MakeFactor& make, Sums& acc) {
     Factor columns[WARP_N / 16];
 #pragma unroll
     for (int j = 0; j < WARP_N / 16; ++j) columns[j] = factor_of(b.values[from][j]);
 #pragma unroll
     for (int i = 0; i < WARP_M / 16; ++i) {
-        const Factor rows = factor_of(a.values[from][i]);
+        const Factor rows = make(a.values[from][i]);
 #pragma unroll
         for (int j = 0; j < WARP_N / 8; ++j) multiply_add(acc[i][j], rows, columns[j / 2], j % 2);
     }
@@ -137,8 +147,9 @@ template <class OperandA, class OperandB> struct TileSlabs {
 
 // Sum `slabs` slabs, in ascending order, into acc. Shared memory is free for other things before the first slab
 // is fetched and after this returns.
-template <class OperandA, class OperandB>
-__device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned char* memory, int slabs, Sums& acc) {
+template <class OperandA, class OperandB, class Reading = AsLoaded>
+__device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned char* memory, int slabs, Sums& acc,
+                                          const Reading& reading = {}) {
     typedef TileSlabs<OperandA, OperandB> Place;
     Fragments<true, OperandA::ALONG_K, TILE_M, WARP_M> a_part(warp_row());
     Fragments<false, OperandB::ALONG_K, TILE_N, WARP_N> b_part(warp_col());
@@ -177,7 +188,7 @@ __device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned cha
                 __syncthreads();  // the next slab is there, and everyone has read this one
                 load(0, 0);
             }
-            multiply(a_part, b_part, step % 2, acc);
+            multiply(a_part, b_part, step % 2, reading.at(slab, step), acc);
             if (step == 0) {
                 if (fetches) fetch();  // in the place of the slab before, which everyone has read
                 cp_async_commit();
@@ -190,6 +201,7 @@ __device__ __forceinline__ void tile_gemm(OperandA& a, OperandB& b, unsigned cha
         cp_async_commit();
     }
     if (slabs > 0) {
+        reading.prepare();
         cp_async_wait<STAGES - 2>();
         __syncthreads();  // the first slab is complete
         load(0, 0);

@@ -26,6 +26,7 @@
 const int READERS = FILTERS / 64 * (PIXELS / GROUP_PIXELS), CONSUMERS = TEAMS * READERS;  // warpgroups
 #include "wgmma_ring.cuh"
 #include "epilogue.cuh"
+#include "mask.cuh"
 
 const int DEPTH = ROW_BYTES / sizeof(Element);   // channels of a step
 const int FILTER_BYTES = FILTERS * ROW_BYTES;    // of a step
@@ -34,6 +35,7 @@ const int STORED_BYTES = BUFFERS * PASS_BYTES;   // of a warpgroup
 const int PARTS = 64 / DEPTH;                    // rows of 128 bytes that the 64 filters of a pixel are
 const int PASS = PASS_PIXELS / PARTS;            // pixels of a pass
 const int PASSES = GROUP_PIXELS / PASS;
+const bool MASKS = !TURNED;                      // gradients have none
 const int LANDED_BYTES = CONSUMERS * sizeof(uint64_t);  // a barrier for each warpgroup's residual
 
 static_assert(FILTERS % 64 == 0 && PIXELS % GROUP_PIXELS == 0, "warpgroups must cover the tile");
@@ -189,9 +191,9 @@ __device__ __forceinline__ float* place_of(unsigned char* buffer, int i) {
     const int swapped = first ^ (i / 2 % 2 * 32 + i % 2 * 16);
     return (float*)(buffer + swapped + i % 2 * ROW_BYTES + i / 4 * EIGHT_ROWS);
 }
-__device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) {
+template <class Join> __device__ __forceinline__ void join_pass(PassSums& sums, unsigned char* buffer, const Join& join) {
 #pragma unroll
-    for (int i = 0; i < PASS / 2; ++i) sums[i] += *place_of(buffer, i);
+    for (int i = 0; i < PASS / 2; ++i) sums[i] = join(sums[i], *place_of(buffer, i));
 }
 __device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums& sums) {
 #pragma unroll
@@ -203,7 +205,7 @@ __device__ __forceinline__ unsigned char* matrices_at(unsigned char* buffer) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, matrix = lane / 8;
     return buffer + (lane % 8 + matrix / 2 * 8) * ROW_BYTES + ((2 * warp + matrix % 2) ^ lane % 8) * 16;
 }
-__device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) {
+template <class Join> __device__ __forceinline__ void join_pass(PassSums& sums, unsigned char* buffer, const Join& join) {
     buffer = matrices_at(buffer);
 #pragma unroll
     for (int pixel = 0; pixel < PASS; pixel += 16) {
@@ -212,8 +214,11 @@ __device__ __forceinline__ void add_pass(PassSums& sums, unsigned char* buffer) 
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const Elements<2> both = *(const Elements<2>*)&pairs[i];
-            sums[pixel / 2 + 2 * i] += widen(both.at[0]);
-            sums[pixel / 2 + 2 * i + 1] += widen(both.at[1]);
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                float& sum = sums[pixel / 2 + 2 * i + e];
+                sum = join(sum, widen(both.at[e]));
+            }
         }
     }
 }
@@ -232,14 +237,44 @@ __device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums
 // Those of the warpgroup's sums that are of a pass.
 __device__ __forceinline__ PassSums& of_pass(Sums& sums, int pass) { return *(PassSums*)(sums + pass * (PASS / 2)); }
 
-struct Nothing {
-    __device__ __forceinline__ void operator()(const unsigned char*, int) const {}
-};
+// What is turned are gradients, to be multiplied by g'(y); of floats, both directions are the same kernel.
+const bool IS_GRADIENT = TURNED, MAY_BE_EITHER = sizeof(Element) == 4;
+__device__ __forceinline__ void join_pass(PassSums& sums, unsigned char* buffer, const Epilogue& epilogue) {
+    const auto with = [&](const auto& join) { join_pass(sums, buffer, join); };
+    if (MAY_BE_EITHER)
+        epilogue.joining(with);
+    else if (IS_GRADIENT)
+        epilogue.multiplying(with);
+    else
+        epilogue.adding(with);
+}
+
+// Store the mask of a pass that a warpgroup has written to its buffer, `filter` being its first of `filters`, both
+// multiples of 8: of the pixels for which exists(i), which are number(i) of y.
+template <class Exists, class Number>
+__device__ __forceinline__ void store_mask(const unsigned char* buffer, int of_pixels, int filter, int filters,
+                                           Accum ceiling, U8* __restrict__ mask, const Exists& exists,
+                                           const Number& number) {
+    const int OCTETS = 64 / OCTET, CHUNK = 16 / sizeof(Element), CHUNKS = OCTET / CHUNK;
+    for (int i = threadIdx.x % 128; i < PASS * OCTETS; i += 128) {
+        const int octet = i % OCTETS, pixel = i / OCTETS, own = filter + octet * OCTET;
+        if (own >= filters || !exists(of_pixels + pixel)) continue;
+        const unsigned char* of_pixel = buffer + (octet * OCTET / DEPTH * PASS + pixel) * ROW_BYTES;
+        unsigned bits = 0;
+#pragma unroll
+        for (int k = 0; k < CHUNKS; ++k) {
+            const int chunk = (octet * CHUNKS + k) % 8 ^ pixel % 8;
+            bits |= bits_of(*(const Elements<CHUNK>*)(of_pixel + chunk * 16), ceiling) << (k * CHUNK);
+        }
+        mask[((long long)number(of_pixels + pixel) * filters + own) / OCTET] = bits;
+    }
+}
 
 // A warpgroup's way to store its sums, a pass at a time: by way of its buffers, from which TMA stores them. A residual
 // comes the same way: TMA brings it to the buffer, FETCHED bytes for a pass, and the sums take its place. For each part
 // of a pass one thread calls store(where it lies, its first of the 64 filters, its first pixel), or load, with the
-// barrier as well. Where `pools`, all threads call pool(where the pass lies, its first pixel) in place of store.
+// barrier as well. Where `reads`, all threads call read(where the pass lies, its first pixel); unless `stores`, no one
+// calls store.
 template <int FETCHED = PASS_BYTES> struct Storing {
     unsigned char* buffers;
     uint64_t* landed;
@@ -252,7 +287,7 @@ template <int FETCHED = PASS_BYTES> struct Storing {
     __device__ __forceinline__ void init() const {
         for (int i = 0; i < CONSUMERS; ++i) mbarrier_init(landed - warpgroup() + i, 1);
     }
-    // By a warpgroup, where a residual's passes leave gaps: those are added, too, though never stored.
+    // By a warpgroup, where a residual's passes leave gaps: those are joined, too, though never stored.
     __device__ __forceinline__ void clear() const {
         for (int i = threadIdx.x % 128 * 16; i < STORED_BYTES; i += 128 * 16) *(uint4*)(buffers + i) = uint4{};
         fence_proxy_async();
@@ -272,10 +307,10 @@ template <int FETCHED = PASS_BYTES> struct Storing {
             load(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS, landed);
     }
 
-    // Add the residual, of which pass 0 is under way, apply f, round and store. The bias is among the sums.
-    template <class Store, class Load, class Pool = Nothing>
+    // Join the residual, of which pass 0 is under way, apply f, round and store. The bias is among the sums.
+    template <class Store, class Load, class Read>
     __device__ __forceinline__ void operator()(Sums& sums, const Epilogue& epilogue, bool residual, const Store& store,
-                                               const Load& load, bool pools = false, const Pool& pool = {}) {
+                                               const Load& load, bool reads, const Read& read, bool stores = true) {
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
             if (residual) {
@@ -288,18 +323,20 @@ template <int FETCHED = PASS_BYTES> struct Storing {
             sync();  // TMA has read what was in the buffer, or everyone has seen that it brought the residual
             if (residual && BUFFERS > 1 && pass + 1 < PASSES) fetch(pass + 1, load);
             PassSums& own = of_pass(sums, pass);
-            if (residual) add_pass(own, buffer(pass));
-            epilogue.activate(own);
+            if (residual) join_pass(own, buffer(pass), epilogue);
+            if (!IS_GRADIENT) epilogue.activate(own);
             write_pass(buffer(pass), own);
             fence_proxy_async();
             sync();  // the pass is complete
-            if (pools) {
-                pool(buffer(pass), pass * PASS);
-            } else if (is_one()) {
+            if (stores && is_one()) {
 #pragma unroll
                 for (int part = 0; part < PARTS; ++part)
                     store(buffer(pass) + part * PASS * ROW_BYTES, part * DEPTH, pass * PASS);
                 tma_store_commit();
+            }
+            if (reads) {
+                read(buffer(pass), pass * PASS);
+                if (residual) sync();  // everyone has read the pass, over which the next residual may come
             }
             if (residual && BUFFERS == 1 && pass + 1 < PASSES) fetch(pass + 1, load);
         }

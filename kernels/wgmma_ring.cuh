@@ -11,6 +11,7 @@
 // The file that includes this one first says how many CONSUMERS there are, and how many READERS a stage has in a block.
 #pragma once
 #include "conv_geometry.cuh"
+#include "pairs.cuh"
 
 #ifndef CLUSTER
 #define CLUSTER 1  // blocks of a cluster
@@ -99,8 +100,3 @@ template <class... Rings> __device__ __forceinline__ void start(const Rings&... 
 
 // The same rows, or 16 channels of them, so many bytes further: a change to what wgmma_desc_sw128 gave.
 __device__ __forceinline__ uint64_t further(uint64_t rows, unsigned bytes) { return rows + bytes / 16; }
-
-// Two neighbours in memory, the first in the lower half.
-__device__ __forceinline__ uint32_t narrow_pair(float low, float high) {
-    return ELEMENT == F16 ? cvt_f16x2(low, high) : cvt_bf16x2(low, high);
-}

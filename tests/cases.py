@@ -129,6 +129,8 @@ POOLS: dict[str, PoolShape] = {
     "same": pool((3, 7, 8, 4), (3, 4), strides=(2, 3), padding="same"),
     "asymmetric_padding": pool((1, 7, 6, 5), (3, 4), strides=(2, 1), padding=((2, 0), (1, 3))),
     "ceil": pool((1, 8, 6, 5), (3, 2), strides=(2, 4), ceil_mode=True),
+    "ceil_small": pool((2, 2, 7, 3), (3, 2), strides=(2, 1), ceil_mode=True),
+    "ceil_small_units": pool((1, 1, 1, 8), 2, ceil_mode=True),
     "ceil_padded": pool((3, 9, 6, 2), 3, strides=(3, 2), padding=((1, 1), (0, 1)), ceil_mode=True),
     "dilated": pool((1, 11, 9, 4), (3, 2), strides=(1, 2), dilation=(2, 3)),
     "dilated_empty": pool((1, 1, 6, 3), (2, 2), strides=1, padding=((1, 1), (0, 0)), dilation=2),

@@ -153,6 +153,32 @@ def cvt_bf16x2(run: Runner) -> None:
     in_pairs(run, "pairs_to_bfloat16", ml_dtypes.bfloat16)
 
 
+def bounds(run: Runner, kernel: str, dtype: Any) -> None:
+    """Of every number and another, its neighbours, zeros of both signs and NaN among them."""
+    a = np.arange(2**16, dtype=np.uint16)
+    others = [np.random.default_rng(0).permutation(a), a ^ 1, a ^ 0x8000]
+    for b in (each.view(dtype) for each in others):
+        y = np.zeros((2, a.size), np.uint16)
+        run(kernel, 256, *(each.view(np.uint32) for each in (a, b, y)), i32(a.size // 2))
+        x = a.view(dtype)
+        with np.errstate(invalid="ignore"):  # of NaN that signal
+            number = ~(np.isnan(x) | np.isnan(b))
+            above = np.where(x == b, ~np.signbit(x) & np.signbit(b), x > b)
+        same(y[:, ~number], np.uint16(0x7FFF))
+        for got, wanted in zip(y, (np.where(above, x, b), np.where(above, b, x)), strict=True):
+            same(got[number], wanted.view(np.uint16)[number])
+
+
+@case(AMPERE)
+def max_min_nan_f16x2(run: Runner) -> None:
+    bounds(run, "bounds_half", np.float16)
+
+
+@case(AMPERE)
+def max_min_nan_bf16x2(run: Runner) -> None:
+    bounds(run, "bounds_bfloat16", ml_dtypes.bfloat16)
+
+
 # ---- shared memory and barriers -----------------------------------------------------------------
 
 

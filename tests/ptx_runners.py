@@ -26,7 +26,7 @@ def kernel_names() -> list[str]:
     """Return the kernels of the file, those that its macros make among them."""
     text = SOURCE.read_text("utf-8")
     names = re.findall(r"KERNEL (?:__\w+__\([\d, ]+\) )?(\w+)\(", text)
-    makers = "COPY|MMA_16_BIT|LOAD|STORE|GEMM_WGMMA|TURNED_WGMMA"
+    makers = "BOUNDS|COPY|MMA_16_BIT|LOAD|STORE|GEMM_WGMMA|TURNED_WGMMA"
     names += re.findall(rf"^(?:{makers})\((\w+), ", text, re.MULTILINE)
     return [name for name in names if name != "NAME"]
 

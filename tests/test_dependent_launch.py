@@ -6,6 +6,7 @@ import ctypes
 import re
 import struct
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,9 @@ def in_c(function: Callable[..., int], *types: Any) -> Any:
     return bare
 
 
+IS_SUPPORTED = dependent_launch.is_supported.__wrapped__  # asked once a driver
+
+
 class Driver:
     """The driver's library: a stream that is captured, or not, and what is launched."""
 
@@ -123,6 +127,7 @@ class Driver:
 def use(monkeypatch: pytest.MonkeyPatch, driver: Any) -> Any:
     for module in (dependent_launch, tensor_map):
         monkeypatch.setattr(module, "driver", lambda: driver)
+    monkeypatch.setattr(dependent_launch, "is_supported", cache(IS_SUPPORTED))
     return driver
 
 
@@ -214,21 +219,27 @@ def test_the_default_stream_is_never_captured(monkeypatch):
     assert not dependent_launch.follows_a_kernel(0)
 
 
-def test_a_driver_that_cannot_or_will_not_is_named(monkeypatch, cupy):
+def test_a_driver_that_refuses_is_named(monkeypatch, cupy):
     made, function = launcher()
     driver = use(monkeypatch, Driver())
     driver.answer = 701
     with pytest.raises(RuntimeError, match=r"cuLaunchKernelEx failed\. Received: CUresult 701"):
         made.launch(KERNEL, (5,), (96,), ())
+    assert not function.calls
+
+
+def test_an_old_driver_launches_as_ever_and_it_is_said_once(monkeypatch, cupy):
+    made, function = launcher()
 
     def version(place: int) -> int:
         ctypes.c_int.from_address(place).value = 12020
         return 0
 
     use(monkeypatch, SimpleNamespace(cuDriverGetVersion=in_c(version, ctypes.c_void_p)))
-    with pytest.raises(RuntimeError, match=r"for CUDA 12\.3 or newer\. Received: one for 12\.2"):
+    with pytest.warns(RuntimeWarning, match=r"for CUDA 12\.3 or newer\. Received: one for 12\.2"):
         made.launch(KERNEL, (5,), (96,), ())
-    assert not function.calls
+    made.launch(KERNEL, (5,), (96,), ())  # a second warning would be an error
+    assert function.calls == [((5,), (96,), (), 70000)] * 2
 
 
 # ---- on a GPU ------------------------------------------------------------------------------------

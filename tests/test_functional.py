@@ -114,6 +114,32 @@ def test_an_infinite_real_part_leaves_the_imaginary_part_alone():
     assert F.conv_forward(x, np.ones((1, 1, 1)))[0, 0, 0] == complex(np.inf, 2.0)
 
 
+# ---- a convolution and its mask ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("kind", ["relu", "clipped_relu"])
+def test_a_mask_of_a_convolution_stands_for_its_output(kind, data_format):
+    x, w, b = numbers(4, 40, 40, 40), numbers(24, 3, 3, 40, seed=1), numbers(24, seed=2)
+    options = {"padding": "same", "data_format": data_format, "activation": kind, "alpha": 2.5}
+    y, mask = F.conv_forward_masked(x, w, b, **options)
+    np.testing.assert_array_equal(y, F.conv_forward(x, w, b, **options))
+    dy = numbers(*y.shape, seed=3)
+    dx = F.activation_backward(dy, y, kind, alpha=2.5)
+    np.testing.assert_array_equal(F.activation_backward(dy, mask), dx)
+
+
+def test_a_mask_of_a_dense_layer_stands_for_its_output():
+    x, w, residual = numbers(30, 40, 7), numbers(24, 7, seed=1), numbers(30, 40, 24, seed=2)
+    y, mask = F.dense_forward_masked(x, w, residual=residual, activation="leaky_relu")
+    dense = F.dense_forward(x, w, residual=residual, activation="leaky_relu")
+    np.testing.assert_array_equal(y, dense)
+    dy = numbers(*y.shape, seed=3)
+    dx = F.activation_backward(dy, y, "leaky_relu")
+    np.testing.assert_array_equal(F.activation_backward(dy, mask), dx)
+    assert F.dense_forward_masked(x[:2], w)[1] is None  # which is worth no pass
+
+
 # ---- a convolution and the pooling behind it ----------------------------------------------------
 
 
@@ -586,6 +612,16 @@ def refusals() -> dict:
             lambda: F.activation_forward_masked(x, "elu"),
             ValueError,
             "activation: an activation with a mask is one of two slopes.* Received: 'elu'",
+        ),
+        "mask of no activation": (
+            lambda: F.dense_forward_masked(x, gamma[None], activation="linear"),
+            ValueError,
+            "dense: an activation with a mask is one of two slopes.* Received: 'linear'",
+        ),
+        "residual of a masked convolution": (
+            lambda: F.dense_forward_masked(x, gamma[None], residual=x[1:]),
+            ValueError,
+            "dense: residual must have the shape",
         ),
         "mask of a slope of zero": (
             lambda: F.activation_mask(x, "leaky_relu", alpha=0),

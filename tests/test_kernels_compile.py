@@ -23,7 +23,7 @@ CompileException = pytest.importorskip(
 
 
 # Of which elements: sm_75 has no instructions for bfloat16, which others have.
-ELEMENTS = {"sm_75": {"BF16"}, "sm_80": {"F32"}, "sm_90": {"F32", "BF16", "F64"}, "sm_120": {"F16"}}
+ELEMENTS = {"sm_75": {"BF16"}, "sm_80": {"F64"}, "sm_90": {"F32", "BF16", "F64"}, "sm_120": {"F16"}}
 CASES = [(file, architecture) for file in FILES for architecture in ELEMENTS]
 
 

@@ -1,5 +1,7 @@
 """What a layer says of an argument or an input that does not fit: its name, and what would."""
 
+from inspect import Parameter, signature
+
 import numpy as np
 import pytest
 
@@ -113,8 +115,12 @@ def test_an_input_unlike_the_first_one(layer, good, bad, message):
 
 
 def test_a_gradient_that_is_not_of_the_outputs_shape():
-    for layer in (L.Conv2D(4, 3), L.MaxPool2D(), L.ReLU(), L.Flatten(), L.BatchNorm(), L.Dense(2)):
-        y = layer.forward(np.ones((1, 5, 6, 3)))
+    layers = (
+        L.Conv2D(4, 3), L.MaxPool2D(), L.ReLU(), L.Flatten(), L.BatchNorm(), L.Dense(2),
+        L.Dropout(0.5), L.Dropout(0),
+    )  # fmt: skip
+    for layer in layers:
+        y = layer.forward(np.ones((1, 5, 6, 3)), training=True)
         with pytest.raises(
             ValueError, match=rf"{layer.label}: dy must have the shape .*Received: "
         ):
@@ -195,6 +201,28 @@ def test_an_argument_that_cannot_be(make, message):
     with pytest.raises(ValueError, match=rf"^\w+ '\w+': {message}.*") as error:
         make()
     assert "Received: " in str(error.value)
+
+
+KINDS = {kind for kind in vars(L).values() if isinstance(kind, type) and issubclass(kind, L.Layer)}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS, key=lambda kind: kind.__name__))
+def test_every_layer_names_the_argument_that_was_meant(kind):
+    needed = {
+        name: None
+        for name, parameter in signature(kind).parameters.items()
+        if parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD
+    }
+    asked = rf"^{kind.__name__}: no argument 'nmae'; did you mean 'name'\? Received: nmae='a'$"
+    with pytest.raises(TypeError, match=asked):
+        kind(**needed, nmae="a")
+
+
+def test_a_misspelt_argument():
+    with pytest.raises(TypeError, match=r"Conv2D: no argument 'stride'; did you mean 'strides'\?"):
+        L.Conv2D(8, 3, stride=2)
+    with pytest.raises(TypeError, match=r"LeakyReLU: no argument 'red'; it takes negative_slope,"):
+        L.LeakyReLU(red=1)
 
 
 def test_merging_layers_say_what_they_need():

@@ -305,6 +305,18 @@ def test_integer_images_become_float32():
     assert layer.forward(images).dtype == np.float64
 
 
+@pytest.mark.parametrize("make", [lambda: L.Conv2D(3, 2), L.BatchNorm, lambda: L.MaxPool2D(2)])
+def test_numbers_of_the_other_byte_order_are_what_they_say(make):
+    """Built or not: files of another machine have them."""
+    images = np.random.default_rng(0).standard_normal((2, 6, 5, 3)).astype(np.float32)
+    foreign = images.astype(images.dtype.newbyteorder())
+    layer = make()
+    y = layer.forward(foreign)
+    assert y.dtype.isnative and all(array.dtype.isnative for array in layer.params.values())
+    np.testing.assert_array_equal(y, layer.forward(images))
+    np.testing.assert_array_equal(layer.forward(foreign), y)
+
+
 def test_views_of_any_strides_are_what_they_show(backend):
     layer = L.Conv2D(4, (3, 2))
     x = backend.asarray(numbers(2, 7, 6, 3))

@@ -14,7 +14,7 @@ from gpucnn import layers as L
 from gpucnn.backends import use_backend
 from gpucnn.backends.base import Backend
 from gpucnn.backends.cuda.backend import CudaBackend
-from gpucnn.functional import Mask
+from gpucnn.functional import FromActivation, Mask
 from gpucnn.layers.base import inference_mode
 from gpucnn.network import Graph, Input, Network, Residual, Sequential, graph, sequential
 from gpucnn.step.report import step_memory
@@ -144,6 +144,38 @@ def joins() -> Graph:
     return Graph(x, [end, L.ReLU()(L.AveragePool2D(2)(joined))])
 
 
+def readers() -> Sequential:
+    """What takes an activation's derivative upon itself, in each of the ways that it runs."""
+    return Sequential(
+        [
+            L.Conv2D(4, 3, padding="same"), L.ReLU(),
+            L.Conv2D(4, 1, activation="relu6"),
+            L.Conv2D(6, 3, padding="same"), L.ReLU(), L.MaxPool2D(2),
+            Residual(
+                [L.Conv2D(6, 3, padding="same", activation="leaky_relu"), L.Conv2D(6, 1)],
+                L.Conv2D(6, 1, activation="relu"),
+            ),
+            L.Activation("clipped_relu"),
+            L.Conv2D(4, 1), L.BatchNorm(), L.ReLU(),
+            L.Conv2D(4, 2, groups=2, activation="relu"), L.Flatten(),
+            L.Dense(8, "relu"), L.Dense(6, "relu"), L.BatchNorm(), L.Dense(6, "tanh"), L.Dense(5),
+        ],
+        input_shape=(8, 9, 2),
+    )  # fmt: skip
+
+
+def halves() -> Sequential:
+    """On tensor cores of a GPU, whose kernels bring the masks: a sum's and a dense layer's, too."""
+    return Sequential(
+        [
+            L.Conv2D(16, 3), L.ReLU(max_value=6), L.AveragePool2D(2),
+            Residual([L.Conv2D(16, 3, padding="same")], None, "relu"), L.SumPool2D(2),
+            L.Dense(24, "leaky_relu"), L.GlobalAveragePool2D(), L.Dense(5),
+        ],
+        input_shape=(8, 9, 2), dtype="bfloat16",
+    )  # fmt: skip
+
+
 def masks_of(network: Network) -> dict[str, tuple[int, ...]]:
     """The shape of each mask that a forward pass has left, by the layer that keeps it."""
     return {
@@ -162,6 +194,8 @@ MASKS: dict[Callable[[], Network], set[str]] = {
         "residual/conv2d", "residual_1/batch_norm", "residual_2/conv2d", "sequential/conv2d",
     },
     joins: {"re_lu", "conv2d_1", "conv2d_2", "conv2d_3", "add_2"},
+    readers: {"residual/conv2d_2"},
+    halves: {"conv2d", "residual/conv2d", "dense"},
 }  # fmt: skip
 every_network = pytest.mark.parametrize("make", MASKS, ids=lambda make: make.__name__)
 
@@ -171,6 +205,30 @@ def test_where_nobody_else_keeps_the_output(make, always) -> None:
     network = make()
     network.forward(IMAGES, training=True)
     assert set(masks_of(network)) == MASKS[make]
+
+
+def test_what_a_reader_knows_of_its_input() -> None:
+    """And nobody else keeps anything for the activation, however the network trains."""
+    network = readers()
+    for training, frozen in ((True, False), (False, False), (True, True)):
+        for _, layer in network.walk():
+            if isinstance(layer, L.BatchNorm):
+                layer.trainable = not frozen
+        network.forward(IMAGES, training=training)
+        of = {name: of_saved(layer._saved) for name, layer in network.walk()}
+        assert {name: source.kind for name, source in of.items() if source} == {
+            "conv2d_1": "relu", "conv2d_2": "relu6", "residual/conv2d_1": "leaky_relu",
+            "conv2d_3": "clipped_relu", "dense_1": "relu",
+        }  # fmt: skip
+        for layer in (network.layers[0], network.layers[2], network.layers[-5]):
+            assert len([*arrays_of(layer._saved)]) == 1  # its input
+
+
+def of_saved(saved: Any) -> FromActivation | None:
+    """What gave a layer's input, where it has remembered that."""
+    if isinstance(saved, FromActivation) or not isinstance(saved, (tuple, list)):
+        return saved if isinstance(saved, FromActivation) else None
+    return next(filter(None, map(of_saved, saved)), None)
 
 
 def test_what_backends_find_worth_it() -> None:
@@ -220,7 +278,7 @@ def everything(make: Callable[[], Network], backend: Backend, training: bool) ->
         ys = network.forward(backend.asarray(IMAGES), training=training)
         ys = ys if isinstance(ys, list) else [ys]
         rng = np.random.default_rng(seed)
-        dys = [backend.asarray(rng.standard_normal(y.shape, np.float32)) for y in ys]
+        dys = [backend.asarray(rng.standard_normal(y.shape, np.float32), y.dtype) for y in ys]
         dx = network.backward(dys if len(dys) > 1 else dys[0])
         results += [*ys, dx, *(parameter.gradient for parameter in network.parameters())]
     results += [array for _, layer in network.walk() for array in layer.state.values()]
@@ -231,7 +289,7 @@ def everything(make: Callable[[], Network], backend: Backend, training: bool) ->
 def never(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def switch() -> None:
         for module in (sequential, graph):
-            monkeypatch.setattr(module, "with_masks", lambda stages, kept: list(stages))
+            monkeypatch.setattr(module, "with_masks", lambda stages, *others: list(stages))
 
     return switch
 
@@ -302,16 +360,59 @@ def test_the_output_can_be_freed() -> None:
     assert seen[0]() is None
 
 
-def test_a_dropout_with_its_relu_takes_a_launch_less(never) -> None:
-    def kernels() -> list[str]:
+def test_a_convolution_on_tensor_cores_brings_its_mask(never) -> None:
+    """Of small maps, too; but not of a picture's few channels, nor with bytes of two pixels."""
+
+    def step(make: Callable[[], Network]) -> tuple[set[str], list[str]]:
         listing = Listing()
         with use_backend(CudaBackend(listed_module(listing), listing)) as backend:
-            network = Sequential([L.Dense(8, "relu"), L.Dropout(0.5)], input_shape=(8,))
+            network = make()
+            network.build(network.input_shape, "bfloat16", backend)
+            listing.clear()
+            x = backend.xp.empty((2, *network.input_shape), network.dtype)
+            y = network.forward(x, training=True)
+            found = set(masks_of(network))
+            network.backward(y)
+        assert listing.arithmetic == []
+        return found, [name for name in listing.kernels if "mask" in name or "activation" in name]
+
+    def odd() -> Sequential:
+        layers = [L.Conv2D(12, 3, activation="relu"), L.AveragePool2D(2)]
+        return Sequential(layers, input_shape=(8, 9, 16), dtype="bfloat16")
+
+    masks = ["mask_backward_bf16"] * 2
+    assert step(halves) == (
+        MASKS[halves] - {"conv2d"},
+        [*masks, "activation_backward_relu6_bf16"],
+    )
+    assert step(odd) == (set(), ["activation_backward_relu_bf16"])
+    never()
+    found, kernels = step(halves)
+    assert not found and [name.split("_")[1] for name in kernels] == ["backward"] * 3
+
+
+def test_logits_of_another_dtype_keep_their_mask_by_a_pass(always) -> None:
+    layers = [L.Dense(8, "relu", out_dtype="float32"), L.GlobalAveragePool1D()]
+    network = Sequential(layers, input_shape=(3, 4), dtype="bfloat16")
+    y = network.forward(np.ones((2, 3, 4), np.float32), training=True)
+    assert y.dtype == np.float32 and set(masks_of(network)) == {"dense"}
+
+
+def test_launches(never) -> None:
+    """A dropout takes its ReLU along, and the reader of a ReLU its derivative."""
+
+    def kernels(*layers: L.Layer) -> list[str]:
+        listing = Listing()
+        with use_backend(CudaBackend(listed_module(listing), listing)) as backend:
+            network = Sequential(layers, input_shape=(8,))
             y = network.forward(backend.xp.empty((4, 8), np.float32), training=True)
             network.backward(y)
         assert listing.arithmetic == []
         return [name for name in listing.kernels if "drop" in name or "backward" in name]
 
-    assert kernels() == ["dropout_masked_f32", "mask_backward_f32"]
+    drops = [L.Dense(8, "relu"), L.Dropout(0.5)]
+    assert kernels(*drops) == ["dropout_masked_f32", "mask_backward_f32"]
+    assert kernels(L.Dense(8, "relu"), L.Dense(8)) == []
     never()
-    assert kernels() == ["dropout_f32", "dropout_f32", "activation_backward_relu_f32"]
+    assert kernels(*drops) == ["dropout_f32", "dropout_f32", "activation_backward_relu_f32"]
+    assert kernels(L.Dense(8, "relu"), L.Dense(8)) == ["activation_backward_relu_f32"]

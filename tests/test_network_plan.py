@@ -14,7 +14,9 @@ from gpucnn.backends.numpy import conv_fused
 from gpucnn.initializers import set_seed
 from gpucnn.layers.base import inference_mode
 from gpucnn.network import Graph, Input, Network, Residual, Sequential
-from gpucnn.network.plan import ConvNormSum, ConvPool, Stage, WithActivation, WithSum, plan
+from gpucnn.network.masks import Alone
+from gpucnn.network.plan import plan
+from gpucnn.network.stages import ConvNormSum, ConvPool, Stage, WithActivation, WithSum
 
 Chain = Callable[[], list[L.Layer]]
 
@@ -130,7 +132,9 @@ def test_layers_that_go_their_own_way_are_left_alone() -> None:
 
     layers = [Doubled(3, 3), L.ReLU(), Named(3, 1), counting := Counting(), L.MaxPool2D(2)]
     network = Sequential(layers, input_shape=(8, 8, 1))
-    assert network._plan() == layers
+    assert [getattr(stage, "layers", (stage,)) for stage in network._plan()] == [
+        (layer,) for layer in layers
+    ]
     network.forward(numbers(1, 8, 8, 1))
     assert counting.calls == 1
     assert isinstance(plan([Named(3, 1), L.ReLU()])[0], WithActivation)
@@ -322,7 +326,7 @@ def test_inference_gives_the_same_numbers(name: str, backend: Backend) -> None:
 
 def test_a_plan_follows_its_network() -> None:
     network = Sequential([L.Conv2D(4, 3), L.ReLU(), L.Dense(3)], input_shape=(5, 5, 1))
-    assert [type(stage) for stage in network._plan()] == [WithActivation, L.Dense]
+    assert [type(stage) for stage in network._plan()] == [WithActivation, Alone]
     assert network._plan() is network._plan()
     network.layers[1] = L.Softmax()
     assert [type(stage) for stage in network._plan()] == [L.Conv2D, L.Softmax, L.Dense]

@@ -41,6 +41,8 @@ extern "C" __global__ void probe(uint32_t* y, const void* p) {
     mma_m16n8k8_tf32(d, four, two);
     y[1] = cvt_tf32(d[3]) + bfloat16_from_float(d[2]);
     y[1] += cvt_f16x2(d[0], d[1]) + cvt_bf16x2(d[1], d[2]);
+    y[1] += max_nan_f16x2(y[5], y[6]) + min_nan_f16x2(y[5], y[6]);
+    y[1] += max_nan_bf16x2(y[5], y[6]) + min_nan_bf16x2(y[5], y[6]);
     double e[2] = {};
     mma_m8n8k4_f64(e, e[0], e[1]);
     y[2] = e[0] < e[1];
@@ -94,7 +96,8 @@ def test_samples_compile(file, architecture):
 
 def test_the_emulator_has_the_same_functions():
     def functions(text: str, keyword: str) -> set[str]:
-        made_by_macro = set(re.findall(r"^(?:PTX|EMU)_W?G?MMA\w*\((\w+), ", text, re.MULTILINE))
+        macro = r"^(?:PTX|EMU)_(?:W?G?MMA\w*|BOUND)\((\w+), "
+        made_by_macro = set(re.findall(macro, text, re.MULTILINE))
         return made_by_macro | set(re.findall(rf"{keyword} [\w*]+ (\w+)\(", text)) - {"NAME"}
 
     device, host = (

@@ -40,7 +40,7 @@ def test_every_function_is_called():
     """A new function of ptx.cuh needs a kernel in samples/ptx.cu and a case in ptx_cases.py."""
     text = PTX.read_text()
     functions = set(re.findall(r"PTX_FUNCTION [\w*]+ (\w+)\(", text)) - {"NAME"}
-    functions |= set(re.findall(r"^PTX_W?G?MMA\w*\((\w+), ", text, re.MULTILINE))
+    functions |= set(re.findall(r"^PTX_(?:W?G?MMA\w*|BOUND)\((\w+), ", text, re.MULTILINE))
     called = SOURCE.read_text()
     assert [name for name in sorted(functions) if not re.search(rf"\b{name}\b", called)] == []
     kernels, run = kernel_names(), (SOURCE.parents[2] / "ptx_cases.py").read_text()

@@ -44,6 +44,8 @@ def test_a_window_slides_until_it_no_longer_fits():
 
 def test_ceil_mode_adds_a_window_over_what_is_left():
     assert slide(6, 3, 2, (0, 0), 1, ceil=True) == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
+    assert slide(2, 3, 2, (0, 0), 1, ceil=True) == [[0, 1, 2]]
+    assert slide(2, 3, 1, (0, 0), 1, ceil=True) == []
     assert slide(5, 3, 2, (0, 0), 1, ceil=True) == [[0, 1, 2], [2, 3, 4]]  # nothing is left
     # the third window would start in the back padding
     assert slide(4, 2, 3, (1, 1), 1, ceil=True) == [[-1, 0], [2, 3]]

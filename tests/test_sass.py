@@ -15,6 +15,7 @@ from gpucnn.backends.cuda.algorithms import (
     direct,
     grouped,
     mma,
+    mma_tiles,
     mma_wgrad,
     wgmma,
     wgmma_dgrad,
@@ -105,7 +106,7 @@ def test_doubles_are_multiplied_on_tensor_cores(
 def test_halves_are_multiplied_on_tensor_cores(
     nvdisasm: Path, tmp_path: Path, architecture: str, direction: str
 ) -> None:
-    tile = mma.SQUARE
+    tile = mma_tiles.SQUARE
     kernel = mma.KERNELS[direction]("float16", tile)
     code = listing(nvdisasm, tmp_path, kernel, architecture)
     found = set(INSTRUCTION.findall(code))
@@ -179,6 +180,28 @@ def test_float32_means_float32_and_multiply_adds_fill_the_loop(
     assert multiply_adds > (0.8 if tile.thread_n == 8 else 0.7) * len(loop)
 
 
+def test_a_norm_on_load_takes_nine_instructions_for_two_numbers(
+    nvdisasm: Path, tmp_path: Path
+) -> None:
+    strip, tall = mma_tiles.NORM_TILES[-1], next(iter(mma_wgrad.NORM_EFFICIENCY))
+    for kernel, tile, terms in (
+        (mma.KERNELS["fprop"]("float16", strip), strip, strip.k),
+        (mma_wgrad.NORMED_WGRAD(2, "bfloat16", tall), tall, 2 * 16),
+    ):
+        code = listing(nvdisasm, tmp_path, kernel, "sm_90")
+        assert not mnemonics(set(INSTRUCTION.findall(code))) & UNWANTED
+        loop = multiplying_loop(code, "HMMA")
+        names = [name.split(".")[0] for name in loop]
+        pairs = tile.warp_m * terms // 64
+        assert [names.count(name) for name in ("FADD", "FFMA", "F2FP")] == [
+            2 * pairs,
+            2 * pairs,
+            pairs,
+        ]
+        assert names.count("HMNMX2") == 2 * pairs, "the bounds of two numbers at once"
+        assert all(".NAN" in name for name in loop if name.startswith("HMNMX2"))
+
+
 @pytest.mark.parametrize("tile", mma_wgrad.TILES, ids=lambda tile: f"{tile.m}x{tile.n}")
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 def test_halves_are_copied_turned_and_multiplied_on_tensor_cores(
@@ -213,7 +236,8 @@ def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
         if tile.patches
         else (wgmma.CONV, {"UTMALDG.3D", "UTMALDG.4D.IM2COL"}, "UTMASTG.2D")
     )
-    for operands in (("float16", False), ("bfloat16", True), ("float32", False)):
+    floats = [("float32", False)] if tile in (wgmma_tiles.SMALL, wgmma_tiles.LOW) else []
+    for operands in (("float16", False), ("bfloat16", True), *floats):
         code = listing(nvdisasm, tmp_path, family(operands, tile), "sm_90")
         found = set(INSTRUCTION.findall(code))
         assert {store, *loads} <= found
@@ -222,6 +246,7 @@ def test_hopper_brings_multiplies_and_stores_by_its_own_instructions(
         assert ("LDSM.16.MT88.4" in found) == in_16_bits, "of the residual"
         pools = operands == ("float16", False) and wgmma_tiles.pools(tile, 2)
         assert ("STG.E.64" in found) == pools, "of the places of maxima"
+        assert ("STG.E.U8" in found) != operands[1], "of the mask, which gradients have not"
         multiplies_without_pause(code, tile, *operands)
 
 

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -98,6 +98,26 @@ def pool_activates(pool: PoolShape) -> bool:
     an infinity.
     """
     return pool.mode in ("max", "min") and set(pool.dilation) == {1}
+
+
+class NormOnLoad(NamedTuple):
+    """A convolution's input x is to be read as f(batch norm of x), rounded as memory would hold it.
+
+    That is what ``Backend.batch_norm_infer`` makes of x: the bits are the same.
+
+    Attributes:
+        gamma, beta: (C,), as x.
+        mean, var: (C,), in Accum.
+        epsilon: added to var.
+        activation: f, of ``NORM_FUSED``.
+    """
+
+    gamma: Array
+    beta: Array
+    mean: Array
+    var: Array
+    epsilon: float
+    activation: str
 
 
 class Backend(ABC):
@@ -206,6 +226,7 @@ class Backend(ABC):
         self, x: Array, w: Array, b: Array | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
         residual: Array | None = None, out_dtype: str | None = None,
+        on_load: NormOnLoad | None = None,
     ) -> Array:  # fmt: skip
         """y[n,p,q,k] = b[k] + sum_rsc x[n, p*stride - pad + r*dil, ..., c] w[k,r,s,c]: y_shape.
 
@@ -213,7 +234,21 @@ class Backend(ABC):
         kind of ``ACTIVATIONS``, with its ``alpha``, is applied: on the way to memory, where a
         backend has a kernel. ``math`` is one of ``MATH``, here and in the other directions.
         With an ``out_dtype``, "float32" where x has 16 bits, y is of it: the sums are not rounded.
+        With ``on_load``, x is read through a batch norm, as in ``conv_wgrad``.
         """
+
+    def conv_fprop_masked(
+        self, x: Array, w: Array, b: Array | None, shape: ConvShape, activation: str = "relu",
+        math: str = "strict", alpha: float = 0.0, residual: Array | None = None,
+        on_load: NormOnLoad | None = None,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """``conv_fprop`` with an activation of ``MASKABLE`` -> y and its ``activation_mask``.
+
+        None in place of the mask where it would cost more time than it saves.
+        """
+        y = self.conv_fprop(x, w, b, shape, activation, math, alpha, residual, on_load=on_load)
+        pays = y.nbytes >= self.least_masked
+        return y, self.activation_mask(y, activation, alpha) if pays else None
 
     @abstractmethod
     def conv_dgrad(
@@ -224,9 +259,39 @@ class Backend(ABC):
         With ``b`` (C,), a bias for each channel of dx is added: a transposed convolution's output.
         """
 
+    def conv_dgrad_through(
+        self, dy: Array, w: Array, shape: ConvShape, x: Array, kind: str, alpha: float,
+        math: str = "strict",
+    ) -> Array:  # fmt: skip
+        """``conv_dgrad`` times the derivative of the activation that gave the input, x.
+
+        The gradient of that one's own input, then: in one pass, where a backend has a kernel for a
+        kind of ``MASKABLE``. ``kind`` is of ``FROM_OUTPUT``.
+        """
+        return self.activation_backward(self.conv_dgrad(dy, w, None, shape, math), x, kind, alpha)
+
     @abstractmethod
-    def conv_wgrad(self, x: Array, dy: Array, shape: ConvShape, math: str = "strict") -> Array:
+    def conv_wgrad(
+        self, x: Array, dy: Array, shape: ConvShape, math: str = "strict",
+        on_load: NormOnLoad | None = None,
+    ) -> Array:  # fmt: skip
         """The transpose of fprop in w: x (x_shape), dy (y_shape) -> dw (w_shape)."""
+
+    def norms_on_load(self, shape: ConvShape, dtype: Any, math: str) -> bool:
+        """Return whether a norm in front of this convolution takes less time with ``on_load``.
+
+        In training: forward and for the filters' gradient together, beside the norm's own pass, of
+        which the output is kept. Here never.
+        """
+        return False
+
+    def _read(self, x: Array, on_load: NormOnLoad | None, conv: ConvShape) -> Array:
+        """Return what a convolution takes for x."""
+        if on_load is None:
+            return x
+        *norm, activation = on_load
+        shape = NormShape.of(conv.x_shape, channels_last=conv.channels_last)
+        return self.batch_norm_infer(x, *norm, shape, activation)
 
     @abstractmethod
     def bias_grad(self, dy: Array, shape: NormShape) -> Array:
@@ -396,14 +461,15 @@ class Backend(ABC):
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
-        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0, applies: bool = True,
+    ) -> tuple[Array | None, Array, Array]:  # fmt: skip
         """Normalise by the batch's own statistics: -> y, mean (C,), var (C,), both in Accum.
 
         ``var`` is the biased variance, the mean of (x - mean)^2, right also where |mean| is large
         beside its root: by a second pass over x, or by one that shows that none is needed.
         ``moving``, a mean and a variance in Accum, follow those of a batch that is not empty, in
-        place: moving += (1 - momentum) * (batch - moving).
+        place: moving += (1 - momentum) * (batch - moving). y is None unless the norm ``applies``
+        its statistics, which otherwise a convolution does on load.
         """
 
     @abstractmethod
@@ -474,16 +540,18 @@ class Backend(ABC):
         self, x: Array, w: Array, b: Array | None, conv: ConvShape, gamma: Array, beta: Array,
         epsilon: float, activation: str = "linear", residual: Array | None = None,
         moving: tuple[Array, Array] | None = None, momentum: float = 0.0, math: str = "strict",
-    ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+        on_load: NormOnLoad | None = None, applies: bool = True,
+    ) -> tuple[Array, Array | None, Array, Array]:  # fmt: skip
         """``conv_fprop`` -> y, then ``batch_norm_train`` of it -> z, mean, var: y, z, mean, var.
 
         A convolution may leave what the mean and the variance are made of, in place of a pass over
         y: they are y's as memory holds it, to the same digits.
         """
-        y = self.conv_fprop(x, w, b, conv, "linear", math)
+        y = self.conv_fprop(x, w, b, conv, "linear", math, on_load=on_load)
         return y, *self.batch_norm_train(
-            y, gamma, beta, epsilon, conv.norm_shape, activation, residual, moving, momentum
-        )
+            y, gamma, beta, epsilon, conv.norm_shape, activation, residual, moving, momentum,
+            applies,
+        )  # fmt: skip
 
     # ---- random numbers ----------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ to: NumPy arrays give NumPy arrays, CuPy arrays give CuPy arrays. Layers are bui
 """
 
 from .activation import (
+    FromActivation,
     activation_backward,
     activation_forward,
     activation_forward_masked,
@@ -22,7 +23,7 @@ from .activation import (
 )
 from .arrange import pad_backward, pad_forward, slice_backward, take_backward, take_forward
 from .batch import collect, gather_batch
-from .conv import conv_backward, conv_forward, conv_shape
+from .conv import conv_backward, conv_forward, conv_forward_masked, conv_shape
 from .conv_norm import conv_norm_infer, conv_norm_train
 from .conv_pool import conv_pool_backward, conv_pool_forward, conv_pool_shapes
 from .conv_transpose import (
@@ -30,7 +31,13 @@ from .conv_transpose import (
     conv_transpose_forward,
     conv_transpose_shape,
 )
-from .dense import dense_backward, dense_forward, dense_norm_infer, dense_norm_train
+from .dense import (
+    dense_backward,
+    dense_forward,
+    dense_forward_masked,
+    dense_norm_infer,
+    dense_norm_train,
+)
 from .dropout import (
     dropout_backward,
     dropout_forward,
@@ -73,10 +80,13 @@ from .pool import (
 from .reduce import reduce_backward, reduce_forward
 from .resize import resize_backward, resize_forward
 from .softmax import softmax_backward, softmax_forward
+from .unapplied import Unapplied
 from .unpool import max_unpool_backward, max_unpool_forward, pool_places
 
 __all__ = [
+    "FromActivation",
     "Mask",
+    "Unapplied",
     "activation_backward",
     "activation_forward",
     "activation_forward_masked",
@@ -95,6 +105,7 @@ __all__ = [
     "collect",
     "conv_backward",
     "conv_forward",
+    "conv_forward_masked",
     "conv_norm_infer",
     "conv_norm_train",
     "conv_pool_backward",
@@ -106,6 +117,7 @@ __all__ = [
     "conv_transpose_shape",
     "dense_backward",
     "dense_forward",
+    "dense_forward_masked",
     "dense_norm_infer",
     "dense_norm_train",
     "dropout_backward",

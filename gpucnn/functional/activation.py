@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..arguments import as_choice, as_number
 from ..backends.base import ACTIVATIONS, FROM_OUTPUT, Array, bend
 from .checks import channel_shape, expect_shape, prepare
@@ -29,9 +31,62 @@ def check_elementwise(owner: str, kind: str, alpha: float | None, x: Array) -> t
     return kind, _checked_alpha(owner, kind, alpha, x)
 
 
+def check_masked(owner: str, kind: str, alpha: float | None, x: Array) -> tuple[str, float]:
+    """Return kind and alpha as backends take them; only what has a mask passes."""
+    kind, number = check_elementwise(owner, kind, alpha, x)
+    if not has_mask(kind, number):
+        raise ValueError(
+            f"{owner}: an activation with a mask is one of two slopes, relu, relu6, clipped_relu or"
+            f" leaky_relu with an alpha above 0. Received: {kind!r}, alpha={alpha!r}"
+        )
+    return kind, number
+
+
 def saves_output(kind: str) -> bool:
     """Return whether ``activation_backward`` wants the forward's output (else its input)."""
     return kind in FROM_OUTPUT or kind in _SOFTMAX
+
+
+class FromActivation(NamedTuple):
+    """An array that an activation gave, for the backward pass of the convolution that read it.
+
+    That then returns the gradient of the activation's own input, which saves the activation its
+    pass: see ``conv_backward``.
+
+    Attributes:
+        y: the activation's output.
+        kind, alpha: as for ``activation_forward``; one of ``saves_output``, but softmax.
+
+    Example:
+        >>> x, w, dy = np.array([[-1.0, 2.0]]), np.array([[3.0, 4.0]]), np.ones((1, 1))
+        >>> y = activation_forward(x, "relu")
+        >>> dense_backward(dy, FromActivation(y, "relu"), w)[0]
+        array([[0., 4.]])
+    """
+
+    y: Array
+    kind: str = "relu"
+    alpha: float | None = None
+
+
+def from_activation(owner: str, x: Array | FromActivation) -> tuple[Array, str, float]:
+    """Return an input, and the activation that gave it: "linear" where nothing is known of it.
+
+    Raises:
+        ValueError: the output does not tell the activation's derivative.
+        TypeError: x is complex.
+    """
+    if not isinstance(x, FromActivation):
+        return x, "linear", 0.0
+    kind, alpha = check_elementwise(owner, x.kind, x.alpha, x.y)
+    if kind != "linear" and not saves_output(kind):
+        raise ValueError(
+            f"{owner}: x must come from an activation whose output tells its derivative, such as"
+            f" relu or tanh. Received: {kind!r}"
+        )
+    if x.y.dtype.kind == "c":
+        raise TypeError(f"{owner}: an activation gives real numbers. Received: {x.y.dtype.name}")
+    return x.y, kind, alpha
 
 
 def activation_forward(
@@ -103,7 +158,7 @@ def activation_forward_masked(
     """
     backend, x, residual = prepare(owner, x=x, residual=residual)
     expect_shape(owner, x.shape, residual=residual)
-    kind, alpha = _with_mask(owner, kind, alpha, x)
+    kind, alpha = check_masked(owner, kind, alpha, x)
     y, bits = backend.activation_masked(x, kind, alpha, residual)
     return y, Mask.of(y, bits, bend(kind, alpha)[0])
 
@@ -113,19 +168,8 @@ def activation_mask(
 ) -> Mask:
     """Return the mask of an output that is there: see ``activation_forward_masked``."""
     backend, y = prepare(owner, y=y)
-    kind, alpha = _with_mask(owner, kind, alpha, y)
+    kind, alpha = check_masked(owner, kind, alpha, y)
     return Mask.of(y, backend.activation_mask(y, kind, alpha), bend(kind, alpha)[0])
-
-
-def _with_mask(owner: str, kind: str, alpha: float | None, x: Array) -> tuple[str, float]:
-    """Return kind and alpha as backends take them; only what has a mask passes."""
-    kind, number = check_elementwise(owner, kind, alpha, x)
-    if not has_mask(kind, number):
-        raise ValueError(
-            f"{owner}: an activation with a mask is one of two slopes, relu, relu6, clipped_relu or"
-            f" leaky_relu with an alpha above 0. Received: {kind!r}, alpha={alpha!r}"
-        )
-    return kind, number
 
 
 def activation_backward(

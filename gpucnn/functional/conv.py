@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arguments import Padding, as_choice
-from ..backends.base import MATH, Array
+from ..backends.base import MATH, Array, bend
 from ..shapes import ConvShape
-from .activation import check_elementwise
+from .activation import FromActivation, check_elementwise, check_masked, from_activation
 from .checks import as_out_dtype, expect_shape, is_channels_last, narrowed, prepare
-from .directions import bias_grad, conjugate, dgrad, fprop, real_like, wgrad
+from .directions import bias_grad, conjugate, fprop, input_grad, real_like, wgrad
+from .mask import Mask
+from .unapplied import Unapplied, prepare_on_load, taken_apart
 
 
 def conv_shape(
@@ -43,7 +45,7 @@ def conv_shape(
 
 
 def conv_forward(
-    x: Array,
+    x: Array | Unapplied,
     w: Array,
     b: Array | None = None,
     *,
@@ -67,7 +69,7 @@ def conv_forward(
 
     Args:
         x: (N, H, W, C), or (N, C, H, W) with ``data_format="channels_first"``; with one or three
-            axes between them for 1-D and 3-D.
+            axes between them for 1-D and 3-D. Or an ``Unapplied`` that stands for such an array.
         w: (K, R, S, C / groups), whatever the data format.
         b: (K,), or None.
         strides: an int, or one for each axis; so is ``dilation``.
@@ -109,7 +111,9 @@ def conv_forward(
     """
     activation, alpha = check_elementwise(owner, activation, alpha, x)
     as_choice(owner, "math", math, MATH)
-    complex_too = activation == "linear"  # no order among complex numbers, no relu
+    x, on_load = taken_apart(x)
+    # no order among complex numbers, no relu, and no batch norm
+    complex_too = activation == "linear" and on_load is None
     backend, x, w, b, residual = prepare(
         owner, allow_complex=complex_too, x=x, w=w, b=b, residual=residual
     )
@@ -123,17 +127,64 @@ def conv_forward(
         data_format=data_format,
         owner=owner,
     )
+    _expect_shapes(owner, shape, x, w, b, residual)
+    out_dtype = as_out_dtype(owner, out_dtype, x)
+    on_load = prepare_on_load(owner, x, on_load, shape)
+    return fprop(backend, x, w, b, shape, activation, math, alpha, residual, out_dtype, on_load)
+
+
+def conv_forward_masked(
+    x: Array | Unapplied,
+    w: Array,
+    b: Array | None = None,
+    *,
+    activation: str = "relu",
+    alpha: float | None = None,
+    residual: Array | None = None,
+    math: str = "strict",
+    owner: str = "conv",
+    shape: ConvShape | None = None,
+    **geometry: Any,
+) -> tuple[Array, Mask | None]:
+    """Return ``conv_forward``'s y and the mask of it, which ``activation_backward`` takes for y.
+
+    It is None where it would cost more time than it saves: y then tells the same.
+
+    Args:
+        activation, alpha: as for ``activation_forward_masked``.
+        geometry: the keywords of ``conv_shape``, unless ``shape`` is given.
+
+    Raises:
+        ValueError, TypeError: as ``conv_forward`` and ``activation_forward_masked``.
+
+    Example:
+        >>> y, mask = conv_forward_masked(np.ones((1, 256, 256, 1)), np.ones((2, 1, 1, 1)))
+        >>> y.shape, mask.bits.shape
+        ((1, 256, 256, 2), (16384,))
+    """
+    activation, alpha = check_masked(owner, activation, alpha, x)
+    as_choice(owner, "math", math, MATH)
+    x, on_load = taken_apart(x)
+    backend, x, w, b, residual = prepare(owner, x=x, w=w, b=b, residual=residual)
+    shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
+    _expect_shapes(owner, shape, x, w, b, residual)
+    on_load = prepare_on_load(owner, x, on_load, shape)
+    y, bits = backend.conv_fprop_masked(x, w, b, shape, activation, math, alpha, residual, on_load)
+    return y, None if bits is None else Mask.of(y, bits, bend(activation, alpha)[0])
+
+
+def _expect_shapes(
+    owner: str, shape: ConvShape, x: Array, w: Array, b: Array | None, residual: Array | None
+) -> None:
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, (shape.filters,), b=b)
     expect_shape(owner, shape.y_shape, residual=residual)
-    out_dtype = as_out_dtype(owner, out_dtype, x)
-    return fprop(backend, x, w, b, shape, activation, math, alpha, residual, out_dtype)
 
 
 def conv_backward(
     dy: Array,
-    x: Array,
+    x: Array | FromActivation | Unapplied,
     w: Array | None,
     *,
     with_bias: bool = True,
@@ -151,20 +202,26 @@ def conv_backward(
     convention); the gradient of a real operand is real. Where dx is not needed and ``shape`` is
     given, w may be None: dw is a function of dy and x.
 
+    Where x is a ``FromActivation``, dx is the gradient of that activation's own input, dx * f'(x),
+    in one pass for those of two slopes, where there is a kernel.
+
     Raises:
         ValueError, TypeError: as ``conv_forward``; dy is not of the output's shape.
     """
     as_choice(owner, "math", math, MATH)
     if w is None and (needs_dx or shape is None):
         raise ValueError(f"{owner}: w must be given, but for dw alone of a shape. Received: w=None")
+    x, *activation = from_activation(owner, x)
+    x, on_load = taken_apart(x)
     dy = narrowed(owner, dy, x)
-    backend, dy, x, w = prepare(owner, allow_complex=True, dy=dy, x=x, w=w)
+    backend, dy, x, w = prepare(owner, allow_complex=on_load is None, dy=dy, x=x, w=w)
     shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
     expect_shape(owner, shape.x_shape, x=x)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, shape.y_shape, dy=dy)
-    dx = real_like(dgrad(backend, dy, conjugate(w), None, shape, math), x) if needs_dx else None
-    dw = wgrad(backend, conjugate(x), dy, shape, math)
+    on_load = prepare_on_load(owner, x, on_load, shape)
+    dx = input_grad(backend, dy, w, x, shape, math, *activation) if needs_dx else None
+    dw = wgrad(backend, conjugate(x), dy, shape, math, on_load)
     dw = dw if w is None else real_like(dw, w)
     db = bias_grad(backend, dy, shape.channels_last) if with_bias else None
     return dx, dw, db

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..arguments import as_choice
-from ..backends.base import MATH, NORM_FUSED, Array
+from ..backends.base import MATH, NORM_FUSED, Array, NormOnLoad
 from ..shapes import ConvShape, PoolShape
 from .checks import expect_shape, prepare, prepare_moving, prepare_statistics
 from .conv import conv_shape
+from .unapplied import Unapplied, check_applies, prepare_on_load, taken_apart
 
 
 def conv_norm_infer(
@@ -66,7 +67,7 @@ def conv_norm_infer(
 
 
 def conv_norm_train(
-    x: Array,
+    x: Array | Unapplied,
     w: Array,
     b: Array | None,
     gamma: Array,
@@ -77,18 +78,20 @@ def conv_norm_train(
     residual: Array | None = None,
     moving: tuple[Array, Array] | None = None,
     momentum: float = 0.99,
+    applies: bool = True,
     math: str = "strict",
     owner: str = "conv_norm",
     shape: ConvShape | None = None,
     **geometry: Any,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array | Unapplied, Array, Array]:
     """Return y = ``conv_forward(x, w, b)``, and z, mean, var = ``batch_norm_train(y, ...)``.
 
     The convolution may leave what mean and variance are made of, so that y is read once less.
 
     Args:
         x, w, b, math, shape: as for ``conv_forward``, but real; so is ``geometry``.
-        gamma, beta, epsilon, activation, residual, moving, momentum: as for ``batch_norm_train``.
+        gamma, beta, epsilon, activation, residual, moving, momentum, applies: as for
+            ``batch_norm_train``.
 
     Returns:
         y, z: (N, P, Q, K), or (N, K, P, Q); mean (K,) and the biased variance (K,).
@@ -105,6 +108,8 @@ def conv_norm_train(
     """
     as_choice(owner, "activation", activation, NORM_FUSED)
     as_choice(owner, "math", math, MATH)
+    check_applies(owner, applies, residual)
+    x, on_load = taken_apart(x)
     backend, x, w, b, gamma, beta, residual = prepare(
         owner, x=x, w=w, b=b, gamma=gamma, beta=beta, residual=residual
     )
@@ -114,6 +119,11 @@ def conv_norm_train(
     expect_shape(owner, (shape.filters,), b=b, gamma=gamma, beta=beta)
     expect_shape(owner, shape.y_shape, residual=residual)
     moving = prepare_moving(owner, x, shape.filters, moving)
-    return backend.conv_norm_train(
-        x, w, b, shape, gamma, beta, epsilon, activation, residual, moving, momentum, math
-    )
+    on_load = prepare_on_load(owner, x, on_load, shape)
+    y, z, mean, var = backend.conv_norm_train(
+        x, w, b, shape, gamma, beta, epsilon, activation, residual, moving, momentum, math,
+        on_load, applies,
+    )  # fmt: skip
+    if not applies:
+        z = Unapplied(y, NormOnLoad(gamma, beta, mean, var, epsilon, activation))
+    return y, z, mean, var

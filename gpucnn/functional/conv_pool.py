@@ -8,9 +8,10 @@ from typing import Any
 from ..arguments import Padding, as_choice
 from ..backends.base import FUSED, MATH, Array, pool_activates
 from ..shapes import ConvShape, PoolShape
+from .activation import FromActivation, from_activation
 from .checks import expect_shape, prepare
 from .conv import conv_shape
-from .directions import bias_grad, dgrad, wgrad
+from .directions import bias_grad, input_grad, wgrad
 from .pool import checked_index, pool_shape
 
 Shapes = tuple[ConvShape, PoolShape]
@@ -111,7 +112,7 @@ def conv_pool_backward(
     dy: Array,
     y: Array,
     index: Array | None,
-    x: Array,
+    x: Array | FromActivation,
     w: Array,
     pool_size: int | Sequence[int] = 2,
     *,
@@ -127,7 +128,8 @@ def conv_pool_backward(
 
     ``y`` and ``index`` are what the forward returned, x and w what it was given, ``geometry`` its
     keywords. dx is None without ``needs_dx``, db without ``with_bias``. Without dx, in the first
-    layer of a network, the gradients too are found in one pass where the forward was.
+    layer of a network, the gradients too are found in one pass where the forward was. x may be a
+    ``FromActivation``, as in ``conv_backward``.
 
     Raises:
         ValueError, TypeError: as ``conv_pool_forward``; dy, y or index is not of the output's
@@ -135,6 +137,7 @@ def conv_pool_backward(
     """
     as_choice(owner, "activation", activation, FUSED)
     as_choice(owner, "math", math, MATH)
+    x, *before = from_activation(owner, x)
     backend, dy, y, x, w = prepare(owner, dy=dy, y=y, x=x, w=w)
     conv, pool = shapes or conv_pool_shapes(x.shape, w.shape, pool_size, owner=owner, **geometry)
     expect_shape(owner, conv.x_shape, x=x)
@@ -147,6 +150,6 @@ def conv_pool_backward(
     if activation != "linear" and not pool_activates(pool):
         dy = backend.activation_backward(dy, y, activation, 0.0)
     dz = backend.pool_backward(dy, index, pool)
-    dx = dgrad(backend, dz, w, None, conv, math)
+    dx = input_grad(backend, dz, w, x, conv, math, *before)
     db = bias_grad(backend, dz, conv.channels_last) if with_bias else None
     return dx, wgrad(backend, x, dz, conv, math), db

@@ -8,13 +8,16 @@ from typing import Any
 
 from ..backends.base import Array
 from ..shapes import ConvShape
+from .activation import FromActivation, activation_backward
 from .checks import expect_shape
-from .conv import conv_backward, conv_forward
+from .conv import conv_backward, conv_forward, conv_forward_masked
 from .conv_norm import conv_norm_infer, conv_norm_train
+from .mask import Mask
+from .unapplied import Unapplied
 
 
 def dense_forward(
-    x: Array,
+    x: Array | Unapplied,
     w: Array,
     b: Array | None = None,
     *,
@@ -31,7 +34,7 @@ def dense_forward(
     backends need no second matrix product.
 
     Args:
-        x: (..., C), two axes or more.
+        x: (..., C), two axes or more; or an ``Unapplied`` that stands for such an array.
         w: (units, C), the filters of that convolution.
         b: (units,), or None.
         activation, alpha, math, out_dtype: as in ``conv_forward``.
@@ -53,12 +56,28 @@ def dense_forward(
     size = (*x.shape[:-1], w.shape[0])
     options = {"activation": activation, "alpha": alpha, "math": math, "owner": owner}
     options["out_dtype"] = out_dtype
-    if residual is not None:
-        expect_shape(owner, size, residual=residual)
-        options["residual"] = _pixels(residual)
+    options |= _with_residual(owner, size, residual)
     return conv_forward(_pixels(x), w[:, None, :], b, shape=_geometry(x, w), **options).reshape(
         size
     )
+
+
+def dense_forward_masked(
+    x: Array | Unapplied,
+    w: Array,
+    b: Array | None = None,
+    *,
+    residual: Array | None = None,
+    owner: str = "dense",
+    **options: Any,
+) -> tuple[Array, Mask | None]:
+    """Return ``dense_forward``'s y and the mask of it; as ``conv_forward_masked``."""
+    _check(owner, x, w)
+    size = (*x.shape[:-1], w.shape[0])
+    options |= {"shape": _geometry(x, w), "owner": owner, **_with_residual(owner, size, residual)}
+    y, mask = conv_forward_masked(_pixels(x), w[:, None, :], b, **options)
+    y = y.reshape(size)
+    return y, mask and Mask.of(y, mask.bits, mask.slope)
 
 
 def dense_norm_infer(
@@ -72,9 +91,9 @@ def dense_norm_infer(
 
 
 def dense_norm_train(
-    x: Array, w: Array, b: Array | None, *norm: Array, residual: Array | None = None,
+    x: Array | Unapplied, w: Array, b: Array | None, *norm: Array, residual: Array | None = None,
     owner: str = "dense_norm", **options: Any,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+) -> tuple[Array, Array | Unapplied, Array, Array]:  # fmt: skip
     """Return ``dense_forward(x, w, b)`` and the norm of it; as ``conv_norm_train``."""
     _check(owner, x, w)
     options |= {"shape": _geometry(x, w), "owner": owner}
@@ -87,7 +106,7 @@ def dense_norm_train(
 
 def dense_backward(
     dy: Array,
-    x: Array,
+    x: Array | FromActivation | Unapplied,
     w: Array,
     *,
     with_bias: bool = True,
@@ -96,11 +115,15 @@ def dense_backward(
     owner: str = "dense",
 ) -> tuple[Array | None, Array, Array | None]:
     """Return dx (..., C), dw (units, C), db (units,) for dy (..., units); as ``conv_backward``."""
+    x, *activation = x if isinstance(x, FromActivation) else (x,)
     _check(owner, x, w)
     expect_shape(owner, (*x.shape[:-1], w.shape[0]), dy=dy)
+    # Of another order in memory, dx is to be what the activation makes of it by itself: sums over
+    # it, a bias's gradient, would be rounded in another way.
+    together = activation and x.flags.c_contiguous
     dx, dw, db = conv_backward(
         _pixels(dy),
-        _pixels(x),
+        FromActivation(_pixels(x), *activation) if together else _pixels(x),
         w[:, None, :],
         with_bias=with_bias,
         needs_dx=needs_dx,
@@ -108,10 +131,14 @@ def dense_backward(
         shape=_geometry(x, w),
         owner=owner,
     )
-    return None if dx is None else dx.reshape(x.shape), dw.reshape(w.shape), db
+    dx = None if dx is None else dx.reshape(x.shape)
+    if activation and not together and needs_dx:
+        kind, alpha = activation
+        dx = activation_backward(dx, x, kind, alpha=alpha, owner=owner)
+    return dx, dw.reshape(w.shape), db
 
 
-def _check(owner: str, x: Array, w: Array) -> None:
+def _check(owner: str, x: Array | Unapplied, w: Array) -> None:
     if x.ndim < 2 or w.ndim != 2 or x.shape[-1] != w.shape[1]:
         raise ValueError(
             f"{owner}: expects an input (batch, ..., {w.shape[-1]}) for a kernel (units, features)"
@@ -119,7 +146,14 @@ def _check(owner: str, x: Array, w: Array) -> None:
         )
 
 
-def _geometry(x: Array, w: Array) -> ConvShape:
+def _with_residual(owner: str, size: tuple[int, ...], residual: Array | None) -> dict[str, Array]:
+    if residual is None:
+        return {}
+    expect_shape(owner, size, residual=residual)
+    return {"residual": _pixels(residual)}
+
+
+def _geometry(x: Array | Unapplied, w: Array) -> ConvShape:
     return _shape(prod(x.shape[:-1]), *w.shape)
 
 
@@ -128,5 +162,5 @@ def _shape(rows: int, units: int, features: int) -> ConvShape:
     return ConvShape.of((rows, 1, features), (units, 1, features))
 
 
-def _pixels(x: Array) -> Array:
+def _pixels(x: Array | Unapplied) -> Array | Unapplied:
     return x.reshape(prod(x.shape[:-1]), 1, x.shape[-1])  # (..., C) -> (rows, 1, C)

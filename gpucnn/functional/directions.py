@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..backends.base import Array, Backend
+from ..backends.base import Array, Backend, NormOnLoad
 from ..shapes import ConvShape, split_axes
 from .checks import channel_shape
 
@@ -32,11 +32,13 @@ def real_like(array: Array, operand: Array) -> Array:
 def fprop(
     backend: Backend, x: Array, w: Array, b: Array | None, shape: ConvShape,
     activation: str = "linear", math: str = "strict", alpha: float = 0.0,
-    residual: Array | None = None, out_dtype: str | None = None,
+    residual: Array | None = None, out_dtype: str | None = None, on_load: NormOnLoad | None = None,
 ) -> Array:  # fmt: skip
     """x (x_shape), w (w_shape), b (filters,) -> y (y_shape); complex numbers have no relu."""
     if not any(map(is_complex, _given(x, w, b, residual))):
-        return backend.conv_fprop(x, w, b, shape, activation, math, alpha, residual, out_dtype)
+        return backend.conv_fprop(
+            x, w, b, shape, activation, math, alpha, residual, out_dtype, on_load
+        )
     y = _bilinear(backend, lambda x, w: backend.conv_fprop(x, w, None, shape, math=math), x, w)
     y = _add_bias(y, b, shape.channels_last)
     return y if residual is None else y + residual
@@ -52,9 +54,26 @@ def dgrad(
     return _add_bias(dx, b, shape.channels_last)
 
 
-def wgrad(backend: Backend, x: Array, dy: Array, shape: ConvShape, math: str = "strict") -> Array:
-    """x (x_shape), dy (y_shape) -> dw (w_shape), with no conjugation."""
-    return _bilinear(backend, lambda x, dy: backend.conv_wgrad(x, dy, shape, math), x, dy)
+def input_grad(
+    backend: Backend, dy: Array, w: Array, x: Array, shape: ConvShape, math: str,
+    kind: str = "linear", alpha: float = 0.0,
+) -> Array:  # fmt: skip
+    """dy (y_shape), w (w_shape), x (x_shape) -> the gradient of x, as real as x is.
+
+    Or of what went into the activation that gave x.
+    """
+    if kind != "linear" and not any(map(is_complex, (dy, w))):
+        return backend.conv_dgrad_through(dy, w, shape, x, kind, alpha, math)
+    dx = real_like(dgrad(backend, dy, conjugate(w), None, shape, math), x)
+    return dx if kind == "linear" else backend.activation_backward(dx, x, kind, alpha)
+
+
+def wgrad(
+    backend: Backend, x: Array, dy: Array, shape: ConvShape, math: str = "strict",
+    on_load: NormOnLoad | None = None,
+) -> Array:  # fmt: skip
+    """x (x_shape), dy (y_shape) -> dw (w_shape), with no conjugation; real where ``on_load``."""
+    return _bilinear(backend, lambda x, dy: backend.conv_wgrad(x, dy, shape, math, on_load), x, dy)
 
 
 def bias_grad(backend: Backend, dy: Array, channels_last: bool) -> Array:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 
 from ..arguments import as_choice
-from ..backends.base import FUSED, NORM_FUSED, Array
+from ..backends.base import FUSED, NORM_FUSED, Array, NormOnLoad
 from ..shapes import NormShape, PoolShape
 from .checks import channel_shape, expect_shape, prepare, prepare_moving, prepare_statistics
+from .unapplied import Unapplied, check_applies
 
 
 def batch_norm_train(
@@ -24,8 +25,9 @@ def batch_norm_train(
     residual: Array | None = None,
     moving: tuple[Array, Array] | None = None,
     momentum: float = 0.99,
+    applies: bool = True,
     owner: str = "batch_norm",
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array | Unapplied, Array, Array]:
     """Normalise each channel by the mean and variance of its own batch.
 
     y = f(gamma * (x - mean) / sqrt(var + epsilon) + beta + residual) (Ioffe & Szegedy 2015)
@@ -37,14 +39,16 @@ def batch_norm_train(
         residual: as x, added before f in the same pass, or None.
         moving: a mean and a variance (C,) that follow the batch's, changed in place: each keeps
             ``momentum`` of itself and takes 1 - momentum of the batch's. None for neither.
+        applies: where False, y is not written, but an ``Unapplied``, for a convolution to read;
+            there is then no residual.
 
     Returns:
         y: as x; mean (C,) and the biased variance (C,).
 
     Raises:
         ValueError: gamma, beta or a moving statistic is not (C,), residual not of x's shape, axis
-            neither the last nor 1, the activation another one, or a moving statistic not
-            contiguous.
+            neither the last nor 1, the activation another one, a moving statistic not
+            contiguous, or there is a residual where not ``applies``.
         TypeError: the arrays differ in dtype or device, or are not floating.
 
     Example:
@@ -54,6 +58,7 @@ def batch_norm_train(
         (array([-1.,  1.]), array([2.]), array([1.]))
     """
     as_choice(owner, "activation", activation, NORM_FUSED)
+    check_applies(owner, applies, residual)
     backend, x, gamma, beta, residual = prepare(
         owner, x=x, gamma=gamma, beta=beta, residual=residual
     )
@@ -61,9 +66,12 @@ def batch_norm_train(
     expect_shape(owner, (shape.channels,), gamma=gamma, beta=beta)
     expect_shape(owner, x.shape, residual=residual)
     moving = prepare_moving(owner, x, shape.channels, moving)
-    return backend.batch_norm_train(
-        x, gamma, beta, epsilon, shape, activation, residual, moving, momentum
+    y, mean, var = backend.batch_norm_train(
+        x, gamma, beta, epsilon, shape, activation, residual, moving, momentum, applies
     )
+    if not applies:
+        y = Unapplied(x, NormOnLoad(gamma, beta, mean, var, epsilon, activation))
+    return y, mean, var
 
 
 def batch_norm_pool_train(

@@ -24,6 +24,14 @@ class Activated(Layer):
     activation: str
     softmax_axis = -1
     fused: frozenset[str] = ACTIVATIONS  # what the layer's own kernel can apply
+    # What runs the layer and returns the output's mask, too, which ``_forward`` is then asked for
+    # by ``masked=True`` (see ``network.masks``); None where nothing does.
+    _run_masked: Callable[..., tuple[Array, F.Mask | None]] | None = None
+
+    def _check(self, x: Array | F.Unapplied) -> Array | F.Unapplied:
+        if isinstance(x, F.Unapplied):  # from within a network: see ``network.on_load``
+            return x._replace(x=super()._check(x.x))
+        return super()._check(x)
 
     def _activate(self, y: Array, activation: str) -> tuple[Array, Array | None]:
         """Return the activation's output and what ``_deactivate`` will need of it."""
@@ -33,12 +41,16 @@ class Activated(Layer):
         return out, out if F.saves_output(activation) else y
 
     def _run_activated(
-        self, run: Callable, *arrays: Any, activation: str, **keywords: Any
-    ) -> tuple[Array, Array | None]:
+        self, run: Callable, *arrays: Any, activation: str, masked: bool = False, **keywords: Any
+    ) -> tuple[Array, Array | F.Mask | None]:
         """``_activate`` the result of a convolution, in the same kernel where it knows how.
 
-        Where a backward pass may follow, those are the ones whose derivative the output tells.
+        Where a backward pass may follow, those are the ones whose derivative the output tells. If
+        ``masked``, its mask is kept in its place, where that pays.
         """
+        if masked:
+            y, mask = self._run_masked(*arrays, activation=activation, owner=self.label, **keywords)
+            return y, y if mask is None else mask
         fused = activation in self.fused and (F.saves_output(activation) or not self._keeps)
         if not fused or arrays[0].dtype.kind == "c":
             return self._activate(run(*arrays, owner=self.label, **keywords), activation)
@@ -46,6 +58,9 @@ class Activated(Layer):
         return y, y
 
     def _deactivate(self, dy: Array, kept: Array | F.Mask | None, activation: str) -> Array:
+        """Return the gradient before the activation: dy itself where nothing is kept for it."""
+        if kept is None:
+            return dy
         return F.activation_backward(dy, kept, activation, axis=self.softmax_axis, owner=self.label)
 
     def _gradients(self, run: Callable, *arrays: Any, **keywords: Any) -> Array | None:
@@ -79,7 +94,9 @@ class Pointwise(Layer):
         self._save(y if F.saves_output(self.kind) else x)
         return y
 
-    def _backward(self, dy: Array, saved: Array | F.Mask) -> Array:
+    def _backward(self, dy: Array, saved: Array | F.Mask | None) -> Array:
+        if saved is None:
+            return dy
         return F.activation_backward(
             dy, saved, self.kind, alpha=self.alpha, axis=self.axis, owner=self.label
         )

@@ -60,7 +60,7 @@ def as_dtype(owner: str, dtype: Any) -> np.dtype:
         raise ValueError(
             f"{owner}: dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}"
         )
-    return found
+    return found.newbyteorder("=")
 
 
 def snake_case(name: str) -> str:
@@ -105,7 +105,11 @@ class Layer:
     # the gradient of a picture, and dgrad is a third of a convolution's work.
     needs_input_gradient = True
 
-    def __init__(self, *, name: str | None = None, input_shape: Shape | None = None) -> None:
+    def __init__(
+        self, *, name: str | None = None, input_shape: Shape | None = None, **unknown: Any
+    ) -> None:
+        if unknown:
+            raise TypeError(self._misspelt(*next(iter(unknown.items()))))
         if not isinstance(name, (str, NoneType)):
             kind = type(self).__name__
             raise TypeError(f"{kind}: name must be a string. Received: name={name!r}")
@@ -263,6 +267,15 @@ class Layer:
 
     # ---- for layers ------------------------------------------------------------------------------
 
+    def _misspelt(self, name: str, value: Any) -> str:
+        """Return what to say of an argument that no class of the layer's has taken."""
+        from difflib import get_close_matches
+
+        known = (*self.arguments, "name", "input_shape")
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}."
+        return f"{type(self).__name__}: no argument {name!r}; {hint} Received: {name}={value!r}"
+
     def _pass_forward(
         self, forward: Callable[..., Array], subject: Any, x: Array, training: bool
     ) -> Array:
@@ -287,6 +300,8 @@ class Layer:
         backend = backend_of(self.label, input=x, **self.params)
         if x.dtype.kind in "iub":
             x = x.astype(self.dtype or np.float32)
+        elif not x.dtype.isnative:  # as a file of another machine has it
+            x = x.astype(x.dtype.newbyteorder("="))
         if not (self.built and x.shape == self._accepted):
             self._require(tuple(x.shape))
         if not self.built:

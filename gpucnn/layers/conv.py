@@ -83,10 +83,9 @@ class Conv(Activated):
         math: str | None = None,
         kernel_initializer: Initializer = "he_normal",
         bias_initializer: Initializer = "zeros",
-        name: str | None = None,
-        input_shape: Shape | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, input_shape=input_shape)
+        super().__init__(**common)
         label = self.label
         self.filters = as_int(label, "filters", filters)
         self.kernel_size = as_tuple(label, "kernel_size", kernel_size, self.rank)
@@ -128,6 +127,7 @@ class Conv(Activated):
     # What the kinds of convolution differ in:
 
     _run = staticmethod(F.conv_forward)
+    _run_masked = staticmethod(F.conv_forward_masked)
     _run_backward = staticmethod(F.conv_backward)
 
     def _groups(self, channels: int) -> int:
@@ -167,11 +167,12 @@ class Conv(Activated):
             self._add("bias", (filters,), self.bias_initializer)
 
     def _forward(
-        self, x: Array, training: bool, activation: str | None = None, residual: Array | None = None
-    ) -> Array:
+        self, x: Array, training: bool, activation: str | None = None,
+        residual: Array | None = None, masked: bool = False,
+    ) -> Array:  # fmt: skip
         shape, activation = self._geometry(x.shape), activation or self.activation
         kernel, bias = self.params["kernel"], self.params.get("bias")
-        options = {"shape": shape, "math": self.math, "activation": activation}
+        options = {"shape": shape, "math": self.math, "activation": activation, "masked": masked}
         options |= {} if residual is None else {"residual": residual}
         y, kept = self._run_activated(self._run, x, kernel, bias, **options)
         self._save(x, kept, shape, activation, residual is not None)
@@ -194,7 +195,7 @@ class Conv(Activated):
         return F.conv_norm_train(x, kernel, bias, *norm, math=self.math, shape=shape, **options)
 
     def _backward(
-        self, dy: Array, x: Array, kept: Array | None, shape: ConvShape, activation: str,
+        self, dy: Array, x: Array, kept: Array | F.Mask | None, shape: ConvShape, activation: str,
         with_residual: bool,
     ) -> Array | tuple[Array, Array]:  # fmt: skip
         """Return dx, and the gradient of the residual, if there was one."""

@@ -54,6 +54,7 @@ class ConvTranspose(Conv):
 
     fused = frozenset()
     _run = staticmethod(F.conv_transpose_forward)
+    _run_masked = None
     _run_backward = staticmethod(F.conv_transpose_backward)
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -11,9 +11,10 @@ from ..backends.base import Array
 from ..functional.activation import check_activation
 from ..initializers import Initializer, check_initializer
 from ..math_mode import as_math
+from ..shapes import ConvShape
 from .activation import Activated
 from .base import Shape, sample_text
-from .conv import Conv, Conv1D, Conv2D, Conv3D
+from .conv import Conv, Conv1D, Conv2D, Conv3D, conv_shape
 
 
 class Dense(Activated):
@@ -52,10 +53,9 @@ class Dense(Activated):
         out_dtype: str | None = None,
         kernel_initializer: Initializer = "he_normal",
         bias_initializer: Initializer = "zeros",
-        name: str | None = None,
-        input_shape: Shape | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, input_shape=input_shape)
+        super().__init__(**common)
         self.units = as_int(self.label, "units", units)
         self.activation = check_activation(self.label, activation)
         self.use_bias = bool(use_bias)
@@ -139,12 +139,20 @@ class Dense(Activated):
         if self.use_bias:
             self._add("bias", (self.units,), self.bias_initializer)
 
+    _run_masked = staticmethod(F.dense_forward_masked)
+
+    def _geometry(self, x_shape: Shape) -> ConvShape:
+        """Return that of the convolution which this layer runs as."""
+        *rows, features = x_shape
+        return conv_shape((prod(rows), 1, features), (self.units, 1, features), owner=self.label)
+
     def _forward(
-        self, x: Array, training: bool, activation: str | None = None, residual: Array | None = None
-    ) -> Array:
+        self, x: Array, training: bool, activation: str | None = None,
+        residual: Array | None = None, masked: bool = False,
+    ) -> Array:  # fmt: skip
         kernel, bias = self.params["kernel"], self.params.get("bias")
         options = {"math": self.math, "activation": activation or self.activation}
-        options["out_dtype"] = self.output_dtype
+        options |= {"masked": True} if masked else {"out_dtype": self.output_dtype}
         y, kept = self._run_activated(
             F.dense_forward, x, kernel, bias, residual=residual, **options
         )
@@ -164,7 +172,7 @@ class Dense(Activated):
         return F.dense_norm_train(x, kernel, bias, *norm, math=self.math, **options)
 
     def _backward(
-        self, dy: Array, x: Array, kept: Array | None, activation: str, with_residual: bool
+        self, dy: Array, x: Array, kept: Array | F.Mask | None, activation: str, with_residual: bool
     ) -> Array | tuple[Array, Array]:
         """Return dx, and the gradient of the residual, if there was one."""
         dy = self._deactivate(dy, kept, activation)

@@ -9,10 +9,10 @@ import numpy as np
 from .. import functional as F
 from ..arguments import as_int, as_number
 from ..backends.base import Array
-from ..functional.checks import prepare
+from ..functional.checks import expect_shape, prepare
 from ..initializers import draw_seed
 from ..varying import varying
-from .base import Layer
+from .base import Layer, Shape
 
 
 class Dropout(Layer):
@@ -48,12 +48,12 @@ class Dropout(Layer):
 
     def _forward(self, x: Array, training: bool) -> Array:
         if not training or self.rate == 0:
-            self._save(None)
+            self._save(x.shape, None)
             return x
         _, x = prepare(self.label, x=x)  # what does not fit counts for nothing
         call = varying(self._next_call, np.int64)
         y = F.dropout_forward(x, self.rate, seed=self.seed, offset=call, owner=self.label)
-        self._save(call)
+        self._save(x.shape, call)
         return y
 
     def _forward_masked(self, x: Array, kind: str, alpha: float | None) -> tuple[Array, F.Mask]:
@@ -66,7 +66,8 @@ class Dropout(Layer):
         self.counters["calls"] += 1
         return self.counters["calls"] - 1
 
-    def _backward(self, dy: Array, call: int | Array | None) -> Array:
+    def _backward(self, dy: Array, shape: Shape, call: int | Array | None) -> Array:
+        expect_shape(self.label, shape, dy=dy)
         if call is None:
             return dy
         return F.dropout_backward(dy, self.rate, seed=self.seed, offset=call, owner=self.label)

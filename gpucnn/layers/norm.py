@@ -27,10 +27,9 @@ class _Norm(Layer):
         axis: int = -1,
         gamma_initializer: Initializer = "ones",
         beta_initializer: Initializer = "zeros",
-        name: str | None = None,
-        input_shape: Shape | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, input_shape=input_shape)
+        super().__init__(**common)
         self.epsilon = as_number(self.label, "epsilon", epsilon, least=0)
         self.axis = self._check_axis(axis)
         self.gamma_initializer = check_initializer(
@@ -107,8 +106,13 @@ class BatchNorm(_Norm, Activated):
     def _forward(
         self, x: Array, training: bool, activation: str | None = None,
         residual: Array | None = None, behind: Callable[..., tuple[Array, ...]] | None = None,
-    ) -> Array:  # fmt: skip
-        """In training ``behind`` runs a convolution of x first, and gives its output, too."""
+        applies: bool = True,
+    ) -> Array | F.Unapplied:  # fmt: skip
+        """In training ``behind`` runs a convolution of x first, and gives its output, too.
+
+        Where not ``applies`` the statistics alone are taken, for a layer that applies the norm to
+        what it loads; in training, with an activation of ``NORM_FUSED`` and no residual.
+        """
         activation = activation or self.activation
         own = activation if activation in self.fused else "linear"  # what the kernels apply
         gamma, beta = self.params["gamma"], self.params["beta"]
@@ -117,7 +121,7 @@ class BatchNorm(_Norm, Activated):
         options |= {"activation": own, "residual": residual}
         training = training and self.trainable
         if training:
-            options |= {"moving": statistics, "momentum": self.momentum}
+            options |= {"moving": statistics, "momentum": self.momentum, "applies": applies}
             if behind is None:
                 y, *statistics = F.batch_norm_train(x, gamma, beta, **options)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from .. import functional as F
 from ..arguments import Padding, as_tuple, check_data_format, check_padding
@@ -55,10 +56,9 @@ class Pool(Layer):
         ceil_mode: bool = False,
         count_padding: bool = False,
         dilation_rate: int | Sequence[int] = 1,
-        name: str | None = None,
-        input_shape: Shape | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, input_shape=input_shape)
+        super().__init__(**common)
         label = self.label
         self.pool_size = as_tuple(label, "pool_size", pool_size, self.rank)
         self.strides = (
@@ -128,10 +128,9 @@ class GlobalPool(Layer):
         *,
         keepdims: bool = False,
         data_format: str = "channels_last",
-        name: str | None = None,
-        input_shape: Shape | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, input_shape=input_shape)
+        super().__init__(**common)
         self.keepdims = bool(keepdims)
         self.data_format = check_data_format(self.label, data_format)
 

@@ -112,7 +112,7 @@ class SeparableConv(Conv):
         if self.use_bias:
             self._add("bias", (self.filters,), self.bias_initializer)
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    def _forward(self, x: Array, training: bool, masked: bool = False) -> Array:
         depthwise, pointwise = self._geometries(x.shape)
         label, params = self.label, self.params
         middle = F.conv_forward(
@@ -127,6 +127,7 @@ class SeparableConv(Conv):
             shape=pointwise,
             math=self.math,
             activation=self.activation,
+            masked=masked,
         )
         self._save(x, middle, kept)
         return y

@@ -14,7 +14,8 @@ from ..backends.base import Array, Backend
 from ..layers.base import Layer, Shape, as_dtype, inference_mode
 from . import weights
 from .naming import adopt
-from .plan import Stage, plan
+from .plan import plan
+from .stages import Stage
 from .weights import Parameter
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Network(Layer):
 
     fuses = True
 
+    # Whether it stands within another network, which converts what comes in.
+    nested = False
+
     # Whether somebody keeps the output for the way back, as far as this network knows: where one
     # around it says False, a ReLU at its end keeps a mask (see ``masks``).
     output_is_kept = True
@@ -60,6 +64,9 @@ class Network(Layer):
         super().__init__(name=name, input_shape=input_shape)
         self.dtype = None if dtype is None else as_dtype(self.label, dtype)
         self.layers = adopt(self.label, layers)
+        for layer in self.layers:
+            if isinstance(layer, Network):
+                layer.nested = True
         self._planned: tuple[Any, Any] = (None, None)
 
     # ---- what a kind of network says -------------------------------------------------------------
@@ -241,8 +248,8 @@ class Network(Layer):
         return self._planned[1]
 
     @property
-    def _masks(self) -> bool:
-        """Whether stages may keep masks: complex numbers have no sign."""
+    def _refines(self) -> bool:
+        """Whether stages may keep masks and apply norms on load: complex numbers know neither."""
         return self.fuses and self.dtype.kind != "c"
 
     def _stages(self, layers: Sequence[Layer]) -> list[Layer | Stage]:
@@ -338,6 +345,9 @@ class Network(Layer):
                 f"{self.label}: the network is {self.dtype.name} and takes no complex numbers; give"
                 f" it dtype={x.dtype.name!r}. Received: input of dtype {x.dtype.name}"
             )
+        wide = x.dtype.kind == "f" and x.dtype.itemsize > self.dtype.itemsize
+        if wide and self.nested and not self.parameter_count():
+            return x  # a Dense's logits, in its out_dtype, as layers without parameters take them
         return x.astype(self.dtype, copy=False)
 
     def _check_shape(self, xs: list[Array]) -> None:

@@ -15,7 +15,9 @@ from .base import Network, Step
 from .masks import is_input_kept, with_masks
 from .naming import give_names
 from .node import Input, Node
-from .plan import ConvNormSum, Stage, SumReLU, WithSum, backward_through, sum_of, sum_relu
+from .on_load import with_norms_on_load
+from .plan import sum_of, sum_relu
+from .stages import ConvNormSum, Stage, SumReLU, WithSum, backward_through, run_forward
 
 
 class Run(NamedTuple):
@@ -111,15 +113,20 @@ class Graph(Network):
         sums = self._take_sums(chains, readers, outputs) if self.fuses else {}
         runs, needed = [], outputs
         kept = dict.fromkeys(outputs, self.output_is_kept)  # for the way back
+        alone: dict[int, Stage] = {}  # by the place of what it reads first, a sum that alone does
         for chain in sorted(chains.values(), reverse=True):
             layers = [self.layers[place - first] for place in chain]
             if chain[0] in sums:
                 stage, sources = sums[chain[0]]
+                if readers[sources[0]] == 1 and sources[0] not in outputs:
+                    alone[sources[0]] = stage
                 stages = [stage, *self._stages(layers[len(stage.layers) - stage.before + 1 :])]
             else:
                 stages, sources = self._stages(layers), self._sources[chain[0] - first]
             last = kept.get(chain[-1], False)
-            stages = with_masks(stages, last) if self._masks else stages
+            if self._refines:
+                stages = with_masks(stages, last)
+                stages = with_norms_on_load(stages, alone.get(chain[-1]))
             for index, source in enumerate(sources):
                 kept[source] = kept.get(source, False) or is_input_kept(stages, last, index)
             runs.append(Run(stages, sources, chain[-1], sorted(set(sources) - needed)))
@@ -237,7 +244,7 @@ class Graph(Network):
                 del values[index]
             value = value if stages[0].takes_many else value[0]
             for stage in stages:
-                value = stage.forward(value, training)
+                value = run_forward(stage, value, training)
             values[place] = value
         self._save()
         results = [values[self._index[node.serial]] for node in self.outputs]

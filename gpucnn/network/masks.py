@@ -1,14 +1,16 @@
-"""Which activations keep one bit a number for the way back, in place of their output.
+"""What an activation keeps for the way back: nothing, one bit a number, or its output.
 
-The derivative of a ReLU, and of its kin of two slopes, follows from the output, which costs nothing
-to keep where the next layer keeps it as its input: a convolution, a dense layer, a batch norm. In
-front of others, a dropout, a mean, a sum, nobody else would keep it, and a bit a number does:
+The derivative of a ReLU, and of its kin of two slopes, follows from the output. Where a convolution
+or dense layer alone reads that, it keeps it as its input, and multiplies the gradient by the
+derivative before it writes it: the activation has no way back of its own. In front of others, a
+dropout, a mean, a sum, nobody else would keep the output, and a bit a number does:
 
     ReLU, dropout     the dropout writes one mask for both, and the way back is one pass for both
     ReLU              it is written along with the output
     sum, ReLU
-    convolution or dense layer, perhaps a sum, ReLU     a pass over the output writes it, where
-    batch norm, sum, ReLU                               the backend finds that it pays
+    convolution or dense layer, perhaps a sum, ReLU     the same, where its kernel can, else a pass
+    batch norm, sum, ReLU                               over the output, where the backend finds
+                                                        that it pays
 
 What a layer does with its input it says itself: ``Layer.keeps_input`` and ``passes_input``.
 """
@@ -20,7 +22,7 @@ from typing import Any
 
 from .. import functional as F
 from ..backends.base import Array, Backend
-from ..layers.activation import Pointwise
+from ..layers.activation import Activated, Pointwise
 from ..layers.base import Layer
 from ..layers.conv import Conv
 from ..layers.dense import Dense
@@ -28,20 +30,21 @@ from ..layers.dropout import Dropout
 from ..layers.norm import BatchNorm
 from ..layers.separable import SeparableConv
 from .base import Network
-from .plan import ConvNormSum, Stage, SumReLU, WithActivation, WithSum, is_as_written
+from .plan import is_as_written, is_conv
+from .stages import ConvNormSum, Stage, SumReLU, WithActivation, WithSum
 
 
-class Masked(Stage):
-    """A layer with an activation of its own, or that is one. Kept: a mask in place of y."""
+class Alone(Stage):
+    """A layer with an activation of its own, or that is one, or that reads one."""
 
     def _forward(self, x: Array, training: bool) -> Array:
         lead, ending = self.lead, self.ending
-        if isinstance(lead, Pointwise) and lead._keeps and not ending.drops(training):
+        if ending and ending.masks(training) and isinstance(lead, Pointwise) and lead._keeps:
             options = {"alpha": lead.alpha, "owner": lead.label}
             y, mask = F.activation_forward_masked(x, lead.kind, **options)
             lead._save(mask)
             return y
-        return ending(lead, lead._forward(x, training), training)
+        return self._run_lead(x, training)
 
     def _backward(self, dy: Array, *saved: Any) -> Array:
         return self.lead._backward(dy, *saved)
@@ -55,21 +58,45 @@ class Ending:
         dropout: the layer behind it, which then drops what it lets through; or None.
         kept: whether somebody else keeps the output, so that it may as well stay.
         of_norm: whether the output is the sum of a batch norm and a residual.
+        read: whether the layer that reads the output multiplies by the derivative.
     """
 
     def __init__(
-        self, kind: str, alpha: float | None, dropout: Dropout | None, kept: bool, of_norm: bool
-    ) -> None:
+        self, kind: str, alpha: float | None, dropout: Dropout | None = None, kept: bool = True,
+        of_norm: bool = False, read: bool = False,
+    ) -> None:  # fmt: skip
         self.kind, self.alpha, self.dropout = kind, alpha, dropout
-        self.kept, self.of_norm = kept, of_norm
+        self.kept, self.of_norm, self.read = kept, of_norm, read
 
     def drops(self, training: bool) -> bool:
         return self.dropout is not None and training and self.dropout.rate > 0
 
+    def masks(self, training: bool) -> bool:
+        """Return whether the activation may write the mask along with its output."""
+        return not self.read and not self.drops(training)
+
+    def forward(self, lead: Layer, x: Array, training: bool, **options: Any) -> Array:
+        """Run a layer forward, and return what the next one reads of its output."""
+        if self._is_layers_own(lead, training):
+            return lead._forward(x, training, masked=True, **options)
+        return self(lead, lead._forward(x, training, **options), training)
+
+    def _is_layers_own(self, lead: Layer, training: bool) -> bool:
+        """Return whether the layer itself brings the mask, if it pays."""
+        return (
+            isinstance(lead, Activated)
+            and lead._run_masked is not None
+            and lead.output_dtype is None
+            and lead._keeps
+            and not (self.kept or self.drops(training))
+        )
+
     def __call__(self, lead: Layer, y: Array, training: bool) -> Array:
         """Return what the next layer reads of the output of ``lead``, which has saved it."""
-        end = y
-        if self.drops(training):
+        end, mask = y, None
+        if self.read:
+            pass  # nothing is left to be kept
+        elif self.drops(training):
             if not lead._keeps:
                 return self.dropout._forward(y, training)
             end, mask = self.dropout._forward_masked(y, self.kind, self.alpha)
@@ -92,16 +119,21 @@ def _replaced(saved: Any, y: Array, mask: F.Mask) -> Any:
     return saved
 
 
-def with_masks(stages: Sequence[Layer | Stage], kept: bool) -> list[Layer | Stage]:
-    """Return a chain's stages, with masks where they save something; ``kept``: somebody keeps y.
+def with_masks(
+    stages: Sequence[Layer | Stage], kept: bool, reader: Stage | None = None
+) -> list[Layer | Stage]:
+    """Return a chain's stages, with activations that keep no output where they need not.
 
     Networks among them are told whether somebody keeps theirs.
 
-    >>> from gpucnn.layers import Flatten, ReLU
+    Args:
+        kept: whether somebody keeps the chain's output.
+        reader: the stage that alone reads it, if there is one.
+
     >>> [stage.name for stage in with_masks([Dense(8, "relu"), Dropout(0.5), Dense(2)], True)]
     ['dense+dropout', 'dense']
-    >>> [type(stage).__name__ for stage in with_masks([ReLU(), Flatten(), Dense(2)], True)]
-    ['ReLU', 'Flatten', 'Dense']
+    >>> with_masks([Dense(8, "relu"), Dense(2)], True)[1].source
+    ('relu', None)
     """
     made: list[Layer | Stage] = []
     for stage in reversed(stages):
@@ -111,13 +143,33 @@ def with_masks(stages: Sequence[Layer | Stage], kept: bool) -> list[Layer | Stag
             dropout = made.pop()
         if isinstance(stage, Network):
             stage.output_is_kept = kept
-        elif dropout or (not kept and F.has_mask(kind, alpha)):
-            stage = stage if isinstance(stage, Stage) else Masked(stage)
-            of_norm = isinstance(stage, ConvNormSum) or isinstance(stage.lead, BatchNorm)
-            stage.end_in(Ending(kind, alpha, dropout, kept, of_norm))
+        elif dropout or F.has_mask(kind, alpha):
+            of_norm = isinstance(stage, ConvNormSum) or isinstance(_lead(stage), BatchNorm)
+            if dropout or not kept:
+                stage = _as_stage(stage)
+                stage.end_in(Ending(kind, alpha, dropout, kept, of_norm))
+            elif not of_norm and _multiplies(behind := made[-1] if made else reader):
+                stage, behind = _as_stage(stage), _as_stage(behind)
+                stage.end_in(Ending(kind, alpha, read=True))
+                behind.source = kind, alpha
+                made[-1:] = [behind] if made else []
         made.append(stage)
         kept = _keeps(stage, kept)
     return made[::-1]
+
+
+def _multiplies(stage: Layer | Stage | None) -> bool:
+    """Return whether a stage can take the derivative of the activation before it upon itself."""
+    lead = _lead(stage)
+    return is_conv(lead) or is_as_written(lead, Dense)
+
+
+def _lead(stage: Layer | Stage | None) -> Layer | None:
+    return stage.lead if isinstance(stage, Stage) else stage
+
+
+def _as_stage(stage: Layer | Stage) -> Stage:
+    return stage if isinstance(stage, Stage) else Alone(stage)
 
 
 def is_input_kept(stages: Sequence[Layer | Stage], kept: bool, place: int = 0) -> bool:
@@ -130,7 +182,7 @@ def is_input_kept(stages: Sequence[Layer | Stage], kept: bool, place: int = 0) -
 def _keeps(stage: Layer | Stage, kept: bool, place: int = 0) -> bool:
     if isinstance(stage, (WithSum, ConvNormSum)):
         return place == 0  # not the residual
-    layer = stage.lead if isinstance(stage, Stage) else stage
+    layer = _lead(stage)
     return layer.keeps_input or (layer.passes_input and kept)
 
 

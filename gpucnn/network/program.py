@@ -55,8 +55,9 @@ from ..layers.reshape import Reshape
 from ..shapes import ConvShape, PoolShape
 from .base import Network
 from .graph import Graph
-from .plan import WithActivation, channel_axis, is_as_written, is_conv, is_max_pool, is_relu
+from .plan import channel_axis, is_as_written, is_conv, is_max_pool, is_relu
 from .sequential import Residual, Sequential
+from .stages import WithActivation
 
 
 @dataclass(eq=False)

@@ -14,7 +14,9 @@ from .base import Network, Step
 from .masks import is_input_kept, with_masks
 from .naming import listed
 from .node import Node
-from .plan import ConvNormSum, Stage, SumReLU, WithSum, backward_through, sum_of, sum_relu
+from .on_load import with_norms_on_load
+from .plan import sum_of, sum_relu
+from .stages import ConvNormSum, Stage, SumReLU, WithSum, backward_through, run_forward
 
 
 class Sequential(Network):
@@ -74,7 +76,7 @@ class Sequential(Network):
 
     def _forward(self, x: Array, training: bool) -> Array:
         for stage in self._plan():
-            x = stage.forward(x, training)
+            x = run_forward(stage, x, training)
         self._save()
         return x
 
@@ -83,7 +85,9 @@ class Sequential(Network):
 
     def _make_plan(self) -> list[Layer | Stage]:
         stages = self._stages(self.layers)
-        return with_masks(stages, self.output_is_kept) if self._masks else stages
+        if not self._refines:
+            return stages
+        return with_norms_on_load(with_masks(stages, self.output_is_kept))
 
     @property
     def keeps_input(self) -> bool:
@@ -174,11 +178,11 @@ class Residual(Network):
         body, shortcut, last = self._plan()
         y = side = x
         for stage in body:
-            y = stage.forward(y, training)
+            y = run_forward(stage, y, training)
         for stage in shortcut:
-            side = stage.forward(side, training)
+            side = run_forward(stage, side, training)
         if last is not None:
-            y = last.forward([y, side], training)
+            y = run_forward(last, [y, side], training)
         else:
             y = F.add(y, side, owner=self.label)
             if self.activation is not None:
@@ -209,12 +213,13 @@ class Residual(Network):
             self._sum.name = self.name
             last = sum_relu(self._sum, self.activation, complex_numbers)
         ways = [self._stages(body), self._stages(self.shortcut)]
-        if self._masks:
+        if self._refines:
             with_masks(_end(last), self.output_is_kept)
-            ways = [
-                with_masks(way, is_input_kept(_end(last), False, place))
-                for place, way in enumerate(ways)
-            ]
+            body, shortcut = (
+                with_masks(way, is_input_kept(_end(last), False, place), reader)
+                for place, (way, reader) in enumerate(zip(ways, (last, None), strict=True))
+            )
+            ways = [with_norms_on_load(body, last), with_norms_on_load(shortcut)]
         return *ways, last
 
     @property

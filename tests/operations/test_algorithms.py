@@ -83,7 +83,8 @@ def runs_case(
     """Return whether a case of so many multiply-adds runs."""
     if backend_name == "cuda":
         return True
-    tiles = 1 if number_format in RELAXED else 4  # as large as those of 16 bits are
+    # as large as those of 16 bits are
+    tiles = 1 if number_format in RELAXED or algorithm.name == "dmma" else 4
     if backend_name == "emulated" and algorithm.name not in LADDER:
         first = {"dmma": "float64"}.get(algorithm.name, "float32")
         first = "bfloat16" if "mma" in algorithm.name and first == "float32" else first

@@ -17,8 +17,8 @@ from tests.tolerance import assert_close
 OPERATIONS = sorted(Backend.__abstractmethods__)
 # of others, unless a backend knows better
 COMPOSED = [
-    "batch_norm_pool_train", "conv_norm_infer", "conv_norm_train", "conv_pool_backward",
-    "conv_pool_forward",
+    "batch_norm_pool_train", "conv_dgrad_through", "conv_fprop_masked", "conv_norm_infer",
+    "conv_norm_train", "conv_pool_backward", "conv_pool_forward", "norms_on_load",
 ]  # fmt: skip
 CLASSES = [NumpyBackend, CudaBackend]
 

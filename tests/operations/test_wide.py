@@ -127,10 +127,16 @@ def test_dense_gives_logits_in_float32(every_backend: Backend) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize(
     "behind",
-    [[gpucnn.Softmax()], [gpucnn.LogSoftmax()], [gpucnn.Reshape((2, 2)), gpucnn.Tanh()]],
+    [
+        [gpucnn.Softmax()],
+        [gpucnn.LogSoftmax()],
+        [gpucnn.Reshape((2, 2)), gpucnn.Tanh()],
+        [gpucnn.Sequential([gpucnn.Softmax()])],
+        [gpucnn.Residual([gpucnn.Tanh()])],
+    ],
     ids=lambda layers: layers[-1].name,
-)  # fmt: skip
-def test_what_is_behind_logits_has_their_dtype_in_a_frozen_network(behind, dtype: str) -> None:
+)
+def test_what_is_behind_logits_has_their_dtype(behind, dtype: str) -> None:
     """Sums beyond the largest float16 among them."""
     layers = [gpucnn.Dense(4), gpucnn.Dense(4, out_dtype="float32"), *copy.deepcopy(behind)]
     model = gpucnn.Sequential(layers, input_shape=(6,), dtype=dtype)

@@ -54,6 +54,29 @@ def epilogues(
     close(var, stored.var(axes), dtype=np.float32, reduction=count)
 
 
+def through(
+    backend: CudaBackend, name: str, s: ConvShape, dtype: type, wanted: Callable[[Plan], bool]
+) -> None:
+    """Multiply gradients of inputs by the derivative of a ReLU with a ceiling, and of a leaky one.
+
+    What the sums are rounded to is the derivative's to multiply, by powers of two.
+    """
+    dy, w, x = (
+        draw(what, size, dtype)
+        for what, size in (("dy", s.y_shape), ("w", s.w_shape), ("x", s.x_shape))
+    )
+    problem = Problem("dgrad", s, np.dtype(dtype).name, through=True)
+    (plan,) = filter(wanted, ALGORITHMS[name].plans(problem))
+    dx = backend.run_plan(problem.plain, plan, dy, w, None)
+    for kind, alpha in (("clipped_relu", 0.75), ("leaky_relu", 0.25)):
+        y = reference.activation_forward(x, kind, alpha).astype(dtype)
+        with poisoned(np):
+            got = backend._run_through(problem, plan, dy, w, y, kind, alpha)
+        passes = (y > 0) & (y < alpha) if kind == "clipped_relu" else y > 0
+        slope = dtype(0 if kind == "clipped_relu" else alpha)
+        np.testing.assert_array_equal(got, np.where(passes, dx, slope * dx))
+
+
 def quads(backend: CudaBackend, name: str, s: ConvShape, tile: Any) -> None:
     """Store the maxima of 2x2 outputs, of which many are equal, some NaN, and some cut by ReLU."""
     x, w, b = (
@@ -73,6 +96,25 @@ def quads(backend: CudaBackend, name: str, s: ConvShape, tile: Any) -> None:
         got, place = backend._run_pooled(problem, plan, x, w, b)
     np.testing.assert_array_equal(got.astype(np.float64), y)
     assert (place == np.where(y > 0, index, 4)).all()
+
+
+def masks(backend: CudaBackend, name: str, s: ConvShape, tile: Any) -> None:
+    """Store the mask of a ReLU behind a residual's sum, in whole sums and in splits."""
+    x, w, b, residual = (
+        draw(what, size, np.float16)
+        for what, size in (("x", s.x_shape), ("w", s.w_shape), ("b", (s.filters,)),
+                           ("residual", s.y_shape))
+    )  # fmt: skip
+    problem, algorithm = Problem("fprop", s, "float16", "relu"), ALGORITHMS[name]
+    problem = replace(problem, residual=True, masked=True)
+    for plan in algorithm.plans(problem):
+        if plan.settings.tile == tile and algorithm.fuses(problem, plan):
+            plan = replace(plan, grid=(tile.cluster, 1, 1)) if name == "wgmma" else plan
+            with poisoned(np):
+                y, mask = backend._run_masked(problem, plan, x, w, b, residual)
+            np.testing.assert_array_equal(mask, reference.activation_mask(y, "relu", 0.0))
+            plain = backend.run_plan(replace(problem, masked=False), plan, x, w, b, residual)
+            np.testing.assert_array_equal(y, plain)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gpucnn.shapes import ConvShape
 from tests import reference
 from tests.cases import in_layout
 from tests.cases import random as draw
-from tests.planted_bugs.common import Bug, assert_close, epilogues, random
+from tests.planted_bugs.common import Bug, assert_close, epilogues, random, through
 from tests.tolerance import assert_close as close
 
 CONV = ConvShape.of(
@@ -132,6 +132,11 @@ def epilogue(backend: CudaBackend) -> None:
     epilogues(backend, "implicit_gemm", replace(CONV, batch=3), np.float32, narrow)
 
 
+def dgrad_through(backend: CudaBackend) -> None:
+    narrow = lambda plan: plan.settings.tile == NARROW and plan.grid[2] == 1  # noqa: E731
+    through(backend, "implicit_gemm", CONV, np.float32, narrow)
+
+
 SLAB_SYNC = "__syncthreads();  // the slab is complete, and everyone has read the one before\n"
 
 BUGS = [
@@ -207,8 +212,14 @@ BUGS = [
     Bug("the tail of the sum unchecked", wgrad, "split_sum.cu", "    if (i >= count) return;\n",
         ""),
     Bug("the shift of the division dropped", fprop, "divisor.cuh", ") >> d.shift", ") >> 1"),
-    Bug("the residual replaces the sum", epilogue, "epilogue.cuh", "sums[e] += other.at[e]",
-        "sums[e] = other.at[e]"),
+    Bug("the residual replaces the sum", epilogue, "epilogue.cuh", "return sum + other;",
+        "return other;"),
+    Bug("the ceiling of the ReLU before forgotten", dgrad_through, "epilogue.cuh",
+        "y > 0 && !(y >= number) ? sum", "y > 0 ? sum"),
+    Bug("the slope of the ReLU before forgotten", dgrad_through, "epilogue.cuh",
+        "sum : number * sum", "sum : 0 * sum"),
+    Bug("the derivative where another number lies", dgrad_through, "conv_dgrad.cu",
+        "join_residual<WIDTH>(values.at, to)", "join_residual<WIDTH>(values.at, to / 2)"),
     Bug("only half of the sums go through the curve", epilogue, "epilogue.cuh", "done += RUN",
         "done += 2 * RUN"),
     Bug("moments about zero", epilogue, "epilogue.cuh",

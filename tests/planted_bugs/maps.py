@@ -89,7 +89,7 @@ BUGS = [
     Bug("a digit of a coefficient", gelu, "activations.cuh", "0.0157442", "0.0156442"),
     Bug("the left tail's slope on the right", gelu, "activations.cuh", "x > 0 ? 1 - left : x", "x"),
     Bug("the last pack stored as if it were whole", gelu, "pack.cuh", "i + PACK <= size", "true"),
-    Bug("a mask's second half is its first", masks, "mask.cu", "<< (k * PACK + j)", "<< j"),
+    Bug("a mask's second half is its first", masks, "mask.cu", " << (k * PACK)", ""),
     Bug("a mask's first half is read twice", masks, "mask.cu", "bits >> (k * PACK + j)",
         "bits >> j"),
     Bug("an element's byte is its own", masks, "mask.cu", "mask[packs.i / OCTET] =",

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from gpucnn.backends.base import NormOnLoad
 from gpucnn.backends.cuda import CudaBackend
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, Problem
-from gpucnn.backends.cuda.algorithms.mma import SMALL
-from gpucnn.shapes import ConvShape
+from gpucnn.backends.cuda.algorithms.mma_tiles import SMALL
+from gpucnn.shapes import ConvShape, NormShape
 from tests import reference
 from tests.cases import as_tf32
 from tests.cases import random as draw
 from tests.operations.conftest import poisoned
 from tests.operations.test_algorithms import ROUNDINGS
-from tests.planted_bugs.common import Bug, epilogues, quads
+from tests.planted_bugs.common import Bug, epilogues, masks, quads
 from tests.tolerance import assert_close as close
 
 HALVES = ConvShape.of(
@@ -96,6 +97,11 @@ def quads_f16(backend: CudaBackend) -> None:
     quads(backend, "mma", ConvShape.of((2, 11, 10, 16), (44, 3, 2, 8), padding=1, groups=2), SMALL)
 
 
+def masks_f16(backend: CudaBackend) -> None:
+    """Filters of a group and pixels that end inside a tile; in whole sums, and in splits."""
+    masks(backend, "mma", replace(HALVES, filters=80), SMALL)
+
+
 def mma_wgrad(backend: CudaBackend, dtype: str = "float16", math_mode: str = "strict") -> None:
     """Two groups whose weights and filters end inside a tile, in splits of several slabs."""
     shape = ConvShape.of(
@@ -115,6 +121,47 @@ def mma_wgrad(backend: CudaBackend, dtype: str = "float16", math_mode: str = "st
 
 def wgrad_tf32(backend: CudaBackend) -> None:
     mma_wgrad(backend, "float32", "tf32")
+
+
+def normed(backend: CudaBackend, direction: str, s: ConvShape) -> None:
+    """Read x through a norm, in two splits; of zeros of channel 1 it would make infinities."""
+    x, mean, var = (
+        draw(name, size, np.float32, *ends)
+        for name, size, ends in (("x", s.x_shape, (-2, 2)), ("mean", (s.channels,), (-1, 1)),
+                                 ("var", (s.channels,), (0.1, 2)))
+    )  # fmt: skip
+    gamma, beta, w, dy = (
+        draw(name, size, np.float16)
+        for name, size in (("gamma", (s.channels,)), ("beta", (s.channels,)), ("w", s.w_shape),
+                           ("dy", s.y_shape))
+    )  # fmt: skip
+    x[..., 1] += 128
+    mean[1], var[1], gamma[1] = 128, 0, -100
+    x, norm = x.astype(np.float16), NormOnLoad(gamma, beta, mean, var, 1e-3, "relu")
+    z = backend.batch_norm_infer(x, *norm[:5], NormShape.of(s.x_shape), "relu")
+    problem = Problem(direction, s, "float16", prologue=True)
+    if direction == "fprop":
+        name, arrays, given = "mma", (x, w, None), (z, w, np.zeros(s.filters))
+    else:
+        name, arrays, given = "mma_wgrad", (x, dy), (z, dy)
+    algorithm, solve = ALGORITHMS[name], getattr(reference, f"conv_{direction}")
+    want, terms = (solve(*each, s) for each in (given, map(np.abs, given)))
+    *_, plan = (
+        plan for plan in algorithm.plans(problem)
+        if plan.settings.tile.norms and plan.settings.tile.m == 64
+    )  # fmt: skip
+    assert plan.grid[2] > 1
+    with poisoned(np):
+        got = backend.run_plan(problem, plan, *arrays, on_load=norm)
+    close(got, want, dtype=np.float16, reduction=520, magnitude=terms)
+
+
+def norm_fprop(backend: CudaBackend) -> None:
+    normed(backend, "fprop", ConvShape.of((1, 5, 9, 520), (16, 1, 1, 520)))
+
+
+def norm_wgrad(backend: CudaBackend) -> None:
+    normed(backend, "wgrad", ConvShape.of((3, 7, 9, 24), (16, 1, 1, 24)))
 
 
 NEXT_SYNC = (
@@ -179,6 +226,16 @@ BUGS = [
     Bug("a gradient passes what ReLU has cut", quads_f16, "quads.cuh",
         "relu && !(value[e] > 0) ? PLACES : place[e]", "place[e]"),
     Bug("maxima of the next group", quads_f16, "quads.cuh", "if (e >= exist) break;\n", "\n"),
+    Bug("a lane's bits are the first lane's", masks_f16, "conv_mma.cuh", "bits <<= 2 * own;", ""),
+    Bug("half of the lanes' bits", masks_f16, "conv_mma.cuh",
+        "            bits |= __shfl_xor_sync(~0u, bits, 2);\n", ""),
+    Bug("the byte of the first eight columns", masks_f16, "conv_mma.cuh",
+        "bits >> (own * OCTET)", "bits"),
+    Bug("bits of pixels beyond the last", masks_f16, "conv_mma.cuh", "if (target >= 0 && ", "if ("),
+    Bug("bits of filters of the next group", masks_f16, "conv_mma.cuh",
+        "if (target >= 0 && column < at.columns)", "if (target >= 0)"),
+    Bug("half a byte of split sums", masks_f16, "split_sum.cu",
+        "        bits |= __shfl_xor_sync(3u << (threadIdx.x % 32 & ~1), bits, 1);\n", ""),
     Bug("windows of one row", quads_f16, "conv_fprop_mma.cu", "(rows + pair % 2)", "rows"),
     Bug("a slab is multiplied before it is there", mma_wgrad, "conv_wgrad_mma.cu",
         "cp_async_wait<STAGES - 2>", "cp_async_wait<STAGES - 1>"),
@@ -210,6 +267,15 @@ BUGS = [
         "lane / 8 % 2 * 8 + lane % 8, warp_filter() / 8 + 2 * i + lane / 16"),
     Bug("every warp takes the first weights", mma_wgrad, "conv_wgrad_mma.cu",
         "return threadIdx.x / 32 % (TILE_M / WARP_M) * WARP_M;", "return 0;"),
+    Bug("the first split's channels", norm_fprop, "conv_fprop_mma.cu",
+        "begin + slab * TILE_K", "slab * TILE_K"),
+    Bug("a neighbour's channels", norm_fprop, "conv_fprop_mma.cu", "of(q / 2 * 2 + 1)",
+        "of(q / 2 * 2)"),
+    Bug("what ReLU cuts is read", norm_wgrad, "pairs.cuh", "max_nan_f16x2(pair, lowest)", "pair"),
+    Bug("pixels that do not exist are normalised", norm_wgrad, "conv_wgrad_mma.cu",
+        " & (q % 2 ? far : near)", ""),
+    Bug("channels eight further", norm_wgrad, "conv_wgrad_mma.cu", "of[2 * j + q / 2]",
+        "of[2 * j + q % 2]"),
     Bug("moments of what was not stored", epilogue_f16, "epilogue.cuh", "widen(narrow(value))",
         "value"),
     Bug("moments of some of a warp's rows", epilogue_f16, "conv_mma.cuh", "<4 + 8 + 16>",

@@ -14,7 +14,7 @@ from tests import reference
 from tests.cases import as_tf32
 from tests.cases import random as draw
 from tests.operations.conftest import poisoned
-from tests.planted_bugs.common import Bug, epilogues, quads
+from tests.planted_bugs.common import Bug, epilogues, masks, quads, through
 from tests.tolerance import assert_close as close
 
 
@@ -96,6 +96,18 @@ def strided_dgrad_in_tf32(backend: CudaBackend) -> None:
     on_hopper(backend, "dgrad", shape, wgmma_tiles.SMALL, np.float32)
 
 
+def dgrad_through(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 7, 9, 72), (72, 2, 3, 72), padding=((1, 2), (0, 1)))
+    small = lambda plan: plan.settings.tile == wgmma_tiles.SMALL and plan.settings.splits == 1  # noqa: E731
+    through(backend, "wgmma", shape, np.float16, small)
+
+
+def strided_dgrad_through(backend: CudaBackend) -> None:
+    shape = ConvShape.of((1, 6, 7, 136), (72, 1, 1, 136), strides=2)
+    small = lambda plan: plan.settings.tile == wgmma_tiles.SMALL and plan.settings.splits == 1  # noqa: E731
+    through(backend, "wgmma_dgrad", shape, np.float16, small)
+
+
 def patches_by_tma(backend: CudaBackend) -> None:
     shape = ConvShape.of((1, 30, 10, 136), (64, 2, 2, 136), padding=((1, 1), (1, 0)))
     on_hopper(backend, "fprop", shape, wgmma_tiles.FLAT)
@@ -115,6 +127,23 @@ def quads_by_cluster(backend: CudaBackend) -> None:
     """One image, of which the cluster's second block has none."""
     s = ConvShape.of((1, 8, 8, 64), (72, 3, 3, 64), padding=1)
     quads(backend, "wgmma", s, wgmma_tiles.LOW_CLUSTER)
+
+
+def masks_by_tma(backend: CudaBackend) -> None:
+    """Two tiles, and splits; pixels and filters that end inside a tile."""
+    s = ConvShape.of((1, 15, 14, 264), (72, 2, 1, 264), padding=((0, 1), (0, 0)))
+    masks(backend, "wgmma", s, wgmma_tiles.SMALL)
+
+
+def masks_of_patches(backend: CudaBackend) -> None:
+    """Two tiles, each in seven passes that take one buffer."""
+    s = ConvShape.of((1, 32, 10, 64), (72, 3, 3, 64), padding=((1, 0), (1, 1)))
+    masks(backend, "wgmma", s, wgmma_tiles.TWIN)
+
+
+def masks_of_two_images(backend: CudaBackend) -> None:
+    s = ConvShape.of((3, 6, 6, 64), (64, 3, 3, 64), padding=((1, 1), (1, 0)))
+    masks(backend, "wgmma", s, wgmma_tiles.PAIR)
 
 
 def wgrad_on_hopper(backend: CudaBackend, s: ConvShape, tile: wgmma_wgrad.Tile) -> None:
@@ -149,6 +178,20 @@ BUGS = [
         "+ place % 2) * COLUMNS"),
     Bug("the pass is overwritten while it is pooled", quads_by_tma, "wgmma.cuh",
         "sync();  // TMA has read", "// TMA has read"),
+    Bug("the next residual over a pass that is read", masks_by_tma, "wgmma.cuh",
+        "if (residual) sync();  // everyone has read", "// everyone has read"),
+    Bug("bits of pixels beyond the last", masks_by_tma, "wgmma.cuh",
+        " || !exists(of_pixels + pixel)", ""),
+    Bug("bits of filters beyond the last", masks_by_tma, "wgmma.cuh", "own >= filters || ", ""),
+    Bug("the chunks of a pixel as they lay before the swizzle", masks_by_tma, "wgmma.cuh",
+        "% 8 ^ pixel % 8;", "% 8;"),
+    Bug("bits of the first pass again", masks_of_patches, "wgmma.cuh",
+        "number(of_pixels + pixel) *", "number(pixel) *"),
+    Bug("bits of rows of the second image behind the first's", masks_of_two_images,
+        "conv_wgmma_patch.cu", " - later * PATCH_ROWS, column",
+        ", column"),
+    Bug("bits of the first image again", masks_of_two_images, "conv_wgmma_patch.cu",
+        "{image + later, row", "{image, row"),
     Bug("a stage is refilled before it has been read", gathered_by_tma, "wgmma_ring.cuh",
         "        mbarrier_wait(empty + stage, parity ^ 1);\n", ""),
     Bug("a stage is released while it is multiplied", gathered_by_tma, "wgmma.cuh",
@@ -272,7 +315,11 @@ BUGS = [
         "conv_dgrad_wgmma.cu",
         "bar_sync(1 + warpgroup(), 128);  // what was in the", "// what was in the"),
     Bug("channels beyond the last are written", strided_dgrad_by_tma, "conv_dgrad_wgmma.cu",
-        "if (own < g.channels) *(Piece*)", "*(Piece*)"),
+        "if (own >= g.channels) continue;", ""),
+    Bug("every piece by the derivatives of the first", strided_dgrad_through,
+        "conv_dgrad_wgmma.cu", "epilogue.joined(values, to + own)", "epilogue.joined(values, to)"),
+    Bug("the ReLU before added, not its derivative taken", dgrad_through, "wgmma.cuh",
+        "        epilogue.multiplying(with);\n", "        epilogue.adding(with);\n"),
     Bug("a class without taps is left as it was", strided_dgrad_in_tf32, "conv_dgrad_wgmma.cu",
         "Sums sums = {};", "Sums sums;\n            if (tile.steps_end == tile.step) return;"),
     Bug("the first half of a pixel's floats twice", strided_dgrad_in_tf32, "conv_dgrad_wgmma.cu",

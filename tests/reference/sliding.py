@@ -18,7 +18,8 @@ def slide(
     """Return the input coordinates under the taps of each window along one axis.
 
     Coordinates below 0 or from ``size`` on lie in the padding or beyond. With ``ceil`` the last
-    window may stick out, if the one before left inputs over and it starts before the back padding.
+    window may stick out, if one a stride before left inputs over and it starts before the back
+    padding.
 
     >>> slide(5, 2, 2, (1, 0), 2)
     [[-1, 1], [1, 3]]
@@ -29,7 +30,7 @@ def slide(
     while True:
         taps = [start + dilation * r for r in range(window)]
         fits = taps[-1] < end
-        if not fits and not (ceil and windows and windows[-1][-1] < end - 1 and start < size):
+        if not fits and not (ceil and taps[-1] - stride < end - 1 and start < size):
             return windows
         windows.append(taps)
         start += stride

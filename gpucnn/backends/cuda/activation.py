@@ -44,13 +44,13 @@ class Activations(ChannelSums):
     def activation_masked(
         self, x: Array, kind: str, alpha: float, residual: Array | None = None
     ) -> tuple[Array, Array]:
-        y, mask = self.xp.empty_like(x), self.empty_mask(x)
+        y, mask = self.xp.empty_like(x), self.empty_mask(x.size)
         bends = bend_record(kind, alpha, x.dtype)
         self.launch_octets(MASK_FORWARD(x.dtype), x, x, residual, *bends, y, mask)
         return y, mask
 
     def activation_mask(self, y: Array, kind: str, alpha: float) -> Array:
-        mask = self.empty_mask(y)
+        mask = self.empty_mask(y.size)
         _, ceiling = bend_record(kind, alpha, y.dtype)
         self.launch_octets(MASK_OF(y.dtype), y, y, ceiling, mask)
         return mask

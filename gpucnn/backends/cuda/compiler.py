@@ -149,7 +149,8 @@ class CupyLauncher:
 
     Args:
         dependent: whether a kernel in a captured graph may begin before the one in front of it has
-            ended, from sm_90 on; the same bits either way. It can be changed at any time.
+            ended, from sm_90 and CUDA 12.3 on; the same bits either way. It can be changed at any
+            time.
     """
 
     def __init__(self, dependent: bool = False) -> None:
@@ -195,7 +196,7 @@ class CupyLauncher:
 
         Raises:
             ValueError: an array lies on another device than the current one.
-            RuntimeError: dependent launches are asked for, and the driver has none.
+            RuntimeError: the driver refuses a dependent launch.
         """
         import cupy
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from ...shapes import ConvShape, NormShape, PoolShape
-from ..base import FUSED, Array
+from ..base import FLOATS, FUSED, MASKABLE, Array, NormOnLoad
 from . import columns
 from .algorithms import ALGORITHMS, Plan, Problem
 from .algorithms.base import FusingAlgorithm
 from .channels import ChannelSums
 from .epilogue import ACTIVATIONS, MOMENTS, Epilogue, Quads
-from .plans import Planner
+from .plans import Planner, norms_on_load
+from .prologue import Normed
 from .split_sum import split_sum
 
 
 class Convolutions(ChannelSums):
-    """``conv_fprop``, ``conv_dgrad``, ``conv_wgrad``, ``conv_norm_train`` and ``bias_grad``."""
+    """``conv_fprop`` and ``_masked``, ``conv_dgrad``, ``conv_wgrad``, ``conv_norm_train`` and
+    ``bias_grad``."""
 
     plans: Planner
 
@@ -26,26 +30,50 @@ class Convolutions(ChannelSums):
         self, x: Array, w: Array, b: Array | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
         residual: Array | None = None, out_dtype: str | None = None,
+        on_load: NormOnLoad | None = None,
     ) -> Array:  # fmt: skip
         wide = out_dtype not in (None, x.dtype.name)
         if 0 in shape.y_shape:
             return self.xp.empty(shape.y_shape, out_dtype or x.dtype)
         if wide and activation not in ACTIVATIONS:
-            y = self.conv_fprop(x, w, b, shape, "linear", math, 0.0, residual, out_dtype)
+            y = self.conv_fprop(x, w, b, shape, "linear", math, 0.0, residual, out_dtype, on_load)
             return self.activation_forward(y, activation, alpha)
-        problem = self._problem("fprop", shape, x, math, activation)
+        problem = self._problem("fprop", shape, x, math, activation, on_load)
         problem = replace(problem, residual=residual is not None, wide=wide)
         plan = self.plans.choose(problem)
-        return self.run_plan(problem, plan, x, w, b, residual, alpha=alpha)
+        return self.run_plan(problem, plan, x, w, b, residual, alpha=alpha, on_load=on_load)
+
+    def conv_fprop_masked(
+        self, x: Array, w: Array, b: Array | None, shape: ConvShape, activation: str = "relu",
+        math: str = "strict", alpha: float = 0.0, residual: Array | None = None,
+        on_load: NormOnLoad | None = None,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        if 0 in shape.y_shape:
+            return super().conv_fprop_masked(x, w, b, shape, activation, math, alpha, residual)
+        problem = self._problem("fprop", shape, x, math, activation, on_load)
+        problem = replace(problem, residual=residual is not None)
+        masked = replace(problem, masked=True)
+        pays = prod(shape.y_shape) * x.dtype.itemsize >= self.least_masked  # a pass of its own
+        plan = self.plans.choose(masked if pays else problem)
+        x = self._taken(masked, plan, x, on_load)
+        if not pays and not ALGORITHMS[plan.algorithm].fuses(masked, plan):
+            return self.run_plan(problem, plan, x, w, b, residual, alpha=alpha), None
+        return self._run_masked(masked, plan, x, w, b, residual, alpha)
 
     def run_plan(
-        self, problem: Problem, plan: Plan, *arrays: Array | None, alpha: float = 0.0
-    ) -> Array:
-        """Run a plan, and in launches of their own what its algorithm does not fuse.
+        self, problem: Problem, plan: Plan, *arrays: Array | None, alpha: float = 0.0,
+        on_load: NormOnLoad | None = None,
+    ) -> Array:  # fmt: skip
+        """Run a plan, and in launches of their own what its algorithm does not take along.
 
-        arrays: as for ``Algorithm.run``, and behind them a residual, if there is one.
+        arrays: as for ``Algorithm.run``, but dy, w, x for dgrad through a ReLU that gave x; and
+            behind those of fprop a residual, if there is one. ``on_load`` where the problem has a
+            prologue.
         """
         algorithm = ALGORITHMS[plan.algorithm]
+        if problem.through:
+            return self._run_through(problem, plan, *arrays)
+        arrays = self._taken(problem, plan, arrays[0], on_load), *arrays[1:]
         if problem.direction != "fprop":
             return algorithm.run(self, problem, plan, *arrays)
         x, w, b, residual = (*arrays, None)[:4]
@@ -53,6 +81,8 @@ class Convolutions(ChannelSums):
             return self._run_with_moments(problem, plan, x, w, b)[0]
         if problem.pooled:
             return self._run_pooled(problem, plan, x, w, b)[0]
+        if problem.masked:
+            return self._run_masked(problem, plan, x, w, b, residual, alpha)[0]
         if algorithm.fuses(problem, plan):
             if not isinstance(algorithm, FusingAlgorithm):
                 return algorithm.run(self, problem, plan, x, w, b)
@@ -69,20 +99,38 @@ class Convolutions(ChannelSums):
         self, x: Array, w: Array, b: Array | None, conv: ConvShape, gamma: Array, beta: Array,
         epsilon: float, activation: str = "linear", residual: Array | None = None,
         moving: tuple[Array, Array] | None = None, momentum: float = 0.0, math: str = "strict",
-    ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+        on_load: NormOnLoad | None = None, applies: bool = True,
+    ) -> tuple[Array, Array | None, Array, Array]:  # fmt: skip
         shape = conv.norm_shape
         if 0 in conv.y_shape or columns.are_few(shape):  # which one launch normalises
             return super().conv_norm_train(
-                x, w, b, conv, gamma, beta, epsilon, activation, residual, moving, momentum, math
-            )
-        problem = replace(self._problem("fprop", conv, x, math), moments=True)
-        y, partial = self._run_with_moments(problem, self.plans.choose(problem), x, w, b)
+                x, w, b, conv, gamma, beta, epsilon, activation, residual, moving, momentum, math,
+                on_load, applies,
+            )  # fmt: skip
+        problem = replace(self._problem("fprop", conv, x, math, on_load=on_load), moments=True)
+        plan = self.plans.choose(problem)
+        source = self._taken(problem, plan, x, on_load)
+        y, partial = self._run_with_moments(problem, plan, source, w, b)
         (mean, var), _ = self._finish("moments", partial, shape, x.dtype, moving, momentum)
+        if not applies:
+            return y, None, mean, var
         z = self.batch_norm_infer(y, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, z, mean, var
 
+    def norms_on_load(self, shape: ConvShape, dtype: Any, math: str) -> bool:
+        name = np.dtype(dtype).name
+        return name in FLOATS and norms_on_load(shape, name, math, self.launcher.architecture)
+
+    def _taken(
+        self, problem: Problem, plan: Plan, x: Array, on_load: NormOnLoad | None
+    ) -> Array | Normed:
+        """Return what a plan takes for its first array: normalised, or to be normalised by it."""
+        if on_load is not None and ALGORITHMS[plan.algorithm].norms_on_load(problem, plan):
+            return Normed(x, on_load)
+        return self._read(x, on_load, problem.shape)
+
     def _run_with_moments(
-        self, problem: Problem, plan: Plan, x: Array, w: Array, b: Array | None
+        self, problem: Problem, plan: Plan, x: Array | Normed, w: Array, b: Array | None
     ) -> tuple[Array, Array]:
         """Return y and what is known of parts of its pixels, to be finished."""
         algorithm = ALGORITHMS[plan.algorithm]
@@ -109,6 +157,20 @@ class Convolutions(ChannelSums):
         epilogue = Epilogue(b, activation, pooled=Quads(y, index))
         return algorithm.run_fused(self, problem, plan, x, w, epilogue), index
 
+    def _run_masked(
+        self, problem: Problem, plan: Plan, x: Array | Normed, w: Array, b: Array | None,
+        residual: Array | None = None, alpha: float = 0.0,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Return y and its mask."""
+        algorithm, activation = ALGORITHMS[plan.algorithm], problem.activation
+        if not algorithm.fuses(problem, plan):
+            unmasked = replace(problem, masked=False)
+            y = self.run_plan(unmasked, plan, x, w, b, residual, alpha=alpha)
+            return y, self.activation_mask(y, activation, alpha)
+        mask = self.empty_mask(prod(problem.shape.y_shape))
+        epilogue = Epilogue(b, activation, alpha, residual, mask=mask)
+        return algorithm.run_fused(self, problem, plan, x, w, epilogue), mask
+
     def conv_dgrad(
         self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict"
     ) -> Array:
@@ -116,10 +178,34 @@ class Convolutions(ChannelSums):
             return self.xp.empty(shape.x_shape, dy.dtype)
         return self._convolve("dgrad", shape, math, dy, w, b)
 
-    def conv_wgrad(self, x: Array, dy: Array, shape: ConvShape, math: str = "strict") -> Array:
+    def conv_dgrad_through(
+        self, dy: Array, w: Array, shape: ConvShape, x: Array, kind: str, alpha: float,
+        math: str = "strict",
+    ) -> Array:  # fmt: skip
+        if 0 in shape.x_shape or kind not in MASKABLE:
+            return super().conv_dgrad_through(dy, w, shape, x, kind, alpha, math)
+        problem = replace(self._problem("dgrad", shape, dy, math), through=True)
+        return self._run_through(problem, self.plans.choose(problem), dy, w, x, kind, alpha)
+
+    def _run_through(
+        self, problem: Problem, plan: Plan, dy: Array, w: Array, x: Array, kind: str = "relu",
+        alpha: float = 0.0,
+    ) -> Array:  # fmt: skip
+        """Return dx times the derivative of the activation that gave x."""
+        algorithm = ALGORITHMS[plan.algorithm]
+        if algorithm.fuses(problem, plan):
+            epilogue = Epilogue.through(x, kind, alpha)
+            return algorithm.run_fused(self, problem, plan, dy, w, epilogue)
+        dx = algorithm.run(self, problem.plain, plan, dy, w, None)
+        return self.activation_backward(dx, x, kind, alpha)
+
+    def conv_wgrad(
+        self, x: Array, dy: Array, shape: ConvShape, math: str = "strict",
+        on_load: NormOnLoad | None = None,
+    ) -> Array:  # fmt: skip
         if shape.batch == 0:
             return self.xp.zeros(shape.w_shape, x.dtype)
-        return self._convolve("wgrad", shape, math, x, dy)
+        return self._convolve("wgrad", shape, math, x, dy, on_load=on_load)
 
     def rounded(self, x: Array, dtype: np.dtype) -> Array:
         return split_sum(self, x[None], dtype)
@@ -131,13 +217,17 @@ class Convolutions(ChannelSums):
         return db
 
     def _convolve(
-        self, direction: str, shape: ConvShape, math: str, *arrays: Array | None
-    ) -> Array:
-        problem = self._problem(direction, shape, arrays[0], math)
-        return self.run_plan(problem, self.plans.choose(problem), *arrays)
+        self, direction: str, shape: ConvShape, math: str, *arrays: Array | None,
+        on_load: NormOnLoad | None = None,
+    ) -> Array:  # fmt: skip
+        problem = self._problem(direction, shape, arrays[0], math, on_load=on_load)
+        return self.run_plan(problem, self.plans.choose(problem), *arrays, on_load=on_load)
 
     def _problem(
-        self, direction: str, shape: ConvShape, x: Array, math: str, activation: str = "linear"
-    ) -> Problem:
-        architecture = self.launcher.architecture
-        return Problem(direction, shape, x.dtype.name, activation, architecture, math)
+        self, direction: str, shape: ConvShape, x: Array, math: str, activation: str = "linear",
+        on_load: NormOnLoad | None = None,
+    ) -> Problem:  # fmt: skip
+        architecture, dtype = self.launcher.architecture, x.dtype.name
+        return Problem(
+            direction, shape, dtype, activation, architecture, math, prologue=on_load is not None
+        )

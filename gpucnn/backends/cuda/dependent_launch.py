@@ -10,7 +10,9 @@ join kernels only.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,21 +49,29 @@ class Config(ctypes.Structure):
     )
 
 
+@cache
+def is_supported() -> bool:
+    """Return whether the driver knows programmatic edges; where it does not, warn, this once."""
+    if hasattr(driver(), "cuStreamGetCaptureInfo_v3"):
+        return True
+    version = ctypes.c_int()
+    _demand("cuDriverGetVersion", ctypes.byref(version))
+    warnings.warn(
+        "dependent launches (GPUCNN_DEPENDENT_LAUNCH=1) are off: they need a driver for CUDA 12.3"
+        f" or newer. Received: one for {version.value // 1000}.{version.value % 1000 // 10}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
 def follows_a_kernel(stream: int) -> bool:
     """Return whether a stream is being captured, and its next launch has one kernel before it.
 
-    Raises:
-        RuntimeError: the driver cannot say, being older than CUDA 12.3, as are programmatic edges.
+    The default stream (0) cannot be captured, and an old driver cannot say.
     """
-    if stream == 0:
-        return False  # the default stream cannot be captured
-    if not hasattr(driver(), "cuStreamGetCaptureInfo_v3"):
-        version = ctypes.c_int()
-        _demand("cuDriverGetVersion", ctypes.byref(version))
-        raise RuntimeError(
-            "dependent launches need a driver for CUDA 12.3 or newer."
-            f" Received: one for {version.value // 1000}.{version.value % 1000 // 10}"
-        )
+    if stream == 0 or not is_supported():
+        return False
     status, capture, count = ctypes.c_int(), ctypes.c_uint64(), ctypes.c_size_t()
     graph, edges = ctypes.c_void_p(), ctypes.c_void_p()
     nodes = ctypes.POINTER(ctypes.c_void_p)()

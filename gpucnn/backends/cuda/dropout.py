@@ -26,7 +26,7 @@ class Dropout(KernelCaller):
     def dropout_masked(
         self, x: Array, kind: str, alpha: float, rate: float, seed: int, offset: int | Array
     ) -> tuple[Array, Array]:
-        y, mask = self.xp.empty_like(x), self.empty_mask(x)
+        y, mask = self.xp.empty_like(x), self.empty_mask(x.size)
         _, ceiling = bend_record(kind, alpha, x.dtype)
         draws = self._draws(x, rate, seed, offset)
         self.launch_octets(DROPOUT_MASKED(x.dtype), x, x, ceiling, y, mask, *draws)

@@ -163,9 +163,9 @@ class KernelCaller:
         packs = ceil_div(array.size, pack_size(array))
         self.launch_elements(kernel, packs, *arguments, np.int64(array.size))
 
-    def empty_mask(self, array: Any) -> Any:
-        """Return memory for a mask of one bit for each element (kernels/mask.cuh)."""
-        return self.xp.empty(ceil_div(array.size, 8), np.uint8)
+    def empty_mask(self, size: int) -> Any:
+        """Return memory for a mask of one bit for each of so many elements (kernels/mask.cuh)."""
+        return self.xp.empty(ceil_div(size, 8), np.uint8)
 
     def launch_octets(self, kernel: Kernel, array: Any, *arguments: Any) -> None:
         """Launch one thread for each byte of a mask of ``array``."""

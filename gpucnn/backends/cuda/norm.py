@@ -35,13 +35,16 @@ class Normalisations(ChannelSums):
     def batch_norm_train(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: Array | None = None,
-        moving: tuple[Array, Array] | None = None, momentum: float = 0.0,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        moving: tuple[Array, Array] | None = None, momentum: float = 0.0, applies: bool = True,
+    ) -> tuple[Array | None, Array, Array]:  # fmt: skip
         if columns.are_few(shape):
-            return columns.norm_train(
+            y, mean, var = columns.norm_train(
                 self, x, gamma, beta, epsilon, shape, activation, residual, moving, momentum
             )
+            return y if applies else None, mean, var
         (mean, var), _ = self._channel_sums("moments", x, shape, moving=moving, momentum=momentum)
+        if not applies:
+            return None, mean, var
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 

@@ -8,9 +8,11 @@ Where measurements have settled a problem, ``tuning.TunedPlans`` comes before th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
+from ...shapes import ConvShape
 from .algorithms import ALGORITHMS, Plan, Problem
 
 
@@ -31,16 +33,24 @@ def ranked(problem: Problem) -> list[Plan]:
 
     What is wanted wide cannot be made of what was rounded.
     """
-
-    def fuses(plan: Plan) -> bool:
-        return ALGORITHMS[plan.algorithm].fuses(problem, plan)
-
-    def cost(plan: Plan) -> float:
-        apart_us = 0 if fuses(plan) else problem.apart_us
-        return ALGORITHMS[plan.algorithm].cost(problem, plan) + apart_us
-
     found = candidates(problem)
-    return sorted(filter(fuses, found) if problem.wide else found, key=cost)
+    if problem.wide:
+        found = (plan for plan in found if ALGORITHMS[plan.algorithm].fuses(problem, plan))
+    return sorted(found, key=lambda plan: estimate(problem, plan))
+
+
+def estimate(problem: Problem, plan: Plan) -> float:
+    """Return the microseconds of a plan, and of what is asked for and it does not take along."""
+    algorithm = ALGORITHMS[plan.algorithm]
+    total_us = algorithm.cost(problem, plan)
+    if not algorithm.fuses(problem, plan):
+        total_us += problem.apart_us
+        unmasked = replace(problem, masked=False)
+        if algorithm.fuses(unmasked, plan):  # the mask is all that is missing
+            total_us -= unmasked.apart_us
+    if problem.prologue and not algorithm.norms_on_load(problem, plan):
+        total_us += problem.norm_us
+    return total_us
 
 
 @lru_cache(maxsize=4096)
@@ -56,6 +66,23 @@ def choose(problem: Problem) -> Plan:
             f"convolution: the tensor is too large for one launch. Received: {problem.shape}"
         )
     return next(filter(_is_tried, plans), plans[0])
+
+
+@lru_cache(maxsize=4096)
+def norms_on_load(shape: ConvShape, dtype: str, math: str, architecture: int) -> bool:
+    """Return ``Backend.norms_on_load``, for a convolution with another norm behind it."""
+
+    def both_us(prologue: bool) -> float:
+        total_us = 0.0
+        for direction in ("fprop", "wgrad"):
+            problem = Problem(
+                direction, shape, dtype, architecture=architecture, math=math,
+                moments=direction == "fprop", prologue=prologue,
+            )  # fmt: skip
+            total_us += estimate(problem, choose(problem))
+        return total_us if prologue else total_us + problem.norm_us
+
+    return 0 not in shape.y_shape and both_us(True) < both_us(False)
 
 
 def _is_tried(plan: Plan) -> bool:

@@ -66,7 +66,7 @@ def split_sum(
     caller.launch(
         kernel, ceil_div(total.size, BLOCK_THREADS // parts * width), BLOCK_THREADS, partial,
         epilogue.b, aligned_copy(epilogue.residual), *epilogue.function(dtype), total,
-        np.int64(total.size), len(partial), parts, by_inner, by_channels,
+        epilogue.mask, np.int64(total.size), len(partial), parts, by_inner, by_channels,
     )  # fmt: skip
     return total
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...shapes import ConvShape, NormShape
-from ..base import FUSED
+from ..base import FUSED, NormOnLoad
 from . import buffers
 from .blocks import rounded, wide
 from .channels import bias_grad
@@ -20,7 +20,9 @@ class Convolutions:
         self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
         activation: str = "linear", math: str = "strict", alpha: float = 0.0,
         residual: np.ndarray | None = None, out_dtype: str | None = None,
+        on_load: NormOnLoad | None = None,
     ) -> np.ndarray:  # fmt: skip
+        x = self._read(x, on_load, shape)
         bias, last = None if b is None else wide(b), "linear"
         if residual is not None or activation not in FUSED:
             activation, last = "linear", activation
@@ -52,10 +54,12 @@ class Convolutions:
         return as_activation(rounded(dx, dy.dtype), last)
 
     def conv_wgrad(
-        self, x: np.ndarray, dy: np.ndarray, shape: ConvShape, math: str = "strict"
-    ) -> np.ndarray:
+        self, x: np.ndarray, dy: np.ndarray, shape: ConvShape, math: str = "strict",
+        on_load: NormOnLoad | None = None,
+    ) -> np.ndarray:  # fmt: skip
         if shape.batch == 0:
             return np.zeros(shape.w_shape, x.dtype)
+        x = self._read(x, on_load, shape)
         source, gradient = (wide(pixel_major(a, shape.channels_last)) for a in (x, dy))
         dw = choose("wgrad", shape, source.dtype, math).wgrad(source, gradient, shape)
         return np.ascontiguousarray(rounded(dw, x.dtype))

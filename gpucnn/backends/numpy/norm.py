@@ -92,12 +92,15 @@ class Normalisations:
         self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float, shape: NormShape,
         activation: str = "linear", residual: np.ndarray | None = None,
         moving: tuple[np.ndarray, np.ndarray] | None = None, momentum: float = 0.0,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        applies: bool = True,
+    ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:  # fmt: skip
         mean, var = (value.astype(accumulator(x.dtype)) for value in _statistics(x, shape))
         for old, new in zip(moving if moving and x.size else (), (mean, var), strict=False):
             way = np.subtract(new, old, out=workspace.take("moving", old.shape, old.dtype))
             way *= 1 - momentum
             old += way
+        if not applies:
+            return None, mean, var
         y = self.batch_norm_infer(x, gamma, beta, mean, var, epsilon, shape, activation, residual)
         return y, mean, var
 

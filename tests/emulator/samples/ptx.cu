@@ -4,6 +4,7 @@
 //   half_to_float, float_to_half, float_to_bfloat16, float_to_tf32
 //                                                 y[i] = the conversion of x[i], n numbers
 //   pairs_to_half, pairs_to_bfloat16              the same, two at a time
+//   bounds_half, bounds_bfloat16                  y (2, n pairs) = max(a, b), min(a, b)
 //   through_registers, after_others              y (32) = x
 //   ldmatrix_4, ldmatrix_2, ldmatrix_4_trans      y (32 lanes, 4 or 2 registers) from x (32, 8) 16-bit;
 //                                                 lane l names row 5 * l % 32
@@ -114,6 +115,17 @@ KERNEL pairs_to_half(const float* x, uint32_t* y, int n) {
 KERNEL pairs_to_bfloat16(const float* x, uint32_t* y, int n) {
     for (int i = threadIdx.x; i < n / 2; i += blockDim.x) y[i] = cvt_bf16x2(x[2 * i], x[2 * i + 1]);
 }
+
+// The larger ones of n pairs, then the smaller ones.
+#define BOUNDS(NAME, MAX, MIN)                                                               \
+    KERNEL NAME(const uint32_t* a, const uint32_t* b, uint32_t* y, int n) {                  \
+        for (int i = threadIdx.x; i < n; i += blockDim.x) {                                  \
+            y[i] = MAX(a[i], b[i]);                                                          \
+            y[n + i] = MIN(a[i], b[i]);                                                      \
+        }                                                                                    \
+    }
+BOUNDS(bounds_half, max_nan_f16x2, min_nan_f16x2)
+BOUNDS(bounds_bfloat16, max_nan_bf16x2, min_nan_bf16x2)
 
 // Two groups of 16 pieces: the first is read while the second may still be on its way.
 #define COPY(NAME, WORDS, CP_ASYNC)                                                          \

@@ -50,6 +50,11 @@ class Problem:
         pooled: whether the maxima of 2x2 places of fprop's output, of even size, are wanted in its
             place.
         wide: whether fprop's output is wanted in float32 where the elements have 16 bits.
+        masked: whether fprop's output is wanted with its mask, behind an activation of
+            ``MASKABLE``.
+        through: whether dgrad's output is multiplied by the derivative of the activation that gave
+            x, one of ``MASKABLE``.
+        prologue: whether x, in fprop and wgrad, is to be read through a batch norm.
     """
 
     direction: str
@@ -62,26 +67,37 @@ class Problem:
     moments: bool = False
     pooled: bool = False
     wide: bool = False
+    masked: bool = False
+    through: bool = False
+    prologue: bool = False
 
     @property
     def is_plain(self) -> bool:
-        """Whether every algorithm does all that is asked for."""
-        asked = self.residual or self.moments or self.pooled or self.wide
-        return self.activation in FUSED and not asked
+        """Whether every algorithm does all that is asked for behind the sums."""
+        asked = (self.residual, self.moments, self.pooled, self.wide, self.masked, self.through)
+        return self.activation in FUSED and not any(asked)
 
     @property
     def plain(self) -> Problem:
         """The same sums with no more than a bias."""
-        return replace(self, activation="linear", residual=False, moments=False, pooled=False)
+        asked = ("residual", "moments", "pooled", "masked", "through")
+        return replace(self, activation="linear", **dict.fromkeys(asked, False))
+
+    @property
+    def norm_us(self) -> float:
+        """Estimate a pass that normalises x."""
+        return LAUNCH_US + 2 * prod(self.shape.x_shape) * self.itemsize / BYTES
 
     @property
     def apart_us(self) -> float:
-        """Estimate what is asked for beside the plain problem, in launches of its own."""
-        passes = [3] * self.residual + [1] * self.moments + [1.25] * self.pooled  # over y
+        """Estimate what is asked for behind the plain problem, in launches of its own."""
+        passes = [3] * (self.residual or self.through) + [1.25] * self.pooled
+        passes += [1] * (self.moments + self.masked)
         if self.activation not in FUSED:
             passes.append(2)
-        y_us = prod(self.shape.y_shape) * self.itemsize / BYTES
-        return sum(LAUNCH_US + each * y_us for each in passes)
+        result = self.shape.x_shape if self.direction == "dgrad" else self.shape.y_shape
+        pass_us = prod(result) * self.itemsize / BYTES
+        return sum(LAUNCH_US + each * pass_us for each in passes)
 
     def __post_init__(self) -> None:
         if self.math in ("tf32", "fp32x3") and self.dtype != "float32":
@@ -163,11 +179,16 @@ class Algorithm(ABC):
         """Return whether ``run`` does what is asked for beside sums, a bias and ReLU."""
         return problem.is_plain
 
+    def norms_on_load(self, problem: Problem, plan: Plan) -> bool:
+        """Return whether ``run`` reads x through a norm; else somebody else makes that a pass."""
+        return False
+
     @abstractmethod
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         """Run a plan.
 
-        arrays: x, w, b for fprop; dy, w, b for dgrad; x, dy for wgrad; b may be None.
+        arrays: x, w, b for fprop; dy, w, b for dgrad; x, dy for wgrad; b may be None. x is a
+        ``Normed`` where the problem has a prologue and the plan ``norms_on_load``.
         """
 
 
@@ -180,6 +201,8 @@ class FusingAlgorithm(Algorithm):
         if problem.pooled and not self.pools(problem, plan):
             return False
         if problem.wide and not self.widens(problem, plan):
+            return False
+        if problem.masked and not self.masks(problem, plan):
             return False
         return problem.activation in ACTIVATIONS
 
@@ -195,12 +218,16 @@ class FusingAlgorithm(Algorithm):
         """Return whether fprop of 16-bit elements can store float32."""
         return False
 
+    def masks(self, problem: Problem, plan: Plan) -> bool:
+        """Return whether fprop can store the mask of its outputs, too."""
+        return False
+
     @abstractmethod
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
     ) -> Array:  # fmt: skip
-        """Run a plan for fprop of x, or for dgrad of dy with a bias alone, and an epilogue."""
+        """Run a plan for fprop of x or dgrad of dy, and an epilogue."""
 
     def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array

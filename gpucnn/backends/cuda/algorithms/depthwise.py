@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -227,8 +227,7 @@ class Depthwise(Algorithm):
         return LAUNCH_US * launches + RAMP_US + max(memory_us, s.multiply_adds / rate)
 
     def fuses(self, problem: Problem, plan: Plan) -> bool:
-        others = problem.residual or problem.moments or problem.pooled or problem.wide
-        return problem.activation in BOUNDS and not others
+        return problem.activation in BOUNDS and replace(problem, activation="linear").is_plain
 
     def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
         maps = arrays if problem.direction == "wgrad" else arrays[:1]

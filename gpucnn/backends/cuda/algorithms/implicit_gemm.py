@@ -245,15 +245,17 @@ class ImplicitGemm(FusingAlgorithm):
     ) -> None:  # fmt: skip
         """Write the result into ``target``, or the splits' sums into ``partial``."""
         s, terms = problem.shape, plan.settings.terms
+        residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)
         if problem.direction == "fprop":
-            residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)
             arguments = (
                 source, other, epilogue.b, residual, *function, epilogue.moments, target, partial,
                 terms,
             )  # fmt: skip
         elif problem.direction == "dgrad":
             residues = caller.constant(residue_table, s), math.prod(s.strides)
-            arguments = (source, other, epilogue.b, target, partial, terms, *residues)
+            arguments = (
+                source, other, epilogue.b, residual, *function, target, partial, terms, *residues
+            )  # fmt: skip
         else:
             arguments = (source, other, partial, terms)
         caller.launch(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +15,28 @@ from ..epilogue import Epilogue
 from ..geometry import geometry_record, residue_table
 from ..kernel import Axis, KernelFamily
 from ..launch import KernelCaller, aligned_copy, ceil_div
+from ..prologue import Normed, read_as
 from ..spatial import AXES
 from ..split_sum import in_splits
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem
 from .implicit_gemm import RESIDUES
-from .mma_formats import FAST, HALVES, PRODUCTS, SLOWDOWN, axis, chunk, format_of
+from .mma_formats import FAST, HALVES, SLOWDOWN, axis, chunk, format_of
+from .mma_tiles import (
+    BLOCK_US,
+    BUSY,
+    CACHE,
+    FP32X3_TILES,
+    NORM_CHANNELS,
+    NORM_TILES,
+    PLACES,
+    TAPS,
+    TF32_TILES,
+    TILES,
+    MmaTile,
+    tile_axis,
+)  # fmt: skip
 from .tiles import Matrix, matrix_of
 
-CHUNK = 8  # of 16-bit elements that are moved together
-TAPS, PLACES = 256, 31  # as in kernels/conv_mma.cuh: those of a table, and along all axes together
-ROW_BYTES, TAP_BYTES = 12, 12
 SUMMED_AT_ONCE = 64  # terms; a split has whole multiples of it
 TERMS_PER_SPLIT = 256  # at least; with less, adding the splits up costs more
 PARTIALS_16BIT = 2**25  # of tensor cores, which make more of them in the time of adding them up
@@ -32,130 +45,23 @@ PARTIALS_16BIT = 2**25  # of tensor cores, which make more of them in the time o
 MOST_SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 
 
-# For the cost model, of an H200: what a multiprocessor does in a microsecond, at 1.98 GHz. mma.sync
-# multiplies 16-bit numbers 1024 times a clock, half of what wgmma does, and TF32 half as often
-# again; shared memory moves 128 bytes; the second cache moves 7.5 TB/s for all of them.
-CLOCKS = 1980.0
-MULTIPLY_ADDS, SHARED = 1024 * CLOCKS, 128 * CLOCKS
-CACHE = 7.5e6
-CROWDED = 0.8  # some of that is asked for by two warps at once
-BLOCK_US = 2.0  # until the first slab is there, and from the last one to the end
-# What warps reach, by how many of them each quarter of a multiprocessor has; one waits by itself.
-BUSY = {1: 0.65, 2: 0.9}
-# What rounding floats, or splitting them, leaves of that, by the products: an estimate.
-PREPARED = {1: 0.9, 3: 0.75}
-
-
-@dataclass(frozen=True)
-class MmaTile:
-    """A block's tile, and how its warps share it.
-
-    Attributes:
-        m, n: rows and columns of a block.
-        warp_m, warp_n: those of a warp.
-        blocks: how many blocks a multiprocessor should hold.
-        k: terms of a slab.
-        stages: slabs in shared memory.
-        itemsize: bytes of an element.
-        products: multiplications for one of two numbers.
-    """
-
-    m: int
-    n: int
-    warp_m: int
-    warp_n: int
-    blocks: int
-    k: int = 32
-    stages: int = 4
-    itemsize: int = 2
-    products: int = 1
-
-    @property
-    def warps(self) -> int:
-        return (self.m // self.warp_m) * (self.n // self.warp_n)
-
-    @property
-    def threads(self) -> int:
-        return 32 * self.warps
-
-    @property
-    def dynamic_bytes(self) -> int:
-        """Return the slabs' bytes and those of the tables of rows and taps."""
-        slabs = self.stages * (self.m + self.n) * self.k * self.itemsize
-        return slabs + self.m * ROW_BYTES + TAPS * TAP_BYTES
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the tile, as it is stored, finds room in the slabs, where it can be pooled."""
-        return self.stages * (self.m + self.n) * self.k >= self.m * self.n
-
-    @property
-    def term_us(self) -> float:
-        """Return the microseconds of a term: multiplied, or written to shared memory and read."""
-        rows = self.m + self.n + self.warps * (self.warp_m + self.warp_n)
-        multiply_us = self.products * self.m * self.n * self.itemsize / 2 / MULTIPLY_ADDS
-        if self.itemsize == 4:
-            multiply_us /= PREPARED[self.products]
-        return max(multiply_us, CROWDED * self.itemsize * rows / SHARED)
-
-
-WIDE = MmaTile(128, 256, 64, 64, blocks=1)
-DEEP = MmaTile(256, 128, 64, 64, blocks=1)
-SQUARE = MmaTile(128, 128, 64, 64, blocks=2)
-TALL = MmaTile(256, 64, 64, 64, blocks=2)
-HALF = MmaTile(128, 64, 64, 32, blocks=3)
-SMALL = MmaTile(64, 64, 32, 32, blocks=4)
-STRIP = MmaTile(128, 32, 32, 32, blocks=4)
-TILES = (WIDE, DEEP, SQUARE, TALL, HALF, SMALL, STRIP)
-# As many bytes in a slab, and half as many terms.
-TF32_TILES = tuple(
-    replace(tile, k=tile.k // 2, itemsize=4) for tile in (DEEP, SQUARE, HALF, SMALL, STRIP)
-)
-# A warp has the parts of what it splits in registers, and room for fewer sums.
-FP32X3_TILES = tuple(
-    replace(tile, k=16, itemsize=4, products=PRODUCTS["fp32x3"])
-    for tile in (
-        MmaTile(192, 64, 48, 32, blocks=1),
-        replace(SMALL, blocks=2),
-        replace(STRIP, blocks=2),
-    )
-)
-
-
-def tile_axis(tiles: tuple[MmaTile, ...]) -> Axis:
-    return {
-        tile: (
-            f"{tile.m}x{tile.n}",
-            {
-                "TILE_M": tile.m,
-                "TILE_N": tile.n,
-                "WARP_M": tile.warp_m,
-                "WARP_N": tile.warp_n,
-                "TILE_K": tile.k,
-                "STAGES": tile.stages,
-                "BLOCKS": tile.blocks,
-                "SHARED_BYTES": tile.dynamic_bytes,
-            },
-        )
-        for tile in tiles
-    }
-
-
-def kernel_families(formats: Axis, tiles: tuple[MmaTile, ...]) -> dict[str, KernelFamily]:
+def kernel_families(
+    formats: Axis, tiles: tuple[MmaTile, ...], norm_tiles: tuple[MmaTile, ...] = ()
+) -> dict[str, KernelFamily]:
     """Declare the kernels of both directions for these formats and tiles."""
     return {
         direction: KernelFamily(
-            f"conv_{direction}_mma.cu", f"conv_{direction}_mma", formats, tile_axis(tiles),
+            f"conv_{direction}_mma.cu", f"conv_{direction}_mma", formats, tile_axis(its_tiles),
             minimum_architecture=80,
         )
-        for direction in ("fprop", "dgrad")
+        for direction, its_tiles in (("fprop", tiles + norm_tiles), ("dgrad", tiles))
     }  # fmt: skip
 
 
 # Channels last, and every rank as three axes.
 GEOMETRY = {"RANK": 3, "CHANNELS_LAST": 1}
 ELEMENT = axis(*HALVES, **GEOMETRY)
-KERNELS = kernel_families(ELEMENT, TILES)
+KERNELS = kernel_families(ELEMENT, TILES, NORM_TILES)
 # By the format: the tiles, and the kernels of each direction.
 WAYS = {
     **dict.fromkeys(HALVES, (TILES, KERNELS)),
@@ -184,6 +90,17 @@ def applies(problem: Problem) -> bool:
         and s.taps <= TAPS - SUMMED_AT_ONCE // whole
         and sum(s.kernel) + 3 - s.rank <= PLACES
         and max(map(math.prod, (s.x_shape, s.y_shape))) < 2**30 * whole
+    )
+
+
+def takes_norms(problem: Problem) -> bool:
+    """Return whether x is to be read through a norm, and the kernels can: each number once."""
+    s = problem.shape
+    return (
+        problem.prologue
+        and problem.dtype in HALVES
+        and s.taps == s.groups == 1
+        and not any(map(any, s.padding))
     )
 
 
@@ -216,7 +133,10 @@ class Mma(FusingAlgorithm):
             return
         matrix, limit = matrix_of(problem), 1024 * MOST_SHARED.get(problem.architecture, 99)
         static = RESIDUES if problem.direction == "dgrad" else 0
-        for tile in WAYS[format_of(problem)][0]:
+        tiles = WAYS[format_of(problem)][0]
+        if takes_norms(problem) and problem.shape.channels <= NORM_CHANNELS:
+            tiles += NORM_TILES
+        for tile in tiles:
             if tile.dynamic_bytes + static <= limit:
                 for count, terms in splits(matrix, tile):
                     grid = (matrix.blocks(tile), 1, count)
@@ -250,6 +170,9 @@ class Mma(FusingAlgorithm):
         warps = together * tile.warps / 4  # of a quarter of it
         return BLOCK_US + together * terms * tile.term_us / BUSY.get(int(warps), 1)
 
+    def norms_on_load(self, problem: Problem, plan: Plan) -> bool:
+        return plan.settings.tile.norms
+
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         """A part is the rows of a warp."""
         tile = plan.settings.tile
@@ -262,39 +185,46 @@ class Mma(FusingAlgorithm):
     def widens(self, problem: Problem, plan: Plan) -> bool:
         return True
 
+    def masks(self, problem: Problem, plan: Plan) -> bool:
+        """Where a byte of it is of one pixel and, of whole sums, of one tile."""
+        s = problem.shape
+        return (s.filters if plan.grid[2] > 1 else s.filters // s.groups) % 8 == 0
+
     def run_fused(
-        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
-        epilogue: Epilogue,
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array | Normed,
+        w: Array, epilogue: Epilogue,
     ) -> Array:  # fmt: skip
+        source, norm = read_as(source)
         source, w = map(aligned_copy, (source, w))
         s, count = problem.shape, plan.grid[2]
         size = s.y_shape if problem.direction == "fprop" else s.x_shape
         if count == 1 and problem.wide:  # the sums' own way to memory
             sums = caller.xp.empty(size, "float32")
-            self._launch(caller, problem, plan, source, w, epilogue, None, sums)
+            self._launch(caller, problem, plan, source, w, norm, epilogue, None, sums)
             return sums
         return in_splits(
             caller, count, size, source.dtype,
-            lambda *ends: self._launch(caller, problem, plan, source, w, *ends), epilogue,
+            lambda *ends: self._launch(caller, problem, plan, source, w, norm, *ends), epilogue,
             wide=problem.wide,
         )  # fmt: skip
 
     def _launch(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
-        epilogue: Epilogue, target: Array | None, partial: Array | None,
+        norm: tuple[Any, ...], epilogue: Epilogue, target: Array | None, partial: Array | None,
     ) -> None:  # fmt: skip
         """Write the result into ``target``, or what is not rounded into ``partial``."""
         s, (tile, terms) = problem.shape, (plan.settings.tile, plan.settings.terms)
+        residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)
         if problem.direction == "fprop":
-            residual, function = aligned_copy(epilogue.residual), epilogue.function(source.dtype)
-            index = epilogue.pooled and epilogue.pooled.index
             arguments = (
-                source, w, epilogue.b, residual, *function, epilogue.moments, target, index,
-                epilogue.pooled is not None, partial, terms,
+                source, w, epilogue.b, residual, *function, epilogue.moments, target, epilogue.kept,
+                epilogue.pooled is not None, partial, terms, *norm,
             )  # fmt: skip
         else:
             residues = caller.constant(all_residues, s), math.prod(s.strides)
-            arguments = (source, w, epilogue.b, target, partial, terms, *residues)
+            arguments = (
+                source, w, epilogue.b, residual, *function, target, partial, terms, *residues
+            )  # fmt: skip
         number_format = format_of(problem)
         kernel = WAYS[number_format][1][problem.direction](number_format, tile)
         caller.launch(kernel, plan.grid, plan.threads, *arguments, geometry_record(s))

@@ -38,7 +38,7 @@ def padded(problem: Problem) -> Problem:
     wide = s.groups * whole * ceil_div(s.filters // s.groups, whole)
     if problem.direction == "fprop":
         wide = s.filters  # its last chunk may be any part of one
-    return replace(problem, shape=replace(s, channels=deep, filters=wide))
+    return replace(problem, shape=replace(s, channels=deep, filters=wide), prologue=False)
 
 
 class PaddedMma(FusingAlgorithm):
@@ -53,7 +53,7 @@ class PaddedMma(FusingAlgorithm):
     def plans(self, problem: Problem) -> Iterator[Plan]:
         """Yield the plan that the other has for what is padded, where anything is."""
         whole, mma = padded(problem), self.by_direction[problem.direction]
-        plans = mma.plans(whole) if whole != problem else ()
+        plans = mma.plans(whole) if whole.shape != problem.shape else ()
         best = min(plans, key=lambda plan: mma.cost(whole, plan), default=None)
         if best is not None:
             yield replace(best, algorithm=self.name)
@@ -67,6 +67,9 @@ class PaddedMma(FusingAlgorithm):
         passes_us = len(passes) * LAUNCH_US + sum(passes) * problem.itemsize / BYTES
         return FEW_TERMS * (self.by_direction[problem.direction].cost(whole, plan) + passes_us)
 
+    def fuses(self, problem: Problem, plan: Plan) -> bool:
+        return super().fuses(problem, plan) and not problem.through  # x would have to be padded
+
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         return self.by_direction["fprop"].moment_parts(padded(problem), plan)
 
@@ -75,6 +78,9 @@ class PaddedMma(FusingAlgorithm):
 
     def widens(self, problem: Problem, plan: Plan) -> bool:
         return True
+
+    def masks(self, problem: Problem, plan: Plan) -> bool:
+        return self.by_direction["fprop"].masks(padded(problem), plan)
 
     def run_wgrad(
         self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array

@@ -11,9 +11,12 @@ from ..epilogue import Epilogue
 from ..geometry import geometry_record
 from ..kernel import RANK, Axis, KernelFamily
 from ..launch import KernelCaller, aligned_copy, ceil_div
+from ..prologue import Normed, read_as
 from ..split_sum import in_splits
 from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, PARTIAL_ELEMENTS, Algorithm, Plan, Problem
+from .mma import takes_norms
 from .mma_formats import FAST, HALVES, PRODUCTS, SLOWDOWN, axis, chunk, format_of
+from .mma_tiles import CLOCKS, NORM_CLOCKS
 from .tiles import matrix_of
 
 LOOP_PIXELS = 32  # that a block of the kernel sums in one step of its loop
@@ -31,6 +34,7 @@ class Tile:
         blocks: how many blocks a multiprocessor should hold.
         itemsize: bytes of an element.
         products: multiplications for one of two numbers.
+        norms: whether x is read through a batch norm.
     """
 
     m: int
@@ -42,6 +46,7 @@ class Tile:
     blocks: int
     itemsize: int = 2
     products: int = 1
+    norms: bool = False
 
     @property
     def threads(self) -> int:
@@ -61,6 +66,7 @@ SMALL = Tile(64, 64, 32, 32, slab=32, stages=4, blocks=4)
 # of them is more).
 PEAK = 1024 * 1900.0
 EFFICIENCY = {HUGE: 0.85, LARGE: 0.82, TALL: 0.7, SMALL: 0.48}
+NORM_EFFICIENCY = {replace(tile, norms=True): EFFICIENCY[tile] for tile in (TALL, SMALL)}
 # In TF32 tensor cores do half of that, and floats are rounded or split on the way: estimates.
 TF32_EFFICIENCY = {
     replace(LARGE, slab=16, itemsize=4): 0.37,
@@ -75,14 +81,17 @@ FP32X3_EFFICIENCY = {
 }
 
 
-def wgrad_family(formats: Axis, tiles: Iterable[Tile]) -> KernelFamily:
+def wgrad_family(
+    formats: Axis, tiles: Iterable[Tile], ranks: Iterable[int] = (2, 3)
+) -> KernelFamily:
     """Declare the kernels; a convolution along one axis is one along two, the first of size 1."""
     return KernelFamily(
-        "conv_wgrad_mma.cu", "conv_wgrad_mma", {rank: RANK[rank] for rank in (2, 3)}, formats,
+        "conv_wgrad_mma.cu", "conv_wgrad_mma", {rank: RANK[rank] for rank in ranks}, formats,
         {
             tile: (
-                f"{tile.m}x{tile.n}",
+                f"{tile.m}x{tile.n}" + "_norm" * tile.norms,
                 {
+                    **({"NORMS": 1} if tile.norms else {}),
                     "TILE_M": tile.m, "TILE_N": tile.n, "WARP_M": tile.warp_m,
                     "WARP_N": tile.warp_n, "SLAB": tile.slab, "STAGES": tile.stages,
                     "BLOCKS": tile.blocks,
@@ -96,6 +105,7 @@ def wgrad_family(formats: Axis, tiles: Iterable[Tile]) -> KernelFamily:
 
 TILES = tuple(EFFICIENCY)
 WGRAD = wgrad_family(axis(*HALVES), TILES)
+NORMED_WGRAD = wgrad_family(axis(*HALVES), NORM_EFFICIENCY, ranks=(2,))
 # By the format: what its tiles reach, and the kernels.
 WAYS = {
     **dict.fromkeys(HALVES, (EFFICIENCY, WGRAD)),
@@ -137,8 +147,10 @@ class MmaWgrad(Algorithm):
             and s.filters // s.groups % chunk(problem) == 0
         ):
             return
-        matrix = matrix_of(problem)
-        for tile in WAYS[format_of(problem)][0]:
+        matrix, tiles = matrix_of(problem), list(WAYS[format_of(problem)][0])
+        if takes_norms(problem) and s.rank < 3:
+            tiles += NORM_EFFICIENCY
+        for tile in tiles:
             blocks = matrix.blocks(tile)
             slots = MULTIPROCESSORS * tile.blocks
             most = min(
@@ -153,8 +165,11 @@ class MmaWgrad(Algorithm):
     def cost(self, problem: Problem, plan: Plan) -> float:
         """What the busiest multiprocessor's blocks take, or what memory takes, and the splits'."""
         tile, (blocks, _, splits) = plan.settings.tile, plan.grid
-        efficiency = WAYS[format_of(problem)][0][tile]
-        each = tile.m * tile.n * plan.settings.pixels / (PEAK * efficiency)
+        efficiency = (NORM_EFFICIENCY if tile.norms else WAYS[format_of(problem)][0])[tile]
+        pixel_us = tile.m * tile.n / (PEAK * efficiency)
+        if tile.norms:  # warps of other filters have the same weights
+            pixel_us += tile.m * tile.n // tile.warp_n * NORM_CLOCKS / CLOCKS
+        each = plan.settings.pixels * pixel_us
         if tile.itemsize == 4 and problem.architecture not in FAST:
             each *= SLOWDOWN
         waves, left = divmod(ceil_div(blocks * splits, MULTIPROCESSORS), tile.blocks)
@@ -162,16 +177,23 @@ class MmaWgrad(Algorithm):
         compute_us = each * (waves * tile.blocks + (left + tile.blocks) / 2 * bool(left))
         return whole_us(problem, compute_us, splits)
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array, dy: Array) -> Array:
-        s = problem.shape
+    def norms_on_load(self, problem: Problem, plan: Plan) -> bool:
+        return plan.settings.tile.norms
+
+    def run(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, x: Array | Normed, dy: Array
+    ) -> Array:
+        s, tile = problem.shape, plan.settings.tile
+        x, norm = read_as(x)
         # 16 bytes are copied at a time: what begins elsewhere is moved
         x, dy = map(aligned_copy, (x, dy))
         number_format = format_of(problem)
-        kernel = WAYS[number_format][1](max(2, s.rank), number_format, plan.settings.tile)
+        family = NORMED_WGRAD if tile.norms else WAYS[number_format][1]
+        kernel = family(max(2, s.rank), number_format, tile)
 
         def launch(_: Epilogue, dw: Array | None, partial: Array | None) -> None:
             caller.launch(
-                kernel, plan.grid, plan.threads, x, dy, dw, partial, plan.settings.pixels,
+                kernel, plan.grid, plan.threads, x, dy, dw, partial, plan.settings.pixels, *norm,
                 geometry_record(s),
             )  # fmt: skip
 

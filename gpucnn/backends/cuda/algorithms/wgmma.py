@@ -165,6 +165,9 @@ class Wgmma(FusingAlgorithm):
     def widens(self, problem: Problem, plan: Plan) -> bool:
         return not plan.settings.tile.patches
 
+    def masks(self, problem: Problem, plan: Plan) -> bool:
+        return problem.shape.filters % 8 == 0
+
     def run_fused(
         self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
         epilogue: Epilogue,
@@ -203,15 +206,13 @@ class Wgmma(FusingAlgorithm):
             high, wide = pair(s.kernel)
             box = (channels, COLUMNS + wide - 1, tile.rows + high - 1, tile.images)
             rows = in_pass // COLUMNS if tile.images == 1 else tile.rows
-            pixels, quads = TensorMap(x, image, Tiles(box)), epilogue.pooled
-            results, maxima = (pixels, pixels, False), (None, None)
-            if quads is None:
+            pixels, pooled = TensorMap(x, image, Tiles(box)), epilogue.pooled and epilogue.pooled.y
+            results = (pixels, pixels, False)
+            if pooled is None:
                 results = stored((s.filters, q, p, s.batch), Tiles((channels, COLUMNS, rows, 1)))
-            else:
-                maxima = quads.y, quads.index
             caller.launch(
                 PATCH(operands, tile), plan.grid, plan.threads, pixels, filters, *results, *ending,
-                *maxima, settings.tiles, record,
+                pooled, epilogue.kept, settings.tiles, record,
             )  # fmt: skip
             return
         (top, bottom), (left, right) = pair(tuple(corners(s)), (0, 0))
@@ -224,5 +225,5 @@ class Wgmma(FusingAlgorithm):
             results = stored((s.filters, s.batch * p * q), Tiles((channels, in_pass)))
         caller.launch(
             CONV(operands, tile), plan.grid, plan.threads, pixels, filters, *results, *ending,
-            partial, settings.steps_per_split, settings.tiles, record,
+            epilogue.mask, partial, settings.steps_per_split, settings.tiles, record,
         )  # fmt: skip

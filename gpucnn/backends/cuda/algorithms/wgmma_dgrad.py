@@ -20,7 +20,7 @@ from ..launch import KernelCaller, aligned_copy, ceil_div
 from ..spatial import DIVISOR, divisor
 from ..split_sum import in_splits
 from ..tensor_map import Pixels, TensorMap
-from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, Algorithm, Plan, Problem, dgrad_as_fprop
+from .base import BYTES, LAUNCH_US, MULTIPROCESSORS, FusingAlgorithm, Plan, Problem, dgrad_as_fprop
 from .wgmma import filters_map, turn_filters
 from .wgmma_tiles import (
     CORNER,
@@ -145,7 +145,7 @@ def applies(problem: Problem) -> bool:
     return all(limit in CORNER for limit in limits) and classes.farthest <= FARTHEST_TAP
 
 
-class WgmmaDgrad(Algorithm):
+class WgmmaDgrad(FusingAlgorithm):
     """dgrad under strides, on sm_90, with channels last: float16, bfloat16, and float32 where TF32
     is permitted."""
 
@@ -189,13 +189,15 @@ class WgmmaDgrad(Algorithm):
             total_us += LAUNCH_US + 2 * math.prod(s.w_shape) * problem.itemsize / BYTES
         return total_us
 
-    def run(self, caller: KernelCaller, problem: Problem, plan: Plan, *arrays: Array) -> Array:
-        dy, w, b = arrays
+    def run_fused(
+        self, caller: KernelCaller, problem: Problem, plan: Plan, source: Array, w: Array,
+        epilogue: Epilogue,
+    ) -> Array:  # fmt: skip
         s, settings, tile = problem.shape, plan.settings, plan.settings.tile
         turned = problem.dtype != "float32"
         if not turned:
             w = turn_filters(caller, w, s)
-        dy, w = map(aligned_copy, (dy, w))
+        dy, w = map(aligned_copy, (source, w))
         record, classes = class_record(s)
         (p, q), corner, ends = pair(s.output), classes.corner, _ends(s, classes)
         run = Pixels(corner[::-1], ends[::-1], depth(dy.dtype.itemsize), tile.pixels)
@@ -205,9 +207,10 @@ class WgmmaDgrad(Algorithm):
         )
 
         def launch(epilogue: Epilogue, dx: Array | None, partial: Array | None) -> None:
+            ending = epilogue.b, aligned_copy(epilogue.residual), *epilogue.function(dy.dtype)
             caller.launch(
-                CLASSES((problem.dtype, turned), tile), plan.grid, plan.threads, *maps, epilogue.b,
+                CLASSES((problem.dtype, turned), tile), plan.grid, plan.threads, *maps, *ending,
                 dx, partial, settings.splits, settings.tiles, record, geometry_record(s),
             )  # fmt: skip
 
-        return in_splits(caller, settings.splits, s.x_shape, dy.dtype, launch, Epilogue(b))
+        return in_splits(caller, settings.splits, s.x_shape, dy.dtype, launch, epilogue)

@@ -1,7 +1,8 @@
 """Plans that were measured: the tuner, what it keeps on disk, and how the backend finds it.
 
-plans   the tuned plan of a problem, or else the estimate's: what the backend asks
+plans   the tuned plan of a problem, or a shipped one, or the estimate's: what the backend asks
 store   what is kept on disk
+shipped what comes with the package, by the GPU's name
 dry     which problems a network has and which kernels a plan needs, with nothing launched
 timing  candidates timed in CUDA graphs
 tuner   candidates, compiled, timed and kept

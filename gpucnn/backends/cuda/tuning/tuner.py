@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from ...base import Array
+from ...base import Array, NormOnLoad, accumulator
 from ..algorithms import Plan, Problem
 from ..backend import CudaBackend
 from ..compiler import compile_cubin, identity
@@ -113,17 +114,24 @@ class Tuner:
         xp, dtype = self.backend.xp, _dtype(problem.dtype)
         noise = self.backend.asarray(self._noise, dtype).view(f"u{dtype.itemsize}")
 
+        def drawn(shape: tuple[int, ...]) -> Array:
+            return xp.resize(noise, shape).view(dtype)
+
+        def norm() -> NormOnLoad:
+            channels, sums = problem.shape.channels, accumulator(dtype)
+            statistics = xp.zeros(channels, sums), xp.ones(channels, sums)
+            return NormOnLoad(drawn(channels), drawn(channels), *statistics, 1e-3, "relu")
+
         def draw() -> Inputs:
-            return tuple(
-                None if shape is None else xp.resize(noise, shape).view(dtype)
-                for shape in _shapes(problem)
-            )
+            arrays = (None if shape is None else drawn(shape) for shape in _shapes(problem))
+            return (*arrays, *[norm() for _ in "n" if problem.prologue])
 
         return draw
 
 
-def _run(backend: CudaBackend, problem: Problem, plan: Plan, *arrays: Array | None) -> Array:
-    return backend.run_plan(problem, plan, *arrays)
+def _run(backend: CudaBackend, problem: Problem, plan: Plan, *inputs: Any) -> Array:
+    *arrays, on_load = inputs if problem.prologue else (*inputs, None)
+    return backend.run_plan(problem, plan, *arrays, on_load=on_load)
 
 
 def _shapes(problem: Problem) -> tuple[tuple[int, ...] | None, ...]:
@@ -131,7 +139,7 @@ def _shapes(problem: Problem) -> tuple[tuple[int, ...] | None, ...]:
     s = problem.shape
     return {
         "fprop": (s.x_shape, s.w_shape, (s.filters,), *[s.y_shape] * problem.residual),
-        "dgrad": (s.y_shape, s.w_shape, None),
+        "dgrad": (s.y_shape, s.w_shape, s.x_shape if problem.through else None),
         "wgrad": (s.x_shape, s.y_shape),
     }[problem.direction]
 

@@ -47,6 +47,12 @@ EMU_INLINE uint32_t cvt_bf16x2(float low, float high) {
     };
     return bits(low) | bits(high) << 16;
 }
+#define EMU_BOUND(NAME, TO_FLOAT, SMALLER) \
+    EMU_INLINE uint32_t NAME(uint32_t a, uint32_t b) { return emu_bound_pair<TO_FLOAT>(a, b, SMALLER); }
+EMU_BOUND(max_nan_f16x2, emu_half_to_float, false)
+EMU_BOUND(min_nan_f16x2, emu_half_to_float, true)
+EMU_BOUND(max_nan_bf16x2, emu_bfloat16_to_float, false)
+EMU_BOUND(min_nan_bf16x2, emu_bfloat16_to_float, true)
 EMU_INLINE uint32_t cvt_tf32(float x) {
     uint32_t u = emu_bits<uint32_t>(x);
     return (u & 0x7f800000) == 0x7f800000 ? u : (u + 0x1000) & ~0x1fffu;
