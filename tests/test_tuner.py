@@ -70,6 +70,23 @@ def test_the_fastest_is_kept_and_found_by_another_process(tmp_path, direction):
     assert entry.cubins == {identity(k, "sm_90"): fake_cubin(k, "sm_90") for k in dry.kernels}
 
 
+@pytest.mark.parametrize("direction", ["fprop", "wgrad"])
+def test_a_norm_on_load_is_measured_beside_its_own_pass(tmp_path, direction):
+    shape = ConvShape.of((4, 16, 16, 24), (16, 1, 1, 24))
+    problem, backend = Problem(direction, shape, "bfloat16", prologue=True), fake_backend(tmp_path)
+    for on_load in (True, False):
+        timer = FakeTimer(
+            lambda plan, wanted=on_load: (
+                1.0 if ALGORITHMS[plan.algorithm].norms_on_load(problem, plan) == wanted else 7.0
+            )
+        )
+        entry = fake_tuner(backend, timer).tune(problem, again=True)
+        assert not entry.failures and set(entry.times.values()) == {1.0, 7.0}
+        kernels = {name for name in map(bytes.decode, entry.cubins.values())}
+        assert any("_norm " in name for name in kernels) == on_load
+        assert any(name.startswith("batch_norm.cu") for name in kernels) != on_load
+
+
 def test_every_plan_survives_the_disk_in_full(tmp_path):
     store, launcher = Store(tmp_path), FakeLauncher()
     shapes = (

@@ -26,6 +26,7 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
     x, dy and w have gpucnn's shapes, (N, *size, C) and (K, *window, C / groups).
     """
     dtype, shape = torch_dtype(case.dtype), case.shape
+    sums = torch_dtype(accumulator(case.dtype))
 
     def normal(*size: int, scale: float = 1.0, kind: torch.dtype = dtype) -> torch.Tensor:
         wide = torch.float64 if kind == torch.float64 else torch.float32
@@ -39,7 +40,12 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
             "w": lambda: normal(*shape.w_shape, scale=terms**-0.5),
             "dy": lambda: normal(*(case.pool or shape).y_shape),
             "b": lambda: normal(shape.filters),
+            **{name: lambda: normal(shape.channels) for name in ("gamma", "beta")},
+            "mean": lambda: normal(shape.channels, kind=sums),
+            "var": lambda: normal(shape.channels, kind=sums).square_(),
         }
+        if case.op == "conv_dgrad_relu":
+            drawn["x"] = lambda: normal(*shape.x_shape).relu_()
         if case.op == "conv_bias_relu_pool_backward":
             # whole numbers, whose sums are exact: else float64 would find other maxima
             drawn["w"] = lambda: normal(*shape.w_shape)
@@ -63,7 +69,6 @@ def draw(case: Case, generator: torch.Generator) -> Inputs:
     if case.op.startswith("activation"):
         backward = case.op.endswith("backward")
         return {"x": normal(shape.size), **({"dy": normal(shape.size)} if backward else {})}
-    sums = torch_dtype(accumulator(case.dtype))
     states = 2 if case.op == "adam_update" else 1
     return {
         "params": [normal(size) for size in shape.sizes],
@@ -100,9 +105,14 @@ CONV_INPUTS = {
     "conv_fprop": ("x", "w"),
     "conv_dgrad": ("dy", "w"),
     "conv_wgrad": ("x", "dy"),
+    "conv_dgrad_relu": ("dy", "w", "x"),
     "conv_bias_relu": ("x", "w", "b"),
     "conv_bias_relu_pool": ("x", "w", "b"),
     "conv_bias_relu_pool_backward": ("x", "w", "b", "dy"),
+    **dict.fromkeys(
+        ("norm_relu6_conv", "norm_relu6_then_conv"), ("x", "w", "gamma", "beta", "mean", "var")
+    ),
+    "norm_relu6_conv_wgrad": ("x", "dy", "gamma", "beta", "mean", "var"),
 }
 
 

@@ -20,7 +20,9 @@ import torch
 from gpucnn.backends import get_backend
 from gpucnn.backends.base import Array, Backend
 from gpucnn.backends.cuda import plans
-from gpucnn.backends.cuda.tuning import DryRun, GraphTimer, Tuner
+from gpucnn.backends.cuda.algorithms import Problem
+from gpucnn.backends.cuda.tuning import DryRun, Entry, GraphTimer, Tuner
+from gpucnn.backends.cuda.tuning.shipped import worth_shipping
 from gpucnn.backends.cuda.tuning.timing import copies
 from profiling.results import UNFINISHED, Results, Row
 
@@ -80,7 +82,7 @@ class Bench:
         row |= {"copies": len(inputs)}
 
         if self.tuner:
-            tune(self.tuner, case, inputs[0])
+            row["plans"] = worth_shipping(tune(self.tuner, case, inputs[0]))
         calls = [ours.bind(self.backend, case, i) for i in inputs]
         with kernels_of(self.backend) as kernels:
             results = kept(calls[0]())
@@ -173,12 +175,11 @@ class Bench:
             return False
 
 
-def tune(tuner: Tuner, case: Case, inputs: Inputs) -> None:
-    """Tune every convolution of an operation."""
+def tune(tuner: Tuner, case: Case, inputs: Inputs) -> dict[Problem, Entry]:
+    """Tune every convolution of an operation; return what was measured of each."""
     dry = DryRun(tuner.backend)
     ours.bind(dry.backend, case, inputs)()
-    for problem in dry.problems:
-        tuner.tune(problem)
+    return {problem: tuner.tune(problem) for problem in dry.problems}
 
 
 def kept(results: Sequence[Array | None]) -> list[Array]:

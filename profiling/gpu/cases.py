@@ -132,6 +132,8 @@ def merge(lanes: Iterable[Lane]) -> list[Case]:
 Mode = tuple[str, str]
 DIRECTIONS = ("conv_fprop", "conv_dgrad", "conv_wgrad")
 POOLED = ("conv_bias_relu_pool", "conv_bias_relu_pool_backward")
+# A batch norm and ReLU6 in front of a convolution: read through, and in a pass of its own.
+NORMED = ("norm_relu6_conv", "norm_relu6_then_conv", "norm_relu6_conv_wgrad")
 # Alone, with ReLU behind it, and as at the end of a residual block.
 NORMS = tuple(
     f"batch_norm{fused}_{direction}"
@@ -147,7 +149,7 @@ def heaviest_first(layers: Iterable[Layer], size: Callable[[Any], float]) -> lis
 def conv_lane(op: str, name: str, layers: Iterable[Layer], mode: Mode, weight: float = 1.0) -> Lane:
     """One lane of convolutions; without dgrad of those that see the picture itself."""
     kept = heaviest_first(convolutions(layers), lambda shape: shape.multiply_adds)
-    if op == "conv_dgrad":
+    if op.startswith("conv_dgrad"):
         kept = [layer for layer in kept if layer.shape.channels > 4]
     return Lane(tuple(_case(op, name, layer, mode) for layer in kept), weight)
 
@@ -240,6 +242,7 @@ def benchmark_set() -> list[Case]:
     """Return every case, the most telling first."""
     resnet, vgg = networks.resnet50(32), networks.vgg16(64)
     depthwise = _is("depthwise", networks.mobilenet_v2(32))
+    projections = [layer for layer in networks.mobilenet_v2(128) if layer.name.endswith("project")]
     grouped = _is("grouped", networks.resnext50(32))
     sound, video = networks.m5(32), networks.c3d(8)
     lanes = [conv_lane(op, "resnet50", resnet, FLOAT32, 3) for op in DIRECTIONS]
@@ -253,6 +256,8 @@ def benchmark_set() -> list[Case]:
     lanes += [conv_lane("conv_bias_relu", "vgg16", vgg, FLOAT32)]
     lanes += [conv_lane("conv_bias_relu", "vgg16", vgg, BFLOAT16)]
     lanes += [conv_lane("conv_bias_relu", "resnet50", resnet, BFLOAT16)]
+    lanes += [conv_lane(op, "mobilenet_v2", projections, BFLOAT16) for op in NORMED]
+    lanes += [conv_lane("conv_dgrad_relu", "vgg16", vgg, mode) for mode in (FLOAT32, BFLOAT16)]
     for op in ("max_pool", "max_pool_backward"):
         lanes += [pool_lane(op, "resnet50", resnet, FLOAT32), pool_lane(op, "vgg16", vgg, FLOAT32)]
     lanes += [norm_lane(op, "resnet50", resnet, FLOAT32) for op in NORMS]

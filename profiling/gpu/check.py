@@ -58,9 +58,9 @@ Select = Callable[[Results], Results]
 
 
 def _part(case: Case, i: Inputs) -> tuple[Parts, Select]:
-    if case.op in ("conv_wgrad", "conv_bias_relu_pool_backward"):
+    if case.op in ("conv_wgrad", "conv_bias_relu_pool_backward", "norm_relu6_conv_wgrad"):
         return _filters(case, i)
-    if case.op.startswith(("conv", "max_pool", "average_pool", "change_layout")):
+    if case.op.startswith(("conv", "norm", "max_pool", "average_pool", "change_layout")):
         return _images(case, i)
     if case.op.startswith("batch_norm"):
         return _channels(case, i)
@@ -117,9 +117,10 @@ def _filters(case: Case, i: Inputs) -> tuple[Parts, Select]:
             pool = case.pool and replace(case.pool, batch=shape.batch, channels=filters)
             chunk = slice(first, first + images)
             parameters = {name: i[name][-filters:] for name in ("w", "b") if name in i}
+            norm = {name: i[name] for name in ("gamma", "beta", "mean", "var") if name in i}
             yield (
                 replace(case, shape=shape, pool=pool),
-                {"x": x[chunk], "dy": dy[chunk], **parameters},
+                {"x": x[chunk], "dy": dy[chunk], **parameters, **norm},
             )
 
     return parts(), lambda results: [result[-filters:] for result in results]

@@ -90,8 +90,10 @@ def fewest_bytes(case: Case) -> int:
     shape = case.shape
     if isinstance(shape, ConvShape):
         x, w, y = elements_read(shape), prod(shape.w_shape), prod(shape.y_shape)
-        if case.op == "conv_dgrad":
+        if case.op.startswith("conv_dgrad"):
             x = prod(shape.x_shape)  # all of dx is written, zeros where no window was
+        if case.op == "conv_dgrad_relu":
+            x *= 2  # and x is read
         if case.op.startswith("conv_bias_relu"):
             w += shape.filters
         if case.pool:

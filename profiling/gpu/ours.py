@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpucnn.backends.base import Array, Backend
+from gpucnn.backends.base import Array, Backend, NormOnLoad
+from gpucnn.shapes import NormShape
 from profiling.ladder import BY_NAME
 
 from . import ladder
@@ -53,6 +54,12 @@ def conv_wgrad(backend: Backend, case: Case, a: Arrays) -> Call:
     return lambda: (backend.conv_wgrad(a["x"], a["dy"], case.shape, **_math(case)),)
 
 
+def conv_dgrad_relu(backend: Backend, case: Case, a: Arrays) -> Call:
+    """The gradient of what went into the ReLU that gave x."""
+    given = a["dy"], a["w"], case.shape, a["x"], "relu", 0.0
+    return lambda: (backend.conv_dgrad_through(*given, **_math(case)),)
+
+
 def conv_bias_relu(backend: Backend, case: Case, a: Arrays) -> Call:
     return lambda: (backend.conv_fprop(a["x"], a["w"], a["b"], case.shape, "relu", **_math(case)),)
 
@@ -68,6 +75,34 @@ def conv_bias_relu_pool_backward(backend: Backend, case: Case, a: Arrays) -> Cal
     y, index = backend.conv_pool_forward(a["x"], a["w"], a["b"], *shapes, **_math(case))
     given = a["dy"], y, index, a["x"], *shapes
     return lambda: backend.conv_pool_backward(*given, **_math(case))
+
+
+def _norm(a: Arrays) -> NormOnLoad:
+    return NormOnLoad(a["gamma"], a["beta"], a["mean"], a["var"], EPSILON, "relu6")
+
+
+def norm_conv(backend: Backend, case: Case, a: Arrays) -> Call:
+    """A norm whose statistics are known, ReLU6, and a convolution, which reads x through both."""
+    on_load = {"on_load": _norm(a), **_math(case)}
+    return lambda: (backend.conv_fprop(a["x"], a["w"], None, case.shape, **on_load),)
+
+
+def norm_then_conv(backend: Backend, case: Case, a: Arrays) -> Call:
+    """The same in two passes, with the normalised map in memory."""
+    *norm, activation = _norm(a)
+    shape = NormShape.of(case.shape.x_shape, channels_last=case.shape.channels_last)
+
+    def call() -> tuple[Array, ...]:
+        z = backend.batch_norm_infer(a["x"], *norm, shape, activation)
+        return (backend.conv_fprop(z, a["w"], None, case.shape, **_math(case)),)
+
+    return call
+
+
+def norm_conv_wgrad(backend: Backend, case: Case, a: Arrays) -> Call:
+    """The filters' gradient from what is kept: x here, and in PyTorch what the norm made of it."""
+    on_load = {"on_load": _norm(a), **_math(case)}
+    return lambda: (backend.conv_wgrad(a["x"], a["dy"], case.shape, **on_load),)
 
 
 def pool(backend: Backend, case: Case, a: Arrays) -> Call:
@@ -136,10 +171,14 @@ def adam_update(backend: Backend, case: Case, a: Arrays) -> Call:
 OPERATIONS: dict[str, Callable[[Backend, Case, Arrays], Call]] = {
     "conv_fprop": conv_fprop,
     "conv_dgrad": conv_dgrad,
+    "conv_dgrad_relu": conv_dgrad_relu,
     "conv_wgrad": conv_wgrad,
     "conv_bias_relu": conv_bias_relu,
     "conv_bias_relu_pool": conv_bias_relu_pool,
     "conv_bias_relu_pool_backward": conv_bias_relu_pool_backward,
+    "norm_relu6_conv": norm_conv,
+    "norm_relu6_then_conv": norm_then_conv,
+    "norm_relu6_conv_wgrad": norm_conv_wgrad,
     "max_pool": pool,
     "max_pool_backward": pool_backward,
     "average_pool": pool,

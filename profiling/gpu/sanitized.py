@@ -81,6 +81,7 @@ def calls(name: str, architecture: int | None = None) -> Iterator[Call]:
     dtype, everything = DTYPES[name], name == "float32"
     yield from convolutions(dtype)
     if architecture is not None:
+        yield from masked_convolutions(dtype)
         yield from algorithms(name, architecture)
     yield from poolings(dtype)
     yield from pooled_convolutions(dtype)
@@ -110,6 +111,30 @@ def convolutions(dtype: np.dtype) -> Iterator[Call]:
         keywords={"activation": "relu"},
         expected=lambda: np.maximum(reference.conv_fprop(*fprop.arguments), 0),
     )
+    for name in ("plain", "vectors_strided"):
+        x, s = random("x", CONVS[name].x_shape, dtype), CONVS[name]
+        _, dgrad, _ = directions(dtype, s)
+        dy, w, _, _ = dgrad.arguments
+        yield replace(
+            dgrad,
+            operation="conv_dgrad_through",
+            arguments=(dy, w, s, x, "relu", 0.0),
+            expected=partial(_through, x, dy, w, s),
+        )
+
+
+def _through(x: np.ndarray, dy: np.ndarray, w: np.ndarray, s: ConvShape) -> np.ndarray:
+    return np.where(x > 0, reference.conv_dgrad(dy, w, None, s), 0)
+
+
+def masked_convolutions(dtype: np.dtype) -> Iterator[Call]:
+    """Of whole numbers, whose signs are exact; without a mask where it would take a pass."""
+    for s in (CONVS["vectors"], STRIDED, replace(STRIDED, strides=(1, 1))):
+        shapes = {"x": s.x_shape, "w": s.w_shape, "b": (s.filters,)}
+        arrays = [np.round(random(name, shape, dtype)) for name, shape in shapes.items()]
+        y = np.maximum(reference.conv_fprop(*arrays, s), 0)
+        expected = [y, reference.activation_mask(y, "relu", 0.0)]
+        yield Call("conv_fprop_masked", (*arrays, s), {}, partial(list, expected))
 
 
 def algorithms(name: str, architecture: int) -> Iterator[Call]:

@@ -57,6 +57,13 @@ def conv_dgrad(case: Case, i: Inputs, windows: Windows) -> Call:
     return lambda: (windows.back(_backward(case, windows, dy, x, w, 0)),)
 
 
+def conv_dgrad_relu(case: Case, i: Inputs, windows: Windows) -> Call:
+    """The gradient of what went into the ReLU that gave x."""
+    dy, w, x = windows.activation(i["dy"]), windows.filters(i["w"]), windows.activation(i["x"])
+    threshold = aten.threshold_backward
+    return lambda: (windows.back(threshold(_backward(case, windows, dy, x, w, 0), x, 0)),)
+
+
 def conv_wgrad(case: Case, i: Inputs, windows: Windows) -> Call:
     dy, x = windows.activation(i["dy"]), windows.activation(i["x"])
     w = windows.filters(torch.empty(case.shape.w_shape, dtype=dy.dtype, device=dy.device))
@@ -105,6 +112,23 @@ def cudnn_conv_relu(case: Case, i: Inputs, windows: Windows) -> Call:
     x, w, b = windows.activation(i["x"]), windows.filters(i["w"]), i["b"]
     geometry, groups = _geometry(case, windows), case.shape.groups
     return lambda: (windows.back(torch.cudnn_convolution_relu(x, w, b, *geometry, groups)),)
+
+
+def _normed(i: Inputs, windows: Windows) -> Callable[[], Tensor]:
+    """PyTorch wants a norm's parameters in the dtype of its statistics."""
+    x, mean = windows.activation(i["x"]), i["mean"]
+    norm = mean, i["var"], i["gamma"].to(mean.dtype), i["beta"].to(mean.dtype)
+    return lambda: F.hardtanh_(F.batch_norm(x, *norm, False, 0.0, ours.EPSILON), 0.0, 6.0)
+
+
+def norm_conv(case: Case, i: Inputs, windows: Windows) -> Call:
+    normed = _normed(i, windows)
+    return lambda: conv_fprop(case, {**i, "x": windows.back(normed())}, windows)()
+
+
+def norm_conv_wgrad(case: Case, i: Inputs, windows: Windows) -> Call:
+    """Of the normalised map, which the forward pass has kept."""
+    return conv_wgrad(case, {**i, "x": windows.back(_normed(i, windows)())}, windows)
 
 
 def linear(case: Case, i: Inputs) -> Call:
@@ -332,10 +356,14 @@ def adam_update(case: Case, i: Inputs) -> Call:
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "conv_fprop": conv_fprop,
     "conv_dgrad": conv_dgrad,
+    "conv_dgrad_relu": conv_dgrad_relu,
     "conv_wgrad": conv_wgrad,
     "conv_bias_relu": conv_bias_relu,
     "conv_bias_relu_pool": conv_bias_relu_pool,
     "conv_bias_relu_pool_backward": conv_bias_relu_pool_backward,
+    "norm_relu6_conv": norm_conv,
+    "norm_relu6_then_conv": norm_conv,
+    "norm_relu6_conv_wgrad": norm_conv_wgrad,
     "max_pool": max_pool,
     "max_pool_backward": max_pool_backward,
     "average_pool": average_pool,

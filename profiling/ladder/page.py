@@ -41,7 +41,7 @@ def counted(counts: Sequence[Counts]) -> str:
         made = c.loop.multiply_adds * c.block.saved / c.loop.instructions
         lines.append(
             f"| {c.rung.number} | {c.rung.name} | {c.block.pixels} x {c.block.filters} |"
-            f" {c.threads:,} | {c.registers} | {c.shared_bytes / 1024:.0f} KB | {c.blocks} |"
+            f" {c.threads:,} | {c.registers} | {c.shared_bytes / 1024:.0f} KiB | {c.blocks} |"
             f" {c.loop.multiplying:,} of {c.loop.instructions:,} | {made:,.0f} | {c.bytes:.3g} |"
             f" {_rate(c.ceiling)} | {c.bound} |"
         )

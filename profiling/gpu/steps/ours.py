@@ -15,7 +15,7 @@ import numpy as np
 
 from gpucnn import Sequential
 from gpucnn.backends.base import Array, Backend
-from gpucnn.backends.cuda.dependent_launch import FIRST_ARCHITECTURE
+from gpucnn.backends.cuda.dependent_launch import FIRST_ARCHITECTURE, is_supported
 from gpucnn.optimizers import SGD
 from gpucnn.step import Recorded
 from gpucnn.trainer import Trainer
@@ -44,7 +44,8 @@ def inference(model: Sequential) -> Step:
 
 def has_dependent_launches(backend: Backend) -> bool:
     launcher = getattr(backend, "launcher", None)
-    return hasattr(launcher, "dependent") and launcher.architecture >= FIRST_ARCHITECTURE
+    hopper = hasattr(launcher, "dependent") and launcher.architecture >= FIRST_ARCHITECTURE
+    return hopper and is_supported()
 
 
 @contextmanager
