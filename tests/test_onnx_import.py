@@ -401,7 +401,8 @@ def test_a_quantised_network_computes_on_its_grid():
     weights = {
         "step": np.float32(0.02),
         "zero": np.uint8(128),
-        "w": np.random.default_rng(4).integers(-128, 128, (4, 3, 1, 1), dtype=np.int8),
+        # 7 bits: with 8 onnxruntime's sums of two products saturate on a CPU that has AVX2 alone
+        "w": np.random.default_rng(4).integers(-64, 64, (4, 3, 1, 1), dtype=np.int8),
         "steps": np.linspace(0.001, 0.004, 4, dtype=np.float32),
         "zeros": np.zeros(4, np.int8),
     }
