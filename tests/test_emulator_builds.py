@@ -85,7 +85,7 @@ def test_several_processes_build_one_library(tmp_path, monkeypatch):
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     left = sorted(path.name.split("-")[0] + path.suffix for path in cache.iterdir())
-    assert left == ["one.lock", "one.so", "runtime.so"]
+    assert left == ["header", "header.lock", "one.lock", "one.so", "runtime.so"]
 
 
 def test_headers_are_part_of_the_key(tmp_path):

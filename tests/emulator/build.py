@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 RUNTIME = Path(__file__).resolve().parent / "runtime"
+HEADER = "cuda_emu.h"
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 CXX = os.environ.get("GPUCNN_EMULATOR_CXX", "g++")
 MAX_DYNAMIC_SHARED = 227 * 1024  # bytes; what one block of an H100 may ask for
@@ -30,7 +31,7 @@ _UNDEFINED = (
 _MODES = {
     "fast": ["-O2"],
     "check": [
-        *["-O1", "-gdwarf-4", f"-fsanitize=thread,{_UNDEFINED}"],
+        *["-O1", "-gdwarf-4", "-g1", f"-fsanitize=thread,{_UNDEFINED}"],
         "-ftrivial-auto-var-init=pattern",  # a forgotten accumulator = 0 shows in the numbers
         *["--param", "tsan-instrument-func-entry-exit=0", "-fno-extern-tls-init"],
     ],
@@ -68,14 +69,35 @@ def build_kernels(
     def make(folder: Path) -> Path:
         cpp, obj, lib = (folder / f"kernels.{suffix}" for suffix in ("cpp", "o", "so"))
         cpp.write_text(source)
-        search = [f"-I{d}" for d in (RUNTIME / "include", *include_dirs)]
-        _run([CXX, "-c", *flags, *search, "-include", "cuda_emu.h", cpp, "-o", obj])
+        dirs = (build_header(mode), RUNTIME / "include", *include_dirs)
+        search = [f"-I{d}" for d in dirs]
+        _run([CXX, "-c", *flags, *search, "-include", HEADER, cpp, "-o", obj])
         sanitizers = ["-fsanitize=address,undefined"] if mode == "asan" else []
         link = ["-Wl,-z,defs", f"-Wl,-rpath,{runtime.parent}"]
         _run([CXX, "-shared", *sanitizers, obj, runtime, *link, "-o", lib])
         return lib
 
     return _cached(f"{path.stem}-{mode}", key, make), dynamic is not None
+
+
+@functools.cache
+def build_header(mode: str) -> Path:
+    """Compile the header that every kernel file begins with, once for all; return its folder.
+
+    Where another architecture's macro makes it useless, the compiler goes on to the header itself.
+    """
+    flags = [*_COMMON, *_MODES[mode]]
+
+    def make(folder: Path) -> Path:
+        found = folder / "header"
+        found.mkdir()
+        source = folder / "header.h"
+        source.write_text(f'#include "{HEADER}"\n')
+        command = [CXX, "-x", "c++-header", *flags, f"-I{RUNTIME / 'include'}", source]
+        _run([*command, "-o", found / f"{HEADER}.gch"])
+        return found
+
+    return _cached(f"header-{mode}", (_compiler(), flags, _emulator_sources("*.h")), make, "")
 
 
 @functools.cache
@@ -104,7 +126,8 @@ def _wrap(path: Path, text: str, names: Sequence[str], dynamic: re.Match | None)
     tail += f"EMU_EXPORT_SHARED({array})\n"
     tail += "".join(f"EMU_EXPORT(k{i}, {name})\n" for i, name in enumerate(names))
     tail += "".join(f"EMU_CLUSTER({name}, {dims})\n" for dims, name in _CLUSTERED.findall(text))
-    return f'#line 1 "{path}"\n{text}\n#line 1 "exports of {path.name}"\n{tail}'
+    # the name alone: a copy of the file elsewhere is then the same source
+    return f'#line 1 "{path.name}"\n{text}\n#line 1 "exports of {path.name}"\n{tail}'
 
 
 def _included(text: str, include_dirs: Sequence[Path]) -> dict[str, str]:
@@ -130,11 +153,11 @@ def _emulator_sources(pattern: str) -> list[str]:
     return [p.read_text() for p in sorted(RUNTIME.rglob(pattern))]
 
 
-def _cached(tag: str, key: object, make: Callable[[Path], Path]) -> Path:
-    """The library for `key`, made once even when several processes ask for it together."""
+def _cached(tag: str, key: object, make: Callable[[Path], Path], suffix: str = ".so") -> Path:
+    """What is made for `key`, once even when several processes ask for it together."""
     default = Path.home() / ".cache" / "gpucnn" / "emulator"
     cache = Path(os.environ.get("GPUCNN_EMULATOR_CACHE", default))
-    out = cache / f"{tag}-{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.so"
+    out = cache / f"{tag}-{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}{suffix}"
     if out.exists():
         return out
     cache.mkdir(parents=True, exist_ok=True)
