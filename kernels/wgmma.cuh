@@ -237,14 +237,12 @@ __device__ __forceinline__ void write_pass(unsigned char* buffer, const PassSums
 // Those of the warpgroup's sums that are of a pass.
 __device__ __forceinline__ PassSums& of_pass(Sums& sums, int pass) { return *(PassSums*)(sums + pass * (PASS / 2)); }
 
-// What is turned are gradients, to be multiplied by g'(y); of floats, both directions are the same kernel.
-const bool IS_GRADIENT = TURNED, MAY_BE_EITHER = sizeof(Element) == 4;
+// What is turned are gradients; of floats, both directions are the same kernel. Only gradients are multiplied by g'(y).
+const bool IS_GRADIENT = TURNED, MAY_BE_GRADIENT = IS_GRADIENT || sizeof(Element) == 4;
 __device__ __forceinline__ void join_pass(PassSums& sums, unsigned char* buffer, const Epilogue& epilogue) {
     const auto with = [&](const auto& join) { join_pass(sums, buffer, join); };
-    if (MAY_BE_EITHER)
+    if (MAY_BE_GRADIENT)
         epilogue.joining(with);
-    else if (IS_GRADIENT)
-        epilogue.multiplying(with);
     else
         epilogue.adding(with);
 }

@@ -57,6 +57,17 @@ def allowed_error(
     return summing + unit_roundoff(dtype) * (size + summing) + subnormal / 2
 
 
+def assert_sum(got: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """Assert that ``got`` is a + b, where a may have been rounded to their dtype before or not."""
+    dtype, a, b = a.dtype, a.astype(np.float64), b.astype(np.float64)
+    allowed = allowed_error(a + b, dtype, 1, np.abs(a) + np.abs(b))
+    if dtype.itemsize == 2:  # else a is as it was summed
+        allowed = allowed + unit_roundoff(dtype) * np.abs(a)
+    error = np.abs(got.astype(np.float64) - (a + b))
+    assert got.dtype == dtype
+    assert (error <= allowed).all(), f"off by {np.max(error / allowed)} times what is allowed"
+
+
 def assert_close(
     actual: np.ndarray,
     expected: np.ndarray,

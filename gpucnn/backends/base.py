@@ -252,11 +252,14 @@ class Backend(ABC):
 
     @abstractmethod
     def conv_dgrad(
-        self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict"
-    ) -> Array:
+        self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict",
+        residual: Array | None = None,
+    ) -> Array:  # fmt: skip
         """The transpose of fprop in x: dy (y_shape) -> dx (x_shape).
 
         With ``b`` (C,), a bias for each channel of dx is added: a transposed convolution's output.
+        ``residual`` (x_shape), if there is one, is added as well: what others that read x have
+        given for its gradient. On the way to memory, where a backend has a kernel.
         """
 
     def conv_dgrad_through(

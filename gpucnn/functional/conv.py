@@ -189,6 +189,7 @@ def conv_backward(
     *,
     with_bias: bool = True,
     needs_dx: bool = True,
+    residual: Array | None = None,
     math: str = "strict",
     owner: str = "conv",
     shape: ConvShape | None = None,
@@ -202,11 +203,20 @@ def conv_backward(
     convention); the gradient of a real operand is real. Where dx is not needed and ``shape`` is
     given, w may be None: dw is a function of dy and x.
 
+    ``residual``, as x or None, is added to dx in the same pass, where there is a kernel: what other
+    readers of x have given for its gradient.
+
     Where x is a ``FromActivation``, dx is the gradient of that activation's own input, dx * f'(x),
     in one pass for those of two slopes, where there is a kernel.
 
     Raises:
-        ValueError, TypeError: as ``conv_forward``; dy is not of the output's shape.
+        ValueError, TypeError: as ``conv_forward``; dy is not of the output's shape, or the residual
+            not of x's.
+
+    Example:
+        >>> x, w = np.ones((1, 2, 2, 1)), np.full((1, 1, 1, 1), 3.0)
+        >>> conv_backward(x, x, w, residual=np.full_like(x, 0.5))[0].ravel()
+        array([3.5, 3.5, 3.5, 3.5])
     """
     as_choice(owner, "math", math, MATH)
     if w is None and (needs_dx or shape is None):
@@ -214,13 +224,15 @@ def conv_backward(
     x, *activation = from_activation(owner, x)
     x, on_load = taken_apart(x)
     dy = narrowed(owner, dy, x)
-    backend, dy, x, w = prepare(owner, allow_complex=on_load is None, dy=dy, x=x, w=w)
+    backend, dy, x, w, residual = prepare(
+        owner, allow_complex=on_load is None, dy=dy, x=x, w=w, residual=residual
+    )
     shape = shape or conv_shape(x.shape, w.shape, owner=owner, **geometry)
-    expect_shape(owner, shape.x_shape, x=x)
+    expect_shape(owner, shape.x_shape, x=x, residual=residual)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, shape.y_shape, dy=dy)
     on_load = prepare_on_load(owner, x, on_load, shape)
-    dx = input_grad(backend, dy, w, x, shape, math, *activation) if needs_dx else None
+    dx = input_grad(backend, dy, w, x, shape, math, *activation, residual) if needs_dx else None
     dw = wgrad(backend, conjugate(x), dy, shape, math, on_load)
     dw = dw if w is None else real_like(dw, w)
     db = bias_grad(backend, dy, shape.channels_last) if with_bias else None

@@ -119,6 +119,7 @@ def conv_pool_backward(
     activation: str = "linear",
     with_bias: bool = True,
     needs_dx: bool = True,
+    residual: Array | None = None,
     math: str = "strict",
     owner: str = "conv_pool",
     shapes: Shapes | None = None,
@@ -129,7 +130,7 @@ def conv_pool_backward(
     ``y`` and ``index`` are what the forward returned, x and w what it was given, ``geometry`` its
     keywords. dx is None without ``needs_dx``, db without ``with_bias``. Without dx, in the first
     layer of a network, the gradients too are found in one pass where the forward was. x may be a
-    ``FromActivation``, as in ``conv_backward``.
+    ``FromActivation``, and a residual added to dx, as in ``conv_backward``.
 
     Raises:
         ValueError, TypeError: as ``conv_pool_forward``; dy, y or index is not of the output's
@@ -138,9 +139,9 @@ def conv_pool_backward(
     as_choice(owner, "activation", activation, FUSED)
     as_choice(owner, "math", math, MATH)
     x, *before = from_activation(owner, x)
-    backend, dy, y, x, w = prepare(owner, dy=dy, y=y, x=x, w=w)
+    backend, dy, y, x, w, residual = prepare(owner, dy=dy, y=y, x=x, w=w, residual=residual)
     conv, pool = shapes or conv_pool_shapes(x.shape, w.shape, pool_size, owner=owner, **geometry)
-    expect_shape(owner, conv.x_shape, x=x)
+    expect_shape(owner, conv.x_shape, x=x, residual=residual)
     expect_shape(owner, conv.w_shape, w=w)
     expect_shape(owner, pool.y_shape, dy=dy, y=y)
     index = checked_index(owner, dy, index, pool)
@@ -150,6 +151,6 @@ def conv_pool_backward(
     if activation != "linear" and not pool_activates(pool):
         dy = backend.activation_backward(dy, y, activation, 0.0)
     dz = backend.pool_backward(dy, index, pool)
-    dx = input_grad(backend, dz, w, x, conv, math, *before)
+    dx = input_grad(backend, dz, w, x, conv, math, *before, residual)
     db = bias_grad(backend, dz, conv.channels_last) if with_bias else None
     return dx, wgrad(backend, x, dz, conv, math), db

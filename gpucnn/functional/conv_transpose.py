@@ -161,6 +161,7 @@ def conv_transpose_backward(
     *,
     with_bias: bool = True,
     needs_dx: bool = True,
+    residual: Array | None = None,
     math: str = "strict",
     owner: str = "conv_transpose",
     shape: ConvShape | None = None,
@@ -168,14 +169,17 @@ def conv_transpose_backward(
 ) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients dx, dw and db of ``conv_transpose_forward``; as ``conv_backward``."""
     as_choice(owner, "math", math, MATH)
-    backend, dy, x, w = prepare(owner, allow_complex=True, dy=dy, x=x, w=w)
+    backend, dy, x, w, residual = prepare(
+        owner, allow_complex=True, dy=dy, x=x, w=w, residual=residual
+    )
     shape = shape or conv_transpose_shape(x.shape, w.shape, owner=owner, **geometry)
-    expect_shape(owner, shape.y_shape, x=x)
+    expect_shape(owner, shape.y_shape, x=x, residual=residual)
     expect_shape(owner, shape.w_shape, w=w)
     expect_shape(owner, shape.x_shape, dy=dy)
     dx = None
     if needs_dx:
-        dx = real_like(fprop(backend, dy, conjugate(w), None, shape, math=math), x)
+        dx = fprop(backend, dy, conjugate(w), None, shape, math=math, residual=residual)
+        dx = real_like(dx, x)
     dw = real_like(wgrad(backend, dy, conjugate(x), shape, math), w)
     db = bias_grad(backend, dy, shape.channels_last) if with_bias else None
     return dx, dw, db

@@ -111,6 +111,7 @@ def dense_backward(
     *,
     with_bias: bool = True,
     needs_dx: bool = True,
+    residual: Array | None = None,
     math: str = "strict",
     owner: str = "dense",
 ) -> tuple[Array | None, Array, Array | None]:
@@ -118,6 +119,7 @@ def dense_backward(
     x, *activation = x if isinstance(x, FromActivation) else (x,)
     _check(owner, x, w)
     expect_shape(owner, (*x.shape[:-1], w.shape[0]), dy=dy)
+    expect_shape(owner, x.shape, residual=residual)
     # Of another order in memory, dx is to be what the activation makes of it by itself: sums over
     # it, a bias's gradient, would be rounded in another way.
     together = activation and x.flags.c_contiguous
@@ -127,6 +129,7 @@ def dense_backward(
         w[:, None, :],
         with_bias=with_bias,
         needs_dx=needs_dx,
+        residual=None if residual is None else _pixels(residual),
         math=math,
         shape=_geometry(x, w),
         owner=owner,

@@ -56,15 +56,19 @@ def dgrad(
 
 def input_grad(
     backend: Backend, dy: Array, w: Array, x: Array, shape: ConvShape, math: str,
-    kind: str = "linear", alpha: float = 0.0,
+    kind: str = "linear", alpha: float = 0.0, residual: Array | None = None,
 ) -> Array:  # fmt: skip
     """dy (y_shape), w (w_shape), x (x_shape) -> the gradient of x, as real as x is.
 
-    Or of what went into the activation that gave x.
+    With a residual (x_shape), added to it. Or of what went into the activation that gave x.
     """
-    if kind != "linear" and not any(map(is_complex, (dy, w))):
+    if any(map(is_complex, _given(dy, w, x, residual))):
+        dx = dgrad(backend, dy, conjugate(w), None, shape, math)
+        dx = real_like(dx if residual is None else dx + residual, x)
+    elif kind != "linear" and residual is None:
         return backend.conv_dgrad_through(dy, w, shape, x, kind, alpha, math)
-    dx = real_like(dgrad(backend, dy, conjugate(w), None, shape, math), x)
+    else:
+        dx = backend.conv_dgrad(dy, w, None, shape, math, residual)
     return dx if kind == "linear" else backend.activation_backward(dx, x, kind, alpha)
 
 

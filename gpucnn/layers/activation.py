@@ -69,6 +69,7 @@ class Activated(Layer):
             *arrays,
             with_bias=self.use_bias,
             needs_dx=self.needs_input_gradient,
+            residual=self._take_others_gradient(),
             math=self.math,
             owner=self.label,
             **keywords,

@@ -105,6 +105,11 @@ class Layer:
     # the gradient of a picture, and dgrad is a third of a convolution's work.
     needs_input_gradient = True
 
+    # Where several read the input, what the others have given for its gradient, set by a network
+    # for the time of a _backward: a layer that sums_gradients takes it, and adds it to dx.
+    sums_gradients = False
+    others_gradient: Array | None = None
+
     def __init__(
         self, *, name: str | None = None, input_shape: Shape | None = None, **unknown: Any
     ) -> None:
@@ -358,6 +363,10 @@ class Layer:
         """Keep what ``_backward`` will be given, unless nothing is to be kept."""
         if _saving.get():
             self._saved = tensors
+
+    def _take_others_gradient(self) -> Array | None:
+        others, self.others_gradient = self.others_gradient, None
+        return others
 
     def _json(self, key: str) -> Any:
         value = getattr(self, key)

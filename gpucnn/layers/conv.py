@@ -124,6 +124,8 @@ class Conv(Activated):
             )
         return channels
 
+    sums_gradients = True
+
     # What the kinds of convolution differ in:
 
     _run = staticmethod(F.conv_forward)

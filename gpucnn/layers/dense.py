@@ -139,6 +139,7 @@ class Dense(Activated):
         if self.use_bias:
             self._add("bias", (self.units,), self.bias_initializer)
 
+    sums_gradients = True
     _run_masked = staticmethod(F.dense_forward_masked)
 
     def _geometry(self, x_shape: Shape) -> ConvShape:

@@ -151,6 +151,7 @@ class SeparableConv(Conv):
             self.params["depthwise_kernel"],
             with_bias=False,
             needs_dx=self.needs_input_gradient,
+            residual=self._take_others_gradient(),
             math=self.math,
             shape=depthwise,
             owner=self.label,

@@ -15,7 +15,7 @@ from ..layers.base import Layer, Shape, as_dtype, inference_mode
 from . import weights
 from .naming import adopt
 from .plan import plan
-from .stages import Stage
+from .stages import Stage, sums_gradients
 from .weights import Parameter
 
 if TYPE_CHECKING:
@@ -255,6 +255,10 @@ class Network(Layer):
     def _stages(self, layers: Sequence[Layer]) -> list[Layer | Stage]:
         """Return what runs for a chain of layers."""
         return plan(layers, self.dtype.kind == "c") if self.fuses else list(layers)
+
+    def _sums_gradients(self, stages: Sequence[Layer | Stage]) -> bool:
+        """Return whether a chain adds its input's gradient to the one of others that read that."""
+        return self.fuses and sums_gradients(stages)
 
     def predict(self, x: Any, batch_size: int = 256) -> Any:
         """Return the outputs for ``x`` in inference mode, batch by batch.

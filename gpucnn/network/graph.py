@@ -263,7 +263,9 @@ class Graph(Network):
         count = len(self.inputs)
         for stages, sources, place, _ in reversed(self._plan()):
             needed = self.needs_input_gradient or max(sources) >= count
-            dx = backward_through(stages, gradients.pop(place), needed)
+            sums = needed and self._sums_gradients(stages)
+            others = gradients.pop(sources[0], None) if sums else None
+            dx = backward_through(stages, gradients.pop(place), needed, others)
             dx = dx if stages[0].takes_many else [dx]
             for index, gradient in zip(sources, dx, strict=True) if needed else ():
                 collect(index, gradient)

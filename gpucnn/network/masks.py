@@ -31,7 +31,7 @@ from ..layers.norm import BatchNorm
 from ..layers.separable import SeparableConv
 from .base import Network
 from .plan import is_as_written, is_conv
-from .stages import ConvNormSum, Stage, SumReLU, WithActivation, WithSum
+from .stages import ConvNormSum, Stage, SumReLU, WithActivation, WithSum, lead_of
 
 
 class Alone(Stage):
@@ -144,7 +144,7 @@ def with_masks(
         if isinstance(stage, Network):
             stage.output_is_kept = kept
         elif dropout or F.has_mask(kind, alpha):
-            of_norm = isinstance(stage, ConvNormSum) or isinstance(_lead(stage), BatchNorm)
+            of_norm = isinstance(stage, ConvNormSum) or isinstance(lead_of(stage), BatchNorm)
             if dropout or not kept:
                 stage = _as_stage(stage)
                 stage.end_in(Ending(kind, alpha, dropout, kept, of_norm))
@@ -160,12 +160,8 @@ def with_masks(
 
 def _multiplies(stage: Layer | Stage | None) -> bool:
     """Return whether a stage can take the derivative of the activation before it upon itself."""
-    lead = _lead(stage)
+    lead = lead_of(stage)
     return is_conv(lead) or is_as_written(lead, Dense)
-
-
-def _lead(stage: Layer | Stage | None) -> Layer | None:
-    return stage.lead if isinstance(stage, Stage) else stage
 
 
 def _as_stage(stage: Layer | Stage) -> Stage:
@@ -182,7 +178,7 @@ def is_input_kept(stages: Sequence[Layer | Stage], kept: bool, place: int = 0) -
 def _keeps(stage: Layer | Stage, kept: bool, place: int = 0) -> bool:
     if isinstance(stage, (WithSum, ConvNormSum)):
         return place == 0  # not the residual
-    layer = _lead(stage)
+    layer = lead_of(stage)
     return layer.keeps_input or (layer.passes_input and kept)
 
 

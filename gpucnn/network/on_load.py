@@ -25,7 +25,7 @@ from ..layers.conv import Conv
 from ..layers.dense import Dense
 from ..layers.norm import BatchNorm
 from .plan import channel_axis, is_as_written, is_conv
-from .stages import ConvNorm, ConvPool, NormedConv, Stage, WithActivation, layers_of
+from .stages import ConvNorm, ConvPool, NormedConv, Stage, WithActivation, layers_of, lead_of
 
 
 class NormBefore(Stage):
@@ -86,7 +86,7 @@ def with_norms_on_load(
 
 def _reader(stage: Layer | Stage | None) -> Conv | Dense | None:
     """Return the layer that reads a stage's input, if it can apply a batch norm to it."""
-    layer = stage.lead if isinstance(stage, Stage) else stage
+    layer = lead_of(stage)
     if isinstance(stage, ConvPool) or not (is_as_written(layer, Dense) or is_conv(layer)):
         return None
     return layer if channel_axis(layer) == -1 else None

@@ -81,7 +81,12 @@ class Sequential(Network):
         return x
 
     def _backward(self, dy: Array) -> Array:
-        return backward_through(self._plan(), dy, self.needs_input_gradient)
+        others = self._take_others_gradient()
+        return backward_through(self._plan(), dy, self.needs_input_gradient, others)
+
+    @property
+    def sums_gradients(self) -> bool:
+        return self.built and self._sums_gradients(self._plan())
 
     def _make_plan(self) -> list[Layer | Stage]:
         stages = self._stages(self.layers)
@@ -198,8 +203,14 @@ class Residual(Network):
             if self.activation is not None:
                 dy = self.activation.backward(dy)
             dside = dy
-        dx, dside = backward_through(body, dy), backward_through(shortcut, dside)
-        return F.add(dx, dside, owner=self.label)
+        ways = [(body, dy), (shortcut, dside)]
+        if self._sums_gradients(body) and not self._sums_gradients(shortcut):
+            ways.reverse()
+        (first, dfirst), (then, dthen) = ways
+        others = backward_through(first, dfirst)
+        if self._sums_gradients(then):
+            return backward_through(then, dthen, others=others)
+        return F.add(backward_through(then, dthen), others, owner=self.label)
 
     def _make_plan(
         self,

@@ -306,6 +306,11 @@ def layers_of(stage: Layer | Stage) -> Sequence[Layer]:
     return stage.layers if isinstance(stage, Stage) else (stage,)
 
 
+def lead_of(stage: Layer | Stage | None) -> Layer | None:
+    """Return the layer that reads a stage's input; of no stage, None."""
+    return stage.lead if isinstance(stage, Stage) else stage
+
+
 def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, tuple) else (value,)
 
@@ -327,9 +332,32 @@ def _read_from(saved: Any, source: tuple[str, float | None]) -> Any:
     return (x, *rest)
 
 
-def backward_through(stages: Sequence[Layer | Stage], dy: Array, needs_dx: bool = True) -> Any:
-    """Run a chain's stages backward; without ``needs_dx`` the first may return None."""
+def backward_through(
+    stages: Sequence[Layer | Stage], dy: Array, needs_dx: bool = True, others: Array | None = None
+) -> Any:
+    """Run a chain's stages backward; without ``needs_dx`` the first may return None.
+
+    Args:
+        others: what other readers of the chain's input have given for its gradient, for the first
+            to add to its own; or None.
+    """
     for index, stage in reversed(list(enumerate(stages))):
         stage.needs_input_gradient = needs_dx or index > 0
-        dy = stage.backward(dy)
+        is_first = index == 0 and others is not None
+        dy = _backward_onto(others, stage, dy) if is_first else stage.backward(dy)
     return dy
+
+
+def sums_gradients(stages: Sequence[Layer | Stage]) -> bool:
+    """Return whether a chain's first stage adds what others give for its input's gradient."""
+    return bool(stages) and lead_of(stages[0]).sums_gradients
+
+
+def _backward_onto(others: Array, stage: Layer | Stage, dy: Array) -> Any:
+    lead = lead_of(stage)
+    lead.others_gradient = others
+    try:
+        dx = stage.backward(dy)
+    finally:
+        left = lead._take_others_gradient()  # by a layer with a way back of its own
+    return dx if left is None else F.add(dx, left, owner=lead.label)

@@ -257,7 +257,9 @@ def benchmark_set() -> list[Case]:
     lanes += [conv_lane("conv_bias_relu", "vgg16", vgg, BFLOAT16)]
     lanes += [conv_lane("conv_bias_relu", "resnet50", resnet, BFLOAT16)]
     lanes += [conv_lane(op, "mobilenet_v2", projections, BFLOAT16) for op in NORMED]
-    lanes += [conv_lane("conv_dgrad_relu", "vgg16", vgg, mode) for mode in (FLOAT32, BFLOAT16)]
+    for mode in (FLOAT32, BFLOAT16):
+        lanes += [conv_lane("conv_dgrad_relu", "vgg16", vgg, mode)]
+        lanes += [conv_lane("conv_dgrad_add", "resnet50", resnet, mode)]
     for op in ("max_pool", "max_pool_backward"):
         lanes += [pool_lane(op, "resnet50", resnet, FLOAT32), pool_lane(op, "vgg16", vgg, FLOAT32)]
     lanes += [norm_lane(op, "resnet50", resnet, FLOAT32) for op in NORMS]

@@ -92,8 +92,8 @@ def fewest_bytes(case: Case) -> int:
         x, w, y = elements_read(shape), prod(shape.w_shape), prod(shape.y_shape)
         if case.op.startswith("conv_dgrad"):
             x = prod(shape.x_shape)  # all of dx is written, zeros where no window was
-        if case.op == "conv_dgrad_relu":
-            x *= 2  # and x is read
+        if case.op in ("conv_dgrad_relu", "conv_dgrad_add"):
+            x *= 2  # and x, or another gradient of it, is read
         if case.op.startswith("conv_bias_relu"):
             w += shape.filters
         if case.pool:

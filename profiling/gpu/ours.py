@@ -60,6 +60,12 @@ def conv_dgrad_relu(backend: Backend, case: Case, a: Arrays) -> Call:
     return lambda: (backend.conv_dgrad_through(*given, **_math(case)),)
 
 
+def conv_dgrad_add(backend: Backend, case: Case, a: Arrays) -> Call:
+    """The gradient of an x that others read, too, whose gradients of it are known."""
+    given = a["dy"], a["w"], None, case.shape
+    return lambda: (backend.conv_dgrad(*given, residual=a["dx"], **_math(case)),)
+
+
 def conv_bias_relu(backend: Backend, case: Case, a: Arrays) -> Call:
     return lambda: (backend.conv_fprop(a["x"], a["w"], a["b"], case.shape, "relu", **_math(case)),)
 
@@ -172,6 +178,7 @@ OPERATIONS: dict[str, Callable[[Backend, Case, Arrays], Call]] = {
     "conv_fprop": conv_fprop,
     "conv_dgrad": conv_dgrad,
     "conv_dgrad_relu": conv_dgrad_relu,
+    "conv_dgrad_add": conv_dgrad_add,
     "conv_wgrad": conv_wgrad,
     "conv_bias_relu": conv_bias_relu,
     "conv_bias_relu_pool": conv_bias_relu_pool,

@@ -20,8 +20,8 @@ from .steps import page as steps
 
 SLOW = 0.9  # a speedup below it is listed
 CONVOLUTIONS = (
-    "conv_fprop", "conv_dgrad", "conv_wgrad", "conv_dgrad_relu", "conv_bias_relu",
-    "conv_bias_relu_pool", "conv_bias_relu_pool_backward",
+    "conv_fprop", "conv_dgrad", "conv_wgrad", "conv_dgrad_relu", "conv_dgrad_add",
+    "conv_bias_relu", "conv_bias_relu_pool", "conv_bias_relu_pool_backward",
     "norm_relu6_conv", "norm_relu6_then_conv", "norm_relu6_conv_wgrad",
 )  # fmt: skip
 KINDS = ("plain", "stem", "depthwise", "grouped", "1-D", "3-D", "fully connected")

@@ -121,10 +121,20 @@ def convolutions(dtype: np.dtype) -> Iterator[Call]:
             arguments=(dy, w, s, x, "relu", 0.0),
             expected=partial(_through, x, dy, w, s),
         )
+        yield replace(
+            dgrad,
+            arguments=(dy, w, None, s),
+            keywords={"residual": x},
+            expected=partial(_onto, x, dy, w, s),
+        )
 
 
 def _through(x: np.ndarray, dy: np.ndarray, w: np.ndarray, s: ConvShape) -> np.ndarray:
     return np.where(x > 0, reference.conv_dgrad(dy, w, None, s), 0)
+
+
+def _onto(others: np.ndarray, dy: np.ndarray, w: np.ndarray, s: ConvShape) -> np.ndarray:
+    return reference.conv_dgrad(dy, w, None, s) + others
 
 
 def masked_convolutions(dtype: np.dtype) -> Iterator[Call]:

@@ -64,6 +64,17 @@ def conv_dgrad_relu(case: Case, i: Inputs, windows: Windows) -> Call:
     return lambda: (windows.back(threshold(_backward(case, windows, dy, x, w, 0), x, 0)),)
 
 
+def conv_dgrad_add(case: Case, i: Inputs, windows: Windows) -> Call:
+    """The gradient of an x that others read, too, whose gradients of it are known."""
+    dy, w, others = (
+        windows.activation(i["dy"]),
+        windows.filters(i["w"]),
+        windows.activation(i["dx"]),
+    )
+    # of x only the shape and the layout are read
+    return lambda: (windows.back(_backward(case, windows, dy, others, w, 0).add_(others)),)
+
+
 def conv_wgrad(case: Case, i: Inputs, windows: Windows) -> Call:
     dy, x = windows.activation(i["dy"]), windows.activation(i["x"])
     w = windows.filters(torch.empty(case.shape.w_shape, dtype=dy.dtype, device=dy.device))
@@ -357,6 +368,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "conv_fprop": conv_fprop,
     "conv_dgrad": conv_dgrad,
     "conv_dgrad_relu": conv_dgrad_relu,
+    "conv_dgrad_add": conv_dgrad_add,
     "conv_wgrad": conv_wgrad,
     "conv_bias_relu": conv_bias_relu,
     "conv_bias_relu_pool": conv_bias_relu_pool,

@@ -18,6 +18,7 @@ from tests import reference
 from tests.cases import random as draw
 from tests.operations.conftest import poisoned
 from tests.tolerance import assert_close as close
+from tests.tolerance import assert_sum
 
 random = partial(draw, dtype=np.float32)
 assert_close = partial(close, dtype=np.float32)
@@ -59,7 +60,8 @@ def through(
 ) -> None:
     """Multiply gradients of inputs by the derivative of a ReLU with a ceiling, and of a leaky one.
 
-    What the sums are rounded to is the derivative's to multiply, by powers of two.
+    What the sums are rounded to is the derivative's to multiply, by powers of two. And add other
+    gradients to them.
     """
     dy, w, x = (
         draw(what, size, dtype)
@@ -75,6 +77,10 @@ def through(
         passes = (y > 0) & (y < alpha) if kind == "clipped_relu" else y > 0
         slope = dtype(0 if kind == "clipped_relu" else alpha)
         np.testing.assert_array_equal(got, np.where(passes, dx, slope * dx))
+    problem = replace(problem, through=False, residual=True)
+    with poisoned(np):
+        got = backend.run_plan(problem, plan, dy, w, None, x)
+    assert_sum(got, dx, x)
 
 
 def quads(backend: CudaBackend, name: str, s: ConvShape, tile: Any) -> None:

@@ -67,14 +67,14 @@ class Convolutions(ChannelSums):
         """Run a plan, and in launches of their own what its algorithm does not take along.
 
         arrays: as for ``Algorithm.run``, but dy, w, x for dgrad through a ReLU that gave x; and
-            behind those of fprop a residual, if there is one. ``on_load`` where the problem has a
-            prologue.
+            behind those of fprop and dgrad a residual, if there is one. ``on_load`` where the
+            problem has a prologue.
         """
         algorithm = ALGORITHMS[plan.algorithm]
         if problem.through:
             return self._run_through(problem, plan, *arrays)
         arrays = self._taken(problem, plan, arrays[0], on_load), *arrays[1:]
-        if problem.direction != "fprop":
+        if problem.direction == "wgrad":
             return algorithm.run(self, problem, plan, *arrays)
         x, w, b, residual = (*arrays, None)[:4]
         if problem.moments:
@@ -172,11 +172,14 @@ class Convolutions(ChannelSums):
         return algorithm.run_fused(self, problem, plan, x, w, epilogue), mask
 
     def conv_dgrad(
-        self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict"
-    ) -> Array:
+        self, dy: Array, w: Array, b: Array | None, shape: ConvShape, math: str = "strict",
+        residual: Array | None = None,
+    ) -> Array:  # fmt: skip
         if 0 in shape.x_shape:
             return self.xp.empty(shape.x_shape, dy.dtype)
-        return self._convolve("dgrad", shape, math, dy, w, b)
+        problem = self._problem("dgrad", shape, dy, math)
+        problem = replace(problem, residual=residual is not None)
+        return self.run_plan(problem, self.plans.choose(problem), dy, w, b, residual)
 
     def conv_dgrad_through(
         self, dy: Array, w: Array, shape: ConvShape, x: Array, kind: str, alpha: float,
@@ -205,7 +208,8 @@ class Convolutions(ChannelSums):
     ) -> Array:  # fmt: skip
         if shape.batch == 0:
             return self.xp.zeros(shape.w_shape, x.dtype)
-        return self._convolve("wgrad", shape, math, x, dy, on_load=on_load)
+        problem = self._problem("wgrad", shape, x, math, on_load=on_load)
+        return self.run_plan(problem, self.plans.choose(problem), x, dy, on_load=on_load)
 
     def rounded(self, x: Array, dtype: np.dtype) -> Array:
         return split_sum(self, x[None], dtype)
@@ -215,13 +219,6 @@ class Convolutions(ChannelSums):
             return columns.sums(self, dy, shape)
         _, (db,) = self._channel_sums("sum", dy, shape)
         return db
-
-    def _convolve(
-        self, direction: str, shape: ConvShape, math: str, *arrays: Array | None,
-        on_load: NormOnLoad | None = None,
-    ) -> Array:  # fmt: skip
-        problem = self._problem(direction, shape, arrays[0], math, on_load=on_load)
-        return self.run_plan(problem, self.plans.choose(problem), *arrays, on_load=on_load)
 
     def _problem(
         self, direction: str, shape: ConvShape, x: Array, math: str, activation: str = "linear",

@@ -44,14 +44,15 @@ class Convolutions:
 
     def conv_dgrad(
         self, dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, shape: ConvShape,
-        math: str = "strict",
+        math: str = "strict", residual: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
         source, last = wide(pixel_major(dy, shape.channels_last)), shape.channels_last
         dx = buffers.empty((*shape.input, shape.batch, shape.channels), source.dtype)
         if dx.size:
             finish = Finish(shape.batch, None if b is None else wide(b))
             choose("dgrad", shape, dx.dtype, math).dgrad(source, wide(w), dx, shape, finish)
-        return as_activation(rounded(dx, dy.dtype), last)
+        dx = as_activation(rounded(dx, dy.dtype), last)
+        return dx if residual is None else self.add(residual, dx)
 
     def conv_wgrad(
         self, x: np.ndarray, dy: np.ndarray, shape: ConvShape, math: str = "strict",

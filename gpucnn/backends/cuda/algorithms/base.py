@@ -45,7 +45,7 @@ class Problem:
             ``ACTIVATIONS``.
         architecture: the GPU's, 90 for sm_90.
         math: as in ``backends.base``; "tf32" and "fp32x3" are "strict" but for float32.
-        residual: whether an array of y's shape is added before the activation.
+        residual: whether an array of the result's shape is added, in fprop before the activation.
         moments: whether the moments of fprop's output are wanted, for the batch norm behind it.
         pooled: whether the maxima of 2x2 places of fprop's output, of even size, are wanted in its
             place.

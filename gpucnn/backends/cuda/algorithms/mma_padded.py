@@ -68,7 +68,8 @@ class PaddedMma(FusingAlgorithm):
         return FEW_TERMS * (self.by_direction[problem.direction].cost(whole, plan) + passes_us)
 
     def fuses(self, problem: Problem, plan: Plan) -> bool:
-        return super().fuses(problem, plan) and not problem.through  # x would have to be padded
+        joins = problem.through or (problem.direction == "dgrad" and problem.residual)
+        return super().fuses(problem, plan) and not joins  # what is as dx would have to be padded
 
     def moment_parts(self, problem: Problem, plan: Plan) -> int:
         return self.by_direction["fprop"].moment_parts(padded(problem), plan)

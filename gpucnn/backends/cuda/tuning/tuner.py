@@ -139,7 +139,10 @@ def _shapes(problem: Problem) -> tuple[tuple[int, ...] | None, ...]:
     s = problem.shape
     return {
         "fprop": (s.x_shape, s.w_shape, (s.filters,), *[s.y_shape] * problem.residual),
-        "dgrad": (s.y_shape, s.w_shape, s.x_shape if problem.through else None),
+        "dgrad": (
+            *(s.y_shape, s.w_shape, s.x_shape if problem.through else None),
+            *[s.x_shape] * problem.residual,
+        ),
         "wgrad": (s.x_shape, s.y_shape),
     }[problem.direction]
 
