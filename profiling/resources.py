@@ -7,57 +7,76 @@ resources.json has a row for each specialisation: registers of a thread, static 
 block, and bytes of stack and of spilled registers of a thread, which should be 0. A list follows
 the meta's architectures, with null where the kernel needs a newer one; a number stands for all
 alike. resources.md sums up each kernel.
+
+The meta says of each file what was compiled, by a hash of its code. Where that and the compiler are
+the same as in the table that is there, its rows stay: all kernels take half an hour of two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
+import re
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gpucnn.backends.cuda  # noqa: F401 - declares all families
-from gpucnn.backends.cuda.compiler import Resources, compile_cubin
+from gpucnn.backends.cuda.compiler import OPTIONS, Resources, compile_cubin, kernel_folder
 from gpucnn.backends.cuda.kernel import FAMILIES, Kernel, modules
 from gpucnn.files import place
 
 from .results import Row, dumps
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 FILES = sorted({family.file for family in FAMILIES})
 
-Module = tuple[list[Kernel], tuple[bytes, dict[str, Resources]]]
+
+def compiler() -> str:
+    """Return the compiler's name and version."""
+    from cupy.cuda import nvrtc
+
+    return f"NVRTC {'.'.join(map(str, nvrtc.getVersion()))}"
 
 
-def compile_modules(
-    file: str, architecture: str, executor: Executor, elements: Container[str] | None = None
-) -> Iterator[Module]:
-    """Compile a file's kernels that the architecture has; yield those of each cubin, with it.
+def code_hash(file: str, folder: Path | None = None) -> str:
+    """Return a hash over all that a file's cubins are made of, but the compiler and comments."""
+    folder = folder or kernel_folder()
+    texts: dict[str, str] = {}
+    waiting = [file]
+    while waiting:
+        name = waiting.pop()
+        if name not in texts and (folder / name).is_file():  # else the emulator's
+            texts[name] = re.sub(r"//[^\n]*", "", (folder / name).read_text("utf-8"))
+            waiting += re.findall(r'^\s*#\s*include\s+"([^"]+)"', texts[name], re.MULTILINE)
+    code = [(name, texts[name].split()) for name in sorted(texts)]
+    made = [(kernel.symbol, kernel.defines) for group in modules_of(file) for kernel in group]
+    return hashlib.sha256(repr((code, made, OPTIONS)).encode()).hexdigest()[:16]
 
-    ``elements``, if given, says which types of elements, "F32" and so on; those of none count too.
 
-    Raises:
-        cupy.cuda.compiler.CompileException: with the compiler's log.
-    """
-    groups = [
+def modules_of(file: str, architecture: str | None = None) -> list[list[Kernel]]:
+    """Return a file's kernels, those of each cubin together; those that an architecture has."""
+    return [
         kernels
         for kernels in modules().values()
-        if kernels[0].file == file and kernels[0].exists_on(int(architecture[3:]))
-        and (elements is None or kernels[0].defines.get("ELEMENT", "F32") in elements)
-    ]  # fmt: skip
-    compiled = executor.map(lambda kernels: compile_cubin(kernels[0], architecture), groups)
-    return zip(groups, compiled, strict=True)
+        if kernels[0].file == file
+        and (architecture is None or kernels[0].exists_on(int(architecture[3:])))
+    ]
 
 
 def rows_of(file: str, executor: Executor) -> list[Row]:
     """Return a row for each specialisation in a file."""
     taken: dict[Kernel, dict[str, Resources]] = {}
     for architecture in ARCHITECTURES:
-        for kernels, (_, resources) in compile_modules(file, architecture, executor):
+        groups = modules_of(file, architecture)
+        leads = [kernels[0] for kernels in groups]
+        compiled = executor.map(compile_cubin, leads, [architecture] * len(leads))
+        for kernels, (_, resources) in zip(groups, compiled, strict=True):
             for kernel in kernels:
                 taken.setdefault(kernel, {})[architecture] = resources[kernel.symbol]
     rows = []
@@ -74,6 +93,21 @@ def rows_of(file: str, executor: Executor) -> list[Row]:
 
 def _brief(values: list[int | None]) -> Any:
     return values[0] if len(set(values)) == 1 else values
+
+
+def known_rows(table: Path, meta: Row) -> dict[str, list[Row]]:
+    """Return the rows of a table that is there, by the file, of files that are as they were."""
+    if not table.exists():
+        return {}
+    content = json.loads(table.read_text("utf-8"))
+    before = content["meta"]
+    if any(before[key] != meta[key] for key in ("compiler", "architectures")):
+        return {}
+    rows: dict[str, list[Row]] = {}
+    for row in content["rows"]:
+        if before.get("sources", {}).get(row["file"], "") == meta["sources"].get(row["file"]):
+            rows.setdefault(row["file"], []).append(row)
+    return rows
 
 
 def markdown(meta: Row, rows: Sequence[Row]) -> str:
@@ -111,8 +145,6 @@ def markdown(meta: Row, rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from cupy.cuda import nvrtc
-
     from .gpu.machine import ROOT, describe
 
     parser = argparse.ArgumentParser(
@@ -127,20 +159,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"FILE must be one of {', '.join(FILES)}. Received: {', '.join(unknown)}")
     about = describe(None)
     meta = {
-        "compiler": f"NVRTC {'.'.join(map(str, nvrtc.getVersion()))}",
+        "compiler": compiler(),
         "commit": about["commit"], "date": about["date"], "architectures": ARCHITECTURES,
+        "sources": {file: code_hash(file) for file in FILES},
     }  # fmt: skip
+    table = options.out / "resources.json"
+    known = {} if options.files else known_rows(table, meta)
     rows = []
     with ThreadPoolExecutor(os.cpu_count()) as executor:  # NVRTC releases the GIL
         for file in options.files or FILES:
-            found = rows_of(file, executor)
-            print(f"{file}: {len(found)} specialisations", file=sys.stderr, flush=True)
+            found = known.get(file) or rows_of(file, executor)
+            says = "as before" if file in known else f"{len(found)} specialisations"
+            print(f"{file}: {says}", file=sys.stderr, flush=True)
             rows += found
     if options.files:
         print(markdown(meta, rows), end="")
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    place(options.out / "resources.json", dumps(meta, rows).encode())
+    place(table, dumps(meta, rows).encode())
     place(options.out / "resources.md", markdown(meta, rows).encode())
 
 

@@ -36,12 +36,16 @@ def place(kernel: Kernel) -> Place:
 
 
 @cache
+def content() -> dict[str, Any]:
+    return json.loads(TABLE.read_text())
+
+
+@cache
 def table() -> tuple[list[str], dict[Place, dict[str, Any]]]:
     """Return the table's architectures, and its rows by their places."""
-    content = json.loads(TABLE.read_text())
-    rows = {(row["file"], row["kernel"], row["variant"]): row for row in content["rows"]}
-    assert len(rows) == len(content["rows"]), "a kernel has two rows"
-    return content["meta"]["architectures"], rows
+    rows = {(row["file"], row["kernel"], row["variant"]): row for row in content()["rows"]}
+    assert len(rows) == len(content()["rows"]), "a kernel has two rows"
+    return content()["meta"]["architectures"], rows
 
 
 def taken(kernel: Kernel, architecture: int) -> Resources:
@@ -107,6 +111,18 @@ def test_a_multiprocessor_holds_each_block(problem: Problem, channels_last: bool
 )  # fmt: skip
 def test_registers_of_a_block(registers: int, threads: int, suffice: bool) -> None:
     assert registers_suffice(registers, threads) is suffice
+
+
+def test_the_table_is_of_these_sources() -> None:
+    """If not, make it anew: ``python -m profiling.resources``."""
+    now = {file: resources.code_hash(file) for file in resources.FILES}
+    assert content()["meta"]["sources"] == now
+
+
+def test_no_kernel_spills_or_has_a_stack() -> None:
+    for row in content()["rows"]:
+        for name in ("spill_bytes", "stack_bytes"):
+            assert row[name] == 0 or set(row[name]) <= {0, None}, row
 
 
 def test_the_table_has_a_row_for_each_specialisation() -> None:

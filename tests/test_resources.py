@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gpucnn.backends.cuda.compiler import Resources
+from gpucnn.backends.cuda.compiler import Resources, kernel_folder
 from gpucnn.backends.cuda.kernel import Kernel, modules
 from profiling import resources
 
@@ -75,3 +76,40 @@ def test_the_command_writes_all_or_prints_some(tmp_path, capsys):
     table = (tmp_path / "resources.md").read_text()
     assert table.count("\n| ") == 1 + len({(r["file"], r["kernel"]) for r in content["rows"]})
     assert (tmp_path / "resources.json").stat().st_size < 250 * len(content["rows"])
+
+
+def test_what_is_as_it_was_stays(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("cupy", reason="it says which NVRTC")
+    monkeypatch.setattr(resources, "FILES", ["add.cu", "dropout.cu"])
+    before = resources.code_hash("dropout.cu")
+    monkeypatch.setattr(resources, "code_hash", lambda file: before if file != "add.cu" else "old")
+    table = tmp_path / "resources.json"
+    resources.main(["--out", str(tmp_path)])
+    first = json.loads(table.read_text())
+    assert first["meta"]["sources"] == {"add.cu": "old", "dropout.cu": before}
+    compiled = []
+    monkeypatch.setattr(
+        resources, "compile_cubin", lambda *of: compiled.append(of[0].file) or pretended(*of)
+    )
+    resources.main(["--out", str(tmp_path)])
+    assert not compiled and json.loads(table.read_text())["rows"] == first["rows"]
+    monkeypatch.setattr(resources, "code_hash", lambda file: before if file != "add.cu" else "new")
+    resources.main(["--out", str(tmp_path)])
+    assert set(compiled) == {"add.cu"} and json.loads(table.read_text())["rows"] == first["rows"]
+    assert capsys.readouterr().err.endswith("dropout.cu: as before\n")
+    monkeypatch.setattr(resources, "compiler", lambda: "NVRTC 1.2")
+    compiled.clear()
+    resources.main(["--out", str(tmp_path)])
+    assert set(compiled) == {"add.cu", "dropout.cu"}
+
+
+def test_code_is_what_is_compiled(tmp_path):
+    """A header's counts, too; comments and the width of spaces do not."""
+    shutil.copytree(kernel_folder(), tmp_path, dirs_exist_ok=True)
+    file, header = tmp_path / "add.cu", tmp_path / "neighbours.cuh"
+    was = resources.code_hash("add.cu", tmp_path)
+    assert was == resources.code_hash("add.cu")
+    file.write_text(f"// more\n{file.read_text()}\n\n")
+    assert resources.code_hash("add.cu", tmp_path) == was
+    header.write_text(f"{header.read_text()}\nconst int MORE = 1;\n")
+    assert resources.code_hash("add.cu", tmp_path) != was
