@@ -151,18 +151,23 @@ def algorithms(name: str, architecture: int) -> Iterator[Call]:
                     strict |= plans
 
 
+# What is asked for besides; a map as small as these is worth no pass for a mask.
+ASKED = {"masked": {"activation": "relu"}, "through": {"through": True}}
+
+
 def problem_of(given: Call, architecture: int) -> Problem:
-    direction = given.operation.removeprefix("conv_")
-    *arrays, shape = given.arguments
-    dtype = arrays[0].dtype.name
-    return Problem(direction, shape, dtype, architecture=architecture, math=given.math)
+    _, direction, *asked = given.operation.split("_")
+    shape = next(each for each in given.arguments if isinstance(each, ConvShape))
+    options = {key: value for name in asked for key, value in ASKED[name].items()}
+    dtype = given.arguments[0].dtype.name
+    return Problem(direction, shape, dtype, architecture=architecture, math=given.math, **options)
 
 
 def runs_by(given: Call, architecture: int) -> str | None:
     """Return the algorithm that a convolution runs by, None for another operation."""
     if given.algorithm:
         return given.algorithm.name
-    if given.operation.removeprefix("conv_") in DIRECTIONS:
+    if given.operation.startswith(tuple(f"conv_{direction}" for direction in DIRECTIONS)):
         return choose(problem_of(given, architecture)).algorithm
     return None
 
