@@ -134,6 +134,15 @@ def test_initcheck_leaves_out_what_tma_stores():
     assert found == {"conv_fprop", "conv_dgrad", "conv_fprop_masked"}
 
 
+def test_kernels_that_read_through_a_norm_run():
+    listing = Listing()
+    for given in sanitized.calls("bfloat16", listing.architecture):
+        if "on_load" in given.keywords:
+            sanitized.run(CudaBackend(np, listing), given)
+    kernels = [name.rpartition("_mma")[0] for name in listing.kernels if name.endswith("_norm")]
+    assert kernels == ["conv_fprop", "conv_wgrad"]
+
+
 def test_a_wrong_operation_does_not_pass(monkeypatch, capsys):
     backend = get_backend("numpy")
     right = backend.conv_wgrad
