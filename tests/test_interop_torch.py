@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import gpucnn
 from gpucnn.backends import use_backend
+from gpucnn.backends.numpy import NumpyBackend
 from gpucnn.interop.autograd import TorchModule
 from gpucnn.interop.torch import as_torch_module
 from gpucnn.losses import CrossEntropy
@@ -245,6 +246,23 @@ def test_a_mask_of_bits_is_kept_as_they_are():
     for x, y, alive in zip(xs, ys, bits, strict=True):
         y.sum().backward()
         np.testing.assert_allclose(x.grad.numpy(), 2 * alive * second.sum(0) @ first)
+
+
+@pytest.mark.parametrize("behind", ["relu", "batch_norm"])
+def test_what_a_reader_knows_of_its_input_is_pytorchs_too(behind, monkeypatch):
+    """That a ReLU gave it, which has no way back of its own; or that a norm is to be applied."""
+    monkeypatch.setattr(NumpyBackend, "norms_on_load", lambda *_: True)
+    between = {"relu": gpucnn.ReLU(), "batch_norm": gpucnn.BatchNorm(activation="relu")}[behind]
+    model = gpucnn.Sequential(
+        [gpucnn.Dense(16), between, gpucnn.Dense(2)], input_shape=(3,), dtype="float64"
+    )
+    module, x, kept = as_torch_module(model), tensor(4, 3), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        y = module(x)
+    assert [value.shape for value in kept].count((4, 16)) == {"relu": 1, "batch_norm": 2}[behind]
+    (got,) = torch.autograd.grad(y.sum(), x)
+    model.forward(x.detach().numpy(), training=True)
+    np.testing.assert_array_equal(got.numpy(), model.backward(np.ones((4, 2))))
 
 
 @pytest.mark.parametrize("place", range(3), ids=["input", "output", "parameter"])

@@ -304,6 +304,21 @@ def test_nobody_can_tell_from_the_numbers(make, training, backend, always, never
         np.testing.assert_array_equal(ours_one, expected_one)
 
 
+def test_nor_where_a_map_lies_in_an_order_of_its_own(never) -> None:
+    """A bias's gradient is a sum in the order of memory, which NumPy's convolutions choose."""
+
+    def mapped() -> Sequential:
+        layers = [L.Conv2D(8, 3, padding="same", activation="relu"), L.Dense(6)]
+        return Sequential(layers, input_shape=IMAGES.shape[1:])
+
+    network, backend = mapped(), gpucnn.backends.get_backend("numpy")
+    assert not network.layers[0].forward(IMAGES).flags.c_contiguous
+    ours = everything(mapped, backend, True)
+    never()
+    for ours_one, expected in zip(ours, everything(mapped, backend, True), strict=True):
+        np.testing.assert_array_equal(ours_one, expected)
+
+
 @pytest.mark.parametrize("make", [dropouts, blocks], ids=lambda make: make.__name__)
 def test_a_recorded_training_is_the_same(make, always) -> None:
     device = Device()

@@ -600,6 +600,19 @@ def test_a_damaged_file_is_a_clear_error(small):
     assert all("load: " in message and "Received: " in message for message in messages)
 
 
+def test_numbers_in_a_file_that_is_missing_are_a_clear_error(small, tmp_path):
+    file = tmp_path / "model.onnx"
+    onnx.save(onnx.load_from_string(small), file, save_as_external_data=True, size_threshold=0,
+              location="numbers.bin")  # fmt: skip
+    assert gonnx.load(file).parameter_count()
+    bare = onnx.load(file, load_external_data=False)
+    (tmp_path / "numbers.bin").unlink()
+    with pytest.raises(ValueError, match=r"load: .*numbers\.bin.* Received: .*model\.onnx"):
+        gonnx.load(file)
+    with pytest.raises(ValueError, match=r"load: a tensor's .* Received: .*numbers\.bin"):
+        gonnx.load(bare)
+
+
 def test_what_is_wrong_with_a_model_is_the_cause_of_its_error(small):
     model = onnx.load_from_string(small)
     model.graph.node.add()

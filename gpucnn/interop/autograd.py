@@ -12,7 +12,6 @@ import torch
 from ..backends import get_backend
 from ..backends.base import Array
 from ..backends.exchange import as_own
-from ..functional import Mask
 from ..layers.base import Layer, inference_mode
 from ..network.base import Network
 from .arrays import as_torch
@@ -215,10 +214,8 @@ class _Place(int):
 
 def _packed(value: Any, arrays: list[Array]) -> Any:
     """Return a layer's saved value with its arrays moved to ``arrays``."""
-    if isinstance(value, Mask):
-        return value._replace(bits=_packed(value.bits, arrays))
-    if type(value) in (tuple, list):
-        return type(value)(_packed(item, arrays) for item in value)
+    if isinstance(value, (tuple, list)):
+        return _like(value, [_packed(item, arrays) for item in value])
     if not hasattr(value, "__dlpack__"):
         return value
     arrays.append(value)
@@ -226,11 +223,14 @@ def _packed(value: Any, arrays: list[Array]) -> Any:
 
 
 def _unpacked(value: Any, arrays: Sequence[Array]) -> Any:
-    if isinstance(value, Mask):
-        return value._replace(bits=_unpacked(value.bits, arrays))
-    if type(value) in (tuple, list):
-        return type(value)(_unpacked(item, arrays) for item in value)
+    if isinstance(value, (tuple, list)):
+        return _like(value, [_unpacked(item, arrays) for item in value])
     return arrays[value] if isinstance(value, _Place) else value
+
+
+def _like(value: tuple | list, items: list[Any]) -> tuple | list:
+    """Return items as a list or tuple is, or a record: a ``Mask``, an ``Unapplied`` norm."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def _apart(arrays: Sequence[Array | None], others: Sequence[Array]) -> list[Array | None]:

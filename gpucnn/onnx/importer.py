@@ -139,7 +139,7 @@ def parsed(source: Any) -> onnx.ModelProto:
     """Return a model from a path, bytes or itself.
 
     Raises:
-        ValueError: it is no model.
+        ValueError: it is no model, or the file beside it that has its numbers is missing.
         FileNotFoundError: there is no such file.
     """
     try:
@@ -148,9 +148,10 @@ def parsed(source: Any) -> onnx.ModelProto:
         if isinstance(source, bytes):
             return onnx.load_from_string(source)
         return onnx.load(Path(source))
-    except DecodeError as error:
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        reason = str(error).rstrip(".")
         raise ValueError(
-            f"load: not an ONNX model, or damaged. {error}. Received: {_named(source)}"
+            f"load: not an ONNX model, or damaged. {reason}. Received: {_named(source)}"
         ) from error
 
 

@@ -33,11 +33,11 @@ def values_of(tensor: onnx.TensorProto) -> np.ndarray:
     """Return a tensor of a file as an array.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: it is damaged, or its numbers lie in a file that has not been read.
     """
     try:
         return numpy_helper.to_array(tensor)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, onnx.checker.ValidationError) as error:
         raise ValueError(
             "load: a tensor's type, sizes and numbers must fit each other. Received:"
             f" {tensor.name!r} of type {tensor.data_type}, sizes {tuple(tensor.dims)}: {error}"

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends import get_backend
-from gpucnn.backends.base import ACTIVATIONS, FROM_OUTPUT, POINTWISE_LOSSES, Backend, accumulator
+from gpucnn.backends.base import (
+    ACTIVATIONS,
+    FROM_OUTPUT,
+    POINTWISE_LOSSES,
+    Backend,
+    NormOnLoad,
+    accumulator,
+)
 from gpucnn.backends.cuda.algorithms import (
     ALGORITHMS,
     DIRECTIONS,
@@ -82,6 +89,7 @@ def calls(name: str, architecture: int | None = None) -> Iterator[Call]:
     yield from convolutions(dtype)
     if architecture is not None:
         yield from masked_convolutions(dtype)
+        yield from normed_convolutions(dtype)
         yield from algorithms(name, architecture)
     yield from poolings(dtype)
     yield from pooled_convolutions(dtype)
@@ -147,6 +155,23 @@ def masked_convolutions(dtype: np.dtype) -> Iterator[Call]:
         yield Call("conv_fprop_masked", (*arrays, s), {}, partial(list, expected))
 
 
+def normed_convolutions(dtype: np.dtype) -> Iterator[Call]:
+    """Of one tap, which tensor cores read through a batch norm, pixels that end inside a tile."""
+    s, accum = ConvShape.of((2, 9, 11, 24), (16, 1, 1, 24)), accumulator(dtype)
+    x, w, dy = (
+        random(name, shape, dtype)
+        for name, shape in (("x", s.x_shape), ("w", s.w_shape), ("dy", s.y_shape))
+    )
+    gamma, beta = (random(name, (s.channels,), dtype) for name in ("gamma", "beta"))
+    mean, var = random("mean", (s.channels,), accum), random("var", (s.channels,), accum, 0.5, 2)
+    norm = NormOnLoad(gamma, beta, mean, var, EPSILON, "relu6")
+    z = reference.batch_norm_infer(x, *norm[:5], NormShape.of(s.x_shape), "relu6")
+    z, b = z.reshape(s.x_shape).astype(dtype), np.zeros(s.filters)
+    for given, arguments in ((call("conv_fprop", z, w, b, s), (x, w, None, s)),
+                             (call("conv_wgrad", z, dy, s), (x, dy, s))):  # fmt: skip
+        yield replace(given, arguments=arguments, keywords={"on_load": norm})
+
+
 def algorithms(name: str, architecture: int) -> Iterator[Call]:
     """Every algorithm on the convolutions that it applies to, and with what "tf32" ... add."""
     for shape in (*(CONVS[case] for case in CONV_NAMES), STRIDED):
@@ -161,18 +186,24 @@ def algorithms(name: str, architecture: int) -> Iterator[Call]:
                     strict |= plans
 
 
+# What is asked for besides; a map as small as these is worth no pass for a mask.
+ASKED = {"masked": {"activation": "relu"}, "through": {"through": True}}
+
+
 def problem_of(given: Call, architecture: int) -> Problem:
-    direction = given.operation.removeprefix("conv_")
-    *arrays, shape = given.arguments
-    dtype = arrays[0].dtype.name
-    return Problem(direction, shape, dtype, architecture=architecture, math=given.math)
+    _, direction, *asked = given.operation.split("_")
+    shape = next(each for each in given.arguments if isinstance(each, ConvShape))
+    options = {key: value for name in asked for key, value in ASKED[name].items()}
+    options["prologue"] = "on_load" in given.keywords
+    dtype = given.arguments[0].dtype.name
+    return Problem(direction, shape, dtype, architecture=architecture, math=given.math, **options)
 
 
 def runs_by(given: Call, architecture: int) -> str | None:
     """Return the algorithm that a convolution runs by, None for another operation."""
     if given.algorithm:
         return given.algorithm.name
-    if given.operation.removeprefix("conv_") in DIRECTIONS:
+    if given.operation.startswith(tuple(f"conv_{direction}" for direction in DIRECTIONS)):
         return choose(problem_of(given, architecture)).algorithm
     return None
 
@@ -378,6 +409,8 @@ def run(backend: Backend, given: Call) -> list[np.ndarray]:
     def moved(argument: Any) -> Any:
         if isinstance(argument, np.ndarray):
             return backend.asarray(argument.copy())
+        if isinstance(argument, NormOnLoad):
+            return NormOnLoad(*map(moved, argument))
         return [moved(a) for a in argument] if isinstance(argument, list) else argument
 
     arguments = [moved(argument) for argument in given.arguments]

@@ -159,14 +159,25 @@ def test_what_has_whole_bytes() -> None:
         assert {wgmma.fuses(masked, plan) for plan in found} == {does}
 
 
+# What an algorithm has plans for that has none for many channels in one group.
+OWN = {
+    "mma_padded": of((4, 16, 16, 60), (64, 3, 3, 60), padding=1),
+    "depthwise": of((4, 16, 16, 64), (64, 3, 3, 1), padding=1, groups=64),
+    "direct": of((4, 16, 16, 3), (64, 3, 3, 3), padding=1),
+    "grouped": of((4, 16, 16, 64), (64, 3, 3, 4), padding=1, groups=16),
+}
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_others_take_a_pass(name: str) -> None:
-    s, algorithm = of((4, 16, 16, 64), (64, 3, 3, 64), padding=1), ALGORITHMS[name]
-    masked = Problem("fprop", s, "float16" if "mma" in name else "float32", "relu", masked=True)
+    s = OWN.get(name, of((4, 16, 16, 256), (256, 3, 3, 256), padding=1))
+    dtype = "float64" if name == "dmma" else "float16" if "mma" in name else "float32"
+    algorithm, masked = ALGORITHMS[name], Problem("fprop", s, dtype, "relu", masked=True)
+    found = {algorithm.fuses(masked, plan) for plan in algorithm.plans(masked)}
     if name in ("mma", "mma_padded", "wgmma"):
-        assert isinstance(algorithm, FusingAlgorithm)
+        assert isinstance(algorithm, FusingAlgorithm) and True in found
     else:
-        assert not any(algorithm.fuses(masked, plan) for plan in algorithm.plans(masked))
+        assert found == (set() if name.endswith(("_dgrad", "_wgrad")) else {False})
 
 
 def test_the_estimate_counts_the_pass_alone_that_is_missing() -> None:

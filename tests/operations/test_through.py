@@ -88,6 +88,20 @@ def test_every_algorithm_that_could() -> None:
     assert set(SHAPES) == {*fusing} - {"mma_padded"}  # which would have to pad x, too
 
 
+def test_channels_that_are_padded_leave_it_to_a_pass() -> None:
+    """Tensor cores have other places for x than memory; padded channels are cut off before."""
+    backend, s = backend_or_skip("emulated"), ConvShape.of((2, 5, 6, 12), (24, 3, 3, 12))
+    dy, w, x = (
+        random(name, size, DTYPES["bfloat16"])
+        for name, size in (("dy", s.y_shape), ("w", s.w_shape), ("x", s.x_shape))
+    )
+    problem, padded = Problem("dgrad", s, "bfloat16", through=True), ALGORITHMS["mma_padded"]
+    (plan,) = padded.plans(problem)
+    want = backend.activation_backward(backend.run_plan(problem.plain, plan, dy, w, None), x,
+                                       "relu", 0.0)  # fmt: skip
+    assert same_bits(backend.run_plan(problem, plan, dy, w, x), want)
+
+
 def test_the_numbers_of_the_kernel() -> None:
     text = (kernel_folder() / "epilogue.cuh").read_text()
     listed = text.split("enum ActivationNumber {")[1].split("}")[0]

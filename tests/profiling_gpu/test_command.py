@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from gpucnn.backends import get_backend
 from gpucnn.backends.cuda.algorithms import ALGORITHMS, LADDER
+from gpucnn.backends.cuda.backend import CudaBackend
 from profiling.gpu import __main__ as command
 from profiling.gpu import jobs, machine, parts, report, sanitized, shard
 from profiling.gpu.cases import FLOAT64
@@ -20,6 +22,7 @@ from profiling.results import Results
 
 from ..cases import DTYPES
 from ..emulator.build import CXX
+from ..step_launches import Listing
 from . import Clock
 
 REPORT = """<?xml version="1.0"?><testsuites><testsuite name="pytest" errors="1" failures="1"
@@ -114,6 +117,30 @@ def test_every_operation_against_the_reference(capsys):
     assert names == wanted - {"owns", "asarray", "to_numpy", "synchronize", "memory"}
     forced = {c.algorithm.name for d in DTYPES for c in sanitized.calls(d, 90) if c.algorithm}
     assert forced == {*ALGORITHMS, *LADDER}
+
+
+def test_initcheck_leaves_out_what_tma_stores():
+    """Whatever the operation: it takes that for memory that nobody has written."""
+    listing = Listing()
+    backend, found = CudaBackend(np, listing), set()
+    for given in sanitized.calls("bfloat16", listing.architecture):
+        if not given.operation.startswith("conv_"):
+            continue
+        listing.clear()
+        sanitized.run(backend, given)
+        stores = any(kernel.startswith("conv_wgmma") for kernel in listing.kernels)
+        assert stores == (sanitized.runs_by(given, listing.architecture) == "wgmma"), given
+        found |= {given.operation} if stores else set()
+    assert found == {"conv_fprop", "conv_dgrad", "conv_fprop_masked"}
+
+
+def test_kernels_that_read_through_a_norm_run():
+    listing = Listing()
+    for given in sanitized.calls("bfloat16", listing.architecture):
+        if "on_load" in given.keywords:
+            sanitized.run(CudaBackend(np, listing), given)
+    kernels = [name.rpartition("_mma")[0] for name in listing.kernels if name.endswith("_norm")]
+    assert kernels == ["conv_fprop", "conv_wgrad"]
 
 
 def test_a_wrong_operation_does_not_pass(monkeypatch, capsys):
