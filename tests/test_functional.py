@@ -661,3 +661,10 @@ def test_arrays_of_two_devices_are_refused():
         pytest.skip(f"needs a GPU: {error}")
     with pytest.raises(TypeError, match=r"conv: all arrays of a call must lie on one device"):
         F.conv_forward(x, np.ones((4, 3, 3, 3)))
+
+
+def test_the_residual_of_a_normed_dense_layer_has_its_outputs_shape() -> None:
+    """Not one of as many numbers."""
+    x, w, ones = np.ones((2, 3, 4)), np.ones((5, 4)), np.ones(5)
+    with pytest.raises(ValueError, match=r"residual must have the shape \(2, 3, 5\)"):
+        F.dense_norm_train(x, w, None, ones, ones, residual=np.ones((3, 2, 5)))

@@ -224,6 +224,15 @@ def test_what_a_reader_knows_of_its_input() -> None:
             assert len([*arrays_of(layer._saved)]) == 1  # its input
 
 
+def test_a_graphs_sum_is_a_reader_as_a_residuals_is() -> None:
+    x = Input((4, 4, 2))
+    h = L.Conv2D(2, 1, activation="relu", name="first")(x)
+    network = Graph(x, L.Add()([L.Conv2D(2, 1, name="second")(h), x]))
+    network.forward(np.ones((1, 4, 4, 2), np.float32), training=True)
+    saved = {layer.name: of_saved(layer._saved) for layer in network.layers[:2]}
+    assert saved["first"] is None and saved["second"].kind == "relu"
+
+
 def of_saved(saved: Any) -> FromActivation | None:
     """What gave a layer's input, where it has remembered that."""
     if isinstance(saved, FromActivation) or not isinstance(saved, (tuple, list)):

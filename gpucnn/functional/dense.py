@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends.base import Array
 from ..shapes import ConvShape
-from .activation import FromActivation, activation_backward
+from .activation import FromActivation, activation_backward, from_activation
 from .checks import expect_shape
 from .conv import conv_backward, conv_forward, conv_forward_masked
 from .conv_norm import conv_norm_infer, conv_norm_train
@@ -96,11 +96,9 @@ def dense_norm_train(
 ) -> tuple[Array, Array | Unapplied, Array, Array]:  # fmt: skip
     """Return ``dense_forward(x, w, b)`` and the norm of it; as ``conv_norm_train``."""
     _check(owner, x, w)
-    options |= {"shape": _geometry(x, w), "owner": owner}
-    if residual is not None:
-        options["residual"] = _pixels(residual)
-    y, z, mean, var = conv_norm_train(_pixels(x), w[:, None, :], b, *norm, **options)
     size = (*x.shape[:-1], w.shape[0])
+    options |= {"shape": _geometry(x, w), "owner": owner, **_with_residual(owner, size, residual)}
+    y, z, mean, var = conv_norm_train(_pixels(x), w[:, None, :], b, *norm, **options)
     return y.reshape(size), z.reshape(size), mean, var
 
 
@@ -116,16 +114,17 @@ def dense_backward(
     owner: str = "dense",
 ) -> tuple[Array | None, Array, Array | None]:
     """Return dx (..., C), dw (units, C), db (units,) for dy (..., units); as ``conv_backward``."""
-    x, *activation = x if isinstance(x, FromActivation) else (x,)
+    given = x if isinstance(x, FromActivation) else FromActivation(x, "linear")
+    x, kind, _ = from_activation(owner, x)
     _check(owner, x, w)
     expect_shape(owner, (*x.shape[:-1], w.shape[0]), dy=dy)
     expect_shape(owner, x.shape, residual=residual)
     # Of another order in memory, dx is to be what the activation makes of it by itself: sums over
     # it, a bias's gradient, would be rounded in another way.
-    together = activation and x.flags.c_contiguous
+    together = kind != "linear" and x.flags.c_contiguous
     dx, dw, db = conv_backward(
         _pixels(dy),
-        FromActivation(_pixels(x), *activation) if together else _pixels(x),
+        given._replace(y=_pixels(x)) if together else _pixels(x),
         w[:, None, :],
         with_bias=with_bias,
         needs_dx=needs_dx,
@@ -135,9 +134,8 @@ def dense_backward(
         owner=owner,
     )
     dx = None if dx is None else dx.reshape(x.shape)
-    if activation and not together and needs_dx:
-        kind, alpha = activation
-        dx = activation_backward(dx, x, kind, alpha=alpha, owner=owner)
+    if kind != "linear" and not together and needs_dx:
+        dx = activation_backward(dx, x, kind, alpha=given.alpha, owner=owner)
     return dx, dw.reshape(w.shape), db
 
 

@@ -125,8 +125,8 @@ class Graph(Network):
                 stages, sources = self._stages(layers), self._sources[chain[0] - first]
             last = kept.get(chain[-1], False)
             if self._refines:
-                stages = with_masks(stages, last)
-                stages = with_norms_on_load(stages, alone.get(chain[-1]))
+                reader = alone.get(chain[-1])
+                stages = with_norms_on_load(with_masks(stages, last, reader), reader)
             for index, source in enumerate(sources):
                 kept[source] = kept.get(source, False) or is_input_kept(stages, last, index)
             runs.append(Run(stages, sources, chain[-1], sorted(set(sources) - needed)))

@@ -168,5 +168,7 @@ def test_errors() -> None:
         F.dense_backward(dy, F.FromActivation(x, "gelu"), w)
     with pytest.raises(ValueError, match="activation must be"):
         F.dense_backward(dy, F.FromActivation(x, "softmax"), w)
+    with pytest.raises(ValueError, match=r"whose output tells.* 'gelu'"):
+        F.dense_backward(dy, F.FromActivation(np.asfortranarray(x), "gelu"), w)
     with pytest.raises(TypeError, match=r"real numbers.*complex128"):
         F.dense_backward(dy, F.FromActivation(x + 0j), w)

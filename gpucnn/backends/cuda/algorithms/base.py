@@ -193,7 +193,7 @@ class Algorithm(ABC):
 
 
 class FusingAlgorithm(Algorithm):
-    """One whose fprop ends by kernels/epilogue.cuh."""
+    """One whose fprop, or dgrad, ends by kernels/epilogue.cuh."""
 
     def fuses(self, problem: Problem, plan: Plan) -> bool:
         if problem.moments:
