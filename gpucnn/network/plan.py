@@ -19,8 +19,10 @@ that a backend computes in one pass over memory, or in an order that touches les
     convolution, sum, ReLU         in training a convolution before the norm comes along
     sum, ReLU                      the same where neither comes before
 
-The numbers are those of the layers one after the other; ``Network.fuses`` switches plans off. Where
-a stage keeps y for the sake of an activation alone, a mask can take its place: see ``masks``. And a
+The numbers are those of the layers one after the other, but that 16-bit ones may be rounded less
+often between them; ``Network.fuses`` switches plans off. Where several layers read a value, the one
+that comes last on the way back adds the others' gradients if it can: ``sums_gradients``. Where a
+stage keeps y for the sake of an activation alone, a mask can take its place: see ``masks``. And a
 convolution of one tap may apply the batch norm before it to what it loads: see ``on_load``.
 """
 
