@@ -255,7 +255,7 @@ class Graph(Network):
 
         def collect(index: int, gradient: Array) -> None:
             if index in gradients:
-                gradient = F.add(gradients[index], gradient, owner=self.label)
+                gradient = F.add(gradient, gradients[index], owner=self.label)
             gradients[index] = gradient
 
         for node, gradient in zip(self.outputs, dy if self.gives_many else [dy], strict=True):

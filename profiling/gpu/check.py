@@ -90,7 +90,7 @@ def _images(case: Case, i: Inputs) -> tuple[Parts, Select]:
         shape=replace(case.shape, batch=len(chosen)),
         pool=case.pool and replace(case.pool, batch=len(chosen)),
     )
-    cut = {name: t[chosen] if name in ("x", "dy") else t for name, t in i.items()}
+    cut = {name: t[chosen] if name in ("x", "dy", "dx") else t for name, t in i.items()}
     return [(part, cut)], lambda results: [results[0][chosen]]
 
 

@@ -54,14 +54,20 @@ CHECKED_DTYPES = {
     **{name: ["float32"] for name in LADDER},
 }
 EMULATED_DTYPES = [dtype for dtype in DTYPES if dtype != "float16"]
-EMULATED = {"checked": CHECKED_DTYPES, "emulated": {name: ["float32"] for name in LADDER}}
+EMULATED = {
+    "checked": CHECKED_DTYPES,
+    "emulated": {
+        "implicit_gemm": ["float32", "bfloat16"],
+        **{name: ["float32"] for name in LADDER},
+    },
+}
 IN_TF32 = {"mma": tuple(RELAXED), "mma_wgrad": tuple(RELAXED), "mma_padded": ("tf32",)}
 # Cases of more multiply-adds than this have more tiles of a kind that smaller ones have, too, and
 # would take most of the time: they run in one dtype, and in the fast emulator. There, in turn, what
 # the checked one computes in the same format is left out.
 MOST_WORK = {"checked": 4e6, "emulated": 9e6}
-# There, too, a tile that has run in so many cases goes on only where a case has no other plans.
-ENOUGH_CASES, FEWEST_PLANS = 4, 2
+# A tile that has run in so many cases goes on only where one has no other plans; on a GPU in all.
+ENOUGH_CASES = {"checked": 3, "emulated": 8}
 
 
 def formats(backend_name: str, algorithm: Algorithm) -> list[str]:
@@ -109,11 +115,11 @@ def fewest_and_most_splits(plans: Iterable[Plan]) -> Iterator[Plan]:
         yield from dict.fromkeys((group[0], group[-1]))
 
 
-def not_enough(plans: Iterable[Plan], cases: Counter[object]) -> Iterator[Plan]:
-    """Yield the plans of a case that the checked emulator runs; count how many each tile had."""
+def not_enough(plans: Iterable[Plan], cases: Counter[object], enough: float) -> Iterator[Plan]:
+    """Yield the plans of a case whose tiles have had too few cases, and count it among theirs."""
     by_need = sorted(plans, key=lambda plan: cases[tile_of(plan)])
-    wanted = [plan for plan in by_need if cases[tile_of(plan)] < ENOUGH_CASES]
-    wanted = wanted if len(wanted) >= FEWEST_PLANS else by_need[:FEWEST_PLANS]
+    wanted = [plan for plan in by_need if cases[tile_of(plan)] < enough]
+    wanted = wanted or by_need[:1]
     cases.update(set(map(tile_of, wanted)))
     yield from wanted
 
@@ -134,7 +140,7 @@ def test_every_plan(backend_name, algorithm, number_format, direction, channels_
     dtype, math_mode = number_format, "strict"
     if number_format in RELAXED:
         dtype, math_mode = "float32", number_format
-    ran, cases = 0, Counter()
+    ran, cases = 0, {"linear": Counter(), "relu": Counter()}
     for name, case in CONVS.items():
         if not runs_case(backend_name, algorithm, number_format, case.multiply_adds):
             continue
@@ -153,7 +159,9 @@ def test_every_plan(backend_name, algorithm, number_format, direction, channels_
             question = Problem(direction, s, dtype, activation, math=math_mode)
             want = np.maximum(expected, 0) if activation == "relu" else expected
             plans = fewest_and_most_splits(algorithm.plans(question))
-            for plan in not_enough(plans, cases) if backend_name == "checked" else plans:
+            for plan in not_enough(
+                plans, cases[activation], ENOUGH_CASES.get(backend_name, math.inf)
+            ):
                 assert plan.is_legal(), plan
                 with poisoned(cuda_backend.xp):
                     got = algorithm.run(cuda_backend, question, plan, *arrays)
@@ -176,7 +184,8 @@ def test_vectors_of_the_implicit_gemm_that_begin_inside_another(direction: str) 
     whole = tuple(map(backend.asarray, arrays[direction]))
     inside = tuple(inside_another(backend, array) for array in arrays[direction])
     plans = [plan for plan in gemm.plans(problem) if plan.settings.tile.vector > 1]
+    plans = {tile_of(plan): plan for plan in plans}
     assert plans
-    for plan in plans:
+    for plan in plans.values():
         got, expected = (gemm.run(backend, problem, plan, *a) for a in (inside, whole))
         assert same_bits(*map(backend.to_numpy, (got, expected))), plan

@@ -13,7 +13,18 @@ import pytest
 
 from tests import reference
 from tests.cases import CONVS, DTYPES, in_layout, random
+from tests.operations.conftest import Runner
 from tests.tolerance import assert_close
+
+
+@pytest.fixture
+def run(run: Runner, request: pytest.FixtureRequest) -> Runner:
+    """As everywhere, but that the checked emulator runs float32, and float16 with channels last."""
+    given = request.node.callspec.params
+    runs = "float16" if given.get("channels_last", True) else "float32"
+    if given["every_backend"] == "checked" and given.get("dtype", runs) not in (runs, "float32"):
+        pytest.skip("every algorithm of this dtype is checked in test_algorithms.py")
+    return run
 
 
 @cache

@@ -52,7 +52,7 @@ class Convolutions:
             finish = Finish(shape.batch, None if b is None else wide(b))
             choose("dgrad", shape, dx.dtype, math).dgrad(source, wide(w), dx, shape, finish)
         dx = as_activation(rounded(dx, dy.dtype), last)
-        return dx if residual is None else self.add(residual, dx)
+        return dx if residual is None else self.add(dx, residual)
 
     def conv_wgrad(
         self, x: np.ndarray, dy: np.ndarray, shape: ConvShape, math: str = "strict",
