@@ -194,7 +194,7 @@ def problem_of(given: Call, architecture: int) -> Problem:
     _, direction, *asked = given.operation.split("_")
     shape = next(each for each in given.arguments if isinstance(each, ConvShape))
     options = {key: value for name in asked for key, value in ASKED[name].items()}
-    options["prologue"] = "on_load" in given.keywords
+    options |= {"prologue": "on_load" in given.keywords, "residual": "residual" in given.keywords}
     dtype = given.arguments[0].dtype.name
     return Problem(direction, shape, dtype, architecture=architecture, math=given.math, **options)
 

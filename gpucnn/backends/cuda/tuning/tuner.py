@@ -137,12 +137,10 @@ def _run(backend: CudaBackend, problem: Problem, plan: Plan, *inputs: Any) -> Ar
 def _shapes(problem: Problem) -> tuple[tuple[int, ...] | None, ...]:
     """Return the shapes of what ``run_plan`` is given."""
     s = problem.shape
+    through = s.x_shape if problem.through else None
     return {
         "fprop": (s.x_shape, s.w_shape, (s.filters,), *[s.y_shape] * problem.residual),
-        "dgrad": (
-            *(s.y_shape, s.w_shape, s.x_shape if problem.through else None),
-            *[s.x_shape] * problem.residual,
-        ),
+        "dgrad": (s.y_shape, s.w_shape, through, *[s.x_shape] * problem.residual),
         "wgrad": (s.x_shape, s.y_shape),
     }[problem.direction]
 
